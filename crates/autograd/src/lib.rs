@@ -1,0 +1,1 @@
+//! wgrad-autograd

@@ -1,0 +1,182 @@
+//! Element types, their sizes, and PyTorch's promotion rules.
+
+use std::fmt;
+use std::str::FromStr;
+
+use half::{bf16, f16};
+
+use crate::{Error, Result};
+
+/// The element type of an array.
+///
+/// Promotion ([`DType::promote`]) follows PyTorch's lattice: bool < u8 < i32 < i64 < f16 | bf16 < f32 < f64, and
+/// f16 with bf16 gives f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// Truth values, one byte each; `torch.bool`.
+    Bool,
+    /// Unsigned 8-bit integers; `torch.uint8`.
+    U8,
+    /// Signed 32-bit integers; `torch.int32`.
+    I32,
+    /// Signed 64-bit integers; `torch.int64`.
+    I64,
+    /// IEEE half precision, computed in f32; `torch.float16`.
+    F16,
+    /// bfloat16, computed in f32; `torch.bfloat16`.
+    BF16,
+    /// Single precision; `torch.float32`, the default.
+    F32,
+    /// Double precision; `torch.float64`.
+    F64,
+}
+
+/// What kind of numbers a dtype holds: the first thing promotion looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Category {
+    /// Truth values.
+    Bool,
+    /// Integers.
+    Int,
+    /// Floating-point numbers.
+    Float,
+}
+
+impl DType {
+    /// All dtypes, lowest in the promotion order first.
+    pub const ALL: [DType; 8] = [
+        DType::Bool,
+        DType::U8,
+        DType::I32,
+        DType::I64,
+        DType::F16,
+        DType::BF16,
+        DType::F32,
+        DType::F64,
+    ];
+
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            DType::Bool | DType::U8 => 1,
+            DType::F16 | DType::BF16 => 2,
+            DType::I32 | DType::F32 => 4,
+            DType::I64 | DType::F64 => 8,
+        }
+    }
+
+    /// The category of its numbers.
+    pub const fn category(self) -> Category {
+        match self {
+            DType::Bool => Category::Bool,
+            DType::U8 | DType::I32 | DType::I64 => Category::Int,
+            DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Category::Float,
+        }
+    }
+
+    /// Whether it is a floating-point dtype: only these may require a gradient.
+    pub const fn is_float(self) -> bool {
+        matches!(self.category(), Category::Float)
+    }
+
+    /// Whether it is stored in 16 bits and computed in f32.
+    pub const fn is_half(self) -> bool {
+        matches!(self, DType::F16 | DType::BF16)
+    }
+
+    /// The smallest dtype that holds both, as `torch.promote_types`.
+    ///
+    /// ```
+    /// use wgrad_device::DType;
+    /// assert_eq!(DType::F16.promote(DType::BF16), DType::F32);
+    /// assert_eq!(DType::I64.promote(DType::F16), DType::F16);
+    /// assert_eq!(DType::U8.promote(DType::Bool), DType::U8);
+    /// ```
+    pub fn promote(self, other: DType) -> DType {
+        match (self, other) {
+            (DType::F16, DType::BF16) | (DType::BF16, DType::F16) => DType::F32,
+            (a, b) => a.max(b),
+        }
+    }
+
+    /// PyTorch's name without the `torch.`: `float32`, `int64`, …
+    pub const fn torch_name(self) -> &'static str {
+        match self {
+            DType::Bool => "bool",
+            DType::U8 => "uint8",
+            DType::I32 => "int32",
+            DType::I64 => "int64",
+            DType::F16 => "float16",
+            DType::BF16 => "bfloat16",
+            DType::F32 => "float32",
+            DType::F64 => "float64",
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            DType::Bool => "bool",
+            DType::U8 => "u8",
+            DType::I32 => "i32",
+            DType::I64 => "i64",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for DType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        DType::ALL
+            .into_iter()
+            .find(|d| d.name() == name || d.torch_name() == name)
+            .ok_or_else(|| Error::Parse { what: "dtype", text: name.to_owned(), expected: "f32, float32, …".to_owned() })
+    }
+}
+
+/// A Rust type that arrays can be made from and read into.
+///
+/// `bool` is stored as one byte, 0 or 1; reading takes any other byte for true.
+pub trait Element: Copy + Send + Sync + Default + PartialEq + fmt::Debug + 'static {
+    /// The dtype of arrays made from it.
+    const DTYPE: DType;
+    /// The elements as the bytes that a buffer holds.
+    fn to_bytes(values: &[Self]) -> &[u8];
+    /// The elements that a buffer's bytes hold.
+    fn from_bytes(bytes: &[u8]) -> Vec<Self>;
+}
+
+macro_rules! element {
+    ($($ty:ty => $dtype:ident),*) => {$(
+        impl Element for $ty {
+            const DTYPE: DType = DType::$dtype;
+            fn to_bytes(values: &[Self]) -> &[u8] {
+                bytemuck::cast_slice(values)
+            }
+            fn from_bytes(bytes: &[u8]) -> Vec<Self> {
+                bytemuck::pod_collect_to_vec(bytes)
+            }
+        }
+    )*};
+}
+element!(u8 => U8, i32 => I32, i64 => I64, f16 => F16, bf16 => BF16, f32 => F32, f64 => F64);
+
+impl Element for bool {
+    const DTYPE: DType = DType::Bool;
+    fn to_bytes(values: &[Self]) -> &[u8] {
+        bytemuck::cast_slice(values)
+    }
+    fn from_bytes(bytes: &[u8]) -> Vec<Self> {
+        bytes.iter().map(|&b| b != 0).collect()
+    }
+}

@@ -1,0 +1,210 @@
+//! The one error type of the whole library.
+
+use crate::DType;
+
+/// The result of everything that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in which operation, with which shapes, dtypes or devices, and what to do about it.
+///
+/// A failed call leaves all its arguments as they were.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A shape that the operation cannot work with.
+    #[error("{op}: shape {shape:?} {reason}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// The offending shape.
+        shape: Vec<usize>,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// Two shapes that do not fit together.
+    #[error("{op}: shapes {lhs:?} and {rhs:?} {reason}")]
+    ShapeMismatch {
+        /// The operation.
+        op: &'static str,
+        /// The first shape.
+        lhs: Vec<usize>,
+        /// The second shape.
+        rhs: Vec<usize>,
+        /// Why they do not fit, and what would.
+        reason: String,
+    },
+    /// A dim that the array does not have.
+    #[error("{op}: dim {dim} is out of range for {rank} dims (expected {}..={})", -(*.rank as isize).max(1), (*.rank as isize).max(1) - 1)]
+    Dim {
+        /// The operation.
+        op: &'static str,
+        /// The dim as given.
+        dim: isize,
+        /// The number of dims there are.
+        rank: usize,
+    },
+    /// A dim named twice.
+    #[error("{op}: dim {dim} appears more than once in {dims:?}; name each dim once")]
+    DuplicateDim {
+        /// The operation.
+        op: &'static str,
+        /// The dim, counted from the front.
+        dim: usize,
+        /// All dims as given.
+        dims: Vec<isize>,
+    },
+    /// An index or a range outside of a dim.
+    #[error("{op}: index {index} is out of range for a dim of size {size}")]
+    Index {
+        /// The operation.
+        op: &'static str,
+        /// The first offending index.
+        index: i64,
+        /// The size of the dim.
+        size: usize,
+    },
+    /// An argument whose value is not allowed.
+    #[error("{op}: {reason}")]
+    Argument {
+        /// The operation.
+        op: &'static str,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A dtype that the operation cannot work with.
+    #[error("{op}: dtype {dtype} {reason}")]
+    DType {
+        /// The operation.
+        op: &'static str,
+        /// The offending dtype.
+        dtype: DType,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// Operands on two devices.
+    #[error("{op}: operands are on {lhs} and {rhs}; move one of them with to()")]
+    DeviceMismatch {
+        /// The operation.
+        op: &'static str,
+        /// The device of the first operand.
+        lhs: String,
+        /// The device of the other.
+        rhs: String,
+    },
+    /// A size that does not fit into the machine's integers.
+    #[error("{op}: shape {shape:?} has more elements than can be addressed")]
+    SizeOverflow {
+        /// The operation.
+        op: &'static str,
+        /// The shape asked for.
+        shape: Vec<usize>,
+    },
+    /// A reduction without an identity over no elements.
+    #[error("{op}: a reduction over no elements (shape {shape:?}) has no value; give a dim that is not empty")]
+    EmptyReduction {
+        /// The operation.
+        op: &'static str,
+        /// The shape of the input.
+        shape: Vec<usize>,
+    },
+    /// More memory than the device has, or than its limit allows.
+    #[error("out of memory: {requested} bytes requested, {used} in use, limit {limit}; drop tensors, use smaller batches or raise the limit")]
+    OutOfMemory {
+        /// Bytes of the allocation that failed.
+        requested: u64,
+        /// Bytes in use at that moment.
+        used: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A device that this machine does not have.
+    #[error("device {requested} is not available ({reason}); available: {available}")]
+    DeviceUnavailable {
+        /// The device asked for.
+        requested: String,
+        /// Why there is none.
+        reason: String,
+        /// The devices there are.
+        available: String,
+    },
+    /// The device went away; its tensors are lost.
+    #[error("device {device} was lost: {reason}; its tensors are gone, make them anew on a device that is available")]
+    DeviceLost {
+        /// The device.
+        device: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// The driver refused a kernel or a command.
+    #[error("device {device} refused a kernel: {reason}")]
+    Kernel {
+        /// The device.
+        device: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// Something this device or this operation does not do.
+    #[error("{op}: {reason}")]
+    Unsupported {
+        /// The operation.
+        op: &'static str,
+        /// What is not supported, and what to use instead.
+        reason: String,
+    },
+    /// A text that is not the name of a device or dtype, or a malformed data file.
+    #[error("cannot read {text:?} as {what}; expected {expected}")]
+    Parse {
+        /// What was to be read.
+        what: &'static str,
+        /// The text.
+        text: String,
+        /// What it should look like.
+        expected: String,
+    },
+    /// A call that the rules of autograd do not allow.
+    #[error("{op}: {reason}")]
+    Autograd {
+        /// The call.
+        op: &'static str,
+        /// Which rule, for which kind of tensor.
+        rule: GradRule,
+        /// What happened and what to do.
+        reason: String,
+    },
+}
+
+/// The rule of autograd that a call broke; see [`Error::Autograd`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GradRule {
+    /// Backward without a gradient needs outputs of one element.
+    ImplicitGradient,
+    /// The output has no graph.
+    NoGraph,
+    /// The saved values were freed by an earlier backward.
+    GraphFreed,
+    /// An input that the outputs do not depend on.
+    UnusedInput,
+    /// A gradient of the wrong shape, dtype or device.
+    GradientMismatch,
+    /// An in-place write to a leaf that requires grad, or to a view of one.
+    LeafInPlace,
+    /// An in-place write through a view that does not allow it.
+    ViewInPlace,
+    /// An in-place write to a tensor whose elements share memory.
+    Overlap,
+    /// Only floating-point tensors can require grad.
+    RequiresGradDType,
+    /// Only leaves can stop requiring grad.
+    RequiresGradNonLeaf,
+    /// The call needs a tensor that requires grad.
+    NeedsRequiresGrad,
+    /// The call needs a leaf.
+    NeedsLeaf,
+    /// A hook or function gave back something of the wrong kind.
+    Hook,
+    /// An operation that cannot be differentiated.
+    NotDifferentiable,
+    /// Options that contradict each other, or a list that must not be empty.
+    Options,
+}

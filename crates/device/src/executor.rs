@@ -1,0 +1,97 @@
+//! What a device must be able to do: hold bytes and run kernels.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::kernel::Kernel;
+use crate::{Result, Scalar, Stats};
+
+/// Memory of a device. Cloning shares it; when the last handle goes, the memory returns to the device's pool at once,
+/// also while kernels that use it are still on their way (a device runs its work in order).
+#[derive(Clone)]
+pub struct Buffer(Arc<dyn Memory>);
+
+/// What an executor keeps behind a [`Buffer`]; dropping it gives the memory back.
+pub trait Memory: Any + Send + Sync {
+    /// The bytes that were asked for.
+    fn bytes(&self) -> usize;
+}
+
+impl Buffer {
+    /// Wraps an executor's memory.
+    pub fn new(memory: impl Memory) -> Buffer {
+        Buffer(Arc::new(memory))
+    }
+
+    /// The bytes that were asked for.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    /// Whether nobody else holds this memory.
+    pub fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// Whether both are the same memory.
+    pub fn is_same(&self, other: &Buffer) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The executor's own memory behind it.
+    pub fn downcast<M: Memory>(&self) -> Option<&M> {
+        (&*self.0 as &dyn Any).downcast_ref()
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} bytes)", self.bytes())
+    }
+}
+
+/// A kernel made ready on one device: compiled, its numbers laid out.
+pub trait Prepared: Send + Sync {
+    /// Runs it, or puts it into the device's queue. `buffers` in the order of the kernel's buffer numbers, `params` in that of
+    /// its parameters. An output's contents are undefined before; inputs must hold their values.
+    fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()>;
+}
+
+/// The numbers that the scheduler needs of a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// The most buffers that one kernel may use.
+    pub buffers: usize,
+    /// The most instructions that a fused body should have.
+    pub instructions: usize,
+    /// Whether f64 arrays can live here.
+    pub f64: bool,
+}
+
+/// A device's memory and its way to run kernels. All methods may be called from several threads at once; work launched by one thread runs in
+/// the order of its launches.
+pub trait Executor: Send + Sync {
+    /// What the scheduler must keep to.
+    fn limits(&self) -> &Limits;
+    /// Fresh memory with undefined contents.
+    fn alloc(&self, bytes: usize) -> Result<Buffer>;
+    /// Fresh memory with these contents.
+    fn upload(&self, bytes: &[u8]) -> Result<Buffer>;
+    /// Waits for the work before it and reads `out.len()` bytes from `offset` on. The first read after a kernel met a
+    /// bad index, or after the device refused work, returns that error.
+    fn download(&self, buffer: &Buffer, offset: usize, out: &mut [u8]) -> Result<()>;
+    /// Makes a kernel ready. Compiled code is cached by structure.
+    fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>>;
+    /// Sends everything launched so far on its way, without waiting.
+    fn flush(&self) -> Result<()>;
+    /// Waits until everything launched so far is done, and reports its errors.
+    fn synchronize(&self) -> Result<()>;
+    /// The counters.
+    fn stats(&self) -> Stats;
+    /// Gives pooled memory that nobody uses back to the system.
+    fn trim(&self);
+    /// Bounds the memory in use and pooled, in bytes; `None` is the device's own bound.
+    fn set_memory_limit(&self, limit: Option<u64>);
+    /// Sets the peak to what is in use now.
+    fn reset_peak(&self);
+}

@@ -1,0 +1,209 @@
+//! What can be read off a kernel: types, levels and passes of its values, the memory it moves.
+
+use super::{Access, Instr, Kernel, Loop, Range, Ty};
+use crate::layout::Dims;
+
+/// How often a value of a loop is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Once a row: it depends on outer dims and finished reductions only.
+    Row,
+    /// Once for every element of a row. Without inner dims all values count as elements' (a row has one).
+    Element,
+}
+
+/// Bytes that a kernel plans to read and to write: each access counted once, with the distinct elements it touches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes read.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
+}
+
+impl Loop {
+    /// The number of outer dims.
+    pub fn outer(&self) -> usize {
+        self.sizes.len() - self.inner
+    }
+
+    /// The number of rows: the product of the outer sizes.
+    pub fn rows(&self) -> usize {
+        self.sizes[..self.outer()].iter().product()
+    }
+
+    /// The number of elements of a row: the product of the inner sizes.
+    pub fn row_elements(&self) -> usize {
+        self.sizes[self.outer()..].iter().product()
+    }
+
+    /// The number of parameters that a launch must give.
+    pub fn params(&self) -> usize {
+        let last = |instr: &Instr| match instr {
+            Instr::Param { index, .. } => index + 1,
+            Instr::Philox { params, .. } => params + 4,
+            _ => 0,
+        };
+        self.body.iter().map(last).max().unwrap_or(0)
+    }
+
+    /// The type of each value of the body; `accumulator` is that of [`Instr::Accumulator`].
+    pub fn types(&self, accumulator: Ty) -> Vec<Ty> {
+        let mut types: Vec<Ty> = Vec::with_capacity(self.body.len());
+        for instr in &self.body {
+            types.push(match instr {
+                Instr::Load { access, .. } => Ty::of(self.accesses[*access].dtype),
+                Instr::Accumulator => accumulator,
+                Instr::Param { ty, .. } => *ty,
+                Instr::Const(value) => value.ty(),
+                Instr::Coord { .. } => Ty::I32,
+                Instr::InRange { .. } => Ty::Bool,
+                Instr::Unary { op, a } => match op {
+                    super::UnaryOp::IsNan | super::UnaryOp::IsFinite => Ty::Bool,
+                    _ => types[*a as usize],
+                },
+                Instr::Binary { op, a, .. } => {
+                    if op.is_comparison() {
+                        Ty::Bool
+                    } else {
+                        types[*a as usize]
+                    }
+                }
+                Instr::Select { a, .. } => types[*a as usize],
+                Instr::Cast { to, .. } => Ty::of(*to),
+                Instr::Philox { .. } => Ty::U32,
+                Instr::Reduce { op, a } => op.result(types[*a as usize]),
+            });
+        }
+        types
+    }
+
+    /// Whether each value belongs to the row or to its elements.
+    pub fn levels(&self) -> Vec<Level> {
+        let outer = self.outer();
+        let mut levels: Vec<Level> = Vec::with_capacity(self.body.len());
+        for instr in &self.body {
+            let own = match instr {
+                _ if self.inner == 0 => Level::Element,
+                Instr::Load { access, .. } => self.access_level(&self.accesses[*access]),
+                Instr::Coord { dim } if *dim >= outer => Level::Element,
+                Instr::InRange { range } => self.range_level(&self.ranges[*range]),
+                _ => Level::Row,
+            };
+            let level = match instr {
+                Instr::Reduce { .. } => Level::Row,
+                _ => instr.operands().iter().map(|&r| levels[r as usize]).fold(own, Level::max),
+            };
+            levels.push(level);
+        }
+        levels
+    }
+
+    /// The pass over the row in which each value is known: a reduction's result is known one pass after its operand.
+    /// Row values of stage s are computed between pass s - 1 and pass s; a loop has `max stage + 1` stages, of which the
+    /// last may have row values only.
+    pub fn stages(&self) -> Vec<usize> {
+        let mut stages: Vec<usize> = Vec::with_capacity(self.body.len());
+        for instr in &self.body {
+            let stage = instr.operands().iter().map(|&r| stages[r as usize]).max().unwrap_or(0);
+            stages.push(stage + usize::from(matches!(instr, Instr::Reduce { .. })));
+        }
+        stages
+    }
+
+    /// Whether a store of this access happens once a row or for each element.
+    pub fn store_level(&self, access: &Access) -> Level {
+        self.access_level(access)
+    }
+
+    fn access_level(&self, access: &Access) -> Level {
+        let steps = self.inner == 0 || access.strides[self.outer()..].iter().any(|&s| s != 0);
+        let guarded = access.guards.iter().map(|&g| self.range_level(&self.ranges[g])).max();
+        if steps { Level::Element } else { guarded.unwrap_or(Level::Row) }
+    }
+
+    fn range_level(&self, range: &Range) -> Level {
+        let steps = self.inner == 0 || range.strides[self.outer()..].iter().any(|&s| s != 0);
+        if steps { Level::Element } else { Level::Row }
+    }
+
+    /// The memory it moves.
+    pub fn traffic(&self) -> Traffic {
+        let mut traffic = Traffic::default();
+        let mut stored = vec![false; self.accesses.len()];
+        for store in &self.stores {
+            stored[store.access] = true;
+        }
+        for (access, stored) in self.accesses.iter().zip(stored) {
+            let bytes = access_bytes(access, &self.sizes);
+            if stored {
+                traffic.written += bytes;
+            } else {
+                traffic.read += bytes;
+            }
+        }
+        traffic
+    }
+}
+
+/// Bytes of the distinct elements that an access touches; of all that it may touch where it is indexed.
+fn access_bytes(access: &Access, sizes: &Dims) -> u64 {
+    let touched = access.strides.iter().zip(sizes).map(|(&stride, &size)| if stride == 0 && size != 0 { 1 } else { size });
+    touched.map(|n| n as u64).product::<u64>() * access.dtype.size() as u64
+}
+
+impl Instr {
+    /// The registers it reads.
+    pub fn operands(&self) -> smallvec::SmallVec<[super::Reg; 3]> {
+        match self {
+            Instr::Load { indices, .. } => indices.iter().copied().collect(),
+            Instr::Unary { a, .. } | Instr::Cast { a, .. } | Instr::Reduce { a, .. } => smallvec::smallvec![*a],
+            Instr::Philox { index, .. } => smallvec::smallvec![*index],
+            Instr::Binary { a, b, .. } => smallvec::smallvec![*a, *b],
+            Instr::Select { cond, a, b } => smallvec::smallvec![*cond, *a, *b],
+            Instr::Accumulator
+            | Instr::Param { .. }
+            | Instr::Const(_)
+            | Instr::Coord { .. }
+            | Instr::InRange { .. } => smallvec::SmallVec::new(),
+        }
+    }
+}
+
+impl Kernel {
+    /// The memory it moves: each access counted once.
+    pub fn traffic(&self) -> Traffic {
+        match self {
+            Kernel::Loop(kernel) => kernel.traffic(),
+            Kernel::Matmul(kernel) => {
+                let mut traffic = kernel.epilogue.traffic();
+                let rank = kernel.epilogue.sizes.len();
+                let mut lhs = kernel.epilogue.sizes.clone();
+                lhs[rank - 1] = kernel.k;
+                let mut rhs = kernel.epilogue.sizes.clone();
+                rhs[rank - 2] = kernel.k;
+                traffic.read += access_bytes(&kernel.lhs, &lhs) + access_bytes(&kernel.rhs, &rhs);
+                traffic
+            }
+            Kernel::Scatter(kernel) => {
+                let output = (kernel.elements * kernel.target.dtype.size()) as u64;
+                let indices: u64 = kernel.indices.iter().map(|a| access_bytes(a, &kernel.sizes)).sum();
+                let base = if kernel.base.is_some() { output } else { 0 };
+                Traffic { read: access_bytes(&kernel.source, &kernel.sizes) + indices + base, written: output }
+            }
+            Kernel::Scan(kernel) => Traffic {
+                read: access_bytes(&kernel.source, &kernel.sizes),
+                written: access_bytes(&kernel.target, &kernel.sizes),
+            },
+        }
+    }
+
+    /// The number of parameters that a launch must give.
+    pub fn params(&self) -> usize {
+        match self {
+            Kernel::Loop(kernel) => kernel.params(),
+            Kernel::Matmul(kernel) => kernel.epilogue.params(),
+            Kernel::Scatter(_) | Kernel::Scan(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Where wgrad's bytes live and its kernels run.
+//!
+//! This crate knows dtypes, layouts, memory and kernels, and nothing of arrays or gradients. The scheduler above it
+//! describes work as a [`kernel::Kernel`]; a [`Device`]'s [`Executor`] prepares and launches it. There are two: the
+//! block-wise interpreter in `cpu`, and the WGSL generator on wgpu in `gpu` (feature `gpu`). Both run the same
+//! kernels, so each checks the other.
+
+mod cpu;
+mod device;
+mod dtype;
+mod error;
+mod executor;
+#[cfg(feature = "gpu")]
+mod gpu;
+pub mod kernel;
+pub mod layout;
+mod philox;
+mod scalar;
+mod stats;
+
+pub use device::{Device, Plans};
+pub use dtype::{Category, DType, Element};
+pub use error::{Error, GradRule, Result};
+pub use executor::{Buffer, Executor, Limits, Memory, Prepared};
+pub use layout::Layout;
+pub use philox::philox4x32_10;
+pub use scalar::Scalar;
+pub use stats::Stats;

@@ -1,0 +1,1 @@
+//! The `#[no_grad]` attribute.
