@@ -1,0 +1,263 @@
+//! The CPU's memory pool.
+//!
+//! Fresh memory from the system costs more than most arithmetic done in it: every page is faulted in and cleared. So
+//! freed memory is kept, in size classes an eighth apart, and handed out again warm.
+//!
+//! Guarantees: memory is aligned to 64 bytes and followed by [`PADDING`] readable bytes; a buffer's memory is back in the
+//! pool when its last handle has gone; in use and pooled bytes never exceed the limit; what the system refuses is an
+//! error, never an abort.
+#![allow(unsafe_code)]
+
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::{Error, Memory, Result, Stats};
+
+/// Every buffer starts at a multiple of this: a cache line, and the widest vector.
+pub const ALIGNMENT: usize = 64;
+/// Readable bytes after each buffer's end.
+pub const PADDING: usize = 128;
+
+/// Size classes: 64 bytes times (8 + i % 8) / 8 times 2^(i / 8), up to the largest power of two.
+const CLASSES: usize = 8 * (usize::BITS as usize - 7);
+
+/// A class and its size for at least this many bytes; `None` if no memory could be that large.
+fn class_of(bytes: usize) -> Option<(usize, usize)> {
+    let units = bytes.max(1).div_ceil(ALIGNMENT);
+    if units <= 8 {
+        return Some((units - 1, units * ALIGNMENT));
+    }
+    // The largest octave whose first class is below the request, and eighths of it.
+    let octave = (units - 1).ilog2();
+    let step = 1usize << (octave - 3);
+    let eighths = units.div_ceil(step);
+    let class = (octave as usize - 3) * 8 + eighths - 1;
+    let size = eighths.checked_mul(step)?.checked_mul(ALIGNMENT)?;
+    (class < CLASSES && size <= isize::MAX as usize - 2 * PADDING).then_some((class, size))
+}
+
+/// What one executor's buffers share.
+pub struct Pool {
+    state: Mutex<State>,
+    /// The bound when none is set: what the machine has.
+    own_limit: u64,
+}
+
+struct State {
+    free: Vec<Vec<Block>>,
+    limit: Option<u64>,
+    in_use: u64,
+    pooled: u64,
+    peak: u64,
+    requested: u64,
+}
+
+/// A piece of memory of a class's size, from the system's allocator.
+struct Block {
+    start: NonNull<u8>,
+    class: usize,
+    size: usize,
+}
+
+// SAFETY: a block is plain memory that belongs to whoever holds it.
+unsafe impl Send for Block {}
+// SAFETY: as above; a shared block's contents are only reached through `CpuMemory::pointer`, whose users answer for them.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn layout(size: usize) -> Option<Layout> {
+        Layout::from_size_align(size + PADDING, ALIGNMENT).ok()
+    }
+
+    fn new(class: usize, size: usize) -> Option<Block> {
+        // SAFETY: the layout's size isn't 0.
+        let start = NonNull::new(unsafe { std::alloc::alloc(Block::layout(size)?) })?;
+        // SAFETY: the padding lies inside of the allocation. It is cleared so that it is never undefined to read.
+        unsafe { start.as_ptr().add(size).write_bytes(0, PADDING) };
+        Some(Block { start, class, size })
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Some(layout) = Block::layout(self.size) {
+            // SAFETY: `new` allocated it with this layout, and a block is dropped once.
+            unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) };
+        }
+    }
+}
+
+/// The memory behind a [`crate::Buffer`] of the CPU.
+pub struct CpuMemory {
+    /// Taken when it goes back to the pool.
+    block: Option<Block>,
+    bytes: usize,
+    start: NonNull<u8>,
+    pool: Arc<Pool>,
+}
+
+// SAFETY: `start` points into `block`, which is Send and Sync.
+unsafe impl Send for CpuMemory {}
+// SAFETY: as above.
+unsafe impl Sync for CpuMemory {}
+
+impl CpuMemory {
+    /// Its first byte. Whoever reads or writes through it orders that against others: kernels do so by the order of
+    /// their launches, which the executor's contract leaves to its callers.
+    pub fn pointer(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+}
+
+impl Memory for CpuMemory {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for CpuMemory {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            let mut state = self.pool.state();
+            state.in_use -= self.bytes as u64;
+            state.pooled += block.size as u64;
+            let class = block.class;
+            state.free[class].push(block);
+            // The class's size may exceed the bytes that the limit had room for.
+            if state.in_use + state.pooled > self.pool.limit(&state) {
+                let returned = state.free[class].pop();
+                state.pooled -= returned.as_ref().map_or(0, |block| block.size as u64);
+                drop(state);
+                drop(returned);
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new() -> Pool {
+        let free = std::iter::repeat_with(Vec::new).take(CLASSES).collect();
+        let state = State { free, limit: None, in_use: 0, pooled: 0, peak: 0, requested: 0 };
+        Pool { state: Mutex::new(state), own_limit: system_memory() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing inside the lock can leave the state half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn limit(&self, state: &State) -> u64 {
+        state.limit.unwrap_or(self.own_limit)
+    }
+
+    /// Memory with undefined contents.
+    pub fn alloc(self: &Arc<Pool>, bytes: usize) -> Result<CpuMemory> {
+        let class = class_of(bytes);
+        let mut state = self.state();
+        let limit = self.limit(&state);
+        let out_of_memory = |used: u64| Error::OutOfMemory { requested: bytes as u64, used, limit };
+        let Some((class, size)) = class else { return Err(out_of_memory(state.in_use)) };
+        if state.in_use.saturating_add(bytes as u64) > limit {
+            return Err(out_of_memory(state.in_use));
+        }
+        let mut block = state.free[class].pop();
+        match &block {
+            Some(block) => state.pooled -= block.size as u64,
+            None => {
+                if state.in_use + state.pooled + bytes as u64 > limit {
+                    drop_blocks(&mut state);
+                }
+                state.requested += 1;
+            }
+        }
+        state.in_use += bytes as u64;
+        state.peak = state.peak.max(state.in_use);
+        drop(state);
+        if block.is_none() {
+            // The system may refuse because of what the pool holds back.
+            block = Block::new(class, size).or_else(|| {
+                self.trim();
+                Block::new(class, size)
+            });
+        }
+        match block {
+            Some(block) => {
+                Ok(CpuMemory { start: block.start, block: Some(block), bytes, pool: self.clone() })
+            }
+            None => {
+                let mut state = self.state();
+                state.in_use -= bytes as u64;
+                Err(out_of_memory(state.in_use))
+            }
+        }
+    }
+
+    /// Gives everything that is free back to the system.
+    pub fn trim(&self) {
+        drop_blocks(&mut self.state());
+    }
+
+    /// Bounds the bytes in use and pooled.
+    pub fn set_limit(&self, limit: Option<u64>) {
+        let mut state = self.state();
+        state.limit = limit;
+        if state.in_use + state.pooled > self.limit(&state) {
+            drop_blocks(&mut state);
+        }
+    }
+
+    /// Sets the peak to what is in use now.
+    pub fn reset_peak(&self) {
+        let mut state = self.state();
+        state.peak = state.in_use;
+    }
+
+    /// The memory's part of the counters.
+    pub fn stats(&self) -> Stats {
+        let state = self.state();
+        Stats {
+            buffers_requested: state.requested,
+            bytes_in_use: state.in_use,
+            bytes_pooled: state.pooled,
+            bytes_peak: state.peak,
+            ..Stats::default()
+        }
+    }
+}
+
+fn drop_blocks(state: &mut State) {
+    for class in &mut state.free {
+        class.clear();
+    }
+    state.pooled = 0;
+}
+
+/// The machine's memory in bytes where it can be known, so that asking for more is an error instead of the end of the
+/// process at the first write.
+fn system_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kilobytes.map_or(u64::MAX, |kilobytes| kilobytes.saturating_mul(1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_hold_what_they_are_for_and_waste_at_most_an_eighth() {
+        let mut last = (0, 0);
+        for bytes in (0..5000).chain((5000..1 << 22).step_by(997)) {
+            let (class, size) = class_of(bytes).unwrap();
+            assert!(size >= bytes && size.is_multiple_of(ALIGNMENT), "{bytes} in {size}");
+            assert!(size - bytes <= ALIGNMENT.max(bytes / 8), "{bytes} in {size}");
+            assert!(class >= last.0 && (class == last.0) == (size == last.1), "{bytes}: {class} {size} after {last:?}");
+            last = (class, size);
+        }
+        assert_eq!(class_of(usize::MAX), None);
+        assert!(class_of(1 << 46).is_some());
+    }
+}
