@@ -17,9 +17,9 @@ use crate::{eval, flush};
 /// ([`Array::to_vec`], [`Array::item`]) or [`Array::eval`] runs what is pending, fused into few kernels.
 ///
 /// ```
-/// use wgrad_array::{Array, Device};
+/// use wgrad_array::{Array, BinaryOp, Device};
 /// let x = Array::from_slice(&[1.0f32, 2.0, 3.0], &[3], &Device::cpu())?;
-/// let y = x.mul(&x)?.add(&x)?;
+/// let y = x.binary(BinaryOp::Mul, &x)?.binary(BinaryOp::Add, &x)?;
 /// assert_eq!(y.to_vec::<f32>()?, [2.0, 6.0, 12.0]);
 /// # Ok::<(), wgrad_array::Error>(())
 /// ```
@@ -58,7 +58,8 @@ pub(crate) struct Value {
 impl Array {
     /// A pending operation. The caller has checked everything; `shape` does not overflow.
     pub(crate) fn pending(op: Op, inputs: Inputs, shape: Dims, dtype: DType, device: &Device) -> Array {
-        let depth = 1 + inputs.iter().map(|x| if x.is_evaluated() { 0 } else { x.0.depth }).max().unwrap_or(0);
+        let depth =
+            1 + inputs.iter().map(|x| if x.is_evaluated() { 0 } else { x.0.depth }).max().unwrap_or(0);
         let array = Array(Arc::new(Node {
             shape,
             dtype,

@@ -12,9 +12,11 @@ use crate::plan;
 
 /// Computes these arrays and all that they need.
 pub(crate) fn evaluate(arrays: &[&Array]) -> Result<()> {
-    let mut waiting: SmallVec<[&Array; 8]> = arrays.iter().copied().filter(|array| !array.is_evaluated()).collect();
+    let mut waiting: SmallVec<[&Array; 8]> =
+        arrays.iter().copied().filter(|array| !array.is_evaluated()).collect();
     while let Some(device) = waiting.first().map(|array| array.device().clone()) {
-        let (here, elsewhere): (SmallVec<[&Array; 8]>, _) = waiting.iter().copied().partition(|a| *a.device() == device);
+        let (here, elsewhere): (SmallVec<[&Array; 8]>, _) =
+            waiting.iter().copied().partition(|a| *a.device() == device);
         evaluate_on(&device, &here)?;
         waiting = elsewhere;
     }
@@ -60,5 +62,8 @@ pub fn with_fusion<R>(on: bool, run: impl FnOnce() -> R) -> R {
 
 /// The error for a value that is not there after a successful evaluation.
 pub(crate) fn lost_value(op: &'static str, array: &Array) -> Error {
-    Error::Unsupported { op, reason: format!("{array:?} has no value after its evaluation; please report this") }
+    Error::Unsupported {
+        op,
+        reason: format!("{array:?} has no value after its evaluation; please report this"),
+    }
 }

@@ -1,9 +1,9 @@
 //! What a pending node computes. The scheduler (`plan`) turns these into kernels.
 
 use smallvec::SmallVec;
+use wgrad_device::Scalar;
 use wgrad_device::kernel::{BinaryOp, ReduceOp, ScatterOp, UnaryOp};
 use wgrad_device::layout::Dims;
-use wgrad_device::Scalar;
 
 /// An operation. Elementwise inputs have the node's own shape: broadcasting is an explicit [`View`]; and the compute
 /// dtype: casts are explicit too. Scalars are parameters of a kernel, never part of its structure.

@@ -5,9 +5,9 @@ use wgrad_device::kernel::{BinaryOp, UnaryOp};
 use wgrad_device::layout::checked_elements;
 use wgrad_device::{DType, Device, Error, Result, Scalar};
 
+use crate::Array;
 use crate::array::check_dtype;
 use crate::op::{Op, RandomKind};
-use crate::Array;
 
 impl Array {
     /// An array filled with a number. It takes no memory until it is read, and folds into what uses it.

@@ -6,9 +6,9 @@ use wgrad_device::layout::{Dims, broadcast_shapes};
 use wgrad_device::{Category, DType, Error, Result, Scalar};
 
 use super::check_device;
+use crate::Array;
 use crate::array::{Inputs, check_dtype};
 use crate::op::{Op, Operands};
-use crate::Array;
 
 /// The name of an operation, for errors.
 const fn unary_name(op: UnaryOp) -> &'static str {
@@ -88,7 +88,12 @@ impl Array {
         if op == Neg
             && let Some(value) = input.as_full()
         {
-            return Array::full(input.shape(), fold(BinaryOp::Mul, value, Scalar::Int(-1), out), out, self.device());
+            return Array::full(
+                input.shape(),
+                fold(BinaryOp::Mul, value, Scalar::Int(-1), out),
+                out,
+                self.device(),
+            );
         }
         Ok(input.derive(Op::Unary(op), input.0.shape.clone(), out))
     }
@@ -193,7 +198,11 @@ impl Array {
     pub fn select(cond: &Array, a: &Array, b: &Array) -> Result<Array> {
         const NAME: &str = "where";
         if cond.dtype() != DType::Bool {
-            return Err(no_meaning(NAME, cond.dtype(), "the condition must be bool; compare it with something"));
+            return Err(no_meaning(
+                NAME,
+                cond.dtype(),
+                "the condition must be bool; compare it with something",
+            ));
         }
         check_device(NAME, cond, a)?;
         check_device(NAME, cond, b)?;
@@ -261,7 +270,9 @@ fn compute_dtype(op: BinaryOp, dtype: DType) -> Result<DType> {
         Div if !dtype.is_float() => Ok(DType::F32),
         Sub if dtype == DType::Bool => Err(no_meaning(name, dtype, "use logical_xor, or cast to an integer")),
         And | Or | Xor if dtype.is_float() => Err(no_meaning(name, dtype, "compare it with 0 first")),
-        Shl | Shr if dtype.category() != Category::Int => Err(no_meaning(name, dtype, "only integers have bits to move")),
+        Shl | Shr if dtype.category() != Category::Int => {
+            Err(no_meaning(name, dtype, "only integers have bits to move"))
+        }
         Pow | Rem if dtype == DType::Bool => Ok(DType::U8),
         _ => Ok(dtype),
     }

@@ -6,9 +6,9 @@ use wgrad_device::layout::Dims;
 use wgrad_device::{DType, Error, Result};
 
 use super::check_device;
+use crate::Array;
 use crate::array::Inputs;
 use crate::op::Op;
-use crate::Array;
 
 impl Array {
     /// `out[.., i, ..] = self[.., index[.., i, ..], ..]` along a dim. The result has the index's shape, which may be smaller
@@ -54,7 +54,8 @@ impl Array {
         const OP: &str = "scatter";
         self.check_index(OP, dim, index)?;
         check_device(OP, self, source)?;
-        let fits = source.rank() == index.rank() && index.shape().iter().zip(source.shape()).all(|(i, s)| i <= s);
+        let fits =
+            source.rank() == index.rank() && index.shape().iter().zip(source.shape()).all(|(i, s)| i <= s);
         if !fits {
             return Err(Error::ShapeMismatch {
                 op: OP,
@@ -84,13 +85,21 @@ impl Array {
                 op: OP,
                 lhs: shape.to_vec(),
                 rhs: source.shape().to_vec(),
-                reason: "differ: the source must have the target's shape, with the index's length in the dim".into(),
+                reason: "differ: the source must have the target's shape, with the index's length in the dim"
+                    .into(),
             });
         }
         self.scatter_checked(OP, op, dim, index, source.clone())
     }
 
-    fn scatter_checked(&self, name: &'static str, op: ScatterOp, dim: usize, index: Array, source: Array) -> Result<Array> {
+    fn scatter_checked(
+        &self,
+        name: &'static str,
+        op: ScatterOp,
+        dim: usize,
+        index: Array,
+        source: Array,
+    ) -> Result<Array> {
         if source.dtype() != self.dtype() {
             let reason = format!("does not fit into {}; cast it first", self.dtype());
             return Err(Error::DType { op: name, dtype: source.dtype(), reason });
@@ -117,7 +126,8 @@ impl Array {
         self.check_dim(op, dim)?;
         check_device(op, self, index)?;
         check_index_dtype(op, index)?;
-        let fits = index.rank() == self.rank() && (0..self.rank()).all(|d| d == dim || index.shape()[d] <= self.shape()[d]);
+        let fits = index.rank() == self.rank()
+            && (0..self.rank()).all(|d| d == dim || index.shape()[d] <= self.shape()[d]);
         if !fits {
             return Err(Error::ShapeMismatch {
                 op,

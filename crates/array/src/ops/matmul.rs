@@ -5,9 +5,9 @@ use wgrad_device::layout::{Dims, broadcast_shapes, checked_elements};
 use wgrad_device::{DType, Error, Result};
 
 use super::check_device;
+use crate::Array;
 use crate::array::Inputs;
 use crate::op::Op;
-use crate::Array;
 
 impl Array {
     /// `self[.., m, k] @ other[.., k, n]`; the batch dims in front broadcast.
@@ -24,7 +24,8 @@ impl Array {
             }
         }
         if self.dtype() != other.dtype() || self.dtype() == DType::Bool {
-            let reason = format!("does not multiply with {}; both must be the same numbers, cast one", other.dtype());
+            let reason =
+                format!("does not multiply with {}; both must be the same numbers, cast one", other.dtype());
             return Err(Error::DType { op: OP, dtype: self.dtype(), reason });
         }
         let (lhs, rhs) = (self.shape(), other.shape());

@@ -12,9 +12,9 @@ use smallvec::smallvec;
 use wgrad_device::layout::Dims;
 use wgrad_device::{DType, Error, Result};
 
+use crate::Array;
 use crate::array::Inputs;
 use crate::op::Op;
-use crate::Array;
 
 impl Array {
     /// A pending operation on this array alone, on its device.

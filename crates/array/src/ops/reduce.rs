@@ -4,8 +4,8 @@ use smallvec::SmallVec;
 use wgrad_device::kernel::ReduceOp;
 use wgrad_device::{DType, Error, Result, Scalar};
 
-use crate::op::{Op, reduced_shape};
 use crate::Array;
+use crate::op::{Op, reduced_shape};
 
 const fn name(op: ReduceOp) -> &'static str {
     match op {
@@ -55,7 +55,8 @@ impl Array {
             _ => input.dtype(),
         };
         let result = if folded == 0 && kept.iter().product::<usize>() > 0 {
-            let identity = identity.ok_or_else(|| Error::EmptyReduction { op: name, shape: self.shape().to_vec() })?;
+            let identity =
+                identity.ok_or_else(|| Error::EmptyReduction { op: name, shape: self.shape().to_vec() })?;
             Array::full(&kept, identity, dtype, self.device())?
         } else if folded == 1 && matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) {
             Array::full(&kept, 0i64, dtype, self.device())?
@@ -85,7 +86,10 @@ impl Array {
     pub fn scan(&self, op: ReduceOp, dim: usize) -> Result<Array> {
         const NAME: &str = "scan";
         if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) {
-            return Err(Error::Argument { op: NAME, reason: "positions have no running fold; use sum, prod, max or min".into() });
+            return Err(Error::Argument {
+                op: NAME,
+                reason: "positions have no running fold; use sum, prod, max or min".into(),
+            });
         }
         if dim >= self.rank().max(1) {
             return Err(Error::Dim { op: NAME, dim: dim as isize, rank: self.rank() });

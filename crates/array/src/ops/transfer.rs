@@ -2,8 +2,8 @@
 
 use wgrad_device::{Device, Result};
 
-use crate::array::check_dtype;
 use crate::Array;
+use crate::array::check_dtype;
 
 impl Array {
     /// The same elements on another device; itself if it is there already. Evaluates the array.

@@ -6,9 +6,9 @@ use wgrad_device::layout::{Dims, checked_elements};
 use wgrad_device::{DType, Error, Layout, Result};
 
 use super::elementwise::padded_shape;
+use crate::Array;
 use crate::op::{Axis, Op, View, identity_axes};
 use crate::plan::affine_layout;
-use crate::Array;
 
 impl Array {
     /// A view through affine axes, one for each dim of this array: at once where the memory is there.
@@ -99,7 +99,10 @@ impl Array {
         }
         checked_elements(OP, shape)?;
         let fits = shape.len() >= self.rank()
-            && padded_shape(self.shape(), shape.len()).iter().zip(shape).all(|(&own, &new)| own == new || own == 1);
+            && padded_shape(self.shape(), shape.len())
+                .iter()
+                .zip(shape)
+                .all(|(&own, &new)| own == new || own == 1);
         if !fits {
             return Err(Error::ShapeMismatch {
                 op: OP,
@@ -124,7 +127,11 @@ impl Array {
         if step == 0 {
             return Err(Error::Argument { op: OP, reason: "step must be at least 1".into() });
         }
-        let past = if len == 0 { start } else { start.saturating_add((len - 1).saturating_mul(step)).saturating_add(1) };
+        let past = if len == 0 {
+            start
+        } else {
+            start.saturating_add((len - 1).saturating_mul(step)).saturating_add(1)
+        };
         if past > size {
             return Err(Error::Index { op: OP, index: past as i64 - 1, size });
         }
@@ -189,7 +196,8 @@ impl Array {
         const OP: &str = "unfold";
         self.check_dim(OP, dim)?;
         if size > self.shape()[dim] || step == 0 {
-            let reason = format!("needs a window of at most {} elements and a step of at least 1", self.shape()[dim]);
+            let reason =
+                format!("needs a window of at most {} elements and a step of at least 1", self.shape()[dim]);
             return Err(Error::Argument { op: OP, reason });
         }
         let mut axes = identity_axes(self.rank());
@@ -216,9 +224,11 @@ impl Array {
         }
         let mut shape: Dims = SmallVec::new();
         for (&size, &(before, after)) in self.shape().iter().zip(amounts) {
-            let padded = (size as isize).checked_add(before).and_then(|n| n.checked_add(after)).filter(|&n| n >= 0);
+            let padded =
+                (size as isize).checked_add(before).and_then(|n| n.checked_add(after)).filter(|&n| n >= 0);
             let Some(padded) = padded else {
-                let reason = format!("cannot be padded by {amounts:?}: a dim would have a negative size or overflow");
+                let reason =
+                    format!("cannot be padded by {amounts:?}: a dim would have a negative size or overflow");
                 return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
             };
             shape.push(padded as usize);
@@ -310,7 +320,11 @@ impl Array {
             return Ok(self.clone());
         }
         let spread = value.embed(starts, steps, self.shape())?;
-        let inside = Array::full(value.shape(), true, DType::Bool, self.device())?.embed(starts, steps, self.shape())?;
+        let inside = Array::full(value.shape(), true, DType::Bool, self.device())?.embed(
+            starts,
+            steps,
+            self.shape(),
+        )?;
         Array::select(&inside, &spread, self)
     }
 
@@ -364,9 +378,12 @@ impl Array {
             })
         };
         let elements = value.buffer.bytes() / self.dtype().size();
-        let inside = reach(false).is_some_and(|low| low >= 0) && reach(true).is_some_and(|high| (high as usize) < elements);
+        let inside = reach(false).is_some_and(|low| low >= 0)
+            && reach(true).is_some_and(|high| (high as usize) < elements);
         if !inside && !shape.contains(&0) {
-            let reason = format!("with strides {strides:?} and offset {offset} leaves the memory of {elements} elements");
+            let reason = format!(
+                "with strides {strides:?} and offset {offset} leaves the memory of {elements} elements"
+            );
             return Err(Error::Shape { op: OP, shape: shape.to_vec(), reason });
         }
         let layout = Layout::new(shape, strides, offset);
@@ -376,5 +393,4 @@ impl Array {
     pub(crate) fn check_dim(&self, op: &'static str, dim: usize) -> Result<()> {
         if dim < self.rank() { Ok(()) } else { Err(Error::Dim { op, dim: dim as isize, rank: self.rank() }) }
     }
-
 }

@@ -182,7 +182,8 @@ impl<'g> Facts<'g> {
             let inputs = step.inputs.clone();
             let empty = step.shape.contains(&0);
             let (held, visited) = (self.graph.held[i], self.graph.visited[i]);
-            let expensive = matches!(step.op, Op::Reduce { .. } | Op::Matmul | Op::Scatter { .. } | Op::Scan { .. });
+            let expensive =
+                matches!(step.op, Op::Reduce { .. } | Op::Matmul | Op::Scatter { .. } | Op::Scan { .. });
             let free = matches!(step.op, Op::View(_) | Op::Full(_));
             let alone = !self.fusion && !free;
             match step.op {
@@ -238,7 +239,8 @@ impl<'g> Facts<'g> {
         if step_facts.anchor {
             return Inlined { instructions: 1, sources: SmallVec::from_slice(&[Slot::Step(step as u32)]) };
         }
-        let own = usize::from(!matches!(step_facts.op, Op::View(_))) + usize::from(step_facts.dtype.is_half());
+        let own =
+            usize::from(!matches!(step_facts.op, Op::View(_))) + usize::from(step_facts.dtype.is_half());
         let mut sum = Inlined { instructions: own, sources: SmallVec::new() };
         for &input in &step_facts.inputs {
             let slot = match input {
@@ -271,7 +273,9 @@ impl<'g> Facts<'g> {
             Op::Unary(op) => match op {
                 UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Not | UnaryOp::Sign => 1,
                 UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Trunc => 1,
-                UnaryOp::IsNan | UnaryOp::IsFinite | UnaryOp::Reciprocal | UnaryOp::Sqrt | UnaryOp::Rsqrt => 2,
+                UnaryOp::IsNan | UnaryOp::IsFinite | UnaryOp::Reciprocal | UnaryOp::Sqrt | UnaryOp::Rsqrt => {
+                    2
+                }
                 _ => 8,
             },
             Op::Binary(wgrad_device::kernel::BinaryOp::Pow, _) => 16,

@@ -343,7 +343,9 @@ impl Body {
                 self.accesses.push(access);
                 self.push(Instr::Load { access: self.accesses.len() - 1, indices: smallvec![index] })
             }
-            Op::Reduce { .. } | Op::Matmul | Op::Scatter { .. } | Op::Scan { .. } => return Err(Stop::Conflict),
+            Op::Reduce { .. } | Op::Matmul | Op::Scatter { .. } | Op::Scan { .. } => {
+                return Err(Stop::Conflict);
+            }
         };
         Ok(reg)
     }

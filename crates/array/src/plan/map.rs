@@ -85,7 +85,12 @@ impl Map {
     }
 
     /// The map of a padded array, given that of the result. Says how many guards were added (at the end).
-    pub(crate) fn through_pad(&self, before: &[isize], base_shape: &[usize], sizes: &[usize]) -> (Map, usize) {
+    pub(crate) fn through_pad(
+        &self,
+        before: &[isize],
+        base_shape: &[usize],
+        sizes: &[usize],
+    ) -> (Map, usize) {
         let mut map = self.clone();
         for ((axis, &before), &size) in map.axes.iter_mut().zip(before).zip(base_shape) {
             axis.offset -= before;
@@ -102,7 +107,12 @@ impl Map {
     }
 
     /// The map of an array of shape `to`, given that of the same elements in shape `from`.
-    pub(crate) fn through_reshape(&self, from: &[usize], to: &[usize], sizes: &[usize]) -> Result<Map, Obstacle> {
+    pub(crate) fn through_reshape(
+        &self,
+        from: &[usize],
+        to: &[usize],
+        sizes: &[usize],
+    ) -> Result<Map, Obstacle> {
         let mut linear = Affine::default();
         for (axis, &stride) in self.axes.iter().zip(&contiguous_strides(from)) {
             linear.add(axis, stride);
@@ -122,12 +132,16 @@ impl Map {
         for &(dim, coefficient) in &linear.terms {
             let step = coefficient.abs();
             let place = (0..to.len()).find(|&d| to[d] > 1 && strides[d] <= step);
-            let Some(place) = place.filter(|&d| step % strides[d] == 0) else { return Err(Obstacle::NotAffine) };
+            let Some(place) = place.filter(|&d| step % strides[d] == 0) else {
+                return Err(Obstacle::NotAffine);
+            };
             let multiple = step / strides[place];
             let reach = multiple * (sizes[dim] as isize - 1);
             if reach >= to[place] as isize {
                 let inner = to[place] / multiple as usize;
-                let divides = to[place].is_multiple_of(multiple as usize) && inner > 1 && sizes[dim].is_multiple_of(inner);
+                let divides = to[place].is_multiple_of(multiple as usize)
+                    && inner > 1
+                    && sizes[dim].is_multiple_of(inner);
                 return Err(if divides { Obstacle::Split { dim, inner } } else { Obstacle::NotAffine });
             }
             highest[place] += reach;
@@ -269,13 +283,15 @@ mod tests {
     #[test]
     fn a_flipped_reshape_counts_down() {
         let space = Space::new(&[6]);
-        let flipped =
-            space.identity(|_| false).through_axes(&[Axis { offset: 5, terms: smallvec::smallvec![(0, -1)] }], &[6]);
+        let flipped = space
+            .identity(|_| false)
+            .through_axes(&[Axis { offset: 5, terms: smallvec::smallvec![(0, -1)] }], &[6]);
         let mut split = space.clone();
         assert_eq!(flipped.through_reshape(&[6], &[2, 3], &[6]), Err(Obstacle::Split { dim: 0, inner: 3 }));
         split.split(0, 3);
-        let flipped =
-            split.identity(|_| false).through_axes(&[Axis { offset: 5, terms: smallvec::smallvec![(0, -1)] }], &[6]);
+        let flipped = split
+            .identity(|_| false)
+            .through_axes(&[Axis { offset: 5, terms: smallvec::smallvec![(0, -1)] }], &[6]);
         let map = flipped.through_reshape(&[6], &[2, 3], &[2, 3]).unwrap();
         assert_eq!(picked(&map, &[2, 3], &[2, 3]), [5, 4, 3, 2, 1, 0]);
     }

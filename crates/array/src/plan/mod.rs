@@ -163,7 +163,10 @@ impl Plan {
 }
 
 fn broken_plan() -> Error {
-    Error::Unsupported { op: "eval", reason: "a kernel reads memory that was never written; please report this".into() }
+    Error::Unsupported {
+        op: "eval",
+        reason: "a kernel reads memory that was never written; please report this".into(),
+    }
 }
 
 /// The nodes whose values somebody may still want and that are in memory after the plan has run.

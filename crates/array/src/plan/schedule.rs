@@ -69,7 +69,8 @@ pub(crate) fn schedule(facts: &mut Facts<'_>) -> Result<Vec<Planned>> {
                 continue;
             }
             Err(stop) => {
-                let reason = format!("no kernel found for a pending operation ({stop:?}); please report this");
+                let reason =
+                    format!("no kernel found for a pending operation ({stop:?}); please report this");
                 return Err(Error::Unsupported { op: "eval", reason });
             }
         };
@@ -97,7 +98,11 @@ fn group(facts: &mut Facts<'_>) -> Result<Vec<Cluster>, Stop> {
         }
         let mut alone = Cluster::alone(facts, step)?;
         alone.needs = needs(&alone.body, step, &home);
-        let joined = if facts.fusion && alone.kind == Kind::Loop { join(facts, step, &alone, &clusters) } else { None };
+        let joined = if facts.fusion && alone.kind == Kind::Loop {
+            join(facts, step, &alone, &clusters)
+        } else {
+            None
+        };
         match joined {
             Some((into, mut cluster)) => {
                 cluster.needs = clusters[into].needs.clone();
@@ -141,15 +146,11 @@ fn needs(body: &Body, own: u32, home: &[usize]) -> Vec<usize> {
 }
 
 /// The first cluster that the step can join, with the step in it.
-fn join(
-    facts: &Facts<'_>,
-    step: u32,
-    alone: &Cluster,
-    clusters: &[Cluster],
-) -> Option<(usize, Cluster)> {
+fn join(facts: &Facts<'_>, step: u32, alone: &Cluster, clusters: &[Cluster]) -> Option<(usize, Cluster)> {
     let operands = alone.needs.iter().rev().copied();
     let sharing = (0..clusters.len()).rev().filter(|&c| {
-        clusters[c].kind == Kind::Loop && clusters[c].body.slots.iter().any(|slot| alone.body.slots.contains(slot))
+        clusters[c].kind == Kind::Loop
+            && clusters[c].body.slots.iter().any(|slot| alone.body.slots.contains(slot))
     });
     let mut tried: SmallVec<[usize; 12]> = SmallVec::new();
     for candidate in operands.chain(sharing.take(NEIGHBOURS)) {
@@ -157,7 +158,8 @@ fn join(
             continue;
         }
         tried.push(candidate);
-        let waits = alone.needs.iter().any(|&need| need != candidate && depends_on(clusters, need, candidate));
+        let waits =
+            alone.needs.iter().any(|&need| need != candidate && depends_on(clusters, need, candidate));
         if waits {
             continue;
         }
@@ -263,7 +265,11 @@ impl Cluster {
         }
         joined.add(facts, step).ok()?;
         let outputs = joined.body.members.len();
-        let known = joined.body.slots.iter().filter(|slot| !matches!(slot, Slot::Step(s) if joined.body.members.contains(s)));
+        let known = joined
+            .body
+            .slots
+            .iter()
+            .filter(|slot| !matches!(slot, Slot::Step(s) if joined.body.members.contains(s)));
         let fits = joined.body.instructions.len() <= facts.limits.instructions
             && known.count() + outputs <= facts.limits.buffers
             && joined.runs_well();
@@ -346,7 +352,11 @@ impl Cluster {
     fn map_to(&self, shape: &[usize], rows: bool) -> Result<Map, Stop> {
         let folded = |d: usize| rows && self.folded[d];
         let map = self.body.space.identity(folded);
-        let own: Dims = if rows { reduced_shape(&self.body.space.shape, &self.folded_dims()) } else { self.body.space.shape.clone() };
+        let own: Dims = if rows {
+            reduced_shape(&self.body.space.shape, &self.folded_dims())
+        } else {
+            self.body.space.shape.clone()
+        };
         if own[..] == *shape {
             return Ok(map);
         }
@@ -441,10 +451,14 @@ fn repeated_work(facts: &Facts<'_>, clusters: &[Cluster]) -> Vec<u32> {
         if node.anchor {
             continue;
         }
-        let below: usize = node.inputs.iter().map(|&input| match input {
-            Ref::Node(node) => cost[node as usize],
-            Ref::Leaf(_) => 0,
-        }).sum();
+        let below: usize = node
+            .inputs
+            .iter()
+            .map(|&input| match input {
+                Ref::Node(node) => cost[node as usize],
+                Ref::Leaf(_) => 0,
+            })
+            .sum();
         cost[step as usize] = (facts.cost(step) + below).min(1 << 20);
         if kernels[step as usize] > 1
             && !matches!(node.op, Op::View(_) | Op::Full(_) | Op::Coordinate { .. })
@@ -530,10 +544,17 @@ impl Cluster {
 
     fn matmul(&self, facts: &Facts<'_>, step: u32) -> Result<Matmul> {
         let node = &facts.steps[step as usize];
-        let operand = |i: usize| -> Result<Access> { operand_access(facts, node.inputs[i], i, &(0..node.shape.len()).collect::<Vec<_>>()) };
+        let operand = |i: usize| -> Result<Access> {
+            operand_access(facts, node.inputs[i], i, &(0..node.shape.len()).collect::<Vec<_>>())
+        };
         let (lhs, rhs) = (operand(0)?, operand(1)?);
         let lhs_shape = facts.shape(node.inputs[0]);
-        Ok(Matmul { k: lhs_shape[lhs_shape.len() - 1], lhs, rhs, epilogue: self.to_product_loop(facts, step) })
+        Ok(Matmul {
+            k: lhs_shape[lhs_shape.len() - 1],
+            lhs,
+            rhs,
+            epilogue: self.to_product_loop(facts, step),
+        })
     }
 
     /// The epilogue over exactly the dims `batch.., m, n`, which the operands' strides count.
@@ -543,7 +564,9 @@ impl Cluster {
         let owners = self.body.space.owners();
         // Dims of size 1 have no dim in the space; give them one with stride 0.
         let widen = |strides: &Strides| -> Strides {
-            (0..shape.len()).map(|d| owners.iter().position(|&o| o == d).map_or(0, |at| strides[at])).collect()
+            (0..shape.len())
+                .map(|d| owners.iter().position(|&o| o == d).map_or(0, |at| strides[at]))
+                .collect()
         };
         for access in &mut kernel.accesses {
             access.strides = widen(&access.strides);
@@ -568,7 +591,8 @@ fn operand_access(facts: &Facts<'_>, operand: Ref, buffer: usize, order: &[usize
         reason: "an operand is not in memory; please report this".into(),
     })?;
     let sizes = layout.shape();
-    let strides: Strides = order.iter().map(|&d| if sizes[d] == 1 { 0 } else { layout.strides()[d] }).collect();
+    let strides: Strides =
+        order.iter().map(|&d| if sizes[d] == 1 { 0 } else { layout.strides()[d] }).collect();
     Ok(Access::new(buffer, facts.dtype(operand), &strides, layout.offset() as isize))
 }
 
@@ -576,7 +600,10 @@ fn scatter(facts: &Facts<'_>, step: u32) -> Result<Scatter> {
     let node = &facts.steps[step as usize];
     let Op::Scatter { op, dim, name } = node.op else { return Err(not_that("scatter")) };
     let order: Vec<usize> = (0..node.shape.len()).collect();
-    let (source, index) = (operand_access(facts, node.inputs[0], 0, &order)?, operand_access(facts, node.inputs[1], 1, &order)?);
+    let (source, index) = (
+        operand_access(facts, node.inputs[0], 0, &order)?,
+        operand_access(facts, node.inputs[1], 1, &order)?,
+    );
     let mut strides = contiguous_strides(&node.shape);
     let sizes: Dims = facts.shape(node.inputs[1]).into();
     let stride = std::mem::take(&mut strides[dim]);

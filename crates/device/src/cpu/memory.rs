@@ -254,7 +254,10 @@ mod tests {
             let (class, size) = class_of(bytes).unwrap();
             assert!(size >= bytes && size.is_multiple_of(ALIGNMENT), "{bytes} in {size}");
             assert!(size - bytes <= ALIGNMENT.max(bytes / 8), "{bytes} in {size}");
-            assert!(class >= last.0 && (class == last.0) == (size == last.1), "{bytes}: {class} {size} after {last:?}");
+            assert!(
+                class >= last.0 && (class == last.0) == (size == last.1),
+                "{bytes}: {class} {size} after {last:?}"
+            );
             last = (class, size);
         }
         assert_eq!(class_of(usize::MAX), None);

@@ -94,9 +94,14 @@ impl Executor for Cpu {
 
     fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>> {
         let mut structures = self.structures.lock().unwrap_or_else(PoisonError::into_inner);
-        let counter = if structures.insert(kernel.clone()) { &self.counters.compiled } else { &self.counters.hits };
+        let counter =
+            if structures.insert(kernel.clone()) { &self.counters.compiled } else { &self.counters.hits };
         counter.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Naive { kernel: kernel.clone(), traffic: kernel.traffic(), counters: self.counters.clone() }))
+        Ok(Arc::new(Naive {
+            kernel: kernel.clone(),
+            traffic: kernel.traffic(),
+            counters: self.counters.clone(),
+        }))
     }
 
     fn flush(&self) -> Result<()> {
