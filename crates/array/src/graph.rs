@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use wgrad_device::{Buffer, Scalar};
 
 use crate::Array;
-use crate::array::{Inputs, Node};
+use crate::array::Inputs;
 use crate::op::{Op, Operands, View};
 
 /// A pending node or a leaf of a collected graph.
@@ -285,7 +285,7 @@ impl Graph {
 }
 
 fn pointer(array: &Array) -> usize {
-    Arc::as_ptr(&array.0) as *const Node as usize
+    Arc::as_ptr(&array.0) as usize
 }
 
 fn word(code: u64, dtype: u64, rank: usize, detail: u64) -> u64 {

@@ -25,9 +25,11 @@ struct Inner {
     plans: Plans,
 }
 
-/// The scheduler's counters, kept with its device.
+/// What the scheduler keeps with a device.
 #[derive(Default)]
 pub struct Plans {
+    /// Bytes in use when pending work was last evaluated for the memory that it held.
+    pub bytes_at_flush: AtomicU64,
     /// Graphs scheduled.
     pub built: AtomicU64,
     /// Graphs whose plan was known.

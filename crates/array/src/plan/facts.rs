@@ -6,7 +6,7 @@ use wgrad_device::layout::{Dims, Strides};
 use wgrad_device::{DType, Layout, Limits};
 
 use crate::graph::{Graph, Ref};
-use crate::op::{Axis, Op, View};
+use crate::op::{Axis, Op, View, reduced_shape};
 
 /// One operation of the graph.
 pub(crate) struct Step {
@@ -172,6 +172,20 @@ impl<'g> Facts<'g> {
             stored: true,
         });
         self.order.insert(0, copy);
+    }
+
+    /// Has a reduction fold some of its dims in a step of its own, before the others.
+    pub(crate) fn fold_first(&mut self, step: u32, first: &[usize]) {
+        let inner = self.steps.len() as u32;
+        let node = &mut self.steps[step as usize];
+        let Op::Reduce { op, dims } = &mut node.op else { return };
+        dims.retain(|d| !first.contains(d));
+        let op = Op::Reduce { op: *op, dims: first.into() };
+        let inputs = std::mem::replace(&mut node.inputs, SmallVec::from_slice(&[Ref::Node(inner)]));
+        let (dtype, shape) = (node.dtype, reduced_shape(self.shape(inputs[0]), first));
+        self.steps.push(Step { op, inputs, shape, dtype, first_scalar: 0, anchor: true, stored: false });
+        let at = self.order.iter().position(|&s| s == step).unwrap_or(0);
+        self.order.insert(at, inner);
     }
 
     /// The results that must be in memory whatever the kernels look like.
