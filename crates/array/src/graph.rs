@@ -57,6 +57,8 @@ pub(crate) struct Graph {
     pub(crate) roots: Vec<u32>,
     /// For each node: somebody outside of the graph may still want it.
     pub(crate) held: Vec<bool>,
+    /// For each of `buffers`: somebody outside of the graph keeps it alive.
+    pub(crate) kept: Vec<bool>,
     /// For each node: an earlier evaluation passed over it, or over something that it would be recomputed from.
     pub(crate) visited: Vec<bool>,
     /// Everything that a plan depends on.
@@ -169,6 +171,7 @@ impl Graph {
 
     fn leaf(&mut self, array: &Array, seen: &mut Seen) -> Ref {
         let leaf = Ref::Leaf(self.leaves.len() as u32);
+        // An array that is not pending has a value.
         if let Some(value) = array.value() {
             let next = self.buffers.len() as u32;
             // Buffers and nodes are different allocations, so their addresses share the map.
@@ -257,30 +260,56 @@ impl Graph {
         self.key.extend(array.shape().iter().map(|&n| n as u64));
     }
 
-    /// Finds out which nodes are held by more than this graph.
+    /// Finds out which nodes and buffers are held by more than this graph.
     fn note_outside_interest(&mut self) {
-        let mut uses = vec![1u32; self.nodes.len()];
+        // One use is this graph's own handle.
+        let mut uses = vec![1usize; self.nodes.len()];
+        let mut leaf_uses = vec![1usize; self.leaves.len()];
         for edge in &self.edges {
-            if let Ref::Node(node) = edge {
-                uses[*node as usize] += 1;
+            match edge {
+                Ref::Node(node) => uses[*node as usize] += 1,
+                Ref::Leaf(leaf) => leaf_uses[*leaf as usize] += 1,
             }
         }
-        let mut bits = 0u64;
+        self.kept = vec![false; self.buffers.len()];
+        for ((leaf, &buffer), uses) in self.leaves.iter().zip(&self.leaf_buffer).zip(leaf_uses) {
+            self.kept[buffer as usize] |= Arc::strong_count(&leaf.0) > uses;
+        }
+        let mut bits = Bits::default();
         for (i, array) in self.nodes.iter().enumerate() {
-            let held = Arc::strong_count(&array.0) > uses[i] as usize;
+            let held = Arc::strong_count(&array.0) > uses[i];
             let inherited = self.edges[self.starts[i] as usize..self.starts[i + 1] as usize]
                 .iter()
                 .any(|edge| matches!(edge, Ref::Node(node) if self.visited[*node as usize]));
             let visited = inherited || array.0.visited.load(Ordering::Relaxed);
             self.held.push(held);
             self.visited.push(visited);
-            bits = bits << 2 | u64::from(held) << 1 | u64::from(held && visited);
-            if i % 32 == 31 {
-                self.key.push(std::mem::take(&mut bits));
-            }
+            bits.push(held, &mut self.key);
+            bits.push(held && visited, &mut self.key);
         }
-        self.key.push(bits);
+        for &kept in &self.kept {
+            bits.push(kept, &mut self.key);
+        }
+        self.key.push(bits.word);
         self.key.extend(self.roots.iter().map(|&root| u64::from(root)));
+    }
+}
+
+/// Packs truth values into words.
+#[derive(Default)]
+struct Bits {
+    word: u64,
+    used: u32,
+}
+
+impl Bits {
+    fn push(&mut self, bit: bool, into: &mut Vec<u64>) {
+        self.word = self.word << 1 | u64::from(bit);
+        self.used += 1;
+        if self.used == 64 {
+            into.push(self.word);
+            *self = Bits::default();
+        }
     }
 }
 

@@ -214,6 +214,12 @@ impl<'g> Facts<'g> {
                 self.store(i as u32);
             }
             size[i] = self.inlined(i, &size);
+            // A value that somebody may still read is cheap to recompute later, unless that keeps memory alive that would
+            // be free otherwise.
+            if held && !free && !self.steps[i].anchor && !self.are_kept(&size[i].sources) {
+                self.store(i as u32);
+                size[i] = self.inlined(i, &size);
+            }
             // A body that grew too large is cut at its largest operand, again and again.
             while !self.steps[i].anchor && size[i].exceeds(self.limits) {
                 let heaviest = self.steps[i].inputs.iter().filter_map(|&input| match self.viewed(input) {
@@ -245,6 +251,14 @@ impl<'g> Facts<'g> {
                 _ => self.store(root),
             }
         }
+    }
+
+    /// Whether all of this memory stays alive after the evaluation anyway.
+    fn are_kept(&self, sources: &[Slot]) -> bool {
+        sources.iter().all(|source| match source {
+            Slot::Leaf(buffer) => self.graph.kept[*buffer as usize],
+            Slot::Step(step) => self.graph.held[*step as usize],
+        })
     }
 
     /// What inlining a step into its user's kernel brings along.
