@@ -3,7 +3,7 @@
 //! The result is a flat list in topological order with a *key*: words that say everything a plan depends on, and
 //! nothing else. Two graphs of one key differ in their buffers and scalars only, so one plan serves both.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -65,17 +65,20 @@ pub(crate) struct Graph {
     pub(crate) key: Vec<u64>,
 }
 
-/// A fast hasher for pointers: they are distinct already.
+/// A fast hasher for words that nobody chooses to harm us: addresses and keys.
 #[derive(Default)]
-struct PointerHasher(u64);
+pub(crate) struct WordHasher(u64);
 
-impl Hasher for PointerHasher {
+impl Hasher for WordHasher {
     fn finish(&self) -> u64 {
         self.0
     }
     fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(byte.into());
+        // Slices of words arrive as their bytes.
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_ne_bytes(word));
         }
     }
     fn write_u64(&mut self, word: u64) {
@@ -86,7 +89,12 @@ impl Hasher for PointerHasher {
     }
 }
 
-type Seen = HashMap<usize, Ref, BuildHasherDefault<PointerHasher>>;
+thread_local! {
+    static SEEN: RefCell<Seen> = RefCell::default();
+    static SCRATCH: Cell<Option<Graph>> = const { Cell::new(None) };
+}
+
+type Seen = HashMap<usize, Ref, BuildHasherDefault<WordHasher>>;
 
 /// A node on the way down: its inputs, and how many of them are done.
 struct Frame {
@@ -99,12 +107,9 @@ struct Frame {
 impl Graph {
     /// Everything pending that these arrays need. They must be of one device.
     pub(crate) fn collect(arrays: &[&Array]) -> Graph {
-        thread_local! {
-            static SEEN: RefCell<Seen> = RefCell::default();
-        }
+        let mut graph = SCRATCH.take().unwrap_or_default();
         SEEN.with_borrow_mut(|seen| {
             seen.clear();
-            let mut graph = Graph::default();
             for array in arrays {
                 if let Ref::Node(root) = graph.visit(array, seen)
                     && !graph.roots.contains(&root)
@@ -112,10 +117,28 @@ impl Graph {
                     graph.roots.push(root);
                 }
             }
-            graph.starts.push(graph.edges.len() as u32);
-            graph.note_outside_interest();
-            graph
-        })
+        });
+        graph.starts.push(graph.edges.len() as u32);
+        graph.note_outside_interest();
+        graph
+    }
+
+    /// Lets go of the graph, keeping its lists' memory for this thread's next one.
+    pub(crate) fn recycle(mut self) {
+        self.nodes.clear();
+        self.edges.clear();
+        self.starts.clear();
+        self.first_scalar.clear();
+        self.leaves.clear();
+        self.leaf_buffer.clear();
+        self.buffers.clear();
+        self.scalars.clear();
+        self.roots.clear();
+        self.held.clear();
+        self.kept.clear();
+        self.visited.clear();
+        self.key.clear();
+        SCRATCH.set(Some(self));
     }
 
     /// The inputs of a node.
@@ -271,7 +294,7 @@ impl Graph {
                 Ref::Leaf(leaf) => leaf_uses[*leaf as usize] += 1,
             }
         }
-        self.kept = vec![false; self.buffers.len()];
+        self.kept.resize(self.buffers.len(), false);
         for ((leaf, &buffer), uses) in self.leaves.iter().zip(&self.leaf_buffer).zip(leaf_uses) {
             self.kept[buffer as usize] |= Arc::strong_count(&leaf.0) > uses;
         }

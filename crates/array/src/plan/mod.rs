@@ -12,6 +12,7 @@ mod map;
 mod schedule;
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -21,7 +22,7 @@ use wgrad_device::{Buffer, Device, Error, Layout, Prepared, Result, Scalar};
 pub(crate) use facts::affine_layout;
 
 use crate::array::{Value, mark_visited};
-use crate::graph::{Graph, Ref};
+use crate::graph::{Graph, Ref, WordHasher};
 use crate::op::Op;
 use facts::{Facts, Slot};
 
@@ -52,8 +53,8 @@ struct Finished {
     layout: Layout,
 }
 
-/// Plans by device and key. A device's id is part of the key.
-type Cache = HashMap<Box<[u64]>, Arc<Plan>>;
+/// Plans by key. A device's id is part of it.
+type Cache = HashMap<Box<[u64]>, Arc<Plan>, BuildHasherDefault<WordHasher>>;
 
 static PLANS: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
 /// A program with more kinds of graphs than this starts anew: shapes that change at every step would fill the memory.
