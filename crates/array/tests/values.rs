@@ -71,6 +71,27 @@ fn promotion_and_scalars() {
 }
 
 #[test]
+fn products_with_batches() {
+    let naive = |a: &[f32], b: &[f32], (m, k, n): (usize, usize, usize)| -> Vec<f32> {
+        (0..m * n).map(|i| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum()).collect()
+    };
+    let data: Vec<f32> = (0..60).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
+    // Batches of one matrix, of vectors, of single products; and an epilogue that looks at its indices.
+    for shape in [[5, 3, 4], [15, 1, 4], [1, 15, 4], [5, 1, 4], [3, 5, 4]] {
+        let rows = shape[0] * shape[1];
+        let (a, b) = (f32s(&data[..rows * 4], &shape), f32s(&data[..8], &[4, 2]));
+        let product = a.matmul(&b).unwrap();
+        let coordinate = Array::coordinate(product.shape(), 0, &Device::cpu()).unwrap();
+        let shifted = product.binary(BinaryOp::Add, &coordinate).unwrap();
+        let expected = naive(&data[..rows * 4], &data[..8], (rows, 4, 2));
+        let counted: Vec<f32> =
+            expected.iter().enumerate().map(|(i, x)| x + (i / (2 * shape[1])) as f32).collect();
+        assert_eq!(shifted.to_vec::<f32>().unwrap(), counted, "{shape:?}");
+        assert_eq!(product.to_vec::<f32>().unwrap(), expected, "{shape:?}");
+    }
+}
+
+#[test]
 fn gather_and_scatter() {
     let x = f32s(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]);
     let index = i64s(&[2, 0, 1, 1], &[2, 2]);

@@ -24,44 +24,43 @@ pub(super) fn matmul(facts: &Facts<'_>, step: u32, space: &Space, epilogue: Loop
 }
 
 /// Makes the last batch dim a part of m, if both operands and the epilogue allow it: many small products with one matrix
-/// are a large one.
+/// are a large one. A batch dim of size 1 goes in any case.
 fn merge_batch(product: &mut Matmul) -> bool {
     let rank = product.epilogue.sizes.len();
     let Some(batch) = rank.checked_sub(3) else { return false };
     let m = rank - 2;
-    let rows = product.epilogue.sizes[m];
-    let one_step = |strides: &Strides| strides[batch] == strides[m] * rows as isize;
+    let (count, rows) = (product.epilogue.sizes[batch], product.epilogue.sizes[m]);
+    let follows = |strides: &Strides| strides[batch] == strides[m] * rows as isize;
     let counted = |instr: &Instr| matches!(instr, Instr::Coord { dim } if *dim == batch || *dim == m);
-    // Strides of size 1 say nothing about the step that they would have.
-    let merges = rows > 1
-        && product.epilogue.sizes[batch] > 1
-        && product.rhs.strides[batch] == 0
-        && one_step(&product.lhs.strides)
-        && product.epilogue.accesses.iter().all(|access| one_step(&access.strides))
-        && product.epilogue.ranges.iter().all(|range| one_step(&range.strides))
-        && !product.epilogue.body.iter().any(counted);
-    if merges || product.epilogue.sizes[batch] == 1 {
-        if merges {
-            product.epilogue.sizes[m] *= product.epilogue.sizes[batch];
-        }
-        product.epilogue.sizes.remove(batch);
-        let accesses = product.epilogue.accesses.iter_mut().chain([&mut product.lhs, &mut product.rhs]);
-        for access in accesses {
-            access.strides.remove(batch);
-        }
-        for range in &mut product.epilogue.ranges {
-            range.strides.remove(batch);
-        }
-        for instr in &mut product.epilogue.body {
-            if let Instr::Coord { dim } = instr
-                && *dim > batch
-            {
-                *dim -= 1;
-            }
-        }
-        return true;
+    let merges = product.rhs.strides[batch] == 0
+        && (rows == 1
+            || follows(&product.lhs.strides)
+                && product.epilogue.accesses.iter().all(|access| follows(&access.strides))
+                && product.epilogue.ranges.iter().all(|range| follows(&range.strides))
+                && !product.epilogue.body.iter().any(counted));
+    if count != 1 && !merges {
+        return false;
     }
-    false
+    product.epilogue.sizes[m] *= count;
+    product.epilogue.sizes.remove(batch);
+    let take_out = |strides: &mut Strides| {
+        let step = strides.remove(batch);
+        if rows == 1 && count != 1 {
+            strides[batch] = step;
+        }
+    };
+    take_out(&mut product.lhs.strides);
+    product.rhs.strides.remove(batch);
+    product.epilogue.accesses.iter_mut().for_each(|access| take_out(&mut access.strides));
+    product.epilogue.ranges.iter_mut().for_each(|range| take_out(&mut range.strides));
+    for instr in &mut product.epilogue.body {
+        if let Instr::Coord { dim } = instr
+            && *dim > batch
+        {
+            *dim -= 1;
+        }
+    }
+    true
 }
 
 /// The epilogue over exactly the dims `batch.., m, n`, which the operands' strides count.
