@@ -14,9 +14,9 @@
 // Tensors, and what their methods take.
 pub use wgrad_autograd::{Bound, CrossEntropyOptions, Data, IntArray, Number, Options, Reduction, Target, Tensor, Value};
 // Devices, dtypes, numbers, errors.
-pub use wgrad_autograd::{DType, Device, Element, Error, GradRule, Result, Scalar, Stats};
+pub use wgrad_autograd::{DType, Device, Element, Error, GradRule, Result, Scalar, Stats, bf16, f16};
 // Gradients.
-pub use wgrad_autograd::{BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, tape};
+pub use wgrad_autograd::{BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, gradcheck, gradgradcheck, tape};
 // Whether operations are recorded.
 pub use wgrad_autograd::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled};
 // Random numbers.

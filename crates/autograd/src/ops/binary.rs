@@ -1,6 +1,6 @@
 //! Functions of pairs of elements, with broadcasting and promotion as in PyTorch: one row an operation.
 
-use wgrad_array::{Array, BinaryOp, Error, Result, Scalar};
+use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar};
 
 use crate::tape::{Context, Derivative, Grads, record};
 use crate::{Tensor, Value};
@@ -43,7 +43,7 @@ macro_rules! binary {
                     }
                     Value::Scalar(number) => {
                         let x = self.operand()?;
-                        let out = x.array.binary_scalar(BinaryOp::$op, number)?;
+                        let out = combine_number(&x.array, BinaryOp::$op, number)?;
                         Ok(record(out, [x], |_, _| Derivative::with_scalar($node, number, |c, $s| {
                             let $gs = c.grad()?;
                             c.each(1, |_| $ds)
@@ -117,6 +117,9 @@ fn share(g: &Tensor, a: &Tensor, b: &Tensor, lost: Tensor) -> Result<Tensor> {
 
 /// `a op b`. A 0-dim operand promotes by its category only, as in PyTorch.
 pub(super) fn combine(a: &Array, op: BinaryOp, b: &Array) -> Result<Array> {
+    if a.dtype() == DType::Bool && b.dtype() == DType::Bool {
+        return a.binary(for_bools(op)?, b);
+    }
     if a.dtype() != b.dtype() {
         if b.rank() == 0 && a.rank() > 0 && b.dtype().category() <= a.dtype().category() {
             return a.binary(op, &b.cast(a.dtype())?);
@@ -126,6 +129,26 @@ pub(super) fn combine(a: &Array, op: BinaryOp, b: &Array) -> Result<Array> {
         }
     }
     a.binary(op, b)
+}
+
+/// `a op number`.
+fn combine_number(a: &Array, op: BinaryOp, number: Scalar) -> Result<Array> {
+    let bools = a.dtype() == DType::Bool && matches!(number, Scalar::Bool(_));
+    a.binary_scalar(if bools { for_bools(op)? } else { op }, number)
+}
+
+/// The sum of truth values is `or`, their product `and`; a difference they have not.
+fn for_bools(op: BinaryOp) -> Result<BinaryOp> {
+    match op {
+        BinaryOp::Add => Ok(BinaryOp::Or),
+        BinaryOp::Mul => Ok(BinaryOp::And),
+        BinaryOp::Sub => Err(Error::DType {
+            op: "sub",
+            dtype: DType::Bool,
+            reason: "has no subtraction; use logical_xor, or logical_not".into(),
+        }),
+        op => Ok(op),
+    }
 }
 
 impl Tensor {

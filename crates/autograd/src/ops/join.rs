@@ -1,8 +1,8 @@
 //! Tensors put together: side by side, on top of each other, with margins, repeated.
 
 use smallvec::SmallVec;
-use wgrad_array::layout::{Dims, normalize_dim};
-use wgrad_array::{Array, BinaryOp, Error, Result, Scalar};
+use wgrad_array::layout::{Dims, checked_elements, normalize_dim};
+use wgrad_array::{Array, DType, Error, Result, Scalar};
 
 use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
@@ -95,7 +95,7 @@ impl Tensor {
         let value = value.into();
         let mut out = x.array.pad(&amounts)?;
         if value.as_f64() != 0.0 {
-            let inside = Array::full(self.shape(), true, wgrad_array::DType::Bool, self.device())?.pad(&amounts)?;
+            let inside = Array::full(self.shape(), true, DType::Bool, self.device())?.pad(&amounts)?;
             out = Array::select(&inside, &out, &Array::full(&[], value, self.dtype(), self.device())?)?;
         }
         Ok(record(out, [x], |_, _| {
@@ -123,7 +123,7 @@ impl Tensor {
             wide.extend([count, size]);
             joined.push(count.saturating_mul(size));
         }
-        wgrad_array::layout::checked_elements(OP, &joined)?;
+        checked_elements(OP, &joined)?;
         let x = self.operand()?;
         let out = x.array.reshape(&split)?.expand(&wide)?.reshape(&joined)?;
         Ok(record(out, [x], |_, _| {
@@ -138,105 +138,4 @@ impl Tensor {
             })
         }))
     }
-
-    /// Elements no smaller than `min` and no larger than `max`, each a number, a tensor that broadcasts, or `None`.
-    /// Where `min` is above `max` the result is `max`. An element at a number's bound gets no gradient.
-    ///
-    /// # Errors
-    /// If both are `None`, or a tensor does not fit.
-    pub fn clamp(&self, min: impl Into<Bound>, max: impl Into<Bound>) -> Result<Tensor> {
-        match (min.into(), max.into()) {
-            (Bound::None, Bound::None) => Err(Error::Argument {
-                op: "clamp",
-                reason: "neither min nor max was given; give at least one".into(),
-            }),
-            (Bound::Tensor(min), Bound::Tensor(max)) => self.maximum(min)?.minimum(max),
-            (Bound::Tensor(min), max) => {
-                let bounded = self.maximum(min)?;
-                if matches!(max, Bound::None) { Ok(bounded) } else { bounded.clamp(Bound::None, max) }
-            }
-            (min, Bound::Tensor(max)) => {
-                if matches!(min, Bound::None) { self.minimum(max) } else { self.clamp(min, Bound::None)?.minimum(max) }
-            }
-            (min, max) => self.clamp_numbers(min.number(), max.number()),
-        }
-    }
-
-    /// [`Tensor::clamp`] in place.
-    ///
-    /// # Errors
-    /// As [`Tensor::clamp`] and [`Tensor::copy_`].
-    pub fn clamp_(&self, min: impl Into<Bound>, max: impl Into<Bound>) -> Result<Tensor> {
-        self.write("clamp_", || self.clamp(min, max))
-    }
-
-    fn clamp_numbers(&self, min: Option<Scalar>, max: Option<Scalar>) -> Result<Tensor> {
-        let x = self.operand()?;
-        let mut out = x.array.clone();
-        if let Some(min) = min {
-            out = out.binary_scalar(BinaryOp::Max, min)?;
-        }
-        if let Some(max) = max {
-            out = out.binary_scalar(BinaryOp::Min, max)?;
-        }
-        Ok(record(out, [x], |inputs, _| {
-            Derivative::with("ClampBackward1", move |c| {
-                c.each(1, |_| {
-                    let x = c.saved(0)?;
-                    let above = min.map(|min| x.gt(min)).transpose()?;
-                    let below = max.map(|max| x.lt(max)).transpose()?;
-                    let inside = match (above, below) {
-                        (Some(above), Some(below)) => above.logical_and(&below)?,
-                        (Some(side), None) | (None, Some(side)) => side,
-                        (None, None) => return Ok(c.grad()?.clone()),
-                    };
-                    c.grad()?.keep_where(&inside)
-                })
-            })
-            .save_input(inputs, 0)
-        }))
-    }
 }
-
-/// A bound of [`Tensor::clamp`].
-#[derive(Clone, Debug)]
-pub enum Bound {
-    /// Unbounded.
-    None,
-    /// The same for all elements.
-    Scalar(Scalar),
-    /// One for each element.
-    Tensor(Tensor),
-}
-
-impl Bound {
-    fn number(self) -> Option<Scalar> {
-        match self {
-            Bound::Scalar(number) => Some(number),
-            Bound::None | Bound::Tensor(_) => None,
-        }
-    }
-}
-
-impl From<&Tensor> for Bound {
-    fn from(tensor: &Tensor) -> Self {
-        Bound::Tensor(tensor.clone())
-    }
-}
-
-impl From<Option<f64>> for Bound {
-    fn from(number: Option<f64>) -> Self {
-        number.map_or(Bound::None, |number| Bound::Scalar(number.into()))
-    }
-}
-
-macro_rules! bound {
-    ($($ty:ty),*) => {$(
-        impl From<$ty> for Bound {
-            fn from(number: $ty) -> Self {
-                Bound::Scalar(number.into())
-            }
-        }
-    )*};
-}
-bound!(f64, f32, i64, i32);

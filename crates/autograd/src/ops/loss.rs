@@ -209,10 +209,11 @@ impl Tensor {
             let total = weights.reduce(ReduceOp::Sum, &all, false)?;
             coefficients = coefficients.binary(BinaryOp::Div, &total)?;
         }
-        let losses = widened(&picked)?.binary(BinaryOp::Mul, &coefficients)?;
-        // A -inf that counts for nothing must not become NaN.
-        let zero = Array::full(&[], Scalar::Int(0), losses.dtype(), self.device())?;
+        // What counts for nothing must not become NaN: a -inf, or a part of no weight at all.
+        let zero = Array::full(&[], Scalar::Int(0), weights.dtype(), self.device())?;
         let counts = weights.binary_scalar(BinaryOp::Ne, 0.0)?;
+        let coefficients = Array::select(&counts, &coefficients, &zero)?;
+        let losses = widened(&picked)?.binary(BinaryOp::Mul, &coefficients)?;
         let losses = Array::select(&counts, &losses, &zero)?;
         let out = match options.reduction {
             Reduction::None => losses,

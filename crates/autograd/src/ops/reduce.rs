@@ -53,7 +53,6 @@ pub(super) fn require_float(op: &'static str, x: &Tensor) -> Result<()> {
     Err(Error::DType { op, dtype: x.dtype(), reason: "is not a floating-point dtype; cast the tensor with to_dtype first".into() })
 }
 
-/// The reductions over some dims as rows: documentation, name over all dims, name over some, forward and node.
 impl Tensor {
     /// The sum of all elements. Integers and bools give i64.
     ///
@@ -392,7 +391,8 @@ impl Tensor {
                         g = g.div(y.mul(2.0)?)?.masked_fill(&y.eq(0.0)?, 0.0)?;
                     }
                     let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
-                    fold.spread(&g.mul(2.0 * scale)?, x.shape())?.mul(distance)
+                    let scale = 2.0 / (fold.count as f64 - correction);
+                    fold.spread(&g.mul(scale)?, x.shape())?.mul(distance)
                 })
             });
             let derivative = derivative.save_input(inputs, 0);

@@ -383,6 +383,10 @@ impl Tensor {
     /// If there is no such dim, it is smaller than a window, or the step is 0.
     pub fn unfold(&self, dim: isize, size: usize, step: usize) -> Result<Tensor> {
         const OP: &str = "unfold";
+        if self.rank() == 0 && size <= 1 && step > 0 {
+            normalize_dim(OP, dim, 0)?;
+            return self.reshape(1)?.narrow(0, 0, size);
+        }
         let dim = self.sliced_dim(OP, dim)?;
         if step == 0 || size > self.shape()[dim] {
             let reason = format!("windows of {size} elements, {step} apart, do not fit into a dim of size {}", self.shape()[dim]);
