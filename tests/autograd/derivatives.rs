@@ -171,7 +171,7 @@ fn views_and_joins() {
     let views: [(&str, View); 23] = [
         ("reshape", |x| x.reshape([3, -1])),
         ("reshape with a copy", |x| x.transpose(0, 2)?.reshape([-1])),
-        ("view", |x| x.view([12, 2])),
+        ("view", |x| x.contiguous()?.view([12, 2])),
         ("flatten", |x| x.flatten(1, -1)),
         ("unflatten", |x| x.unflatten(-1, [2, 2])),
         ("permute", |x| x.permute([2, 0, 1])),
