@@ -249,12 +249,15 @@ mod tests {
 
     #[test]
     fn classes_hold_what_they_are_for_and_waste_at_most_an_eighth() {
-        let mut last = (0, 0);
+        let mut last = (0, ALIGNMENT);
         for bytes in (0..5000).chain((5000..1 << 22).step_by(997)) {
             let (class, size) = class_of(bytes).unwrap();
             assert!(size >= bytes && size.is_multiple_of(ALIGNMENT), "{bytes} in {size}");
             assert!(size - bytes <= ALIGNMENT.max(bytes / 8), "{bytes} in {size}");
-            assert!(class >= last.0 && (class == last.0) == (size == last.1), "{bytes}: {class} {size} after {last:?}");
+            assert!(
+                class >= last.0 && (class == last.0) == (size == last.1),
+                "{bytes}: {class} {size} after {last:?}"
+            );
             last = (class, size);
         }
         assert_eq!(class_of(usize::MAX), None);
