@@ -27,7 +27,10 @@ fn main() -> Result<()> {
 
     let text = Text::read(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/alice.txt"))?;
     println!("{} letters, {} different ones, on {device}", text.numbers.len(), text.alphabet.len());
-    println!("unigram entropy: {:.3} nats a letter; guessing by frequency alone has this loss", text.entropy());
+    println!(
+        "unigram entropy: {:.3} nats a letter; guessing by frequency alone has this loss",
+        text.entropy()
+    );
 
     let book = Tensor::new(text.numbers.clone(), &device)?;
     let model = Transformer::new(text.alphabet.len(), &device)?;
@@ -111,7 +114,8 @@ struct Transformer {
 
 impl Transformer {
     fn new(alphabet: usize, device: &Device) -> wgrad::Result<Transformer> {
-        let normal = |rows: usize| (Tensor::randn([rows, SIZE], device)? * 0.1)?.detach().requires_grad_(true);
+        let normal =
+            |rows: usize| (Tensor::randn([rows, SIZE], device)? * 0.1)?.detach().requires_grad_(true);
         let ones = || Tensor::ones([SIZE], device)?.requires_grad_(true);
         let layer = |_| {
             Ok(Layer {
@@ -137,7 +141,9 @@ impl Transformer {
         for layer in &self.layers {
             all.extend(layer.norms.clone());
             all.extend(
-                [&layer.attention, &layer.mixed, &layer.wide, &layer.narrow].into_iter().flat_map(Linear::parameters),
+                [&layer.attention, &layer.mixed, &layer.wide, &layer.narrow]
+                    .into_iter()
+                    .flat_map(Linear::parameters),
             );
         }
         all
@@ -170,7 +176,8 @@ impl Transformer {
         for _ in 0..count {
             let seen = &letters[letters.len().saturating_sub(CONTEXT)..];
             let next = no_grad(|| {
-                let scores = self.forward(&Tensor::from_slice(seen, [1, seen.len()], device)?)?.select(1, -1)?;
+                let scores =
+                    self.forward(&Tensor::from_slice(seen, [1, seen.len()], device)?)?.select(1, -1)?;
                 // Adding such noise makes the largest score that of a letter drawn by its probability.
                 let noise = Tensor::rand(scores.shape(), device)?.log()?.neg()?.log()?.neg()?;
                 ((scores / 0.8)? + noise)?.argmax()?.item::<i64>()
@@ -218,7 +225,8 @@ impl Adam {
     fn step(&mut self, rate: f64) -> wgrad::Result<()> {
         const BETAS: [f64; 2] = [0.9, 0.99];
         self.steps += 1;
-        let [rate, root] = [rate / (1.0 - BETAS[0].powi(self.steps)), (1.0 - BETAS[1].powi(self.steps)).sqrt()];
+        let [rate, root] =
+            [rate / (1.0 - BETAS[0].powi(self.steps)), (1.0 - BETAS[1].powi(self.steps)).sqrt()];
         no_grad(|| {
             for ((parameter, mean), square) in self.parameters.iter().zip(&self.means).zip(&self.squares) {
                 if let Some(grad) = parameter.grad() {

@@ -12,7 +12,9 @@ fn main() -> Result<()> {
     env_logger::builder().filter_level(log::LevelFilter::Warn).init();
     let device: Device = std::env::args().nth(1).map_or_else(Device::best, |name| name.parse())?;
     if device.is_cpu() {
-        println!("The best device here is the CPU, where the tensor already is: to() will give the tensor itself.");
+        println!(
+            "The best device here is the CPU, where the tensor already is: to() will give the tensor itself."
+        );
         println!("These devices could be named instead:");
         Device::available().iter().for_each(|device| println!("  {device}"));
         println!();

@@ -23,7 +23,8 @@ fn main() -> Result<()> {
     let epochs: usize = args.get("epochs", 40)?;
     manual_seed(args.get("seed", 0u64)?);
 
-    let (images, labels) = read_digits(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/digits.csv"), &device)?;
+    let (images, labels) =
+        read_digits(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/digits.csv"), &device)?;
     let order = Tensor::randperm(images.size(0)?, &device)?;
     let (images, labels) = (images.index_select(0, &order)?, labels.index_select(0, &order)?);
     let held_out = images.size(0)? / 5;

@@ -27,7 +27,8 @@ impl Usage {
 
 /// Busy ticks of the machine and of this process.
 fn ticks() -> Option<(f64, f64)> {
-    let numbers = |line: &str| -> Vec<f64> { line.split_whitespace().map_while(|n| n.parse().ok()).collect() };
+    let numbers =
+        |line: &str| -> Vec<f64> { line.split_whitespace().map_while(|n| n.parse().ok()).collect() };
     let machine = fs::read_to_string("/proc/stat").ok()?;
     // user nice system idle iowait irq softirq steal: all but idle and iowait.
     let machine = numbers(machine.lines().next()?.strip_prefix("cpu")?);

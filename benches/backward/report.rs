@@ -47,7 +47,8 @@ impl Report {
         let mut line = json!({"peer": peer(device), "device": place(device), "task": task});
         match &outcome {
             Ok(m) => {
-                let losses = if m.check.losses.len() == 1 { json!(m.check.losses[0]) } else { json!(m.check.losses) };
+                let losses =
+                    if m.check.losses.len() == 1 { json!(m.check.losses[0]) } else { json!(m.check.losses) };
                 let grads: serde_json::Map<String, Value> =
                     m.check.grads.iter().map(|(name, figures)| (name.to_string(), json!(figures))).collect();
                 if !m.check.losses.is_empty() {
@@ -131,7 +132,9 @@ impl Report {
             }
             for device in &self.devices {
                 match self.get(device, task) {
-                    Some(m) => line.extend([m.dispatches.to_string(), bytes(m.bytes_moved), bytes(m.bytes_peak)]),
+                    Some(m) => {
+                        line.extend([m.dispatches.to_string(), bytes(m.bytes_moved), bytes(m.bytes_peak)])
+                    }
                     None => line.extend([String::new(), String::new(), String::new()]),
                 }
             }
@@ -187,7 +190,13 @@ fn bytes(bytes: u64) -> String {
 }
 
 fn digits(value: f64) -> String {
-    let decimals = if value >= 99.95 { 0 } else if value >= 9.995 { 1 } else { 2 };
+    let decimals = if value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
     format!("{value:.decimals$}")
 }
 
@@ -195,7 +204,13 @@ fn digits(value: f64) -> String {
 pub fn align(lines: &[Vec<String>]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
+        lines
+            .iter()
+            .filter_map(|line| line.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+            .max(3)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();

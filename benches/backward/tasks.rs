@@ -37,11 +37,7 @@ pub struct Outcome {
 }
 
 impl Task {
-    fn new(
-        name: impl Into<String>,
-        only: Only,
-        setup: impl Fn(&Device) -> Result<Run> + 'static,
-    ) -> Task {
+    fn new(name: impl Into<String>, only: Only, setup: impl Fn(&Device) -> Result<Run> + 'static) -> Task {
         Task { name: name.into(), only, setup: Box::new(setup) }
     }
 
@@ -211,9 +207,8 @@ fn transformer_layer(device: &Device) -> Result<Run> {
             bias.zero_grad();
         }
         let apply = |x: &Tensor, (weight, bias): &(Tensor, Tensor)| x.linear(weight, Some(bias));
-        let normed = |x: Tensor, (gain, shift): &(Tensor, Tensor)| {
-            x.layer_norm([SIZE], Some(gain), Some(shift), 1e-5)
-        };
+        let normed =
+            |x: Tensor, (gain, shift): &(Tensor, Tensor)| x.layer_norm([SIZE], Some(gain), Some(shift), 1e-5);
         // [batch, length, size] to [batch, heads, length, size / heads].
         let heads = |x: Tensor| x.reshape([BATCH, LENGTH, HEADS, SIZE / HEADS])?.transpose(1, 2);
         let (q, k) = (heads(apply(&x, &query)?)?, heads(apply(&x, &key)?)?);

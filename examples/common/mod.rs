@@ -86,7 +86,12 @@ impl Progress {
     pub fn show(&self, done: usize, note: &str) {
         const WIDTH: usize = 24;
         let filled = done * WIDTH / self.total.max(1);
-        let bar = format!("[{}{}] {done:>4}/{}  {note}", "█".repeat(filled), "·".repeat(WIDTH - filled), self.total);
+        let bar = format!(
+            "[{}{}] {done:>4}/{}  {note}",
+            "█".repeat(filled),
+            "·".repeat(WIDTH - filled),
+            self.total
+        );
         if self.terminal {
             print!("\r{bar} {}", if done == self.total { "\n" } else { "" });
             // A terminal that has gone away is no reason to stop training.
