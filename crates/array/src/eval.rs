@@ -26,12 +26,15 @@ pub(crate) fn evaluate(arrays: &[&Array]) -> Result<()> {
 fn evaluate_on(device: &Device, arrays: &[&Array]) -> Result<()> {
     loop {
         let mut graph = Graph::collect(arrays);
-        if graph.roots.is_empty() {
-            return Ok(());
-        }
-        // Another thread may finish a node between collecting and planning: then the graph has become smaller.
-        if let Some(plan) = plan::plan(&mut graph, device, fusion())? {
-            return plan.run(&graph, device);
+        let done = if graph.roots.is_empty() {
+            Some(Ok(()))
+        } else {
+            // Another thread may finish a node between collecting and planning: then the graph has become smaller.
+            plan::plan(&mut graph, device, fusion())?.map(|plan| plan.run(&graph, device))
+        };
+        graph.recycle();
+        if let Some(done) = done {
+            return done;
         }
     }
 }

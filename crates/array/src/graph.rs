@@ -3,7 +3,7 @@
 //! The result is a flat list in topological order with a *key*: words that say everything a plan depends on, and
 //! nothing else. Two graphs of one key differ in their buffers and scalars only, so one plan serves both.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use wgrad_device::{Buffer, Scalar};
 
 use crate::Array;
-use crate::array::{Inputs, Node};
+use crate::array::Inputs;
 use crate::op::{Op, Operands, View};
 
 /// A pending node or a leaf of a collected graph.
@@ -57,23 +57,28 @@ pub(crate) struct Graph {
     pub(crate) roots: Vec<u32>,
     /// For each node: somebody outside of the graph may still want it.
     pub(crate) held: Vec<bool>,
+    /// For each of `buffers`: somebody outside of the graph keeps it alive.
+    pub(crate) kept: Vec<bool>,
     /// For each node: an earlier evaluation passed over it, or over something that it would be recomputed from.
     pub(crate) visited: Vec<bool>,
     /// Everything that a plan depends on.
     pub(crate) key: Vec<u64>,
 }
 
-/// A fast hasher for pointers: they are distinct already.
+/// A fast hasher for words that nobody chooses to harm us: addresses and keys.
 #[derive(Default)]
-struct PointerHasher(u64);
+pub(crate) struct WordHasher(u64);
 
-impl Hasher for PointerHasher {
+impl Hasher for WordHasher {
     fn finish(&self) -> u64 {
         self.0
     }
     fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(byte.into());
+        // Slices of words arrive as their bytes.
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_ne_bytes(word));
         }
     }
     fn write_u64(&mut self, word: u64) {
@@ -84,7 +89,12 @@ impl Hasher for PointerHasher {
     }
 }
 
-type Seen = HashMap<usize, Ref, BuildHasherDefault<PointerHasher>>;
+thread_local! {
+    static SEEN: RefCell<Seen> = RefCell::default();
+    static SCRATCH: Cell<Option<Graph>> = const { Cell::new(None) };
+}
+
+type Seen = HashMap<usize, Ref, BuildHasherDefault<WordHasher>>;
 
 /// A node on the way down: its inputs, and how many of them are done.
 struct Frame {
@@ -97,12 +107,9 @@ struct Frame {
 impl Graph {
     /// Everything pending that these arrays need. They must be of one device.
     pub(crate) fn collect(arrays: &[&Array]) -> Graph {
-        thread_local! {
-            static SEEN: RefCell<Seen> = RefCell::default();
-        }
+        let mut graph = SCRATCH.take().unwrap_or_default();
         SEEN.with_borrow_mut(|seen| {
             seen.clear();
-            let mut graph = Graph::default();
             for array in arrays {
                 if let Ref::Node(root) = graph.visit(array, seen)
                     && !graph.roots.contains(&root)
@@ -110,10 +117,28 @@ impl Graph {
                     graph.roots.push(root);
                 }
             }
-            graph.starts.push(graph.edges.len() as u32);
-            graph.note_outside_interest();
-            graph
-        })
+        });
+        graph.starts.push(graph.edges.len() as u32);
+        graph.note_outside_interest();
+        graph
+    }
+
+    /// Lets go of the graph, keeping its lists' memory for this thread's next one.
+    pub(crate) fn recycle(mut self) {
+        self.nodes.clear();
+        self.edges.clear();
+        self.starts.clear();
+        self.first_scalar.clear();
+        self.leaves.clear();
+        self.leaf_buffer.clear();
+        self.buffers.clear();
+        self.scalars.clear();
+        self.roots.clear();
+        self.held.clear();
+        self.kept.clear();
+        self.visited.clear();
+        self.key.clear();
+        SCRATCH.set(Some(self));
     }
 
     /// The inputs of a node.
@@ -169,6 +194,7 @@ impl Graph {
 
     fn leaf(&mut self, array: &Array, seen: &mut Seen) -> Ref {
         let leaf = Ref::Leaf(self.leaves.len() as u32);
+        // An array that is not pending has a value.
         if let Some(value) = array.value() {
             let next = self.buffers.len() as u32;
             // Buffers and nodes are different allocations, so their addresses share the map.
@@ -257,35 +283,61 @@ impl Graph {
         self.key.extend(array.shape().iter().map(|&n| n as u64));
     }
 
-    /// Finds out which nodes are held by more than this graph.
+    /// Finds out which nodes and buffers are held by more than this graph.
     fn note_outside_interest(&mut self) {
-        let mut uses = vec![1u32; self.nodes.len()];
+        // One use is this graph's own handle.
+        let mut uses = vec![1usize; self.nodes.len()];
+        let mut leaf_uses = vec![1usize; self.leaves.len()];
         for edge in &self.edges {
-            if let Ref::Node(node) = edge {
-                uses[*node as usize] += 1;
+            match edge {
+                Ref::Node(node) => uses[*node as usize] += 1,
+                Ref::Leaf(leaf) => leaf_uses[*leaf as usize] += 1,
             }
         }
-        let mut bits = 0u64;
+        self.kept.resize(self.buffers.len(), false);
+        for ((leaf, &buffer), uses) in self.leaves.iter().zip(&self.leaf_buffer).zip(leaf_uses) {
+            self.kept[buffer as usize] |= Arc::strong_count(&leaf.0) > uses;
+        }
+        let mut bits = Bits::default();
         for (i, array) in self.nodes.iter().enumerate() {
-            let held = Arc::strong_count(&array.0) > uses[i] as usize;
+            let held = Arc::strong_count(&array.0) > uses[i];
             let inherited = self.edges[self.starts[i] as usize..self.starts[i + 1] as usize]
                 .iter()
                 .any(|edge| matches!(edge, Ref::Node(node) if self.visited[*node as usize]));
             let visited = inherited || array.0.visited.load(Ordering::Relaxed);
             self.held.push(held);
             self.visited.push(visited);
-            bits = bits << 2 | u64::from(held) << 1 | u64::from(held && visited);
-            if i % 32 == 31 {
-                self.key.push(std::mem::take(&mut bits));
-            }
+            bits.push(held, &mut self.key);
+            bits.push(held && visited, &mut self.key);
         }
-        self.key.push(bits);
+        for &kept in &self.kept {
+            bits.push(kept, &mut self.key);
+        }
+        self.key.push(bits.word);
         self.key.extend(self.roots.iter().map(|&root| u64::from(root)));
     }
 }
 
+/// Packs truth values into words.
+#[derive(Default)]
+struct Bits {
+    word: u64,
+    used: u32,
+}
+
+impl Bits {
+    fn push(&mut self, bit: bool, into: &mut Vec<u64>) {
+        self.word = self.word << 1 | u64::from(bit);
+        self.used += 1;
+        if self.used == 64 {
+            into.push(self.word);
+            *self = Bits::default();
+        }
+    }
+}
+
 fn pointer(array: &Array) -> usize {
-    Arc::as_ptr(&array.0) as *const Node as usize
+    Arc::as_ptr(&array.0) as usize
 }
 
 fn word(code: u64, dtype: u64, rank: usize, detail: u64) -> u64 {

@@ -85,7 +85,7 @@ fn step(random: &mut Random, x: &Array, values: &[Array]) -> Result<Array> {
             x.permute(&order)
         }
         9 => x.reshape(&[x.elements()]),
-        10 if x.elements() % 2 == 0 => x.reshape(&[2, x.elements() / 2]),
+        10 if x.elements().is_multiple_of(2) => x.reshape(&[2, x.elements() / 2]),
         11 if rank > 0 => {
             let size = x.shape()[dim];
             let start = random.below(size);

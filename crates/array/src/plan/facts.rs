@@ -6,7 +6,7 @@ use wgrad_device::layout::{Dims, Strides};
 use wgrad_device::{DType, Layout, Limits};
 
 use crate::graph::{Graph, Ref};
-use crate::op::{Axis, Op, View};
+use crate::op::{Axis, Op, View, reduced_shape};
 
 /// One operation of the graph.
 pub(crate) struct Step {
@@ -174,6 +174,20 @@ impl<'g> Facts<'g> {
         self.order.insert(0, copy);
     }
 
+    /// Has a reduction fold some of its dims in a step of its own, before the others.
+    pub(crate) fn fold_first(&mut self, step: u32, first: &[usize]) {
+        let inner = self.steps.len() as u32;
+        let node = &mut self.steps[step as usize];
+        let Op::Reduce { op, dims } = &mut node.op else { return };
+        dims.retain(|d| !first.contains(d));
+        let op = Op::Reduce { op: *op, dims: first.into() };
+        let inputs = std::mem::replace(&mut node.inputs, SmallVec::from_slice(&[Ref::Node(inner)]));
+        let (dtype, shape) = (node.dtype, reduced_shape(self.shape(inputs[0]), first));
+        self.steps.push(Step { op, inputs, shape, dtype, first_scalar: 0, anchor: true, stored: false });
+        let at = self.order.iter().position(|&s| s == step).unwrap_or(0);
+        self.order.insert(at, inner);
+    }
+
     /// The results that must be in memory whatever the kernels look like.
     fn choose_stored(&mut self) {
         let mut size = vec![Inlined::default(); self.steps.len()];
@@ -200,6 +214,12 @@ impl<'g> Facts<'g> {
                 self.store(i as u32);
             }
             size[i] = self.inlined(i, &size);
+            // A value that somebody may still read is cheap to recompute later, unless that keeps memory alive that would
+            // be free otherwise.
+            if held && !free && !self.steps[i].anchor && !self.are_kept(&size[i].sources) {
+                self.store(i as u32);
+                size[i] = self.inlined(i, &size);
+            }
             // A body that grew too large is cut at its largest operand, again and again.
             while !self.steps[i].anchor && size[i].exceeds(self.limits) {
                 let heaviest = self.steps[i].inputs.iter().filter_map(|&input| match self.viewed(input) {
@@ -231,6 +251,14 @@ impl<'g> Facts<'g> {
                 _ => self.store(root),
             }
         }
+    }
+
+    /// Whether all of this memory stays alive after the evaluation anyway.
+    fn are_kept(&self, sources: &[Slot]) -> bool {
+        sources.iter().all(|source| match source {
+            Slot::Leaf(buffer) => self.graph.kept[*buffer as usize],
+            Slot::Step(step) => self.graph.held[*step as usize],
+        })
     }
 
     /// What inlining a step into its user's kernel brings along.

@@ -19,11 +19,14 @@ pub(crate) enum Stop {
     Split(usize, usize),
     /// This operand must be in memory first.
     Store(Ref),
+    /// This reduction should fold these of its dims first, where their rows are at hand.
+    Fold(u32, SmallVec<[usize; 4]>),
     /// It needs a result of this very kernel at other indices than where it is computed.
     Conflict,
 }
 
 /// What is behind a view.
+#[allow(clippy::large_enum_variant, reason = "it lives for a moment only")]
 enum Through {
     /// What it views, and the map there.
     Base(Ref, Map),

@@ -1,15 +1,18 @@
 //! Plans: what to run for a graph, kept by the graph's key.
 //!
-//! `facts` decides which results are in memory, `schedule` which work shares a kernel, `lower` writes the kernels' bodies
-//! through the index maps of `map`. The result is a [`Plan`]: prepared kernels over numbered slots, and when each slot's
+//! `facts` decides which results are in memory, `schedule` which work shares a kernel (a `cluster`), `lower` writes fused
+//! bodies through the index maps of `map`, `library` sets up products, scatters and scans. The result is a [`Plan`]: prepared kernels over numbered slots, and when each slot's
 //! memory is needed. A second graph with the same key runs the plan with its own buffers and numbers.
 
+mod cluster;
 mod facts;
+mod library;
 mod lower;
 mod map;
 mod schedule;
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -19,7 +22,7 @@ use wgrad_device::{Buffer, Device, Error, Layout, Prepared, Result, Scalar};
 pub(crate) use facts::affine_layout;
 
 use crate::array::{Value, mark_visited};
-use crate::graph::{Graph, Ref};
+use crate::graph::{Graph, Ref, WordHasher};
 use crate::op::Op;
 use facts::{Facts, Slot};
 
@@ -50,8 +53,8 @@ struct Finished {
     layout: Layout,
 }
 
-/// Plans by device and key. A device's id is part of the key.
-type Cache = HashMap<Box<[u64]>, Arc<Plan>>;
+/// Plans by key. A device's id is part of it.
+type Cache = HashMap<Box<[u64]>, Arc<Plan>, BuildHasherDefault<WordHasher>>;
 
 static PLANS: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
 /// A program with more kinds of graphs than this starts anew: shapes that change at every step would fill the memory.
