@@ -68,8 +68,8 @@ pub fn all(quick: bool) -> Vec<Task> {
 
     let chain_sizes: &[usize] = if quick { &[3, 1000] } else { &[3, 1000, 1_000_000, 10_000_000] };
     for &n in chain_sizes {
-        let loss = |x: &[Tensor]| (x[0].pow(2.0)? + 100.0)?.mean();
-        tasks.push(simple(format!("seed_{n}"), vec![("x", 1, vec![n])], loss));
+        tasks
+            .push(simple(format!("seed_{n}"), vec![("x", 1, vec![n])], |x| (x[0].pow(2.0)? + 100.0)?.mean()));
     }
 
     let sizes: &[usize] = if quick { &[256] } else { &[256, 512, 1024, 2048] };
@@ -155,7 +155,7 @@ fn grads<'a>(leaves: impl IntoIterator<Item = (&'static str, &'a Tensor)>) -> Ve
 /// 784-512-256-10 with ReLU, batch 64, cross entropy, Adam written out.
 fn mlp_adam_step(device: &Device) -> Result<Run> {
     const RATE: f64 = 1e-3;
-    let betas = [0.9, 0.999];
+    const BETAS: [f64; 2] = [0.9, 0.999];
     let mut parameters = Vec::new();
     for (seed, out, inputs) in [(20, 512, 784), (30, 256, 512), (40, 10, 256)] {
         let (weight, bias) = linear(seed, out, inputs, device)?;
@@ -173,11 +173,11 @@ fn mlp_adam_step(device: &Device) -> Result<Run> {
         loss.backward()?;
         step += 1;
         no_grad(|| {
-            let (rate, root) = (RATE / (1.0 - betas[0].powi(step)), (1.0 - betas[1].powi(step)).sqrt());
+            let (rate, root) = (RATE / (1.0 - BETAS[0].powi(step)), (1.0 - BETAS[1].powi(step)).sqrt());
             for (i, parameter) in parameters.iter().enumerate() {
                 let Some(grad) = parameter.grad() else { continue };
-                means[i].mul_(betas[0])?.add_((&grad * (1.0 - betas[0]))?)?;
-                squares[i].mul_(betas[1])?.add_((grad.square()? * (1.0 - betas[1]))?)?;
+                means[i].mul_(BETAS[0])?.add_((&grad * (1.0 - BETAS[0]))?)?;
+                squares[i].mul_(BETAS[1])?.add_((grad.square()? * (1.0 - BETAS[1]))?)?;
                 let root_mean_square = ((squares[i].sqrt()? / root)? + 1e-8)?;
                 parameter.sub_(((&means[i] * rate)? / root_mean_square)?)?;
             }
