@@ -41,4 +41,19 @@
 //! # Features
 //! `gpu` (on by default) brings in wgpu. Without it only the CPU executor is built.
 
-pub use wgrad_autograd::*;
+// Tensors, and what their methods take.
+pub use wgrad_autograd::{
+    Bound, CrossEntropyOptions, Data, IntArray, Options, Reduction, Target, Tensor, Value,
+};
+// Devices, dtypes, numbers, errors.
+pub use wgrad_autograd::{
+    DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Result, Scalar, Stats,
+};
+// Gradients.
+pub use wgrad_autograd::{BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, tape};
+// Whether operations are recorded.
+pub use wgrad_autograd::{
+    GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled,
+};
+// Random numbers.
+pub use wgrad_autograd::manual_seed;

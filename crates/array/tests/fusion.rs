@@ -1,8 +1,13 @@
-//! Fused results against operations evaluated on their own: random programs with fixed seeds, on the CPU.
+//! Fused results against operations evaluated on their own, and each device against the CPU: random programs with fixed
+//! seeds, on every device present.
+
+use std::sync::Arc;
 
 use wgrad_array::{
     Array, BinaryOp, DType, Device, ReduceOp, Result, Scalar, ScatterOp, UnaryOp, with_fusion,
 };
+use wgrad_device::kernel::Kernel;
+use wgrad_device::{Buffer, Executor, Limits, Prepared, Stats};
 
 /// A small generator of its own, so that programs stay the same whatever else changes (xorshift64*).
 struct Random(u64);
@@ -151,21 +156,20 @@ fn assert_close(seed: u64, fused: &Array, plain: &Array) {
     }
 }
 
+fn run(seed: u64, device: &Device, fusion: bool) -> Vec<Array> {
+    with_fusion(fusion, || {
+        let all = program(seed, device).unwrap_or_else(|error| panic!("program {seed} on {device}: {error}"));
+        let result = Array::eval_all(&all.iter().collect::<Vec<_>>());
+        result.unwrap_or_else(|error| panic!("program {seed} on {device}: {error}"));
+        all
+    })
+}
+
 #[test]
 fn random_programs_agree_fused_and_alone() {
-    let device = Device::cpu();
+    let cpu = Device::cpu();
     for seed in 0..3000 {
-        let fused = with_fusion(true, || {
-            program(seed, &device)
-                .and_then(|all| Array::eval_all(&all.iter().collect::<Vec<_>>()).map(|()| all))
-        })
-        .unwrap_or_else(|error| panic!("program {seed}: {error}"));
-        let plain = with_fusion(false, || {
-            let all = program(seed, &device).unwrap();
-            Array::eval_all(&all.iter().collect::<Vec<_>>()).unwrap();
-            all
-        });
-        for (fused, plain) in fused.iter().zip(&plain) {
+        for (fused, plain) in run(seed, &cpu, true).iter().zip(&run(seed, &cpu, false)) {
             assert_close(seed, fused, plain);
         }
     }
@@ -184,4 +188,77 @@ fn random_programs_agree_read_one_by_one() {
             assert_close(seed, fused, plain);
         }
     }
+}
+
+/// The CPU under the limits of a small GPU: bodies are cut where they would be too large.
+struct Small(Limits);
+
+impl Executor for Small {
+    fn limits(&self) -> &Limits {
+        &self.0
+    }
+    fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        Device::cpu().executor().alloc(bytes)
+    }
+    fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
+        Device::cpu().executor().upload(bytes)
+    }
+    fn download(&self, buffer: &Buffer, offset: usize, out: &mut [u8]) -> Result<()> {
+        Device::cpu().executor().download(buffer, offset, out)
+    }
+    fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>> {
+        if let Kernel::Loop(kernel) = kernel {
+            let buffers = kernel.accesses.iter().map(|access| access.buffer + 1).max();
+            assert!(buffers.unwrap_or(0) <= self.0.buffers, "{buffers:?} buffers in one kernel");
+        }
+        Device::cpu().executor().prepare(kernel)
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+    fn stats(&self) -> Stats {
+        Device::cpu().executor().stats()
+    }
+    fn trim(&self) {}
+    fn set_memory_limit(&self, _limit: Option<u64>) {}
+    fn reset_peak(&self) {}
+}
+
+#[test]
+fn random_programs_agree_under_small_limits() {
+    let cpu = Device::cpu();
+    for (buffers, instructions) in [(4, 12), (7, 64)] {
+        let limits = Limits { buffers, instructions, f64: true };
+        let small = Device::from_executor("small", Box::new(Small(limits)));
+        for seed in 20_000..21_000 {
+            for (there, here) in run(seed, &small, true).iter().zip(&run(seed, &cpu, false)) {
+                assert_close(seed, there, here);
+            }
+        }
+    }
+}
+
+#[test]
+fn random_programs_agree_on_every_device() {
+    let cpu = Device::cpu();
+    for device in gpus() {
+        for seed in 0..150 {
+            for (there, here) in run(seed, &device, true).iter().zip(&run(seed, &cpu, false)) {
+                assert_close(seed, there, here);
+            }
+        }
+    }
+}
+
+/// The GPU adapters present. With none the tests say so, and fail where `WGRAD_REQUIRE_GPU=1` promises one.
+fn gpus() -> Vec<Device> {
+    let found: Vec<Device> = (0..).map_while(|i| Device::wgpu(i).ok()).collect();
+    if found.is_empty() {
+        assert!(std::env::var_os("WGRAD_REQUIRE_GPU").is_none_or(|v| v != "1"), "WGRAD_REQUIRE_GPU=1, but no adapter");
+        eprintln!("no GPU adapter: this test checked nothing");
+    }
+    found
 }

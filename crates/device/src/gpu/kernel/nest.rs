@@ -49,7 +49,11 @@ impl Nest {
         if !ordered && fixed == 0 {
             order[outer..].sort_by_key(|&d| std::cmp::Reverse(steps(d)));
         }
-        let keep = |d: &usize| kernel.sizes[*d] != 1 || used(&kernel, *d) || *d >= rank - fixed;
+        // A fold needs a dim to run over.
+        let flat = kernel.inner > 0 && kernel.sizes[outer..].iter().all(|&size| size == 1);
+        let keep = |d: &usize| {
+            kernel.sizes[*d] != 1 || used(&kernel, *d) || *d >= rank - fixed || (flat && *d == rank - 1)
+        };
         let inner = order[outer..].iter().filter(|d| keep(d)).count();
         let order: Vec<usize> = order.iter().copied().filter(keep).collect();
         let mut nest = Nest { kernel, first: Vec::new(), full: Vec::new() };
