@@ -90,7 +90,7 @@ impl Text {
 fn samples(book: &Tensor) -> wgrad::Result<Tensor> {
     let device = book.device();
     let starts = Tensor::randint(0, (book.numel() - CONTEXT) as i64, [BATCH, 1], device)?;
-    let places = (starts + Tensor::arange(0, CONTEXT + 1, 1, device)?)?;
+    let places = (starts + Tensor::arange(0, (CONTEXT + 1) as i64, 1, device)?)?;
     book.index_select(0, &places.flatten(0, -1)?)?.reshape([BATCH, CONTEXT + 1])
 }
 
@@ -152,7 +152,7 @@ impl Transformer {
     /// For `[batch, length]` letters, scores of each possible next letter: `[batch, length, alphabet]`.
     fn forward(&self, letters: &Tensor) -> wgrad::Result<Tensor> {
         let length = letters.size(1)?;
-        let mut x = (letters.embedding(&self.letters)? + self.places.narrow(0, 0, length)?)?;
+        let mut x = (letters.embedding(&self.letters, None)? + self.places.narrow(0, 0, length)?)?;
         for layer in &self.layers {
             x = (&x + layer.attend(&normalised(&x, &layer.norms[0])?)?)?;
             let wide = layer.wide.forward(&normalised(&x, &layer.norms[1])?)?.gelu()?;

@@ -43,7 +43,7 @@
 
 // Tensors, and what their methods take.
 pub use wgrad_autograd::{
-    Bound, CrossEntropyOptions, Data, IntArray, Options, Reduction, Target, Tensor, Value,
+    Bound, CrossEntropyOptions, Data, IntArray, Number, Options, Reduction, Target, Tensor, Value,
 };
 // Devices, dtypes, numbers, errors.
 pub use wgrad_autograd::{

@@ -1,11 +1,20 @@
 //! `+ - * /` and unary minus. The operands are tensors, references to tensors, numbers, and, beside a tensor,
-//! `Result<Tensor>`; the result is a `Result<Tensor>`.
+//! `Result<Tensor>`; the result is a `Result<Tensor>`. On the left of a tensor, numbers are `f64` or `i64`.
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use wgrad_array::{Result, Scalar};
 
 use crate::Tensor;
+
+/// The numbers that may stand on the right of an operator.
+pub trait Number: Into<Scalar> {}
+impl Number for f64 {}
+impl Number for f32 {}
+impl Number for i64 {}
+impl Number for i32 {}
+impl Number for u8 {}
+impl Number for Scalar {}
 
 macro_rules! operators {
     ($($trait:ident::$method:ident, $reverse:expr;)*) => {$(
@@ -15,7 +24,9 @@ macro_rules! operators {
         operators!(@tensors $trait::$method, &Tensor, &Tensor);
         operators!(@results $trait::$method, Tensor);
         operators!(@results $trait::$method, &Tensor);
-        operators!(@numbers $trait::$method, $reverse, f64, f32, i64, i32);
+        operators!(@numbers $trait::$method, Tensor);
+        operators!(@numbers $trait::$method, &Tensor);
+        operators!(@reverse $trait::$method, $reverse, f64, i64);
     )*};
     (@tensors $trait:ident::$method:ident, $left:ty, $right:ty) => {
         impl $trait<$right> for $left {
@@ -39,19 +50,17 @@ macro_rules! operators {
             }
         }
     };
-    (@numbers $trait:ident::$method:ident, $reverse:expr, $($number:ty),*) => {$(
-        impl $trait<$number> for Tensor {
+    (@numbers $trait:ident::$method:ident, $tensor:ty) => {
+        impl<N: Number> $trait<N> for $tensor {
             type Output = Result<Tensor>;
-            fn $method(self, right: $number) -> Result<Tensor> {
-                Tensor::$method(&self, right)
+            fn $method(self, right: N) -> Result<Tensor> {
+                let number: Scalar = right.into();
+                Tensor::$method(&self, number)
             }
         }
-        impl $trait<$number> for &Tensor {
-            type Output = Result<Tensor>;
-            fn $method(self, right: $number) -> Result<Tensor> {
-                Tensor::$method(self, right)
-            }
-        }
+    };
+    // One type for each kind of literal, so that `2.0 * &x` needs no annotation.
+    (@reverse $trait:ident::$method:ident, $reverse:expr, $($number:ty),*) => {$(
         impl $trait<Tensor> for $number {
             type Output = Result<Tensor>;
             fn $method(self, right: Tensor) -> Result<Tensor> {

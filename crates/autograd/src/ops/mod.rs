@@ -42,6 +42,7 @@ mod transfer;
 mod unary;
 mod views;
 
+pub use arithmetic::Number;
 pub use create::Data;
 pub use join::Bound;
 pub use loss::{CrossEntropyOptions, Reduction};
