@@ -6,24 +6,23 @@
 //! ```
 
 use anyhow::Result;
-use wgrad::{Device, Tensor};
+use wgrad::{Device, DeviceKind, Tensor};
 
 fn main() -> Result<()> {
     env_logger::builder().filter_level(log::LevelFilter::Warn).init();
-    let device: Device = std::env::args().nth(1).map_or_else(Device::best, |name| name.parse())?;
-    if device.is_cpu() {
-        println!(
-            "The best device here is the CPU, where the tensor already is: to() will give the tensor itself."
-        );
-        println!("These devices could be named instead:");
-        Device::available().iter().for_each(|device| println!("  {device}"));
-        println!();
-    }
+    let device = match std::env::args().nth(1) {
+        Some(name) => name.parse()?,
+        None => other_device()?,
+    };
 
     let x = Tensor::new([[1f32, 9.0, 0.0]], &Device::cpu())?.requires_grad_(true)?;
     println!("x = {x}");
     let moved = x.to(&device)?;
     println!("x.to({device}) = {moved}");
+    if device.is_cpu() {
+        println!("This is x itself: it is on the CPU already. Name another device to see it move.");
+        return Ok(());
+    }
     println!("  is_leaf() = {}: it is the result of a copy", moved.is_leaf());
 
     let loss = (moved.pow(2.0)? + 100.0)?.mean()?;
@@ -38,4 +37,13 @@ fn main() -> Result<()> {
         println!("  x.grad() = {grad}, on {}", grad.device());
     }
     Ok(())
+}
+
+/// The best device that is not the CPU, be it a software adapter; the CPU where there is nothing else.
+fn other_device() -> wgrad::Result<Device> {
+    let best = Device::best()?;
+    match Device::available().into_iter().find(|info| info.kind != DeviceKind::Cpu) {
+        Some(other) if best.is_cpu() => other.name.parse(),
+        _ => Ok(best),
+    }
 }
