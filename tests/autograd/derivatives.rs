@@ -111,7 +111,10 @@ fn reductions() {
                 ("var", Box::new(move |x| Ok(vec![x[0].var_dim(dims, 1.0, keepdim)?]))),
                 ("std", Box::new(move |x| Ok(vec![x[0].std_dim(dims, 0.0, keepdim)?]))),
                 ("logsumexp", Box::new(move |x| Ok(vec![x[0].logsumexp(dims, keepdim)?]))),
-                ("prod", Box::new(move |x| Ok(vec![x[0].prod_dim(dims.first().copied().unwrap_or(0), keepdim)?]))),
+                (
+                    "prod",
+                    Box::new(move |x| Ok(vec![x[0].prod_dim(dims.first().copied().unwrap_or(0), keepdim)?])),
+                ),
             ];
             for (name, function) in all {
                 check(name, &function, &[leaf(&[3, 4], -2.0, 2.0, 3)]);
@@ -275,17 +278,33 @@ fn normalisations_and_losses() -> Result<()> {
     for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
         check("mse_loss", &|x| Ok(vec![x[0].mse_loss(&x[1], reduction)?]), &two);
         check("l1_loss", &|x| Ok(vec![x[0].l1_loss(&x[1], reduction)?]), &two);
-        check("bce", &|x| Ok(vec![x[0].binary_cross_entropy_with_logits(&x[1], None, None, reduction)?]), &two);
+        check(
+            "bce",
+            &|x| Ok(vec![x[0].binary_cross_entropy_with_logits(&x[1], None, None, reduction)?]),
+            &two,
+        );
         let weighted = |x: &[Tensor]| {
             Ok(vec![x[0].binary_cross_entropy_with_logits(&x[1], &weight, &weight.mul(1.3)?, reduction)?])
         };
         check("bce with weights", &weighted, &two);
         for label_smoothing in [0.0, 0.2] {
-            let options =
-                CrossEntropyOptions { weight: Some(weight.clone()), label_smoothing, reduction, ..Default::default() };
+            let options = CrossEntropyOptions {
+                weight: Some(weight.clone()),
+                label_smoothing,
+                reduction,
+                ..Default::default()
+            };
             check("cross_entropy", &|x| Ok(vec![x[0].cross_entropy_with(&classes, &options)?]), &[x()]);
-            check("cross_entropy, one ignored", &|x| Ok(vec![x[0].cross_entropy_with(&ignoring, &options)?]), &[x()]);
-            check("cross_entropy with probabilities", &|x| Ok(vec![x[0].cross_entropy_with(&x[1], &options)?]), &two);
+            check(
+                "cross_entropy, one ignored",
+                &|x| Ok(vec![x[0].cross_entropy_with(&ignoring, &options)?]),
+                &[x()],
+            );
+            check(
+                "cross_entropy with probabilities",
+                &|x| Ok(vec![x[0].cross_entropy_with(&x[1], &options)?]),
+                &two,
+            );
         }
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! backward and grad: their options, their rules, their errors.
 
-use wgrad::{BackwardOptions, DType, Device, Error, GradOptions, GradRule, Result, Tensor, backward, f16, grad};
+use wgrad::{
+    BackwardOptions, DType, Device, Error, GradOptions, GradRule, Result, Tensor, backward, f16, grad,
+};
 
 fn leaf(data: &[f32]) -> Tensor {
     Tensor::from_slice(data, data.len(), &Device::cpu()).unwrap().requires_grad_(true).unwrap()
@@ -170,7 +172,8 @@ fn gradients_are_summed_down_and_cast() -> Result<()> {
 fn the_graph_can_be_walked() -> Result<()> {
     let (x, w) = (leaf(&[1.0]), leaf(&[2.0]));
     let node = x.mul(&w)?.add(&x)?.grad_fn().unwrap();
-    let names: Vec<_> = node.next_functions().into_iter().map(|next| next.map(|(node, _)| node.name())).collect();
+    let names: Vec<_> =
+        node.next_functions().into_iter().map(|next| next.map(|(node, _)| node.name())).collect();
     assert_eq!(names, [Some("MulBackward0"), Some("AccumulateGrad")]);
     let pieces = Tensor::arange(0, 6, 1, DType::F32)?.requires_grad_(true)?.split(2, 0)?;
     let next = pieces[2].mul(1.0)?.grad_fn().unwrap().next_functions();

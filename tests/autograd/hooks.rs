@@ -41,10 +41,30 @@ fn order() -> Result<()> {
         note("post of accumulate"),
     );
     let leaf_value = x.clone();
-    multiply.register_hook(move |_, _| Ok({ a(); None }));
-    multiply.register_prehook(move |_| Ok({ b(); None }));
-    y.register_hook(move |_| Ok({ c(); None }))?;
-    x.register_hook(move |_| Ok({ d(); None }))?;
+    multiply.register_hook(move |_, _| {
+        Ok({
+            a();
+            None
+        })
+    });
+    multiply.register_prehook(move |_| {
+        Ok({
+            b();
+            None
+        })
+    });
+    y.register_hook(move |_| {
+        Ok({
+            c();
+            None
+        })
+    })?;
+    x.register_hook(move |_| {
+        Ok({
+            d();
+            None
+        })
+    })?;
     accumulate.register_prehook(move |_| {
         assert!(leaf_value.grad().is_none());
         e();
@@ -55,7 +75,12 @@ fn order() -> Result<()> {
         f();
         Ok(())
     })?;
-    accumulate.register_hook(move |_, _| Ok({ g(); None }));
+    accumulate.register_hook(move |_, _| {
+        Ok({
+            g();
+            None
+        })
+    });
     y.backward()?;
     let expected = [
         "tensor",

@@ -25,7 +25,8 @@ fn nested_and_restored() {
     assert!(is_grad_enabled());
     let panicked = catch_unwind(AssertUnwindSafe(|| no_grad(|| panic!("on purpose"))));
     assert!(panicked.is_err() && is_grad_enabled());
-    let early = || -> Result<()> { no_grad(|| Err(Tensor::zeros([2], &Device::cpu())?.item::<f32>().unwrap_err())) };
+    let early =
+        || -> Result<()> { no_grad(|| Err(Tensor::zeros([2], &Device::cpu())?.item::<f32>().unwrap_err())) };
     assert!(early().is_err() && is_grad_enabled());
 }
 

@@ -13,14 +13,21 @@ fn a_seed_gives_the_same_numbers() -> Result<()> {
     let draw = || -> Result<Vec<f32>> {
         manual_seed(7);
         let cpu = Device::cpu();
-        let parts = [Tensor::rand([5], &cpu)?, Tensor::randn([5], &cpu)?, Tensor::ones([5], &cpu)?.dropout(0.5, true)?];
+        let parts = [
+            Tensor::rand([5], &cpu)?,
+            Tensor::randn([5], &cpu)?,
+            Tensor::ones([5], &cpu)?.dropout(0.5, true)?,
+        ];
         Tensor::cat(&parts.iter().collect::<Vec<_>>(), 0)?.to_vec()
     };
     let first = draw()?;
     assert_eq!(first, draw()?);
     manual_seed(8);
     assert_ne!(first[..5], Tensor::rand([5], &Device::cpu())?.to_vec::<f32>()?);
-    assert_ne!(Tensor::rand([5], &Device::cpu())?.to_vec::<f32>()?, Tensor::rand([5], &Device::cpu())?.to_vec::<f32>()?);
+    assert_ne!(
+        Tensor::rand([5], &Device::cpu())?.to_vec::<f32>()?,
+        Tensor::rand([5], &Device::cpu())?.to_vec::<f32>()?
+    );
     Ok(())
 }
 
@@ -31,7 +38,10 @@ fn distributions() -> Result<()> {
     for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
         let x = Tensor::rand([20_000], dtype)?.to(DType::F64)?;
         assert!(x.min()?.item::<f64>()? >= 0.0 && x.max()?.item::<f64>()? < 1.0);
-        assert!((x.mean()?.item::<f64>()? - 0.5).abs() < 0.01 && (x.var()?.item::<f64>()? - 1.0 / 12.0).abs() < 0.005);
+        assert!(
+            (x.mean()?.item::<f64>()? - 0.5).abs() < 0.01
+                && (x.var()?.item::<f64>()? - 1.0 / 12.0).abs() < 0.005
+        );
     }
     let normal = Tensor::randn([20_000], DType::F64)?;
     assert!(normal.mean()?.item::<f64>()?.abs() < 0.03 && (normal.std()?.item::<f64>()? - 1.0).abs() < 0.03);

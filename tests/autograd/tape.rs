@@ -20,9 +20,14 @@ fn alone(name: &str, test: impl FnOnce() -> Result<()>) -> Result<()> {
     let _turn = turn();
     let path = format!("autograd::tape::{name}");
     let program = std::env::current_exe().unwrap();
-    let output = std::process::Command::new(program).args(["--exact", &path]).env(KEY, name).output().unwrap();
+    let output =
+        std::process::Command::new(program).args(["--exact", &path]).env(KEY, name).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 

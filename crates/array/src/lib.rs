@@ -16,5 +16,6 @@ pub use array::Array;
 pub use eval::with_fusion;
 pub use wgrad_device::kernel::{BinaryOp, ReduceOp, ScatterOp, UnaryOp};
 pub use wgrad_device::{
-    Category, DType, Device, Element, Error, GradRule, Layout, Result, Scalar, Stats, layout, philox4x32_10,
+    Category, DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Layout, Result,
+    Scalar, Stats, layout, philox4x32_10,
 };

@@ -35,7 +35,8 @@ pub fn gradgradcheck(function: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>, inputs
     let mut all = inputs.to_vec();
     for (i, output) in outputs.iter().enumerate().filter(|(_, output)| output.dtype().is_float()) {
         // Not all alike, so that what is multiplied by them is told apart.
-        let ramp = Tensor::linspace(0.5 + i as f64, 1.5 + i as f64, output.numel(), (DType::F64, output.device()))?;
+        let ramp =
+            Tensor::linspace(0.5 + i as f64, 1.5 + i as f64, output.numel(), (DType::F64, output.device()))?;
         all.push(ramp.reshape(output.shape())?.detach().requires_grad_(true)?);
     }
     let gradients = |all: &[Tensor]| {
@@ -75,7 +76,8 @@ fn check(
             let mut value = value.clone();
             value[element] += step;
             let mut inputs = inputs.to_vec();
-            inputs[i] = Tensor::from_slice(&value, inputs[i].shape(), inputs[i].device())?.requires_grad_(true)?;
+            inputs[i] =
+                Tensor::from_slice(&value, inputs[i].shape(), inputs[i].device())?.requires_grad_(true)?;
             function(&inputs)?.iter().map(|output| output.detach().to_dtype(DType::F64)?.to_vec()).collect()
         };
         let difference = |element: usize| -> Result<Vec<Vec<f64>>> {
@@ -113,7 +115,9 @@ fn check(
     // An output without a graph must not depend on the inputs.
     for (o, _) in outputs.iter().enumerate().filter(|(_, x)| x.dtype().is_float() && !x.requires_grad()) {
         if differences.iter().flatten().any(|change| change[o].iter().any(|slope| slope.abs() > ATOL)) {
-            return fail(format!("output {o} has no graph, but finite differences show that it depends on an input"));
+            return fail(format!(
+                "output {o} has no graph, but finite differences show that it depends on an input"
+            ));
         }
     }
     Ok(())

@@ -27,5 +27,6 @@ pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled};
 pub use ops::{Bound, CrossEntropyOptions, Data, Number, Reduction, Target, manual_seed};
 pub use tensor::Tensor;
-pub use wgrad_array::{DType, Device, Element, Error, GradRule, Result, Scalar, Stats};
+pub use wgrad_array::{DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule};
+pub use wgrad_array::{Result, Scalar, Stats};
 pub use wgrad_macros::no_grad;

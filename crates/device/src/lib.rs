@@ -5,7 +5,6 @@
 //! block-wise interpreter in `cpu`, and the WGSL generator on wgpu in `gpu` (feature `gpu`). Both run the same
 //! kernels, so each checks the other.
 
-extern crate self as wgrad_device;
 mod cpu;
 mod device;
 mod dtype;

@@ -179,15 +179,6 @@ impl Array {
             };
             return Array::full(self.shape(), fold(op, a, b, compute), compute, self.device());
         }
-        let one = Scalar::Int(1).cast(compute);
-        let neutral = match (op, operands) {
-            (BinaryOp::Mul, Operands::ArrayScalar(s) | Operands::ScalarArray(s)) => s == one,
-            (BinaryOp::Div, Operands::ArrayScalar(s)) => s == one,
-            _ => false,
-        };
-        if neutral {
-            return Ok(self.clone());
-        }
         Ok(self.derive(Op::Binary(op, operands), self.0.shape.clone(), result_dtype(op, compute)))
     }
 

@@ -206,7 +206,9 @@ impl Tensor {
             && n < 0
             && !self.dtype().is_float()
         {
-            let reason = format!("an integer tensor cannot be raised to {n}; use a float exponent, or cast the tensor");
+            let reason = format!(
+                "an integer tensor cannot be raised to {n}; use a float exponent, or cast the tensor"
+            );
             return Err(Error::Argument { op: "pow", reason });
         }
         let out = pow_array(&x.array, exponent)?;

@@ -24,7 +24,11 @@ impl Tensor {
                 if matches!(max, Bound::None) { Ok(bounded) } else { bounded.clamp(Bound::None, max) }
             }
             (min, Bound::Tensor(max)) => {
-                if matches!(min, Bound::None) { self.minimum(max) } else { self.clamp(min, Bound::None)?.minimum(max) }
+                if matches!(min, Bound::None) {
+                    self.minimum(max)
+                } else {
+                    self.clamp(min, Bound::None)?.minimum(max)
+                }
             }
             (min, max) => self.clamp_numbers(min.number(), max.number()),
         }
@@ -70,7 +74,10 @@ impl Tensor {
         let bounded = combine(&x.array, BinaryOp::Max, &low.array)?;
         let out = combine(&bounded, BinaryOp::Min, &high.array)?;
         Ok(record(out, [x, low, high], |inputs, _| {
-            Derivative::new("ClampBackward0", clamp_backward).save_input(inputs, 0).save_input(inputs, 1).save_input(inputs, 2)
+            Derivative::new("ClampBackward0", clamp_backward)
+                .save_input(inputs, 0)
+                .save_input(inputs, 1)
+                .save_input(inputs, 2)
         }))
     }
 }

@@ -61,7 +61,8 @@ impl Tensor {
         }
         let dtype = tensors.iter().fold(first.dtype(), |dtype, x| dtype.promote(x.dtype()));
         let inputs = tensors.iter().map(|x| x.operand()).collect::<Result<Vec<_>>>()?;
-        let arrays = inputs.iter().map(|x| x.array.cast(dtype)?.unsqueeze(dim)).collect::<Result<Vec<_>>>()?;
+        let arrays =
+            inputs.iter().map(|x| x.array.cast(dtype)?.unsqueeze(dim)).collect::<Result<Vec<_>>>()?;
         let out = Array::cat(&arrays, dim)?;
         Ok(record(out, inputs, |inputs, _| {
             let count = inputs.len();
@@ -88,7 +89,9 @@ impl Tensor {
         for (&(before, after), &size) in amounts.iter().zip(self.shape()) {
             let total = [before, after].iter().try_fold(size as isize, |sum, &n| sum.checked_add(n));
             if total.is_none_or(|total| total < 0) {
-                return Err(fail(format!("cannot get the margins {margins:?}: a dim would have a negative size")));
+                return Err(fail(format!(
+                    "cannot get the margins {margins:?}: a dim would have a negative size"
+                )));
             }
         }
         let x = self.operand()?;
@@ -99,7 +102,8 @@ impl Tensor {
             out = Array::select(&inside, &out, &Array::full(&[], value, self.dtype(), self.device())?)?;
         }
         Ok(record(out, [x], |_, _| {
-            let back: Vec<(isize, isize)> = margins.iter().map(|&(before, after)| (-before, -after)).collect();
+            let back: Vec<(isize, isize)> =
+                margins.iter().map(|&(before, after)| (-before, -after)).collect();
             Derivative::with("ConstantPadNdBackward0", move |c| c.each(1, |_| c.grad()?.pad(&back, 0.0)))
         }))
     }
@@ -130,8 +134,11 @@ impl Tensor {
             Derivative::with("RepeatBackward0", move |c| {
                 let repeated: Vec<usize> = (0..counts.len()).map(|d| 2 * d).collect();
                 c.each(1, |_| {
-                    let parts = c.grad()?.view_value(&ViewStep::Reshape { from: joined.clone(), to: wide.clone() })?;
-                    let sum = if repeated.is_empty() { parts } else { parts.sum_dim(repeated.as_slice(), true)? };
+                    let parts = c
+                        .grad()?
+                        .view_value(&ViewStep::Reshape { from: joined.clone(), to: wide.clone() })?;
+                    let sum =
+                        if repeated.is_empty() { parts } else { parts.sum_dim(repeated.as_slice(), true)? };
                     let from = sum.0.shape.clone();
                     sum.view_value(&ViewStep::Reshape { from, to: c.input_shape(0)? })
                 })

@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn classes_hold_what_they_are_for_and_waste_at_most_an_eighth() {
-        let mut last = (0, 0);
+        let mut last = (0, ALIGNMENT);
         for bytes in (0..5000).chain((5000..1 << 22).step_by(997)) {
             let (class, size) = class_of(bytes).unwrap();
             assert!(size >= bytes && size.is_multiple_of(ALIGNMENT), "{bytes} in {size}");

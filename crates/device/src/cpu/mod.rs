@@ -1,27 +1,57 @@
 //! The CPU executor: a block-wise vectorised interpreter of the kernel IR.
 //!
-//! - [`memory`] is the pool that buffers come from.
+//! In the order in which a kernel passes through:
+//! - [`memory`] is the pool that buffers come from;
+//! - [`plan`] cuts a loop's space into tiles, [`affine`] finds a tile's elements in memory;
+//! - [`program`] compiles a loop's body into instructions, each a loop over a tile's lanes from [`simd`];
+//! - [`frame`] runs instructions over a tile, [`loops`] runs tiles over the threads;
+//! - [`matmul`], [`scatter`] and [`scan`] are the kernels that aren't loops.
+//!
+//! Results depend on the kernel and its inputs only, bit for bit, never on the number of threads.
 
+mod affine;
+mod frame;
+mod loops;
+mod matmul;
 mod memory;
-#[path = "../../tests/common/reference.rs"]
-#[allow(missing_docs, dead_code)]
-mod reference;
+mod plan;
+mod program;
+mod scan;
+mod scatter;
+mod simd;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use memory::{CpuMemory, Pool};
+use smallvec::SmallVec;
 
-use crate::kernel::{Kernel, Traffic};
+use crate::kernel::{Access, Kernel, Loop, Traffic};
 use crate::{Buffer, Error, Executor, Limits, Prepared, Result, Scalar, Stats};
+use frame::RawBuffer;
+use loops::LoopKernel;
+use matmul::MatmulKernel;
+use memory::{CpuMemory, Pool};
+use scan::ScanKernel;
+use scatter::ScatterKernel;
+
+/// The most prepared kernels that are remembered; beyond, all are forgotten and made again when asked for.
+const REMEMBERED: usize = 4096;
 
 /// The CPU executor. Launches run to their end before they return, so there is never anything to flush or to wait for.
 pub struct Cpu {
     limits: Limits,
     pool: Arc<Pool>,
     counters: Arc<Counters>,
-    structures: Mutex<HashSet<Kernel>>,
+    known: Mutex<Known>,
+}
+
+/// What has been prepared.
+#[derive(Default)]
+struct Known {
+    kernels: HashMap<Kernel, Arc<dyn Prepared>>,
+    /// Kernels without their numbers.
+    structures: HashSet<Kernel>,
 }
 
 #[derive(Default)]
@@ -33,23 +63,20 @@ struct Counters {
     hits: AtomicU64,
 }
 
-impl Counters {
-    fn launched(&self, traffic: Traffic) {
-        self.dispatches.fetch_add(1, Ordering::Relaxed);
-        self.bytes_read.fetch_add(traffic.read, Ordering::Relaxed);
-        self.bytes_written.fetch_add(traffic.written, Ordering::Relaxed);
-    }
-}
-
 impl Cpu {
     /// The executor of this machine's CPU.
     pub fn new() -> Cpu {
         Cpu {
-            limits: Limits { buffers: 64, instructions: 512, f64: true },
+            // A body's lanes should stay in the first-level cache, and beyond some length nothing is saved by fusing.
+            limits: Limits { buffers: 32, instructions: 256, f64: true },
             pool: Arc::new(Pool::new()),
             counters: Arc::default(),
-            structures: Mutex::default(),
+            known: Mutex::default(),
         }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,6 +86,24 @@ fn memory_of(buffer: &Buffer) -> Result<&CpuMemory> {
         op: "launch",
         reason: "a buffer of another device was given to the CPU; move it with to() first".to_owned(),
     })
+}
+
+/// Bytes from the buffer's start that an affine access over these sizes touches; an error if it begins before it.
+fn reach(offset: isize, strides: &[isize], sizes: &[usize], element: usize) -> Result<usize> {
+    if sizes.contains(&0) && !strides.iter().zip(sizes).all(|(&stride, &size)| size != 0 || stride == 0) {
+        return Ok(0);
+    }
+    let (mut low, mut high) = (offset as i128, offset as i128);
+    for (&stride, &size) in strides.iter().zip(sizes) {
+        let way = stride as i128 * (size.max(1) as i128 - 1);
+        low += way.min(0);
+        high += way.max(0);
+    }
+    let bytes = (high + 1) * element as i128;
+    if low < 0 || bytes > isize::MAX as i128 {
+        return Err(program::invalid(format!("an access to elements {low} to {high}")));
+    }
+    Ok(bytes as usize)
 }
 
 impl Executor for Cpu {
@@ -93,15 +138,30 @@ impl Executor for Cpu {
     }
 
     fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>> {
-        let mut structures = self.structures.lock().unwrap_or_else(PoisonError::into_inner);
-        let counter =
-            if structures.insert(kernel.clone()) { &self.counters.compiled } else { &self.counters.hits };
+        if let Some(prepared) = self.known().kernels.get(kernel) {
+            self.counters.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(prepared.clone());
+        }
+        let work = match kernel {
+            Kernel::Loop(kernel) => Work::Loop(LoopKernel::new(kernel, false)?),
+            Kernel::Matmul(kernel) => Work::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
+            Kernel::Scatter(kernel) => Work::Scatter(Box::new(ScatterKernel::new(kernel, &self.pool)?)),
+            Kernel::Scan(kernel) => Work::Scan(Box::new(ScanKernel::new(kernel)?)),
+        };
+        let prepared: Arc<dyn Prepared> =
+            Arc::new(Ready { work, traffic: kernel.traffic(), counters: self.counters.clone() });
+        let mut known = self.known();
+        if known.kernels.len() >= REMEMBERED {
+            known.kernels.clear();
+        }
+        if known.structures.len() >= REMEMBERED {
+            known.structures.clear();
+        }
+        let new = known.structures.insert(structure(kernel));
+        let counter = if new { &self.counters.compiled } else { &self.counters.hits };
         counter.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Naive {
-            kernel: kernel.clone(),
-            traffic: kernel.traffic(),
-            counters: self.counters.clone(),
-        }))
+        known.kernels.insert(kernel.clone(), prepared.clone());
+        Ok(prepared)
     }
 
     fn flush(&self) -> Result<()> {
@@ -137,29 +197,128 @@ impl Executor for Cpu {
     }
 }
 
-/// The reference interpreter on copies of the buffers, until the fast one is here.
-struct Naive {
-    kernel: Kernel,
+/// A kernel without its numbers: what "compiled before" means in the counters.
+fn structure(kernel: &Kernel) -> Kernel {
+    fn access(access: &mut Access) {
+        access.strides.fill(0);
+        access.offset = 0;
+        for dim in &mut access.indexed {
+            dim.stride = 0;
+            dim.size = 0;
+        }
+    }
+    fn whole(kernel: &mut Loop) {
+        kernel.sizes.fill(0);
+        kernel.accesses.iter_mut().for_each(access);
+        for range in &mut kernel.ranges {
+            range.strides.fill(0);
+            range.offset = 0;
+            range.size = 0;
+        }
+    }
+    let mut kernel = kernel.clone();
+    match &mut kernel {
+        Kernel::Loop(kernel) => whole(kernel),
+        Kernel::Matmul(kernel) => {
+            kernel.k = 0;
+            access(&mut kernel.lhs);
+            access(&mut kernel.rhs);
+            whole(&mut kernel.epilogue);
+        }
+        Kernel::Scatter(kernel) => {
+            kernel.sizes.fill(0);
+            kernel.elements = 0;
+            access(&mut kernel.source);
+            access(&mut kernel.target);
+            kernel.indices.iter_mut().for_each(access);
+        }
+        Kernel::Scan(kernel) => {
+            kernel.sizes.fill(0);
+            access(&mut kernel.source);
+            access(&mut kernel.target);
+        }
+    }
+    kernel
+}
+
+/// A prepared kernel.
+struct Ready {
+    work: Work,
     traffic: Traffic,
     counters: Arc<Counters>,
 }
 
-impl Prepared for Naive {
+enum Work {
+    Loop(LoopKernel),
+    Matmul(Box<MatmulKernel>),
+    Scatter(Box<ScatterKernel>),
+    Scan(Box<ScanKernel>),
+}
+
+/// What a launch must bring: bytes of each buffer, which of them are written, parameters.
+struct Needs<'a> {
+    required: &'a [usize],
+    written: &'a [bool],
+    params: usize,
+}
+
+impl Prepared for Ready {
     #[allow(unsafe_code)]
     fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
-        self.counters.launched(self.traffic);
-        let mut copies = Vec::new();
-        for buffer in buffers {
-            let mut bytes = vec![0; buffer.bytes()];
-            // SAFETY: the buffer has as many bytes.
-            unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(memory_of(buffer)?.pointer(), bytes.len()) };
-            copies.push(bytes);
+        let needs = match &self.work {
+            Work::Loop(kernel) => {
+                Needs { required: kernel.required(), written: kernel.written(), params: kernel.params() }
+            }
+            Work::Matmul(kernel) => kernel.needs(),
+            Work::Scatter(kernel) => kernel.needs(),
+            Work::Scan(kernel) => kernel.needs(),
+        };
+        let raw = bind(&needs, buffers, params)?;
+        self.counters.dispatches.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes_read.fetch_add(self.traffic.read, Ordering::Relaxed);
+        self.counters.bytes_written.fetch_add(self.traffic.written, Ordering::Relaxed);
+        // SAFETY: sizes and aliasing were checked; the executor's contract orders launches that share buffers.
+        unsafe {
+            match &self.work {
+                Work::Loop(kernel) => kernel.run(&raw, params),
+                Work::Matmul(kernel) => kernel.run(&raw, params),
+                Work::Scatter(kernel) => kernel.run(&raw),
+                Work::Scan(kernel) => kernel.run(&raw),
+            }
         }
-        reference::run(&self.kernel, &mut copies, params)?;
-        for (buffer, bytes) in buffers.iter().zip(&copies) {
-            // SAFETY: as above.
-            unsafe { memory_of(buffer)?.pointer().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        }
-        Ok(())
     }
+}
+
+/// The buffers' memory, after checking that it is what the kernel needs.
+fn bind(needs: &Needs, buffers: &[&Buffer], params: &[Scalar]) -> Result<SmallVec<[RawBuffer; 8]>> {
+    let wrong = |reason: String| Error::Argument { op: "launch", reason };
+    if buffers.len() < needs.required.len() || params.len() < needs.params {
+        return Err(wrong(format!(
+            "{} buffers and {} parameters where the kernel needs {} and {}",
+            buffers.len(),
+            params.len(),
+            needs.required.len(),
+            needs.params
+        )));
+    }
+    let mut raw: SmallVec<[RawBuffer; 8]> = SmallVec::new();
+    for (number, buffer) in buffers.iter().enumerate() {
+        let buffer = frame::raw(memory_of(buffer)?, buffer.bytes());
+        let required = needs.required.get(number).copied().unwrap_or(0);
+        if buffer.bytes < required {
+            return Err(wrong(format!(
+                "buffer {number} has {} bytes, the kernel needs {required}",
+                buffer.bytes
+            )));
+        }
+        raw.push(buffer);
+    }
+    for (number, _) in needs.written.iter().enumerate().filter(|(_, written)| **written) {
+        let same =
+            |(other, buffer): (usize, &RawBuffer)| other != number && buffer.start == raw[number].start;
+        if raw[..needs.required.len()].iter().enumerate().any(same) {
+            return Err(wrong(format!("buffer {number} is written, and given under another number too")));
+        }
+    }
+    Ok(raw)
 }

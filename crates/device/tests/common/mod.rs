@@ -1,4 +1,6 @@
 //! What the executors' tests share.
 #![allow(dead_code)] // Each test file uses its own part.
 
+pub mod compare;
+pub mod random;
 pub mod reference;

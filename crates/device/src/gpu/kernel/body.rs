@@ -246,10 +246,12 @@ pub(super) fn no_f64() -> Error {
     }
 }
 
-/// A value at another width.
+/// A value at another width. Of four values the first is taken: that happens along dims of size 1 only.
 pub(super) fn spread(value: &str, ty: Ty, from: Width, to: Width) -> String {
     match (from, to, ty) {
         (Width::One, Width::Four, Ty::I64) => format!("i64_splat({value})"),
+        (Width::Four, Width::One, Ty::I64) => format!("i64_x({value})"),
+        (Width::Four, Width::One, _) => format!("{value}.x"),
         (Width::One, Width::Four, _) => format!("{}({value})", type_name(ty, Width::Four)),
         _ => value.to_owned(),
     }

@@ -1,0 +1,235 @@
+//! Affine maps over a space whose dims are dealt into groups, and how they look from within a tile of it.
+//!
+//! The dims of a space go into three groups: those that blocks are numbered by (batch), the rows of a tile (P) and its
+//! columns (Q). Within each group an index counts through the dims in row-major order. A tile is a range of P indices
+//! times a range of Q indices under one batch index; its lanes are numbered row by row.
+
+use smallvec::SmallVec;
+
+/// One map's way through the dims of a group: merged where strides allow, dims of size 1 left out, innermost last.
+#[derive(Clone, Debug, Default)]
+pub struct Walk {
+    dims: SmallVec<[(usize, isize); 2]>,
+}
+
+impl Walk {
+    /// The walk through dims of these sizes with these strides, outermost first.
+    pub fn new(dims: impl IntoIterator<Item = (usize, isize)>) -> Walk {
+        let mut merged: SmallVec<[(usize, isize); 2]> = SmallVec::new();
+        for (size, stride) in dims {
+            if size == 1 {
+                continue;
+            }
+            match merged.last_mut() {
+                Some((outer, step)) if *step == stride.wrapping_mul(size as isize) => {
+                    *outer *= size;
+                    *step = stride;
+                }
+                _ => merged.push((size, stride)),
+            }
+        }
+        Walk { dims: merged }
+    }
+
+    /// Where an index leads.
+    pub fn offset(&self, mut index: usize) -> isize {
+        match &self.dims[..] {
+            [] => 0,
+            [(_, stride)] => index as isize * stride,
+            [first, rest @ ..] => {
+                let mut offset = 0;
+                for &(size, stride) in rest.iter().rev() {
+                    offset += (index % size) as isize * stride;
+                    index /= size;
+                }
+                offset + index as isize * first.1
+            }
+        }
+    }
+
+    /// The step from an index to the next, within a run.
+    pub fn stride(&self) -> isize {
+        self.dims.last().map_or(0, |&(_, stride)| stride)
+    }
+
+    /// The number of dims left.
+    pub fn rank(&self) -> usize {
+        self.dims.len()
+    }
+
+    /// The least and the largest offset.
+    pub fn bounds(&self) -> (isize, isize) {
+        let mut bounds = (0, 0);
+        for &(size, stride) in &self.dims {
+            let way = stride * (size as isize - 1).max(0);
+            bounds = (bounds.0 + way.min(0), bounds.1 + way.max(0));
+        }
+        bounds
+    }
+
+    /// The length of runs of one stride; `None` if all indices are one run.
+    pub fn run(&self) -> Option<usize> {
+        if self.dims.len() > 1 { self.dims.last().map(|&(size, _)| size) } else { None }
+    }
+
+    /// The offset of an index, and the stride over the `n` indices from it on if they are one run.
+    fn span(&self, start: usize, n: usize) -> (isize, Option<isize>) {
+        let inside = self.run().is_none_or(|run| n == 1 || start % run + n <= run);
+        (self.offset(start), inside.then(|| self.stride()))
+    }
+}
+
+/// A range of P indices times a range of Q indices.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile {
+    /// The batch index.
+    pub batch: usize,
+    /// The first row.
+    pub p: usize,
+    /// Rows.
+    pub rows: usize,
+    /// The first column.
+    pub q: usize,
+    /// Columns.
+    pub columns: usize,
+}
+
+impl Tile {
+    /// The number of lanes.
+    pub fn lanes(&self) -> usize {
+        self.rows * self.columns
+    }
+}
+
+/// A map's values over a tile where they form a grid: `base + row * rows + column * columns`.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    /// The value at the tile's first lane.
+    pub base: isize,
+    /// The step from row to row.
+    pub row: isize,
+    /// The step from column to column.
+    pub column: isize,
+}
+
+impl Grid {
+    /// The least and the largest value over this many rows and columns.
+    pub fn bounds(&self, rows: usize, columns: usize) -> (isize, isize) {
+        let row = self.row * (rows as isize - 1);
+        let column = self.column * (columns as isize - 1);
+        (self.base + row.min(0) + column.min(0), self.base + row.max(0) + column.max(0))
+    }
+}
+
+/// A run of lanes whose values are `start + i * stride`.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// The first lane.
+    pub lane: usize,
+    /// Lanes.
+    pub n: usize,
+    /// The first value.
+    pub start: isize,
+    /// The step from lane to lane.
+    pub stride: isize,
+}
+
+/// Which dims go into which group, each list outermost first.
+#[derive(Clone, Debug, Default)]
+pub struct Groups {
+    /// Dims that number blocks.
+    pub batch: Vec<usize>,
+    /// Dims of a tile's rows.
+    pub p: Vec<usize>,
+    /// Dims of a tile's columns.
+    pub q: Vec<usize>,
+}
+
+/// An affine map over a space in groups.
+#[derive(Clone, Debug)]
+pub struct Affine {
+    /// The value at index 0.
+    pub offset: isize,
+    /// Through the batch dims.
+    pub batch: Walk,
+    /// Through the P dims.
+    pub p: Walk,
+    /// Through the Q dims.
+    pub q: Walk,
+}
+
+impl Affine {
+    /// `offset + sum(strides * index)`.
+    pub fn new(offset: isize, strides: &[isize], sizes: &[usize], groups: &Groups) -> Affine {
+        let walk = |dims: &[usize]| Walk::new(dims.iter().map(|&d| (sizes[d], strides[d])));
+        Affine { offset, batch: walk(&groups.batch), p: walk(&groups.p), q: walk(&groups.q) }
+    }
+
+    /// The values over a tile, if they form a grid.
+    pub fn grid(&self, tile: &Tile) -> Option<Grid> {
+        let (p, row) = self.p.span(tile.p, tile.rows);
+        let (q, column) = self.q.span(tile.q, tile.columns);
+        let base = self.offset + self.batch.offset(tile.batch) + p + q;
+        Some(Grid { base, row: row?, column: column? })
+    }
+
+    /// Calls `run` with every run of lanes of a tile, in the order of lanes.
+    pub fn runs<E>(&self, tile: &Tile, mut run: impl FnMut(Run) -> Result<(), E>) -> Result<(), E> {
+        let base = self.offset + self.batch.offset(tile.batch);
+        let stride = self.q.stride();
+        let length = self.q.run().unwrap_or(usize::MAX);
+        for row in 0..tile.rows {
+            let base = base + self.p.offset(tile.p + row);
+            let mut q = tile.q;
+            let end = tile.q + tile.columns;
+            while q < end {
+                let n = if length == usize::MAX { end - q } else { (length - q % length).min(end - q) };
+                run(Run {
+                    lane: row * tile.columns + q - tile.q,
+                    n,
+                    start: base + self.q.offset(q),
+                    stride,
+                })?;
+                q += n;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_and_grids_agree_with_the_definition() {
+        let sizes = [3, 4, 1, 5];
+        let strides = [20, -5, 0, 1];
+        let groups = Groups { batch: vec![], p: vec![0], q: vec![1, 2, 3] };
+        let affine = Affine::new(100, &strides, &sizes, &groups);
+        let value = |p: usize, q: usize| 100 + 20 * p as isize - 5 * (q / 5) as isize + (q % 5) as isize;
+        for (q, columns) in [(0, 20), (3, 9), (5, 5), (7, 2), (19, 1)] {
+            let tile = Tile { batch: 0, p: 1, rows: 2, q, columns };
+            let mut seen = Vec::new();
+            affine
+                .runs::<()>(&tile, |run| {
+                    assert_eq!(run.lane, seen.len());
+                    seen.extend((0..run.n as isize).map(|i| run.start + i * run.stride));
+                    Ok(())
+                })
+                .unwrap();
+            let expected: Vec<isize> =
+                (0..2 * columns).map(|lane| value(1 + lane / columns, q + lane % columns)).collect();
+            assert_eq!(seen, expected);
+            if let Some(grid) = affine.grid(&tile) {
+                let (row, column) = ((2 * columns - 1) / columns, (columns - 1) as isize);
+                assert_eq!(
+                    grid.base + grid.row * row as isize + grid.column * column,
+                    *expected.last().unwrap()
+                );
+            }
+        }
+        assert!(affine.grid(&Tile { batch: 0, p: 0, rows: 1, q: 3, columns: 9 }).is_none());
+        assert!(Walk::new([(3, 20), (4, 5), (5, 1)]).run().is_none());
+    }
+}

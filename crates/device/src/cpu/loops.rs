@@ -1,0 +1,430 @@
+//! Fused loops: a compiled program, the tiles that cover its space, and their way over the threads.
+#![allow(unsafe_code)]
+
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::affine::{Affine, Tile, Walk};
+use super::frame::{Frame, Maps, Port, RawBuffer};
+use super::plan::{self, Mode};
+use super::program::{self, Options, Program, Stage};
+use super::simd::convert;
+use crate::kernel::{Access, Level, Loop};
+use crate::{Error, Result, Scalar};
+
+/// Work (instructions times elements) below which other threads are left alone.
+const PARALLEL_WORK: usize = 1 << 18;
+/// Elements that one task of an elementwise loop has at least.
+const TASK_ELEMENTS: usize = 1 << 14;
+/// Tasks of one launch, at most so many.
+const TASKS: usize = 64;
+
+/// A loop that is ready to run.
+pub struct LoopKernel {
+    program: Program,
+    maps: Maps,
+    cover: Cover,
+    /// Bytes that each buffer must have at least.
+    required: Vec<usize>,
+    written: Vec<bool>,
+    params: usize,
+    work: usize,
+}
+
+/// The tiles of a space.
+#[derive(Debug)]
+enum Cover {
+    Nothing,
+    Elements {
+        total: usize,
+        lanes: usize,
+        run: Option<usize>,
+    },
+    Tiles {
+        batches: usize,
+        p: usize,
+        q: usize,
+        rows: usize,
+        columns: usize,
+    },
+    Rows {
+        rows: usize,
+        elements: usize,
+        block: usize,
+        chunk: Chunks,
+        split: Option<usize>,
+    },
+    Columns {
+        batches: usize,
+        columns: usize,
+        elements: usize,
+        block: usize,
+        chunk: Chunks,
+        split: Option<usize>,
+    },
+}
+
+/// How a row's elements are cut: into tiles of so many lanes, that end with runs.
+#[derive(Clone, Copy, Debug)]
+struct Chunks {
+    lanes: usize,
+    run: Option<usize>,
+}
+
+/// Runs tasks on all threads if they are worth it, and returns the error of the first task that failed.
+pub fn parallel(tasks: usize, work: usize, task: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+    if tasks <= 1 || work < PARALLEL_WORK {
+        return (0..tasks).try_for_each(task);
+    }
+    let first: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    (0..tasks).into_par_iter().with_max_len(1).for_each(|number| {
+        if let Err(error) = task(number) {
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            if first.as_ref().is_none_or(|(earlier, _)| number < *earlier) {
+                *first = Some((number, error));
+            }
+        }
+    });
+    first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
+}
+
+impl LoopKernel {
+    /// Compiles a loop. A panel's loop runs over ranges of its elements ([`LoopKernel::run_range`]), and reads the last
+    /// buffer, whose size isn't checked.
+    pub fn new(kernel: &Loop, panel: bool) -> Result<LoopKernel> {
+        program::check(kernel)?;
+        let buffers = kernel.accesses.iter().map(|a| a.buffer + 1).max().unwrap_or(0);
+        let checked = if panel { buffers.saturating_sub(1) } else { buffers };
+        let mut required = vec![0; buffers];
+        let mut written = vec![false; buffers];
+        for store in &kernel.stores {
+            written[kernel.accesses[store.access].buffer] = true;
+        }
+        for access in kernel.accesses.iter().filter(|a| a.buffer < checked) {
+            let bytes = reach(access, kernel)?;
+            required[access.buffer] = required[access.buffer].max(bytes);
+        }
+        let merged = plan::merge_dims(kernel);
+        let options = Options { expand: true, keep: true, column: false };
+        let draft = program::compile(&merged, options, &mut Vec::new())?;
+        let (mode, groups) = plan::choose(&merged, !panel);
+        let sizes = &merged.sizes;
+        let maps = |coords: &[usize]| Maps {
+            ports: merged
+                .accesses
+                .iter()
+                .map(|access| Port {
+                    affine: Affine::new(access.offset, &access.strides, sizes, &groups),
+                    buffer: access.buffer,
+                    size: access.dtype.size(),
+                    load: convert::load(access.dtype),
+                    store: convert::store(access.dtype),
+                    guards: access.guards.to_vec(),
+                    indexed: access.indexed.to_vec(),
+                    copied: written[access.buffer],
+                })
+                .collect(),
+            ranges: merged
+                .ranges
+                .iter()
+                .map(|range| (Affine::new(range.offset, &range.strides, sizes, &groups), range.size))
+                .collect(),
+            coords: coords
+                .iter()
+                .map(|&dim| {
+                    let mut strides = vec![0; sizes.len()];
+                    strides[dim] = 1;
+                    Affine::new(0, &strides, sizes, &groups)
+                })
+                .collect(),
+        };
+        let count = |dims: &[usize]| dims.iter().map(|&d| sizes[d]).product::<usize>();
+        let (batches, p, q) = (count(&groups.batch), count(&groups.p), count(&groups.q));
+        let layout = maps(&[]);
+        let walks = |pick: fn(&Affine) -> &Walk| {
+            let ports = layout.ports.iter().map(|port| &port.affine);
+            plan::long_run(ports.chain(layout.ranges.iter().map(|(affine, _)| affine)).map(pick))
+        };
+        let passes = draft.stages.iter().filter(|stage| !stage.element.is_empty()).count();
+        let lanes = plan::tile_lanes(draft.lane_bytes);
+        let (options, cover, most) = match mode {
+            _ if merged.rows() == 0 => (options, Cover::Nothing, 1),
+            Mode::Elements => {
+                let options = Options { expand: false, ..options };
+                (options, Cover::Elements { total: q, lanes, run: walks(|a| &a.q) }, lanes.min(q))
+            }
+            Mode::Tiles => {
+                let options = Options { expand: false, ..options };
+                let columns = q.min(32);
+                let rows = p.min(1024 / columns).min((lanes / columns).max(8));
+                (options, Cover::Tiles { batches, p, q, rows, columns }, rows * columns)
+            }
+            Mode::Rows => {
+                let keep = q <= if passes > 1 { plan::KEPT_LANES.max(lanes) } else { lanes };
+                let block = if q <= lanes / 2 { (lanes / q.max(1)).min(p) } else { 1 };
+                let chunk = Chunks {
+                    lanes: if keep { q.max(1) } else { lanes },
+                    run: walks(|a| &a.q).filter(|_| !keep),
+                };
+                let split = plan::split(p, q, 1, chunk.run);
+                let most = if keep { block * q } else { lanes }.max(block);
+                let options = Options { expand: block > 1, keep, column: false };
+                (options, Cover::Rows { rows: p, elements: q, block, chunk, split }, most)
+            }
+            Mode::Columns => {
+                let keep = passes > 1 && p <= 128;
+                let block = if keep { (lanes.max(1024) / p.max(1)).max(64) } else { lanes }.min(q);
+                let rows = if keep { p.max(1) } else { (lanes / block).clamp(1, p.max(1)) };
+                let split = plan::split(batches * q.div_ceil(block), p, block, None).filter(|_| !keep);
+                let options = Options { expand: rows > 1, keep, column: true };
+                let chunk = Chunks { lanes: rows, run: None };
+                (
+                    options,
+                    Cover::Columns { batches, columns: q, elements: p, block, chunk, split },
+                    rows * block,
+                )
+            }
+        };
+        let mut coords = Vec::new();
+        let mut program = program::compile(&merged, options, &mut coords)?;
+        if matches!(cover, Cover::Rows { split: Some(_), .. } | Cover::Columns { split: Some(_), .. }) {
+            // Every chunk computes the row values it needs; only one may write them.
+            for inst in program.stages.iter_mut().flat_map(|stage| &mut stage.row) {
+                inst.direct = None;
+            }
+        }
+        program.place(most.max(1));
+        let elements = kernel.sizes.iter().fold(1usize, |n, &size| n.saturating_mul(size));
+        let work = elements.saturating_mul(program.work);
+        Ok(LoopKernel {
+            maps: maps(&coords),
+            program,
+            cover,
+            required,
+            written,
+            params: kernel.params(),
+            work,
+        })
+    }
+
+    /// Which buffers it writes.
+    pub fn written(&self) -> &[bool] {
+        &self.written
+    }
+
+    /// The number of parameters it reads.
+    pub fn params(&self) -> usize {
+        self.params
+    }
+
+    /// Bytes that each buffer must have at least.
+    pub fn required(&self) -> &[usize] {
+        &self.required
+    }
+
+    /// Runs it.
+    ///
+    /// # Safety
+    /// The buffers have the required bytes, none that is written is another as well, and nobody else uses what is
+    /// written.
+    pub unsafe fn run(&self, buffers: &[RawBuffer], params: &[Scalar]) -> Result<()> {
+        // SAFETY: passed on to the caller; tasks write to the disjoint parts of outputs that the IR promises.
+        let frame = || unsafe { Frame::new(&self.program, &self.maps, buffers, params) };
+        match self.cover {
+            Cover::Nothing => Ok(()),
+            Cover::Elements { total, lanes, run } => {
+                let unit = run.filter(|&run| run <= TASK_ELEMENTS).unwrap_or(lanes);
+                let task = TASK_ELEMENTS.max(total.div_ceil(TASKS)).next_multiple_of(unit);
+                parallel(total.div_ceil(task), self.work, |number| {
+                    let start = number * task;
+                    self.elements(&mut frame()?, start, (start + task).min(total), lanes, run)
+                })
+            }
+            Cover::Tiles { batches, p, q, rows, columns } => {
+                let strips = p.div_ceil(rows);
+                let per_task = (TASK_ELEMENTS / (rows * q)).max((batches * strips).div_ceil(TASKS)).max(1);
+                parallel((batches * strips).div_ceil(per_task), self.work, |number| {
+                    let mut frame = frame()?;
+                    let end = ((number + 1) * per_task).min(batches * strips);
+                    for strip in number * per_task..end {
+                        let (batch, first) = (strip / strips, strip % strips * rows);
+                        let rows = rows.min(p - first);
+                        for q0 in (0..q).step_by(columns) {
+                            let columns = columns.min(q - q0);
+                            let tile = Tile { batch, p: first, rows, q: q0, columns };
+                            frame.run(&self.program.stages[0].element, &tile, 0)?;
+                        }
+                    }
+                    Ok(())
+                })
+            }
+            Cover::Rows { rows, elements, block, chunk, split } => {
+                if let Some(split) = split {
+                    return (0..rows).try_for_each(|row| {
+                        let tile = Tile { batch: 0, p: row, rows: 1, q: 0, columns: 1 };
+                        self.split(&frame, &tile, elements, chunk, split)
+                    });
+                }
+                let blocks = rows.div_ceil(block);
+                let per_task = (TASK_ELEMENTS / (block * elements).max(1)).max(blocks.div_ceil(TASKS)).max(1);
+                parallel(blocks.div_ceil(per_task), self.work, |number| {
+                    let mut frame = frame()?;
+                    for number in number * per_task..((number + 1) * per_task).min(blocks) {
+                        let p = number * block;
+                        let tile = Tile { batch: 0, p, rows: block.min(rows - p), q: 0, columns: 1 };
+                        self.stages(&mut frame, &tile, elements, chunk)?;
+                    }
+                    Ok(())
+                })
+            }
+            Cover::Columns { batches, columns, elements, block, chunk, split } => {
+                let blocks = columns.div_ceil(block);
+                let tile = |number: usize| {
+                    let q = number % blocks * block;
+                    Tile { batch: number / blocks, p: 0, rows: 1, q, columns: block.min(columns - q) }
+                };
+                if let Some(split) = split {
+                    return (0..batches * blocks)
+                        .try_for_each(|number| self.split(&frame, &tile(number), elements, chunk, split));
+                }
+                let per_task = (TASK_ELEMENTS / (block * elements).max(1))
+                    .max((batches * blocks).div_ceil(TASKS))
+                    .max(1);
+                parallel((batches * blocks).div_ceil(per_task), self.work, |number| {
+                    let mut frame = frame()?;
+                    for number in number * per_task..((number + 1) * per_task).min(batches * blocks) {
+                        self.stages(&mut frame, &tile(number), elements, chunk)?;
+                    }
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    /// Runs an elementwise loop over elements `start..end`, on this thread.
+    ///
+    /// # Safety
+    /// As for [`LoopKernel::run`]; the last buffer's elements of the range are valid.
+    pub unsafe fn run_range(
+        &self,
+        buffers: &[RawBuffer],
+        params: &[Scalar],
+        start: usize,
+        end: usize,
+    ) -> Result<()> {
+        let Cover::Elements { lanes, run, .. } = self.cover else { return Ok(()) };
+        // SAFETY: passed on to the caller.
+        let mut frame = unsafe { Frame::new(&self.program, &self.maps, buffers, params)? };
+        self.elements(&mut frame, start, end, lanes, run)
+    }
+
+    fn elements(
+        &self,
+        frame: &mut Frame,
+        start: usize,
+        end: usize,
+        lanes: usize,
+        run: Option<usize>,
+    ) -> Result<()> {
+        let list = &self.program.stages[0].element;
+        let mut q = start;
+        while q < end {
+            let columns = plan::next_tile(q, end, run, lanes);
+            frame.run(list, &Tile { batch: 0, p: 0, rows: 1, q, columns }, 0)?;
+            q += columns;
+        }
+        Ok(())
+    }
+
+    /// All stages of the rows (or columns) of `unit`, a tile of one element each.
+    fn stages(&self, frame: &mut Frame, unit: &Tile, elements: usize, chunk: Chunks) -> Result<()> {
+        for stage in &self.program.stages {
+            frame.run(&stage.row, unit, 0)?;
+            frame.run(&stage.row_stores, unit, 0)?;
+            frame.begin(&stage.folds, unit.lanes());
+            self.pass(frame, stage, unit, 0, elements, chunk)?;
+        }
+        Ok(())
+    }
+
+    /// One pass over elements `start..end` of a unit.
+    fn pass(
+        &self,
+        frame: &mut Frame,
+        stage: &Stage,
+        unit: &Tile,
+        start: usize,
+        end: usize,
+        chunk: Chunks,
+    ) -> Result<()> {
+        if stage.element.is_empty() {
+            return Ok(());
+        }
+        let mut at = start;
+        while at < end {
+            let n = plan::next_tile(at, end, chunk.run, chunk.lanes);
+            let tile = if self.program.options.column {
+                Tile { p: at, rows: n, ..*unit }
+            } else {
+                Tile { q: at, columns: n, ..*unit }
+            };
+            frame.run(&stage.element, &tile, at)?;
+            at += n;
+        }
+        Ok(())
+    }
+
+    /// All stages of one unit, with each pass split into chunks of this many elements over the threads.
+    fn split<'f>(
+        &self,
+        frame: &(impl Fn() -> Result<Frame<'f>> + Sync),
+        unit: &Tile,
+        elements: usize,
+        chunk: Chunks,
+        split: usize,
+    ) -> Result<()> {
+        let lanes = unit.lanes();
+        let mut whole = frame()?;
+        for (number, stage) in self.program.stages.iter().enumerate() {
+            whole.run(&stage.row, unit, 0)?;
+            whole.run(&stage.row_stores, unit, 0)?;
+            whole.begin(&stage.folds, lanes);
+            if stage.element.is_empty() {
+                continue;
+            }
+            let known = whole.accumulators().to_vec();
+            let tasks = elements.div_ceil(split);
+            let parts: Vec<Mutex<Vec<u8>>> = (0..tasks).map(|_| Mutex::default()).collect();
+            parallel(tasks, self.work, |task| {
+                let mut frame = frame()?;
+                frame.accumulators().copy_from_slice(&known);
+                for stage in &self.program.stages[..=number] {
+                    frame.run(&stage.row, unit, 0)?;
+                }
+                let end = ((task + 1) * split).min(elements);
+                self.pass(&mut frame, stage, unit, task * split, end, chunk)?;
+                *parts[task].lock().unwrap_or_else(PoisonError::into_inner) = frame.accumulators().to_vec();
+                Ok(())
+            })?;
+            for part in &parts {
+                let part = part.lock().unwrap_or_else(PoisonError::into_inner);
+                // SAFETY: they are the accumulators of the same program and unit.
+                unsafe { whole.merge(&stage.folds, lanes, &part) };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes from the buffer's start that an access may touch without being checked.
+fn reach(access: &Access, kernel: &Loop) -> Result<usize> {
+    // With no elements, a loop with inner dims still computes its rows.
+    let row_only = kernel.store_level(access) == Level::Row && kernel.inner > 0;
+    let empty =
+        kernel.sizes.iter().enumerate().any(|(d, &size)| size == 0 && !(row_only && d >= kernel.outer()));
+    if !access.guards.is_empty() || !access.indexed.is_empty() || empty {
+        return Ok(0);
+    }
+    super::reach(access.offset, &access.strides, &kernel.sizes, access.dtype.size())
+}

@@ -1,0 +1,205 @@
+//! Operations on two values of one type.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use super::{Args, Body, Level, Raw, input, math, output, pick};
+use crate::kernel::{BinaryOp, Ty};
+
+/// A function of two lanes.
+pub trait Zip {
+    type In: Copy;
+    type Out: Copy;
+    fn apply<L: Level>(a: Self::In, b: Self::In) -> Self::Out;
+}
+
+/// `dst[i] = f(a[i], b[i])` for i below n; `A` and `B` say which operands have lanes, the others have one value.
+struct Zipped<F, const A: bool, const B: bool>(PhantomData<F>);
+
+impl<F: Zip, const A: bool, const B: bool> Body for Zipped<F, A, B> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold n lanes of these types, or one.
+        let (dst, a, b) = unsafe {
+            let (a, b) = (if A { args.n } else { 1 }, if B { args.n } else { 1 });
+            (output::<F::Out>(args.dst, args.n), input::<F::In>(args.a, a), input::<F::In>(args.b, b))
+        };
+        if A && B {
+            for ((dst, &a), &b) in dst.iter_mut().zip(a).zip(b) {
+                *dst = F::apply::<L>(a, b);
+            }
+        } else if A {
+            let b = b[0];
+            for (dst, &a) in dst.iter_mut().zip(a) {
+                *dst = F::apply::<L>(a, b);
+            }
+        } else {
+            let a = a[0];
+            for (dst, &b) in dst.iter_mut().zip(b) {
+                *dst = F::apply::<L>(a, b);
+            }
+        }
+    }
+}
+
+/// The loops of a binary operation: both operands with lanes, only the first, only the second.
+pub type Forms = [Raw; 3];
+
+macro_rules! zip {
+    ($in:ty => $out:ty, |$a:ident, $b:ident| $result:expr) => {{
+        struct F;
+        impl Zip for F {
+            type In = $in;
+            type Out = $out;
+            #[inline(always)]
+            #[allow(clippy::extra_unused_type_parameters)]
+            fn apply<L: Level>($a: $in, $b: $in) -> $out {
+                $result
+            }
+        }
+        [pick::<Zipped<F, true, true>>(), pick::<Zipped<F, true, false>>(), pick::<Zipped<F, false, true>>()]
+    }};
+}
+
+macro_rules! compare {
+    ($op:expr, $ty:ty, $other:expr) => {
+        match $op {
+            BinaryOp::Eq => zip!($ty => u8, |a, b| u8::from(a == b)),
+            BinaryOp::Ne => zip!($ty => u8, |a, b| u8::from(a != b)),
+            BinaryOp::Lt => zip!($ty => u8, |a, b| u8::from(a < b)),
+            BinaryOp::Le => zip!($ty => u8, |a, b| u8::from(a <= b)),
+            BinaryOp::Gt => zip!($ty => u8, |a, b| u8::from(a > b)),
+            BinaryOp::Ge => zip!($ty => u8, |a, b| u8::from(a >= b)),
+            _ => $other,
+        }
+    };
+}
+
+macro_rules! integer {
+    ($op:expr, $ty:ident) => {
+        match $op {
+            BinaryOp::Add => zip!($ty => $ty, |a, b| a.wrapping_add(b)),
+            BinaryOp::Sub => zip!($ty => $ty, |a, b| a.wrapping_sub(b)),
+            BinaryOp::Mul => zip!($ty => $ty, |a, b| a.wrapping_mul(b)),
+            BinaryOp::Div => zip!($ty => $ty, |a, b| if b == 0 { 0 } else { a.wrapping_div(b) }),
+            BinaryOp::Rem => zip!($ty => $ty, |a, b| integer::$ty::remainder(a, b)),
+            BinaryOp::Pow => zip!($ty => $ty, |a, b| integer::$ty::power(a, b)),
+            BinaryOp::Max => zip!($ty => $ty, |a, b| a.max(b)),
+            BinaryOp::Min => zip!($ty => $ty, |a, b| a.min(b)),
+            BinaryOp::And => zip!($ty => $ty, |a, b| a & b),
+            BinaryOp::Or => zip!($ty => $ty, |a, b| a | b),
+            BinaryOp::Xor => zip!($ty => $ty, |a, b| a ^ b),
+            BinaryOp::Shl => zip!($ty => $ty, |a, b| {
+                let shifted = a.wrapping_shl(b as u32);
+                if b >= 0 as $ty && b < $ty::BITS as $ty { shifted } else { 0 }
+            }),
+            BinaryOp::Shr => zip!($ty => $ty, |a, b| integer::$ty::shift_right(a, b)),
+            _ => compare!($op, $ty, return None),
+        }
+    };
+}
+
+/// The integer operations that need more than one line, for each type.
+mod integer {
+    macro_rules! signed {
+        ($ty:ident) => {
+            pub mod $ty {
+                /// With the sign of `b`; 0 for 0.
+                #[inline(always)]
+                pub fn remainder(a: $ty, b: $ty) -> $ty {
+                    if b == 0 {
+                        return 0;
+                    }
+                    let remainder = a.wrapping_rem(b);
+                    if remainder != 0 && (remainder < 0) != (b < 0) {
+                        remainder.wrapping_add(b)
+                    } else {
+                        remainder
+                    }
+                }
+                /// By squaring.
+                #[inline(always)]
+                pub fn power(a: $ty, b: $ty) -> $ty {
+                    match a {
+                        _ if b >= 0 => {
+                            let (mut result, mut base, mut exponent): ($ty, $ty, $ty) = (1, a, b);
+                            while exponent > 0 {
+                                if exponent & 1 == 1 {
+                                    result = result.wrapping_mul(base);
+                                }
+                                base = base.wrapping_mul(base);
+                                exponent >>= 1;
+                            }
+                            result
+                        }
+                        1 => 1,
+                        -1 => 1 - 2 * (b & 1),
+                        _ => 0,
+                    }
+                }
+                /// Filled with the sign.
+                #[inline(always)]
+                pub fn shift_right(a: $ty, b: $ty) -> $ty {
+                    let by = if (0..$ty::BITS as $ty).contains(&b) { b as u32 } else { $ty::BITS - 1 };
+                    a.wrapping_shr(by)
+                }
+            }
+        };
+    }
+    signed!(i32);
+    signed!(i64);
+    pub mod u32 {
+        /// 0 for 0.
+        #[inline(always)]
+        pub fn remainder(a: u32, b: u32) -> u32 {
+            if b == 0 { 0 } else { a % b }
+        }
+        /// By squaring.
+        #[inline(always)]
+        pub fn power(a: u32, b: u32) -> u32 {
+            a.wrapping_pow(b)
+        }
+        /// Filled with zeros.
+        #[inline(always)]
+        pub fn shift_right(a: u32, b: u32) -> u32 {
+            let shifted = a.wrapping_shr(b);
+            if b < 32 { shifted } else { 0 }
+        }
+    }
+}
+
+macro_rules! float {
+    ($op:expr, $ty:ty, $pow:expr) => {
+        match $op {
+            BinaryOp::Add => zip!($ty => $ty, |a, b| a + b),
+            BinaryOp::Sub => zip!($ty => $ty, |a, b| a - b),
+            BinaryOp::Mul => zip!($ty => $ty, |a, b| a * b),
+            BinaryOp::Div => zip!($ty => $ty, |a, b| a / b),
+            BinaryOp::Rem => zip!($ty => $ty, |a, b| {
+                let remainder = a % b;
+                if remainder != 0.0 && (remainder < 0.0) != (b < 0.0) { remainder + b } else { remainder }
+            }),
+            BinaryOp::Pow => $pow,
+            BinaryOp::Max => zip!($ty => $ty, |a, b| if (a > b) | a.is_nan() { a } else { b }),
+            BinaryOp::Min => zip!($ty => $ty, |a, b| if (a < b) | a.is_nan() { a } else { b }),
+            _ => compare!($op, $ty, return None),
+        }
+    };
+}
+
+/// The loops of an operation on this type; `None` where the operation isn't for it.
+pub fn binary(op: BinaryOp, ty: Ty) -> Option<Forms> {
+    Some(match ty {
+        Ty::F32 => float!(op, f32, zip!(f32 => f32, |a, b| math::pow::<L>(a, b))),
+        Ty::F64 => float!(op, f64, zip!(f64 => f64, |a, b| a.powf(b))),
+        Ty::I32 => integer!(op, i32),
+        Ty::I64 => integer!(op, i64),
+        Ty::U32 => integer!(op, u32),
+        Ty::Bool => match op {
+            BinaryOp::And | BinaryOp::Min => zip!(u8 => u8, |a, b| a & b),
+            BinaryOp::Or | BinaryOp::Max => zip!(u8 => u8, |a, b| a | b),
+            BinaryOp::Xor => zip!(u8 => u8, |a, b| a ^ b),
+            _ => compare!(op, u8, return None),
+        },
+    })
+}

@@ -1,0 +1,334 @@
+//! Folding lanes into accumulators: rows whose elements lie side by side, and columns, whose rows do.
+//!
+//! An accumulator is a value of [`Fold::accumulator`] bytes, and for positions an i64 beside it. Sums of f32 accumulate
+//! in f64 across blocks, and in f32 only over the few elements of a lane within a block. The order of all additions
+//! depends on sizes alone.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use super::unary::map;
+use super::{Args, Body, Level, Raw, input, output, pick};
+use crate::kernel::{ReduceOp, Ty};
+
+/// The loops of one reduction over one type.
+#[derive(Clone, Copy, Debug)]
+pub struct Fold {
+    /// Bytes of an accumulated value.
+    pub accumulator: usize,
+    /// Whether there are positions beside the values.
+    pub position: bool,
+    /// The bits of the value that a fold starts from.
+    pub identity: u64,
+    /// `dst[r]` folds the n elements of `a`'s row r, whose first is at position `start`; positions are in `c`.
+    pub rows: Raw,
+    /// `dst[i]` folds the elements `a[r * n + i]` of all rows r, at position `start + r`; positions are in `c`.
+    pub columns: Raw,
+    /// `dst[i]` folds the n accumulators `a`, that belong to later elements; positions are in `c` and `b`.
+    pub merge: Raw,
+    /// From an accumulated value to the result; `None` if it is the result, or if its position is.
+    pub finish: Option<Raw>,
+}
+
+trait Folding {
+    type In: Copy;
+    type Acc: Copy;
+    const IDENTITY: Self::Acc;
+    fn step(acc: Self::Acc, x: Self::In) -> Self::Acc;
+    fn merge(a: Self::Acc, b: Self::Acc) -> Self::Acc;
+    fn slice(a: &[Self::In]) -> Self::Acc;
+}
+
+struct Values<F>(PhantomData<F>);
+
+impl<F: Folding> Body for Values<F> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold rows accumulators, and n lanes for each.
+        let (dst, a) =
+            unsafe { (output::<F::Acc>(args.dst, args.rows), input::<F::In>(args.a, args.rows * args.n)) };
+        if args.n < 16 {
+            for (acc, row) in dst.iter_mut().zip(a.chunks_exact(args.n.max(1))) {
+                *acc = row.iter().fold(*acc, |acc, &x| F::step(acc, x));
+            }
+        } else {
+            for (acc, row) in dst.iter_mut().zip(a.chunks_exact(args.n)) {
+                *acc = F::merge(*acc, F::slice(row));
+            }
+        }
+    }
+}
+
+struct Columns<F>(PhantomData<F>);
+
+impl<F: Folding> Body for Columns<F> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold n accumulators, and rows of n lanes.
+        let (dst, a) =
+            unsafe { (output::<F::Acc>(args.dst, args.n), input::<F::In>(args.a, args.rows * args.n)) };
+        for row in a.chunks_exact(args.n.max(1)) {
+            for (acc, &x) in dst.iter_mut().zip(row) {
+                *acc = F::step(*acc, x);
+            }
+        }
+    }
+}
+
+struct Merged<F>(PhantomData<F>);
+
+impl<F: Folding> Body for Merged<F> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold n accumulators each.
+        let (dst, a) = unsafe { (output::<F::Acc>(args.dst, args.n), input::<F::Acc>(args.a, args.n)) };
+        for (acc, &x) in dst.iter_mut().zip(a) {
+            *acc = F::merge(*acc, x);
+        }
+    }
+}
+
+/// Folds a slice in W interleaved lanes, and those in a tree.
+#[inline(always)]
+fn in_lanes<T: Copy, const W: usize>(a: &[T], identity: T, step: impl Fn(T, T) -> T) -> (T, &[T]) {
+    let mut lanes = [identity; W];
+    let chunks = a.chunks_exact(W);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = step(*lane, x);
+        }
+    }
+    let mut width = W;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] = step(lanes[i], lanes[i + width]);
+        }
+    }
+    (lanes[0], rest)
+}
+
+#[inline(always)]
+fn tree<T: Copy>(a: &[T], identity: T, step: impl Fn(T, T) -> T + Copy) -> T {
+    let (wide, rest) = in_lanes::<T, 64>(a, identity, step);
+    let (narrow, rest) = in_lanes::<T, 16>(rest, identity, step);
+    rest.iter().fold(step(wide, narrow), |acc, &x| step(acc, x))
+}
+
+/// A fold whose accumulator is of the elements' type.
+macro_rules! plain {
+    ($ty:ty, $identity:expr, |$a:ident, $b:ident| $step:expr) => {{
+        struct F;
+        impl Folding for F {
+            type In = $ty;
+            type Acc = $ty;
+            const IDENTITY: $ty = $identity;
+            #[inline(always)]
+            fn step($a: $ty, $b: $ty) -> $ty {
+                $step
+            }
+            #[inline(always)]
+            fn merge(a: $ty, b: $ty) -> $ty {
+                Self::step(a, b)
+            }
+            #[inline(always)]
+            fn slice(a: &[$ty]) -> $ty {
+                tree(a, Self::IDENTITY, Self::step)
+            }
+        }
+        values::<F>(None, |identity| u64_of(identity.to_ne_bytes()))
+    }};
+}
+
+/// The sum of f32 in f64.
+struct Sum32;
+impl Folding for Sum32 {
+    type In = f32;
+    type Acc = f64;
+    const IDENTITY: f64 = 0.0;
+    #[inline(always)]
+    fn step(acc: f64, x: f32) -> f64 {
+        acc + f64::from(x)
+    }
+    #[inline(always)]
+    fn merge(a: f64, b: f64) -> f64 {
+        a + b
+    }
+    #[inline(always)]
+    fn slice(a: &[f32]) -> f64 {
+        a.chunks(1024).map(|part| f64::from(tree(part, 0.0, |a, b| a + b))).sum()
+    }
+}
+
+/// The bits of a value, first byte first, as the interpreter copies them.
+fn u64_of<const N: usize>(bytes: [u8; N]) -> u64 {
+    let mut all = [0; 8];
+    all[..N].copy_from_slice(&bytes);
+    u64::from_ne_bytes(all)
+}
+
+fn values<F: Folding>(finish: Option<Raw>, bits: impl Fn(F::Acc) -> u64) -> Fold {
+    Fold {
+        accumulator: size_of::<F::Acc>(),
+        position: false,
+        identity: bits(F::IDENTITY),
+        rows: pick::<Values<F>>(),
+        columns: pick::<Columns<F>>(),
+        merge: pick::<Merged<F>>(),
+        finish,
+    }
+}
+
+/// Finding the first best value.
+trait Best {
+    type In: Copy + PartialEq;
+    const WORST: Self::In;
+    /// Whether `a` is better than `b`; equals aren't.
+    fn beats(a: Self::In, b: Self::In) -> bool;
+}
+
+struct BestRows<B>(PhantomData<B>);
+
+impl<B: Best> Body for BestRows<B> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold rows accumulators and positions, and n lanes for each.
+        let (dst, positions, a) = unsafe {
+            (
+                output::<B::In>(args.dst, args.rows),
+                output::<i64>(args.c.cast_mut(), args.rows),
+                input::<B::In>(args.a, args.rows * args.n),
+            )
+        };
+        let rows = a.chunks_exact(args.n.max(1));
+        for ((acc, position), row) in dst.iter_mut().zip(positions).zip(rows) {
+            let best = tree(row, B::WORST, |a, b| if B::beats(b, a) { b } else { a });
+            if B::beats(best, *acc) {
+                // NaN, which differs from itself, is found by not being beaten.
+                let first = row.iter().position(|&x| x == best || !B::beats(best, x));
+                *acc = best;
+                *position = (args.start + first.unwrap_or(0)) as i64;
+            }
+        }
+    }
+}
+
+struct BestColumns<B>(PhantomData<B>);
+
+impl<B: Best> Body for BestColumns<B> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold n accumulators and positions, and rows of n lanes.
+        let (dst, positions, a) = unsafe {
+            (
+                output::<B::In>(args.dst, args.n),
+                output::<i64>(args.c.cast_mut(), args.n),
+                input::<B::In>(args.a, args.rows * args.n),
+            )
+        };
+        for (row, a) in a.chunks_exact(args.n.max(1)).enumerate() {
+            let here = (args.start + row) as i64;
+            for ((acc, position), &x) in dst.iter_mut().zip(positions.iter_mut()).zip(a) {
+                let better = B::beats(x, *acc);
+                *acc = if better { x } else { *acc };
+                *position = if better { here } else { *position };
+            }
+        }
+    }
+}
+
+struct BestMerged<B>(PhantomData<B>);
+
+impl<B: Best> Body for BestMerged<B> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold n accumulators and positions each.
+        let (dst, positions, a, others) = unsafe {
+            (
+                output::<B::In>(args.dst, args.n),
+                output::<i64>(args.c.cast_mut(), args.n),
+                input::<B::In>(args.a, args.n),
+                input::<i64>(args.b, args.n),
+            )
+        };
+        for (((acc, position), &x), &other) in dst.iter_mut().zip(positions).zip(a).zip(others) {
+            if B::beats(x, *acc) {
+                *acc = x;
+                *position = other;
+            }
+        }
+    }
+}
+
+macro_rules! best {
+    ($ty:ty, $worst:expr, |$a:ident, $b:ident| $beats:expr) => {{
+        struct F;
+        impl Best for F {
+            type In = $ty;
+            const WORST: $ty = $worst;
+            #[inline(always)]
+            fn beats($a: $ty, $b: $ty) -> bool {
+                $beats
+            }
+        }
+        Fold {
+            accumulator: size_of::<$ty>(),
+            position: true,
+            identity: u64_of(F::WORST.to_ne_bytes()),
+            rows: pick::<BestRows<F>>(),
+            columns: pick::<BestColumns<F>>(),
+            merge: pick::<BestMerged<F>>(),
+            finish: None,
+        }
+    }};
+}
+
+macro_rules! integer {
+    ($op:expr, $ty:ident) => {
+        match $op {
+            ReduceOp::Sum => plain!($ty, 0, |a, b| a.wrapping_add(b)),
+            ReduceOp::Prod => plain!($ty, 1, |a, b| a.wrapping_mul(b)),
+            ReduceOp::Max => plain!($ty, $ty::MIN, |a, b| a.max(b)),
+            ReduceOp::Min => plain!($ty, $ty::MAX, |a, b| a.min(b)),
+            ReduceOp::ArgMax => best!($ty, $ty::MIN, |a, b| a > b),
+            ReduceOp::ArgMin => best!($ty, $ty::MAX, |a, b| a < b),
+        }
+    };
+}
+
+macro_rules! float {
+    ($op:expr, $ty:ident, $sum:expr) => {
+        match $op {
+            ReduceOp::Sum => $sum,
+            ReduceOp::Prod => plain!($ty, 1.0, |a, b| a * b),
+            ReduceOp::Max => plain!($ty, $ty::NEG_INFINITY, |a, b| if (a > b) | a.is_nan() { a } else { b }),
+            ReduceOp::Min => plain!($ty, $ty::INFINITY, |a, b| if (a < b) | a.is_nan() { a } else { b }),
+            ReduceOp::ArgMax => {
+                best!($ty, $ty::NEG_INFINITY, |a, b| (a > b) | (a.is_nan() & !b.is_nan()))
+            }
+            ReduceOp::ArgMin => best!($ty, $ty::INFINITY, |a, b| (a < b) | (a.is_nan() & !b.is_nan())),
+        }
+    };
+}
+
+/// The loops of a reduction over values of this type.
+pub fn fold(op: ReduceOp, ty: Ty) -> Fold {
+    match ty {
+        Ty::F32 => float!(
+            op,
+            f32,
+            values::<Sum32>(Some(map!(f64 => f32, |x| x as f32)), |identity| u64_of(identity.to_ne_bytes()))
+        ),
+        Ty::F64 => float!(op, f64, plain!(f64, 0.0, |a, b| a + b)),
+        Ty::I32 => integer!(op, i32),
+        Ty::I64 => integer!(op, i64),
+        Ty::U32 => integer!(op, u32),
+        Ty::Bool => match op {
+            ReduceOp::Max | ReduceOp::Sum => plain!(u8, 0, |a, b| a | b),
+            ReduceOp::Min | ReduceOp::Prod => plain!(u8, 1, |a, b| a & b),
+            ReduceOp::ArgMax => best!(u8, 0, |a, b| a > b),
+            ReduceOp::ArgMin => best!(u8, 1, |a, b| a < b),
+        },
+    }
+}

@@ -1,0 +1,196 @@
+//! Moving lanes: filling, gathering, scattering, choosing; and the random numbers.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use super::{Args, Body, Level, Raw, input, output, pick};
+use crate::philox4x32_10;
+
+/// Calls `$call` with `$t` being the unsigned integer of `$width` bytes.
+macro_rules! by_width {
+    ($width:expr, $t:ident => $call:expr) => {
+        match $width {
+            1 => {
+                type $t = u8;
+                $call
+            }
+            2 => {
+                type $t = u16;
+                $call
+            }
+            4 => {
+                type $t = u32;
+                $call
+            }
+            _ => {
+                type $t = u64;
+                $call
+            }
+        }
+    };
+}
+
+/// `dst[i * dst_step] = src[i * src_step]` for i below n, in elements of `width` bytes.
+///
+/// # Safety
+/// All those places are valid, and written ones aren't read.
+#[inline]
+pub unsafe fn copy(dst: *mut u8, dst_step: isize, src: *const u8, src_step: isize, n: usize, width: usize) {
+    // SAFETY: the caller answers for the places.
+    unsafe {
+        if dst_step == 1 && src_step == 1 {
+            std::ptr::copy_nonoverlapping(src, dst, n * width);
+            return;
+        }
+        by_width!(width, T => {
+            let (dst, src) = (dst.cast::<T>(), src.cast::<T>());
+            if src_step == 0 {
+                let value = src.read();
+                if dst_step == 1 {
+                    std::slice::from_raw_parts_mut(dst.cast::<std::mem::MaybeUninit<T>>(), n)
+                        .fill(std::mem::MaybeUninit::new(value));
+                } else {
+                    for i in 0..n as isize {
+                        dst.offset(i * dst_step).write(value);
+                    }
+                }
+            } else if dst_step == 1 {
+                for i in 0..n as isize {
+                    dst.offset(i).write(src.offset(i * src_step).read());
+                }
+            } else {
+                for i in 0..n as isize {
+                    dst.offset(i * dst_step).write(src.offset(i * src_step).read());
+                }
+            }
+        });
+    }
+}
+
+/// `dst[i] = src[offsets[i]]`, or 0 where the mask is 0.
+///
+/// # Safety
+/// `dst`, `offsets` and the mask have n lanes; all offsets whose mask isn't 0 are valid.
+pub unsafe fn gather(dst: *mut u8, src: *const u8, offsets: &[i64], mask: Option<&[u8]>, width: usize) {
+    // SAFETY: the caller answers for the places.
+    unsafe {
+        by_width!(width, T => {
+            let (dst, src) = (dst.cast::<T>(), src.cast::<T>());
+            match mask {
+                None => {
+                    for (i, &offset) in offsets.iter().enumerate() {
+                        dst.add(i).write(src.offset(offset as isize).read());
+                    }
+                }
+                Some(mask) => {
+                    for (i, (&offset, &inside)) in offsets.iter().zip(mask).enumerate() {
+                        dst.add(i).write(if inside != 0 { src.offset(offset as isize).read() } else { 0 });
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// `dst[i] = if c[i] { a[i] } else { b[i] }`; `A` and `B` say which have lanes.
+struct Select<T, const A: bool, const B: bool>(PhantomData<T>);
+
+impl<T: Copy, const A: bool, const B: bool> Body for Select<T, A, B> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        let n = args.n;
+        // SAFETY: the caller's arguments hold n lanes, or one.
+        let (dst, a, b, c) = unsafe {
+            (
+                output::<T>(args.dst, n),
+                input::<T>(args.a, if A { n } else { 1 }),
+                input::<T>(args.b, if B { n } else { 1 }),
+                input::<u8>(args.c, n),
+            )
+        };
+        if A && B {
+            for (((dst, &c), &a), &b) in dst.iter_mut().zip(c).zip(a).zip(b) {
+                *dst = if c != 0 { a } else { b };
+            }
+        } else if A {
+            let b = b[0];
+            for ((dst, &c), &a) in dst.iter_mut().zip(c).zip(a) {
+                *dst = if c != 0 { a } else { b };
+            }
+        } else if B {
+            let a = a[0];
+            for ((dst, &c), &b) in dst.iter_mut().zip(c).zip(b) {
+                *dst = if c != 0 { a } else { b };
+            }
+        } else {
+            let (a, b) = (a[0], b[0]);
+            for (dst, &c) in dst.iter_mut().zip(c) {
+                *dst = if c != 0 { a } else { b };
+            }
+        }
+    }
+}
+
+/// The loops of a selection among values of this many bytes: both with lanes, only `a`, only `b`, none.
+pub fn select(width: usize) -> [Raw; 4] {
+    by_width!(width, T => [
+        pick::<Select<T, true, true>>(),
+        pick::<Select<T, true, false>>(),
+        pick::<Select<T, false, true>>(),
+        pick::<Select<T, false, false>>(),
+    ])
+}
+
+/// `dst[i]` is word `a[i] % 4` of the generator at the counter `(a[i] / 4, 0, b[2], b[3])` under the key `(b[0], b[1])`.
+struct Random;
+
+impl Body for Random {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold n lanes of u32, and four words in `b`.
+        let (dst, a, words) = unsafe {
+            (output::<u32>(args.dst, args.n), input::<u32>(args.a, args.n), input::<u32>(args.b, 4))
+        };
+        let block = |counter: u32| philox4x32_10([counter, 0, words[2], words[3]], [words[0], words[1]]);
+        let Some(&first) = a.first() else { return };
+        let consecutive = a.iter().enumerate().all(|(i, &x)| x == first.wrapping_add(i as u32));
+        if !consecutive {
+            for (dst, &x) in dst.iter_mut().zip(a) {
+                *dst = block(x / 4)[x as usize % 4];
+            }
+            return;
+        }
+        // Whole blocks of four from the first aligned element on.
+        let head = (first.wrapping_neg() % 4) as usize;
+        let (start, rest) = dst.split_at_mut(head.min(a.len()));
+        for (dst, &x) in start.iter_mut().zip(a) {
+            *dst = block(x / 4)[x as usize % 4];
+        }
+        let counter = first.wrapping_add(head as u32) / 4;
+        let whole = rest.len() / 4;
+        for group in 0..whole.div_ceil(16) {
+            let mut four = [[0u32; 16]; 4];
+            for i in 0..16 {
+                // The counter wraps with the index, of which it is a quarter.
+                let words = block(counter.wrapping_add((group * 16 + i) as u32) & (u32::MAX >> 2));
+                for (lane, word) in four.iter_mut().zip(words) {
+                    lane[i] = word;
+                }
+            }
+            for (i, dst) in rest[group * 64..].chunks_exact_mut(4).take(16).enumerate() {
+                for (dst, lane) in dst.iter_mut().zip(&four) {
+                    *dst = lane[i];
+                }
+            }
+        }
+        let tail = rest.len() % 4;
+        for (dst, &x) in rest[whole * 4..].iter_mut().zip(&a[a.len() - tail..]) {
+            *dst = block(x / 4)[x as usize % 4];
+        }
+    }
+}
+
+/// The loop of [`crate::kernel::Instr::Philox`].
+pub fn random() -> Raw {
+    pick::<Random>()
+}

@@ -1,0 +1,130 @@
+//! The loops that the interpreter's instructions run over a block of lanes, compiled once for each vector width that
+//! the processor may have.
+//!
+//! A loop is a [`Body`]: safe-looking Rust over slices that the compiler vectorises. [`pick`] returns the version for
+//! this processor: AVX-512, AVX2 with FMA, or what every processor of the target has (SSE2, NEON).
+#![allow(unsafe_code)]
+
+pub mod binary;
+pub mod convert;
+pub mod fold;
+pub mod lanes;
+pub mod math;
+pub mod unary;
+
+/// What a loop works on. Each loop says which fields it reads; slices behind them have their lengths in lanes.
+#[derive(Clone, Copy)]
+pub struct Args {
+    /// Where results go; overlaps no operand.
+    pub dst: *mut u8,
+    /// The first operand.
+    pub a: *const u8,
+    /// The second operand.
+    pub b: *const u8,
+    /// The third operand.
+    pub c: *const u8,
+    /// Lanes, or lanes of a row where there are rows.
+    pub n: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Position of the first element in its row, for the loops that find positions.
+    pub start: usize,
+}
+
+impl Args {
+    /// Arguments of a loop from `a` to `dst`.
+    pub fn new(dst: *mut u8, a: *const u8, n: usize) -> Args {
+        Args { dst, a, b: a, c: a, n, rows: 1, start: 0 }
+    }
+}
+
+/// A compiled loop. Calling it is sound if its arguments point to as many aligned values of its types as it says.
+pub type Raw = unsafe fn(&Args);
+
+/// The instructions that a version of a loop may use.
+pub trait Level {
+    /// Whether a fused multiply-add is one instruction.
+    const FMA: bool;
+}
+
+/// What every processor of the target has.
+pub struct Baseline;
+impl Level for Baseline {
+    const FMA: bool = cfg!(target_arch = "aarch64");
+}
+
+/// Processors with fused multiply-add.
+#[cfg(target_arch = "x86_64")]
+pub struct Fused;
+#[cfg(target_arch = "x86_64")]
+impl Level for Fused {
+    const FMA: bool = true;
+}
+
+/// A loop that can be compiled for any level. Its `run` must be `#[inline(always)]`.
+pub trait Body {
+    /// The loop.
+    ///
+    /// # Safety
+    /// The arguments point to as many aligned values as the loop reads and writes, and `dst` overlaps nothing.
+    unsafe fn run<L: Level>(args: &Args);
+}
+
+unsafe fn baseline<B: Body>(args: &Args) {
+    // SAFETY: passed on to the caller.
+    unsafe { B::run::<Baseline>(args) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn avx2<B: Body>(args: &Args) {
+    // SAFETY: passed on to the caller.
+    unsafe { B::run::<Fused>(args) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn avx512<B: Body>(args: &Args) {
+    // SAFETY: passed on to the caller.
+    unsafe { B::run::<Fused>(args) }
+}
+
+/// The version of a loop for this processor.
+pub fn pick<B: Body>() -> Raw {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        let wide =
+            has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2") && has!("lzcnt") && has!("popcnt");
+        if wide
+            && has!("avx512f")
+            && has!("avx512bw")
+            && has!("avx512dq")
+            && has!("avx512vl")
+            && has!("avx512cd")
+        {
+            return avx512::<B>;
+        }
+        if wide {
+            return avx2::<B>;
+        }
+    }
+    baseline::<B>
+}
+
+/// # Safety
+/// `pointer` points to `n` aligned values that nobody writes meanwhile.
+#[inline(always)]
+pub(super) unsafe fn input<'a, T>(pointer: *const u8, n: usize) -> &'a [T] {
+    // SAFETY: passed on to the caller.
+    unsafe { std::slice::from_raw_parts(pointer.cast(), n) }
+}
+
+/// # Safety
+/// `pointer` points to `n` aligned places that nobody else reads or writes meanwhile. They may be uninitialised as long
+/// as they are only written: the types here are plain numbers.
+#[inline(always)]
+pub(super) unsafe fn output<'a, T>(pointer: *mut u8, n: usize) -> &'a mut [T] {
+    // SAFETY: passed on to the caller.
+    unsafe { std::slice::from_raw_parts_mut(pointer.cast(), n) }
+}

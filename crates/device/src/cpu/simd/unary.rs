@@ -1,0 +1,190 @@
+//! Operations on one value.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use super::{Args, Body, Level, Raw, input, math, output, pick};
+use crate::kernel::{Ty, UnaryOp};
+
+/// A function of one lane.
+pub trait Map {
+    type In: Copy;
+    type Out: Copy;
+    fn apply<L: Level>(x: Self::In) -> Self::Out;
+}
+
+/// `dst[i] = f(a[i])` for i below n.
+pub struct Mapped<F>(PhantomData<F>);
+
+impl<F: Map> Body for Mapped<F> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold n lanes of these types.
+        let (dst, a) = unsafe { (output::<F::Out>(args.dst, args.n), input::<F::In>(args.a, args.n)) };
+        for (dst, &x) in dst.iter_mut().zip(a) {
+            *dst = F::apply::<L>(x);
+        }
+    }
+}
+
+/// The loop of a function that is written like a closure. `L` is the level in it.
+macro_rules! map {
+    ($in:ty => $out:ty, |$x:ident| $result:expr) => {{
+        struct F;
+        impl $crate::cpu::simd::unary::Map for F {
+            type In = $in;
+            type Out = $out;
+            #[inline(always)]
+            #[allow(clippy::extra_unused_type_parameters)]
+            fn apply<L: $crate::cpu::simd::Level>($x: $in) -> $out {
+                $result
+            }
+        }
+        $crate::cpu::simd::pick::<$crate::cpu::simd::unary::Mapped<F>>()
+    }};
+}
+pub(super) use map;
+
+/// A function with a branch-free form for most arguments, and another for the few beyond a limit.
+trait Limited {
+    const LIMIT: f32;
+    fn near<L: Level>(x: f32) -> f32;
+    fn far(x: f32) -> f32;
+}
+
+struct LimitedMap<F>(PhantomData<F>);
+
+impl<F: Limited> Body for LimitedMap<F> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold n lanes of f32.
+        let (dst, a) = unsafe { (output::<f32>(args.dst, args.n), input::<f32>(args.a, args.n)) };
+        let mut beyond = 0u32;
+        for (dst, &x) in dst.iter_mut().zip(a) {
+            *dst = F::near::<L>(x);
+            beyond |= u32::from(x.abs() > F::LIMIT);
+        }
+        if beyond != 0 {
+            for (dst, &x) in dst.iter_mut().zip(a) {
+                if x.abs() > F::LIMIT {
+                    *dst = F::far(x);
+                }
+            }
+        }
+    }
+}
+
+struct Sin;
+impl Limited for Sin {
+    const LIMIT: f32 = math::TRIGONOMETRIC_LIMIT;
+    #[inline(always)]
+    fn near<L: Level>(x: f32) -> f32 {
+        math::sin::<L>(x)
+    }
+    fn far(x: f32) -> f32 {
+        math::sin_far(x)
+    }
+}
+
+struct Cos;
+impl Limited for Cos {
+    const LIMIT: f32 = math::TRIGONOMETRIC_LIMIT;
+    #[inline(always)]
+    fn near<L: Level>(x: f32) -> f32 {
+        math::cos::<L>(x)
+    }
+    fn far(x: f32) -> f32 {
+        math::cos_far(x)
+    }
+}
+
+macro_rules! signed {
+    ($op:expr, $ty:ty) => {
+        match $op {
+            UnaryOp::Neg => Some(map!($ty => $ty, |x| x.wrapping_neg())),
+            UnaryOp::Abs => Some(map!($ty => $ty, |x| x.wrapping_abs())),
+            UnaryOp::Sign => Some(map!($ty => $ty, |x| (x > 0) as $ty - (x < 0) as $ty)),
+            UnaryOp::Not => Some(map!($ty => $ty, |x| !x)),
+            _ => None,
+        }
+    };
+}
+
+/// The loop of an operation on this type; `None` where the operation isn't for it.
+pub fn unary(op: UnaryOp, ty: Ty) -> Option<Raw> {
+    match ty {
+        Ty::F32 => Some(float32(op)?),
+        Ty::F64 => Some(float64(op)?),
+        Ty::I32 => signed!(op, i32),
+        Ty::I64 => signed!(op, i64),
+        Ty::U32 => match op {
+            UnaryOp::Neg => Some(map!(u32 => u32, |x| x.wrapping_neg())),
+            UnaryOp::Abs => Some(map!(u32 => u32, |x| x)),
+            UnaryOp::Sign => Some(map!(u32 => u32, |x| u32::from(x > 0))),
+            UnaryOp::Not => Some(map!(u32 => u32, |x| !x)),
+            _ => None,
+        },
+        Ty::Bool => match op {
+            UnaryOp::Not => Some(map!(u8 => u8, |x| x ^ 1)),
+            _ => None,
+        },
+    }
+}
+
+fn float32(op: UnaryOp) -> Option<Raw> {
+    Some(match op {
+        UnaryOp::Neg => map!(f32 => f32, |x| -x),
+        UnaryOp::Abs => map!(f32 => f32, |x| x.abs()),
+        UnaryOp::Sign => map!(f32 => f32, |x| f32::from(u8::from(x > 0.0)) - f32::from(u8::from(x < 0.0))),
+        UnaryOp::Not => return None,
+        UnaryOp::Floor => map!(f32 => f32, |x| x.floor()),
+        UnaryOp::Ceil => map!(f32 => f32, |x| x.ceil()),
+        UnaryOp::Round => map!(f32 => f32, |x| x.round_ties_even()),
+        UnaryOp::Trunc => map!(f32 => f32, |x| x.trunc()),
+        UnaryOp::Reciprocal => map!(f32 => f32, |x| 1.0 / x),
+        UnaryOp::Sqrt => map!(f32 => f32, |x| x.sqrt()),
+        UnaryOp::Rsqrt => map!(f32 => f32, |x| 1.0 / x.sqrt()),
+        UnaryOp::Exp => map!(f32 => f32, |x| math::exp::<L>(x)),
+        UnaryOp::Expm1 => map!(f32 => f32, |x| math::expm1::<L>(x)),
+        UnaryOp::Log => map!(f32 => f32, |x| math::log::<L>(x)),
+        UnaryOp::Log1p => map!(f32 => f32, |x| math::log1p::<L>(x)),
+        UnaryOp::Sin => pick::<LimitedMap<Sin>>(),
+        UnaryOp::Cos => pick::<LimitedMap<Cos>>(),
+        UnaryOp::Tanh => map!(f32 => f32, |x| math::tanh::<L>(x)),
+        UnaryOp::Sigmoid => map!(f32 => f32, |x| math::sigmoid::<L>(x)),
+        UnaryOp::Erf => map!(f32 => f32, |x| math::erf::<L>(x)),
+        UnaryOp::IsNan => map!(f32 => u8, |x| u8::from(x.is_nan())),
+        UnaryOp::IsFinite => map!(f32 => u8, |x| u8::from(x.is_finite())),
+    })
+}
+
+/// f64's transcendentals are the standard library's, lane by lane.
+fn float64(op: UnaryOp) -> Option<Raw> {
+    Some(match op {
+        UnaryOp::Neg => map!(f64 => f64, |x| -x),
+        UnaryOp::Abs => map!(f64 => f64, |x| x.abs()),
+        UnaryOp::Sign => map!(f64 => f64, |x| f64::from(u8::from(x > 0.0)) - f64::from(u8::from(x < 0.0))),
+        UnaryOp::Not => return None,
+        UnaryOp::Floor => map!(f64 => f64, |x| x.floor()),
+        UnaryOp::Ceil => map!(f64 => f64, |x| x.ceil()),
+        UnaryOp::Round => map!(f64 => f64, |x| x.round_ties_even()),
+        UnaryOp::Trunc => map!(f64 => f64, |x| x.trunc()),
+        UnaryOp::Reciprocal => map!(f64 => f64, |x| 1.0 / x),
+        UnaryOp::Sqrt => map!(f64 => f64, |x| x.sqrt()),
+        UnaryOp::Rsqrt => map!(f64 => f64, |x| 1.0 / x.sqrt()),
+        UnaryOp::Exp => map!(f64 => f64, |x| x.exp()),
+        UnaryOp::Expm1 => map!(f64 => f64, |x| x.exp_m1()),
+        UnaryOp::Log => map!(f64 => f64, |x| x.ln()),
+        UnaryOp::Log1p => map!(f64 => f64, |x| x.ln_1p()),
+        UnaryOp::Sin => map!(f64 => f64, |x| x.sin()),
+        UnaryOp::Cos => map!(f64 => f64, |x| x.cos()),
+        UnaryOp::Tanh => map!(f64 => f64, |x| x.tanh()),
+        UnaryOp::Sigmoid => map!(f64 => f64, |x| {
+            let e = (-x.abs()).exp();
+            (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
+        }),
+        UnaryOp::Erf => map!(f64 => f64, |x| libm::erf(x)),
+        UnaryOp::IsNan => map!(f64 => u8, |x| u8::from(x.is_nan())),
+        UnaryOp::IsFinite => map!(f64 => u8, |x| u8::from(x.is_finite())),
+    })
+}
