@@ -2,7 +2,7 @@
 //!
 //! A [`Tensor`] holds a lazy array of `wgrad-array` and its place on the [`tape`]. Operations (`ops`) compute arrays and record
 //! nodes; [`Tensor::backward`] and [`grad`] (`engine`) walk the nodes from the newest to the oldest. Whether operations record is
-//! the thread's grad mode ([`no_grad`]).
+//! the thread's grad mode ([`no_grad()`]).
 
 mod args;
 mod engine;

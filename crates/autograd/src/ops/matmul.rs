@@ -68,7 +68,7 @@ impl Tensor {
         self.matmul(other)
     }
 
-    /// `self @ weight.T + bias` over the last dim; `F.linear`. The weight has the shape [out, in], or [in].
+    /// `self @ weight.T + bias` over the last dim; `F.linear`. The weight has the shape `[out, in]`, or `[in]`.
     ///
     /// # Errors
     /// If the sizes do not fit, or dtypes or devices differ.
