@@ -48,9 +48,12 @@ pub use wgrad_autograd::{
 // Devices, dtypes, numbers, errors.
 pub use wgrad_autograd::{
     DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Result, Scalar, Stats,
+    bf16, f16,
 };
 // Gradients.
-pub use wgrad_autograd::{BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, tape};
+pub use wgrad_autograd::{
+    BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, gradcheck, gradgradcheck, tape,
+};
 // Whether operations are recorded.
 pub use wgrad_autograd::{
     GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled,

@@ -1,7 +1,7 @@
 //! [`Array`]: a handle to an immutable value that may still have to be computed.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use smallvec::SmallVec;
@@ -31,8 +31,8 @@ pub(crate) struct Node {
     pub(crate) shape: Dims,
     pub(crate) dtype: DType,
     pub(crate) device: Device,
-    /// The longest chain of pending operations that ends here.
-    pub(crate) depth: u32,
+    /// The longest chain of pending operations that ends here; at least, since evaluations shorten it unnoticed.
+    depth: AtomicU32,
     value: OnceLock<Value>,
     pending: Mutex<Option<Pending>>,
     /// An evaluation has passed over this node without storing it.
@@ -59,12 +59,12 @@ impl Array {
     /// A pending operation. The caller has checked everything; `shape` does not overflow.
     pub(crate) fn pending(op: Op, inputs: Inputs, shape: Dims, dtype: DType, device: &Device) -> Array {
         let depth =
-            1 + inputs.iter().map(|x| if x.is_evaluated() { 0 } else { x.0.depth }).max().unwrap_or(0);
+            1 + inputs.iter().map(|x| if x.is_evaluated() { 0 } else { x.depth() }).max().unwrap_or(0);
         let array = Array(Arc::new(Node {
             shape,
             dtype,
             device: device.clone(),
-            depth,
+            depth: AtomicU32::new(depth),
             value: OnceLock::new(),
             pending: Mutex::new(Some(Pending { op, inputs })),
             visited: AtomicBool::new(false),
@@ -78,7 +78,7 @@ impl Array {
             shape: layout.shape().into(),
             dtype,
             device: device.clone(),
-            depth: 0,
+            depth: AtomicU32::new(0),
             value: OnceLock::from(Value { buffer, layout }),
             pending: Mutex::new(None),
             visited: AtomicBool::new(false),
@@ -160,6 +160,16 @@ impl Array {
         }
     }
 
+    /// At least the length of the longest chain of pending operations that ends here.
+    pub(crate) fn depth(&self) -> u32 {
+        self.0.depth.load(Ordering::Relaxed)
+    }
+
+    /// Notes how long that chain really is.
+    pub(crate) fn set_depth(&self, depth: u32) {
+        self.0.depth.store(depth, Ordering::Relaxed);
+    }
+
     pub(crate) fn value(&self) -> Option<&Value> {
         self.0.value.get()
     }
@@ -179,7 +189,7 @@ impl Array {
 
     /// The constant that fills it, if it is a pending [`Op::Full`].
     pub(crate) fn as_full(&self) -> Option<Scalar> {
-        if self.0.depth != 1 || self.is_evaluated() {
+        if self.depth() != 1 || self.is_evaluated() {
             return None;
         }
         match self.work().as_ref()?.op {
@@ -299,7 +309,7 @@ fn drop_iteratively(work: Option<Pending>) {
         static QUEUE: RefCell<Option<Vec<Array>>> = const { RefCell::new(None) };
     }
     let Some(Pending { inputs, .. }) = work else { return };
-    if inputs.iter().all(|x| x.0.depth <= 1 || Arc::strong_count(&x.0) > 1) {
+    if inputs.iter().all(|x| x.depth() <= 1 || Arc::strong_count(&x.0) > 1) {
         return;
     }
     // The outermost drop on this thread works the queue off; inner ones only add to it.

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use crate::Array;
+use crate::graph::Graph;
 
 /// A chain of this many pending operations is evaluated: enough for forward and backward of a deep model to be seen as
 /// one graph, few enough that memory held by pending work stays bounded.
@@ -21,11 +22,19 @@ pub(crate) fn after_building(array: &Array) {
     }
     let built = BUILT.get().wrapping_add(1);
     BUILT.set(built);
-    if (array.0.depth >= MAX_DEPTH || built.is_multiple_of(INTERVAL) && memory_has_grown(array))
+    if (array.depth() >= MAX_DEPTH && is_deep(array) || built.is_multiple_of(INTERVAL) && memory_has_grown(array))
         && let Err(error) = array.eval()
     {
         log::warn!("automatic evaluation of {array:?} failed, it stays pending: {error}");
     }
+}
+
+/// Counts the chain anew: much of it may have been evaluated since its parts were built.
+fn is_deep(array: &Array) -> bool {
+    let graph = Graph::collect(&[array]);
+    graph.measure_depths();
+    graph.recycle();
+    array.depth() >= MAX_DEPTH
 }
 
 fn memory_has_grown(array: &Array) -> bool {

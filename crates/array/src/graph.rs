@@ -141,6 +141,17 @@ impl Graph {
         SCRATCH.set(Some(self));
     }
 
+    /// Tells each node how long the chain of pending operations before it is.
+    pub(crate) fn measure_depths(&self) {
+        for (i, node) in self.nodes.iter().enumerate() {
+            let below = self.inputs(i as u32).iter().map(|input| match input {
+                Ref::Node(input) => self.nodes[*input as usize].depth(),
+                Ref::Leaf(_) => 0,
+            });
+            node.set_depth(1 + below.max().unwrap_or(0));
+        }
+    }
+
     /// The inputs of a node.
     pub(crate) fn inputs(&self, node: u32) -> &[Ref] {
         &self.edges[self.starts[node as usize] as usize..self.starts[node as usize + 1] as usize]

@@ -19,7 +19,10 @@ impl IntArray {
     pub(crate) fn shape(&self, op: &'static str) -> Result<Dims> {
         let shape: Dims = self.0.iter().map(|&size| size.max(0) as usize).collect();
         if let Some(size) = self.0.iter().find(|&&size| size < 0) {
-            return Err(Error::Argument { op, reason: format!("a size of {size} was given; sizes are not negative") });
+            return Err(Error::Argument {
+                op,
+                reason: format!("a size of {size} was given; sizes are not negative"),
+            });
         }
         checked_elements(op, &shape)?;
         Ok(shape)

@@ -198,7 +198,8 @@ impl Tensor {
             return Err(Error::Autograd {
                 op: OP,
                 rule: GradRule::NeedsLeaf,
-                reason: "only leaves accumulate gradients; use register_hook on the result of an operation".into(),
+                reason: "only leaves accumulate gradients; use register_hook on the result of an operation"
+                    .into(),
             });
         }
         let hook: Arc<LeafHook> = Arc::new(hook);
@@ -209,7 +210,9 @@ impl Tensor {
         self.gradient_edge().ok_or_else(|| Error::Autograd {
             op,
             rule: GradRule::NeedsRequiresGrad,
-            reason: "the tensor does not require grad; call requires_grad_(true) on the leaf it comes from first".into(),
+            reason:
+                "the tensor does not require grad; call requires_grad_(true) on the leaf it comes from first"
+                    .into(),
         })
     }
 }

@@ -6,6 +6,7 @@
 
 mod args;
 mod engine;
+mod gradcheck;
 mod graph;
 mod hooks;
 mod mode;
@@ -16,8 +17,11 @@ pub mod tape;
 mod tensor;
 mod view;
 
+pub use half::{bf16, f16};
+
 pub use args::{IntArray, Options, Value};
 pub use engine::{BackwardOptions, GradOptions, backward, grad};
+pub use gradcheck::{gradcheck, gradgradcheck};
 pub use graph::GradFn;
 pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled};

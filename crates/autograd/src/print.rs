@@ -76,8 +76,11 @@ impl Format {
             format.width = values.iter().map(|&value| format.text(value).len()).max().unwrap_or(1).max(1);
             return format;
         }
-        let numbers: Vec<f64> =
-            values.iter().map(|value| value.as_f64()).filter(|value| value.is_finite() && *value != 0.0).collect();
+        let numbers: Vec<f64> = values
+            .iter()
+            .map(|value| value.as_f64())
+            .filter(|value| value.is_finite() && *value != 0.0)
+            .collect();
         format.style = Style::Whole;
         if numbers.is_empty() {
             return format;
@@ -96,7 +99,8 @@ impl Format {
         } else {
             Style::Fixed
         };
-        format.width = numbers.iter().map(|&value| format.text(Scalar::Float(value)).len()).max().unwrap_or(1);
+        format.width =
+            numbers.iter().map(|&value| format.text(Scalar::Float(value)).len()).max().unwrap_or(1);
         format
     }
 

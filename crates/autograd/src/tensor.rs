@@ -315,7 +315,9 @@ impl Tensor {
                 return Err(Error::Autograd {
                     op: OP,
                     rule: GradRule::RequiresGradNonLeaf,
-                    reason: "only a leaf can stop requiring grad; take detach() of this result of an operation".into(),
+                    reason:
+                        "only a leaf can stop requiring grad; take detach() of this result of an operation"
+                            .into(),
                 });
             }
         }
@@ -364,7 +366,9 @@ impl Tensor {
         if let Some(grad) = grad {
             let wrong = if grad.is_same(self) {
                 Some("a tensor cannot be its own gradient".to_owned())
-            } else if (grad.shape(), grad.dtype(), grad.device()) != (self.shape(), self.dtype(), self.device()) {
+            } else if (grad.shape(), grad.dtype(), grad.device())
+                != (self.shape(), self.dtype(), self.device())
+            {
                 Some(format!(
                     "the gradient is {} of shape {:?} on {}, the tensor {} of shape {:?} on {}; they must be alike",
                     grad.dtype(),

@@ -55,7 +55,9 @@ impl ViewStep {
             Expand { to, .. } => {
                 let new = to.len() - shape.len();
                 strides = (0..to.len())
-                    .map(|d| if d < new || (shape[d - new] == 1 && to[d] != 1) { 0 } else { strides[d - new] })
+                    .map(
+                        |d| if d < new || (shape[d - new] == 1 && to[d] != 1) { 0 } else { strides[d - new] },
+                    )
                     .collect();
                 shape = to.clone();
             }
@@ -71,7 +73,8 @@ impl ViewStep {
             }
             &Diagonal { offset: diagonal, dim1, dim2, len } => {
                 if len > 0 {
-                    offset += if diagonal >= 0 { diagonal * strides[dim2] } else { -diagonal * strides[dim1] };
+                    offset +=
+                        if diagonal >= 0 { diagonal * strides[dim2] } else { -diagonal * strides[dim1] };
                 }
                 let stride = strides[dim1] + strides[dim2];
                 for dim in [dim1.max(dim2), dim1.min(dim2)] {

@@ -121,11 +121,14 @@ fn rows_at_hand(
         return None;
     }
     alone.needs.iter().find_map(|&need| {
-        let rows = clusters[need].folded_dims();
-        let inside = clusters[need].body.space.shape[..] == *facts.shape(node.inputs[0])
-            && rows.len() < dims.len()
+        let shape = facts.shape(node.inputs[0]);
+        let (mut rows, mut all) = (clusters[need].folded_dims(), dims.clone());
+        rows.retain(|d| shape.get(*d).is_some_and(|&size| size > 1));
+        all.retain(|d| shape[*d] > 1);
+        let inside = clusters[need].body.space.shape[..] == *shape
+            && rows.len() < all.len()
             && !rows.is_empty()
-            && rows.iter().all(|d| dims.contains(d));
+            && rows.iter().all(|d| all.contains(d));
         inside.then_some(rows)
     })
 }

@@ -158,7 +158,10 @@ pub fn backward(outputs: &[&Tensor], options: BackwardOptions) -> Result<()> {
         return run(request(None)).map(drop);
     };
     if inputs.is_empty() {
-        return Err(options_error(OP, "inputs is empty; name at least one tensor, or leave it away for all leaves"));
+        return Err(options_error(
+            OP,
+            "inputs is empty; name at least one tensor, or leave it away for all leaves",
+        ));
     }
     let wanted = Wanted { edges: wanted_edges(OP, inputs.iter())?, accumulate: true };
     let grads = run(request(Some(wanted)))?;
@@ -191,7 +194,10 @@ pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor], options: GradOptions) -> Re
         return Err(options_error(OP, "no inputs were given; name the tensors whose gradients are wanted"));
     }
     if options.materialize_grads && options.allow_unused == Some(false) {
-        return Err(options_error(OP, "materialize_grads gives zeros for unused inputs, so allow_unused cannot be false"));
+        return Err(options_error(
+            OP,
+            "materialize_grads gives zeros for unused inputs, so allow_unused cannot be false",
+        ));
     }
     if options.is_grads_batched {
         return batched(outputs, inputs, options);
@@ -229,22 +235,33 @@ pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor], options: GradOptions) -> Re
 /// One run for each gradient of the batch.
 fn batched(outputs: &[&Tensor], inputs: &[&Tensor], options: GradOptions) -> Result<Vec<Option<Tensor>>> {
     const OP: &str = "grad";
-    let size = match options.grad_outputs.iter().flatten().map(|g| g.shape().first()).collect::<Vec<_>>()[..] {
+    let size = match options.grad_outputs.iter().flatten().map(|g| g.shape().first()).collect::<Vec<_>>()[..]
+    {
         [Some(&first), ref rest @ ..] if rest.iter().all(|&size| size == Some(&first)) => first,
-        _ => return Err(options_error(OP, "is_grads_batched needs grad_outputs with one and the same first dim")),
+        _ => {
+            return Err(options_error(
+                OP,
+                "is_grads_batched needs grad_outputs with one and the same first dim",
+            ));
+        }
     };
     let mut batches: Vec<Vec<Tensor>> = vec![Vec::new(); inputs.len()];
     for i in 0..size {
         let slice = |g: &Option<Tensor>| g.as_ref().map(|g| g.select(0, i as isize)).transpose();
         let grad_outputs = options.grad_outputs.iter().map(slice).collect::<Result<Vec<_>>>()?;
         let keep = options.retain_graph.unwrap_or(options.create_graph) || i + 1 < size;
-        let options = GradOptions { grad_outputs, is_grads_batched: false, ..options.clone() }.retain_graph(keep);
+        let options =
+            GradOptions { grad_outputs, is_grads_batched: false, ..options.clone() }.retain_graph(keep);
         for (batch, grad) in batches.iter_mut().zip(grad(outputs, inputs, options)?) {
             batch.extend(grad);
         }
     }
     let stack = |batch: Vec<Tensor>| {
-        if batch.is_empty() { Ok(None) } else { Tensor::stack(&batch.iter().collect::<Vec<_>>(), 0).map(Some) }
+        if batch.is_empty() {
+            Ok(None)
+        } else {
+            Tensor::stack(&batch.iter().collect::<Vec<_>>(), 0).map(Some)
+        }
     };
     batches.into_iter().map(stack).collect()
 }

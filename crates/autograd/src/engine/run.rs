@@ -132,7 +132,8 @@ pub(super) fn run(request: Request) -> Result<Vec<Option<Tensor>>> {
         captured: Vec::new(),
     };
     let mut numbering = Numbering::take();
-    let starts: Vec<u32> = request.roots.iter().map(|(edge, _)| run.number(edge.node.key(), &mut numbering)).collect();
+    let starts: Vec<u32> =
+        request.roots.iter().map(|(edge, _)| run.number(edge.node.key(), &mut numbering)).collect();
     run.discover(&mut numbering);
     if let Some(wanted) = &request.wanted {
         run.choose(wanted, &numbering);
@@ -389,7 +390,8 @@ impl Run {
                 .iter()
                 .map(|target| target.item != NOWHERE && self.items[target.item as usize].needed())
                 .collect();
-            let context = Context { key: &key, name: work.name, grads: &grads, saved: &work.saved, needs: &needs };
+            let context =
+                Context { key: &key, name: work.name, grads: &grads, saved: &work.saved, needs: &needs };
             work.function.call(&context)?
         };
         if let (Some(hooks), Some(node)) = (&hooks, key.upgrade()) {

@@ -1,7 +1,7 @@
 //! Softmax and its relatives.
 
-use wgrad_array::{Array, BinaryOp, ReduceOp, Result, UnaryOp};
 use wgrad_array::layout::normalize_dim;
+use wgrad_array::{Array, BinaryOp, ReduceOp, Result, UnaryOp};
 
 use super::reduce::{require_float, widened};
 use crate::Tensor;

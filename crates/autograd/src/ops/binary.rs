@@ -1,26 +1,32 @@
 //! Functions of pairs of elements, with broadcasting and promotion as in PyTorch: one row an operation.
 
-use wgrad_array::{Array, BinaryOp, Error, Result, Scalar};
+use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar};
 
 use crate::tape::{Context, Derivative, Grads, record};
 use crate::{Tensor, Value};
 
 /// A row: documentation; name, in-place name, kernel operation, node; which inputs' values which gradients need; the gradients
-/// of a pair of tensors; that of a tensor and a number `s`.
+/// of a pair of tensors; that of a tensor and a number `s`, or `as_tensor` where the number is one of a pair.
 macro_rules! binary {
     ($($(#[$doc:meta])* $name:ident, $in_place:ident = $op:ident, $node:literal,
         needs [$a_for:ident, $b_for:ident],
         pair |$g:ident, $a:ident, $b:ident| [$da:expr, $db:expr],
-        number |$gs:ident, $s:ident| $ds:expr;)*) => {
+        number ($($number:tt)*);)*) => {
         impl Tensor {$(
             $(#[$doc])*
             ///
             /// # Errors
             /// If the shapes do not broadcast, the devices differ, or the dtype has no such operation.
             pub fn $name(&self, other: impl Into<Value>) -> Result<Tensor> {
-                match other.into() {
-                    Value::Tensor(other) => {
-                        let (x, y) = (self.operand()?, other.operand()?);
+                // Not generic, so that it is compiled once.
+                fn apply(x: &Tensor, other: Value) -> Result<Tensor> {
+                    let other = match other {
+                        Value::Tensor(other) => other,
+                        Value::Scalar(number) => {
+                            return binary!(@number x, number, $name, $op, $node, $($number)*);
+                        }
+                    };
+                    let (x, y) = (x.operand()?, other.operand()?);
                         let out = combine(&x.array, BinaryOp::$op, &y.array)?;
                         Ok(record(out, [x, y], |inputs, _| {
                             Derivative::new($node, |c| {
@@ -40,16 +46,8 @@ macro_rules! binary {
                             .save_input_if(binary!(@needed $a_for, inputs), inputs, 0)
                             .save_input_if(binary!(@needed $b_for, inputs), inputs, 1)
                         }))
-                    }
-                    Value::Scalar(number) => {
-                        let x = self.operand()?;
-                        let out = x.array.binary_scalar(BinaryOp::$op, number)?;
-                        Ok(record(out, [x], |_, _| Derivative::with_scalar($node, number, |c, $s| {
-                            let $gs = c.grad()?;
-                            c.each(1, |_| $ds)
-                        })))
-                    }
                 }
+                apply(self, other.into())
             }
 
             #[doc = concat!("[`Tensor::", stringify!($name), "`] in place.")]
@@ -61,6 +59,18 @@ macro_rules! binary {
             }
         )*}
     };
+    (@number $x:ident, $value:ident, $name:ident, $op:ident, $node:literal, as_tensor) => {{
+        let dtype = $value.promote($x.dtype());
+        $x.$name(Tensor::full((), $value, (dtype, $x.device()))?)
+    }};
+    (@number $x:ident, $value:ident, $name:ident, $op:ident, $node:literal, |$g:ident, $s:ident| $grad:expr) => {{
+        let x = $x.operand()?;
+        let out = combine_number(&x.array, BinaryOp::$op, $value)?;
+        Ok(record(out, [x], |_, _| Derivative::with_scalar($node, $value, |c, $s| {
+            let $g = c.grad()?;
+            c.each(1, |_| $grad)
+        })))
+    }};
     // Whose gradients need the value of this input: none, that of the other one, or both.
     (@value none $turn:ident, $c:ident, $i:literal, $v:ident) => {};
     (@value both $turn:ident, $c:ident, $i:literal, $v:ident) => { let $v = &$c.saved($i)?; };
@@ -77,37 +87,37 @@ binary! {
     /// `self + other`.
     add, add_ = Add, "AddBackward0", needs [none, none],
         pair |g, a, b| [Ok(g.clone()), Ok(g.clone())],
-        number |g, _s| Ok(g.clone());
+        number (|g, _s| Ok(g.clone()));
 
     /// `self - other`.
     sub, sub_ = Sub, "SubBackward0", needs [none, none],
         pair |g, a, b| [Ok(g.clone()), g.neg()],
-        number |g, _s| Ok(g.clone());
+        number (|g, _s| Ok(g.clone()));
 
     /// `self * other`.
     mul, mul_ = Mul, "MulBackward0", needs [second, first],
         pair |g, a, b| [g.mul(b), g.mul(a)],
-        number |g, s| g.mul(s);
+        number (|g, s| g.mul(s));
 
     /// `self / other`, true division: integers give f32.
     div, div_ = Div, "DivBackward0", needs [second, both],
         pair |g, a, b| [g.div(b), g.neg()?.mul(a.div(b)?.div(b)?)],
-        number |g, s| g.div(s);
+        number (|g, s| g.div(s));
 
     /// The remainder with the sign of `other`; `torch.remainder`.
     remainder, remainder_ = Rem, "RemainderBackward0", needs [second, second],
         pair |g, a, b| [Ok(g.clone()), g.neg()?.mul(a.div(b)?.floor()?)],
-        number |g, _s| Ok(g.clone());
+        number (|g, _s| Ok(g.clone()));
 
     /// The larger; NaN if either is. Equal elements get half of the gradient each.
     maximum, maximum_ = Max, "MaximumBackward0", needs [both, both],
         pair |g, a, b| [share(g, a, b, a.lt(b)?), share(g, a, b, b.lt(a)?)],
-        number |g, _s| Ok(g.clone());
+        number (as_tensor);
 
     /// The smaller; NaN if either is. Equal elements get half of the gradient each.
     minimum, minimum_ = Min, "MinimumBackward0", needs [both, both],
         pair |g, a, b| [share(g, a, b, a.gt(b)?), share(g, a, b, b.gt(a)?)],
-        number |g, _s| Ok(g.clone());
+        number (as_tensor);
 }
 
 /// A winner's gradient: all of it, half of it in a tie, none where it lost.
@@ -117,6 +127,9 @@ fn share(g: &Tensor, a: &Tensor, b: &Tensor, lost: Tensor) -> Result<Tensor> {
 
 /// `a op b`. A 0-dim operand promotes by its category only, as in PyTorch.
 pub(super) fn combine(a: &Array, op: BinaryOp, b: &Array) -> Result<Array> {
+    if a.dtype() == DType::Bool && b.dtype() == DType::Bool {
+        return a.binary(for_bools(op)?, b);
+    }
     if a.dtype() != b.dtype() {
         if b.rank() == 0 && a.rank() > 0 && b.dtype().category() <= a.dtype().category() {
             return a.binary(op, &b.cast(a.dtype())?);
@@ -126,6 +139,26 @@ pub(super) fn combine(a: &Array, op: BinaryOp, b: &Array) -> Result<Array> {
         }
     }
     a.binary(op, b)
+}
+
+/// `a op number`.
+fn combine_number(a: &Array, op: BinaryOp, number: Scalar) -> Result<Array> {
+    let bools = a.dtype() == DType::Bool && matches!(number, Scalar::Bool(_));
+    a.binary_scalar(if bools { for_bools(op)? } else { op }, number)
+}
+
+/// The sum of truth values is `or`, their product `and`; a difference they have not.
+fn for_bools(op: BinaryOp) -> Result<BinaryOp> {
+    match op {
+        BinaryOp::Add => Ok(BinaryOp::Or),
+        BinaryOp::Mul => Ok(BinaryOp::And),
+        BinaryOp::Sub => Err(Error::DType {
+            op: "sub",
+            dtype: DType::Bool,
+            reason: "has no subtraction; use logical_xor, or logical_not".into(),
+        }),
+        op => Ok(op),
+    }
 }
 
 impl Tensor {
@@ -173,7 +206,9 @@ impl Tensor {
             && n < 0
             && !self.dtype().is_float()
         {
-            let reason = format!("an integer tensor cannot be raised to {n}; use a float exponent, or cast the tensor");
+            let reason = format!(
+                "an integer tensor cannot be raised to {n}; use a float exponent, or cast the tensor"
+            );
             return Err(Error::Argument { op: "pow", reason });
         }
         let out = pow_array(&x.array, exponent)?;

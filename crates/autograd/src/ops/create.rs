@@ -209,7 +209,12 @@ impl Tensor {
             len as i128
         };
         if len < 0 || (end.as_f64() - start.as_f64()) * step.as_f64() < 0.0 {
-            return Err(fail(format!("a step of {} does not lead from {} to {}", step.as_f64(), start.as_f64(), end.as_f64())));
+            return Err(fail(format!(
+                "a step of {} does not lead from {} to {}",
+                step.as_f64(),
+                start.as_f64(),
+                end.as_f64()
+            )));
         }
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         wgrad_array::layout::checked_elements(OP, &[len])?;
@@ -228,7 +233,10 @@ impl Tensor {
         wgrad_array::layout::checked_elements("linspace", &[steps])?;
         let position = Array::arange(Scalar::Int(0), Scalar::Int(1), steps, DType::I64, device)?;
         // Both halves count from their own end, so that both ends are exact.
-        let from_start = position.cast(compute)?.binary_scalar(BinaryOp::Mul, step)?.binary_scalar(BinaryOp::Add, start)?;
+        let from_start = position
+            .cast(compute)?
+            .binary_scalar(BinaryOp::Mul, step)?
+            .binary_scalar(BinaryOp::Add, start)?;
         let from_end = position
             .scalar_binary(Scalar::Int(steps as i64 - 1), BinaryOp::Sub)?
             .cast(compute)?

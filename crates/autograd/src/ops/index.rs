@@ -17,7 +17,8 @@ impl Tensor {
         let dim = normalize_dim("gather", dim, self.rank())?;
         let x = self.operand()?;
         let index = index.array()?;
-        let out = if self.rank() == 0 { scalar_gather(&x.array, &index)? } else { x.array.gather(dim, &index)? };
+        let out =
+            if self.rank() == 0 { scalar_gather(&x.array, &index)? } else { x.array.gather(dim, &index)? };
         Ok(record(out, [x], |_, _| {
             Derivative::with("GatherBackward0", move |c| {
                 c.each(1, |_| {
@@ -128,9 +129,7 @@ impl Tensor {
         Ok(record(out, [x, s], |_, _| {
             Derivative::with("IndexAddBackward0", move |c| {
                 let g = c.grad()?;
-                c.each(2, |i| {
-                    if i == 0 { Ok(g.clone()) } else { g.index_select(dim as isize, &c.saved(0)?) }
-                })
+                c.each(2, |i| if i == 0 { Ok(g.clone()) } else { g.index_select(dim as isize, &c.saved(0)?) })
             })
             .save(&index)
         }))

@@ -26,7 +26,10 @@ impl Tensor {
             let (dtype, device) = (source.dtype(), source.device().clone());
             Ok(record(out, [old, new], |_, _| {
                 Derivative::with("CopyBackwards", move |c| {
-                    c.each(2, |i| if i == 0 { c.grad()?.zeros_like() } else { c.grad()?.to((dtype, &device)) })
+                    c.each(
+                        2,
+                        |i| if i == 0 { c.grad()?.zeros_like() } else { c.grad()?.to((dtype, &device)) },
+                    )
                 })
             }))
         })
@@ -49,9 +52,7 @@ impl Tensor {
     }
 
     fn overwrite(&self, op: &'static str, node: &'static str, value: Scalar) -> Result<Tensor> {
-        self.write(op, || {
-            self.replaced(node, Array::full(self.shape(), value, self.dtype(), self.device())?)
-        })
+        self.write(op, || self.replaced(node, Array::full(self.shape(), value, self.dtype(), self.device())?))
     }
 
     /// Puts the result of `compute` where this tensor's value is. Returns the tensor itself.
@@ -67,12 +68,16 @@ impl Tensor {
             });
         }
         if !storable(new.dtype(), self.dtype()) {
-            let reason = format!("does not hold the result, which is {}; use the operation that is not in place", new.dtype());
+            let reason = format!(
+                "does not hold the result, which is {}; use the operation that is not in place",
+                new.dtype()
+            );
             return Err(Error::DType { op, dtype: self.dtype(), reason });
         }
         let new = new.to_dtype(self.dtype())?;
         let history = is_grad_enabled();
-        if history && (self.requires_grad() || new.requires_grad()) {
+        let records = |x: &Tensor| x.requires_grad();
+        if history && (records(self) || records(&new) || self.base().as_ref().is_some_and(records)) {
             self.check_history(op)?;
         }
         self.store(&new.array()?, if history { new.gradient_edge() } else { None })?;
@@ -82,7 +87,8 @@ impl Tensor {
     /// Elements in one place cannot hold two values.
     fn check_overlap(&self, op: &'static str) -> Result<()> {
         let layout = self.layout();
-        let repeated = layout.shape().iter().zip(layout.strides()).any(|(&size, &stride)| size > 1 && stride == 0);
+        let repeated =
+            layout.shape().iter().zip(layout.strides()).any(|(&size, &stride)| size > 1 && stride == 0);
         let windows = layout.elements() > 1 && overlaps(layout.shape(), layout.strides());
         if !repeated && !windows {
             return Ok(());
@@ -228,9 +234,7 @@ impl Tensor {
 fn copy_slices(steps: Arc<[ViewStep]>) -> Derivative {
     Derivative::with("CopySlices", move |c| {
         let g = c.grad()?;
-        c.each(2, |i| {
-            if i == 0 { without_part(g, &steps) } else { apply_all(&steps, g) }
-        })
+        c.each(2, |i| if i == 0 { without_part(g, &steps) } else { apply_all(&steps, g) })
     })
 }
 
@@ -254,8 +258,12 @@ fn storable(result: DType, target: DType) -> bool {
 /// Whether two indices of a tensor with these strides share an element: sorted by stride, each dim must step over all that
 /// the smaller ones reach.
 fn overlaps(shape: &[usize], strides: &[isize]) -> bool {
-    let mut dims: Vec<(usize, usize)> =
-        shape.iter().zip(strides).filter(|&(&size, _)| size > 1).map(|(&size, &s)| (s.unsigned_abs(), size)).collect();
+    let mut dims: Vec<(usize, usize)> = shape
+        .iter()
+        .zip(strides)
+        .filter(|&(&size, _)| size > 1)
+        .map(|(&size, &s)| (s.unsigned_abs(), size))
+        .collect();
     dims.sort_unstable();
     let mut reach = 0;
     dims.iter().any(|&(stride, size)| {

@@ -142,8 +142,10 @@ impl Tensor {
         let value = Array::full(&[], value.into(), self.dtype(), self.device())?;
         let out = Array::select(&mask, &value, &x.array)?;
         Ok(record(out, [x], |_, _| {
-            Derivative::new("MaskedFillBackward0", |c| c.each(1, |_| c.grad()?.masked_fill(&c.saved(0)?, 0.0)))
-                .save(&mask)
+            Derivative::new("MaskedFillBackward0", |c| {
+                c.each(1, |_| c.grad()?.masked_fill(&c.saved(0)?, 0.0))
+            })
+            .save(&mask)
         }))
     }
 
@@ -162,7 +164,8 @@ impl Tensor {
         let zero = Array::full(&[], Scalar::Int(0), self.dtype(), self.device())?;
         let out = Array::select(&keep, &x.array, &zero)?;
         Ok(record(out, [x], |_, _| {
-            Derivative::new("WhereBackward0", |c| c.each(1, |_| c.grad()?.keep_where(&c.saved(0)?))).save(&keep)
+            Derivative::new("WhereBackward0", |c| c.each(1, |_| c.grad()?.keep_where(&c.saved(0)?)))
+                .save(&keep)
         }))
     }
 }

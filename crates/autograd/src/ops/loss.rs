@@ -63,7 +63,12 @@ pub struct CrossEntropyOptions {
 
 impl Default for CrossEntropyOptions {
     fn default() -> Self {
-        CrossEntropyOptions { weight: None, ignore_index: -100, label_smoothing: 0.0, reduction: Reduction::Mean }
+        CrossEntropyOptions {
+            weight: None,
+            ignore_index: -100,
+            label_smoothing: 0.0,
+            reduction: Reduction::Mean,
+        }
     }
 }
 
@@ -80,7 +85,8 @@ impl Tensor {
         if !dtype.is_float() {
             require_float(OP, self)?;
         }
-        let distance = widened(&x.array.cast(dtype)?)?.binary(BinaryOp::Sub, &widened(&t.array.cast(dtype)?)?)?;
+        let distance =
+            widened(&x.array.cast(dtype)?)?.binary(BinaryOp::Sub, &widened(&t.array.cast(dtype)?)?)?;
         let out = reduction.array(&distance.binary(BinaryOp::Mul, &distance)?)?.cast(dtype)?;
         let scale = 2.0 * reduction.scale(distance.elements());
         Ok(record(out, [x, t], |inputs, _| {
@@ -192,7 +198,10 @@ impl Tensor {
                 op: OP,
                 lhs: self.shape().to_vec(),
                 rhs: target.shape().to_vec(),
-                reason: format!("do not fit: the target must be {:?}, a class for each row of scores", expected.as_slice()),
+                reason: format!(
+                    "do not fit: the target must be {:?}, a class for each row of scores",
+                    expected.as_slice()
+                ),
             });
         }
         if !matches!(target.dtype(), DType::I64 | DType::I32) {
@@ -209,16 +218,19 @@ impl Tensor {
             let total = weights.reduce(ReduceOp::Sum, &all, false)?;
             coefficients = coefficients.binary(BinaryOp::Div, &total)?;
         }
-        let losses = widened(&picked)?.binary(BinaryOp::Mul, &coefficients)?;
-        // A -inf that counts for nothing must not become NaN.
-        let zero = Array::full(&[], Scalar::Int(0), losses.dtype(), self.device())?;
+        // What counts for nothing must not become NaN: a -inf, or a part of no weight at all.
+        let zero = Array::full(&[], Scalar::Int(0), weights.dtype(), self.device())?;
         let counts = weights.binary_scalar(BinaryOp::Ne, 0.0)?;
+        let coefficients = Array::select(&counts, &coefficients, &zero)?;
+        let losses = widened(&picked)?.binary(BinaryOp::Mul, &coefficients)?;
         let losses = Array::select(&counts, &losses, &zero)?;
         let out = match options.reduction {
             Reduction::None => losses,
             Reduction::Sum => losses.reduce(ReduceOp::Sum, &all, false)?,
             // Where nothing counts, the mean over nothing is NaN.
-            Reduction::Mean if self.numel() == 0 => Array::full(&[], f64::NAN, losses.dtype(), self.device())?,
+            Reduction::Mean if self.numel() == 0 => {
+                Array::full(&[], f64::NAN, losses.dtype(), self.device())?
+            }
             Reduction::Mean => {
                 let total = weights.reduce(ReduceOp::Sum, &all, false)?;
                 let sum = losses.reduce(ReduceOp::Sum, &all, false)?;
@@ -262,11 +274,13 @@ impl Tensor {
         let (x, t) = (self.operand()?, target.operand()?);
         // log(1 + exp(-x)) = log1p(exp(-|x|)) + max(-x, 0), which does not overflow.
         let wide = widened(&x.array)?;
-        let log_term = wide.unary(UnaryOp::Abs)?.unary(UnaryOp::Neg)?.unary(UnaryOp::Exp)?.unary(UnaryOp::Log1p)?;
+        let log_term =
+            wide.unary(UnaryOp::Abs)?.unary(UnaryOp::Neg)?.unary(UnaryOp::Exp)?.unary(UnaryOp::Log1p)?;
         let hinge = wide.unary(UnaryOp::Neg)?.binary_scalar(BinaryOp::Max, 0.0)?;
         let mut softplus = log_term.binary(BinaryOp::Add, &hinge)?;
         if let Some(positive) = pos_weight {
-            let extra = positive.array()?.binary_scalar(BinaryOp::Sub, 1.0)?.binary(BinaryOp::Mul, &t.array)?;
+            let extra =
+                positive.array()?.binary_scalar(BinaryOp::Sub, 1.0)?.binary(BinaryOp::Mul, &t.array)?;
             softplus = softplus.binary(BinaryOp::Mul, &extra.binary_scalar(BinaryOp::Add, 1.0)?)?;
         }
         let rest = t.array.scalar_binary(1.0, BinaryOp::Sub)?;
@@ -306,7 +320,8 @@ impl Tensor {
     /// `log(1 + exp(x))`, without overflow.
     fn softplus(&self) -> Result<Tensor> {
         let x = self.operand()?;
-        let log_term = x.array.unary(UnaryOp::Abs)?.unary(UnaryOp::Neg)?.unary(UnaryOp::Exp)?.unary(UnaryOp::Log1p)?;
+        let log_term =
+            x.array.unary(UnaryOp::Abs)?.unary(UnaryOp::Neg)?.unary(UnaryOp::Exp)?.unary(UnaryOp::Log1p)?;
         let out = log_term.binary(BinaryOp::Add, &x.array.binary_scalar(BinaryOp::Max, 0.0)?)?;
         Ok(record(out, [x], |inputs, _| {
             Derivative::new("SoftplusBackward0", |c| c.each(1, |_| c.grad()?.mul(c.saved(0)?.sigmoid()?)))
@@ -340,7 +355,8 @@ fn same_shape(op: &'static str, x: &Tensor, target: &Tensor) -> Result<()> {
 fn classes(op: &'static str, x: &Tensor) -> Result<usize> {
     match x.shape() {
         [] => {
-            let reason = "has no dim of classes; the scores are [classes], or [batch, classes, ..]".to_owned();
+            let reason =
+                "has no dim of classes; the scores are [classes], or [batch, classes, ..]".to_owned();
             Err(Error::Shape { op, shape: Vec::new(), reason })
         }
         [classes] => Ok(*classes),

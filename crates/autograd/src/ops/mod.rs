@@ -28,6 +28,7 @@
 mod activation;
 mod arithmetic;
 mod binary;
+mod clamp;
 mod create;
 mod index;
 mod inplace;
@@ -43,8 +44,8 @@ mod unary;
 mod views;
 
 pub use arithmetic::Number;
+pub use clamp::Bound;
 pub use create::Data;
-pub use join::Bound;
 pub use loss::{CrossEntropyOptions, Reduction};
 pub use random::manual_seed;
 pub use transfer::Target;

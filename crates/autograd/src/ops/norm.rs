@@ -79,7 +79,8 @@ impl Tensor {
 /// Mean and reciprocal standard deviation of rows.
 fn statistics(x: &Array, dims: &[usize], eps: f64) -> Result<(Array, Array)> {
     let count: usize = dims.iter().map(|&d| x.shape()[d]).product();
-    let average = |x: &Array| x.reduce(ReduceOp::Sum, dims, true)?.binary_scalar(BinaryOp::Mul, 1.0 / count as f64);
+    let average =
+        |x: &Array| x.reduce(ReduceOp::Sum, dims, true)?.binary_scalar(BinaryOp::Mul, 1.0 / count as f64);
     let mean = average(x)?;
     let centred = x.binary(BinaryOp::Sub, &mean)?;
     let var = average(&centred.binary(BinaryOp::Mul, &centred)?)?;

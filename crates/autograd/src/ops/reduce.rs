@@ -50,10 +50,13 @@ pub(super) fn require_float(op: &'static str, x: &Tensor) -> Result<()> {
     if x.dtype().is_float() {
         return Ok(());
     }
-    Err(Error::DType { op, dtype: x.dtype(), reason: "is not a floating-point dtype; cast the tensor with to_dtype first".into() })
+    Err(Error::DType {
+        op,
+        dtype: x.dtype(),
+        reason: "is not a floating-point dtype; cast the tensor with to_dtype first".into(),
+    })
 }
 
-/// The reductions over some dims as rows: documentation, name over all dims, name over some, forward and node.
 impl Tensor {
     /// The sum of all elements. Integers and bools give i64.
     ///
@@ -392,7 +395,8 @@ impl Tensor {
                         g = g.div(y.mul(2.0)?)?.masked_fill(&y.eq(0.0)?, 0.0)?;
                     }
                     let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
-                    fold.spread(&g.mul(2.0 * scale)?, x.shape())?.mul(distance)
+                    let scale = 2.0 / (fold.count as f64 - correction);
+                    fold.spread(&g.mul(scale)?, x.shape())?.mul(distance)
                 })
             });
             let derivative = derivative.save_input(inputs, 0);
@@ -451,7 +455,8 @@ fn logsumexp_array(x: &Array, fold: &Fold, keepdim: bool) -> Result<Array> {
     // Infinite shifts would give inf - inf.
     let zero = Array::full(&[], Scalar::Int(0), x.dtype(), x.device())?;
     let shift = Array::select(&max.unary(UnaryOp::IsFinite)?, &max, &zero)?;
-    let sum = x.binary(BinaryOp::Sub, &shift)?.unary(UnaryOp::Exp)?.reduce(ReduceOp::Sum, &fold.dims, true)?;
+    let sum =
+        x.binary(BinaryOp::Sub, &shift)?.unary(UnaryOp::Exp)?.reduce(ReduceOp::Sum, &fold.dims, true)?;
     let out = sum.unary(UnaryOp::Log)?.binary(BinaryOp::Add, &shift)?;
     if keepdim { Ok(out) } else { out.reshape(x.reduce(ReduceOp::Max, &fold.dims, false)?.shape()) }
 }
@@ -484,7 +489,8 @@ fn products_of_others(x: &Tensor, grad: &Tensor, fold: &Fold) -> Result<Tensor> 
     }
     let mut down = grad.reshape([rows, 1])?;
     for (left, right) in halves.iter().rev() {
-        down = Tensor::stack(&[&down.mul(right)?, &down.mul(left)?], 2)?.reshape([rows, down.shape()[1] * 2])?;
+        down =
+            Tensor::stack(&[&down.mul(right)?, &down.mul(left)?], 2)?.reshape([rows, down.shape()[1] * 2])?;
     }
     down.narrow(1, 0, fold.count)?.reshape(moved.shape())?.unpermute(&order)
 }

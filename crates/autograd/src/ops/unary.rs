@@ -2,8 +2,9 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
 
-use wgrad_array::{Array, BinaryOp, Result, UnaryOp};
+use wgrad_array::{Array, BinaryOp, DType, Result, UnaryOp};
 
+use super::reduce::widened;
 use crate::Tensor;
 use crate::tape::{Derivative, record};
 
@@ -157,7 +158,8 @@ unary! {
     ///
     /// # Errors
     /// If the device fails.
-    silu, silu_ = |x| x.binary(BinaryOp::Mul, &x.unary(UnaryOp::Sigmoid)?), "SiluBackward0", input |g, x| {
+    silu, silu_ = |x| silu_array(x), "SiluBackward0", input |g, x| {
+        let x = &x.widened()?;
         let s = x.sigmoid()?;
         g.mul(s.mul(x.mul(s.rsub(1.0)?)?.add(1.0)?)?)
     };
@@ -167,6 +169,7 @@ unary! {
     /// # Errors
     /// If the device fails.
     gelu, gelu_ = |x| gelu_array(x), "GeluBackward0", input |g, x| {
+        let x = &x.widened()?;
         let cdf = x.mul(FRAC_1_SQRT_2)?.erf()?.add(1.0)?.mul(0.5)?;
         let pdf = x.mul(x)?.mul(-0.5)?.exp()?.mul(1.0 / (2.0 * PI).sqrt())?;
         g.mul(cdf.add(x.mul(pdf)?)?)
@@ -177,6 +180,7 @@ unary! {
     /// # Errors
     /// If the device fails.
     gelu_tanh, gelu_tanh_ = |x| gelu_tanh_array(x), "GeluBackward0", input |g, x| {
+        let x = &x.widened()?;
         let t = x.mul(x)?.mul(x)?.mul(GELU_CUBE)?.add(x)?.mul(GELU_SCALE)?.tanh()?;
         let inner = x.mul(x)?.mul(3.0 * GELU_CUBE)?.add(1.0)?.mul(GELU_SCALE)?;
         let right = t.mul(&t)?.rsub(1.0)?.mul(inner)?.mul(x)?;
@@ -208,10 +212,29 @@ unary! {
     trunc, trunc_ = |x| x.unary(UnaryOp::Trunc), "TruncBackward0", nothing |g, x| g.zeros_like();
 }
 
+impl Tensor {
+    /// Halves in f32, for derivatives of several steps that would each round.
+    fn widened(&self) -> Result<Tensor> {
+        if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
+    }
+}
+
+/// Halves take one step in f32, not several that each round.
+fn silu_array(x: &Array) -> Result<Array> {
+    let wide = widened(x)?;
+    wide.binary(BinaryOp::Mul, &wide.unary(UnaryOp::Sigmoid)?)?.cast(promoted(x))
+}
+
+/// The dtype of a fractional function's value.
+fn promoted(x: &Array) -> DType {
+    if x.dtype().is_float() { x.dtype() } else { DType::F32 }
+}
+
 fn gelu_array(x: &Array) -> Result<Array> {
+    let (x, dtype) = (&widened(x)?, promoted(x));
     let erf = x.binary_scalar(BinaryOp::Mul, FRAC_1_SQRT_2)?.unary(UnaryOp::Erf)?;
     let cdf = erf.binary_scalar(BinaryOp::Add, 1.0)?.binary_scalar(BinaryOp::Mul, 0.5)?;
-    x.binary(BinaryOp::Mul, &cdf)
+    x.binary(BinaryOp::Mul, &cdf)?.cast(dtype)
 }
 
 /// `sqrt(2 / pi)` and the weight of the cube, of the published approximation.
@@ -219,9 +242,10 @@ const GELU_SCALE: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
 const GELU_CUBE: f64 = 0.044715;
 
 fn gelu_tanh_array(x: &Array) -> Result<Array> {
+    let (x, dtype) = (&widened(x)?, promoted(x));
     let cube = x.binary(BinaryOp::Mul, x)?.binary(BinaryOp::Mul, x)?;
     let inner = cube.binary_scalar(BinaryOp::Mul, GELU_CUBE)?.binary(BinaryOp::Add, x)?;
     let tanh = inner.binary_scalar(BinaryOp::Mul, GELU_SCALE)?.unary(UnaryOp::Tanh)?;
     let half = x.binary_scalar(BinaryOp::Mul, 0.5)?;
-    half.binary(BinaryOp::Mul, &tanh.binary_scalar(BinaryOp::Add, 1.0)?)
+    half.binary(BinaryOp::Mul, &tanh.binary_scalar(BinaryOp::Add, 1.0)?)?.cast(dtype)
 }

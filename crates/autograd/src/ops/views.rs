@@ -134,7 +134,10 @@ impl Tensor {
         const OP: &str = "flatten";
         let (first, last) = (normalize_dim(OP, start, self.rank())?, normalize_dim(OP, end, self.rank())?);
         if first > last {
-            return Err(Error::Argument { op: OP, reason: format!("start dim {start} comes after end dim {end}") });
+            return Err(Error::Argument {
+                op: OP,
+                reason: format!("start dim {start} comes after end dim {end}"),
+            });
         }
         if self.rank() == 0 {
             return self.reshape([1]);
@@ -236,7 +239,9 @@ impl Tensor {
         for (d, &size) in given.iter().enumerate() {
             to.push(match (size, d.checked_sub(new).map(|d| self.shape()[d])) {
                 (-1, Some(old)) => old,
-                (size, _) if size < 0 => return Err(fail(format!("cannot be expanded to {given:?}: size {size}"))),
+                (size, _) if size < 0 => {
+                    return Err(fail(format!("cannot be expanded to {given:?}: size {size}")));
+                }
                 (size, Some(old)) if old != 1 && old as isize != size => {
                     return Err(fail(format!("cannot be expanded to {given:?}: only dims of size 1 can")));
                 }
@@ -257,7 +262,12 @@ impl Tensor {
         let both = broadcast_shapes(OP, self.shape(), &to)?;
         if both != to {
             let reason = "do not fit: the first must broadcast to the second".to_owned();
-            return Err(Error::ShapeMismatch { op: OP, lhs: self.shape().to_vec(), rhs: to.to_vec(), reason });
+            return Err(Error::ShapeMismatch {
+                op: OP,
+                lhs: self.shape().to_vec(),
+                rhs: to.to_vec(),
+                reason,
+            });
         }
         self.expand(&to)
     }
@@ -383,9 +393,16 @@ impl Tensor {
     /// If there is no such dim, it is smaller than a window, or the step is 0.
     pub fn unfold(&self, dim: isize, size: usize, step: usize) -> Result<Tensor> {
         const OP: &str = "unfold";
+        if self.rank() == 0 && size <= 1 && step > 0 {
+            normalize_dim(OP, dim, 0)?;
+            return self.reshape(1)?.narrow(0, 0, size);
+        }
         let dim = self.sliced_dim(OP, dim)?;
         if step == 0 || size > self.shape()[dim] {
-            let reason = format!("windows of {size} elements, {step} apart, do not fit into a dim of size {}", self.shape()[dim]);
+            let reason = format!(
+                "windows of {size} elements, {step} apart, do not fit into a dim of size {}",
+                self.shape()[dim]
+            );
             return Err(Error::Argument { op: OP, reason });
         }
         self.view_step("UnfoldBackward0", ViewStep::Unfold { dim, size, step })
@@ -402,7 +419,9 @@ impl Tensor {
             return self.deep_clone();
         }
         let out = x.array.flip(&dims)?;
-        Ok(record(out, [x], |_, _| Derivative::with("FlipBackward0", move |c| c.each(1, |_| c.grad()?.flip(&dims)))))
+        Ok(record(out, [x], |_, _| {
+            Derivative::with("FlipBackward0", move |c| c.each(1, |_| c.grad()?.flip(&dims)))
+        }))
     }
 
     /// Pieces of `size` indices along a dim; the last may be smaller. Views of this tensor, which may not be written to.
@@ -437,8 +456,11 @@ impl Tensor {
             return Err(Error::Argument { op: OP, reason });
         }
         let starts = sizes.iter().scan(0, |next, &size| Some(std::mem::replace(next, *next + size)));
-        let steps = starts.zip(sizes).map(|(start, &len)| ViewStep::Slice { dim: at, start, len, step: 1 }).collect();
-        self.multiple(steps, node, "split", move |pieces| Tensor::cat(&pieces.iter().collect::<Vec<_>>(), at as isize))
+        let steps =
+            starts.zip(sizes).map(|(start, &len)| ViewStep::Slice { dim: at, start, len, step: 1 }).collect();
+        self.multiple(steps, node, "split", move |pieces| {
+            Tensor::cat(&pieces.iter().collect::<Vec<_>>(), at as isize)
+        })
     }
 
     /// At most `count` pieces of one size along a dim; the last may be smaller.
@@ -494,7 +516,9 @@ impl Tensor {
             })
         });
         let views = steps.into_iter().zip(arrays).zip(edges);
-        views.map(|((step, array), edge)| self.share_view(step, array, edge, ViewKind::Multiple(op))).collect()
+        views
+            .map(|((step, array), edge)| self.share_view(step, array, edge, ViewKind::Multiple(op)))
+            .collect()
     }
 
     /// In row-major memory; itself if it is so already.
@@ -508,7 +532,9 @@ impl Tensor {
     /// How this tensor may be written to, if it is a view.
     pub(crate) fn view_kind(&self) -> Option<ViewKind> {
         match &lock(&self.0.state).value {
-            Value::Shared(shared) => shared.view.as_ref().filter(|view| view.base.is_some()).map(|view| view.kind),
+            Value::Shared(shared) => {
+                shared.view.as_ref().filter(|view| view.base.is_some()).map(|view| view.kind)
+            }
             Value::Own(_) => None,
         }
     }
@@ -523,12 +549,13 @@ fn resolve(op: &'static str, from: &[usize], sizes: &IntArray) -> Result<Dims> {
     let given = sizes.as_slice();
     let fail = |reason: String| Error::Shape { op, shape: from.to_vec(), reason };
     let elements: usize = from.iter().product();
-    let known = IntArray::from(given.iter().copied().filter(|&size| size != -1).collect::<Vec<_>>()).shape(op)?;
+    let known =
+        IntArray::from(given.iter().copied().filter(|&size| size != -1).collect::<Vec<_>>()).shape(op)?;
     let product: usize = known.iter().product();
     let unknown = given.len() - known.len();
     let rest = match unknown {
         0 if product == elements => 0,
-        1 if product > 0 && elements % product == 0 => elements / product,
+        1 if product > 0 && elements.is_multiple_of(product) => elements / product,
         0 | 1 => return Err(fail(format!("has {elements} elements, which do not fill the shape {given:?}"))),
         _ => return Err(fail(format!("cannot become {given:?}: only one size can be -1"))),
     };

@@ -47,7 +47,8 @@ pub struct TapeStats {
 /// # Ok::<(), wgrad_autograd::Error>(())
 /// ```
 pub fn stats() -> TapeStats {
-    let mut stats = TapeStats { live: 0, recorded: 0, slots: u64::from(TAPE.claimed.load(Ordering::Relaxed)) };
+    let mut stats =
+        TapeStats { live: 0, recorded: 0, slots: u64::from(TAPE.claimed.load(Ordering::Relaxed)) };
     let mut freed = 0;
     for shard in &TAPE.shards {
         let shard = lock(shard);

@@ -76,6 +76,9 @@ pub(crate) enum Source {
     Constant,
 }
 
+/// A derivative with settings of its own.
+pub(crate) type SharedFunction = dyn Fn(&Context) -> Result<Grads> + Send + Sync;
+
 /// A derivative: gradients for the inputs from gradients for the outputs, written in tensor operations, so that it is
 /// recorded itself where gradients of gradients are asked for.
 #[derive(Clone)]
@@ -85,7 +88,7 @@ pub(crate) enum Function {
     /// One with a number.
     Scalar(fn(&Context, Scalar) -> Result<Grads>, Scalar),
     /// One with settings of its own.
-    Shared(Arc<dyn Fn(&Context) -> Result<Grads> + Send + Sync>),
+    Shared(Arc<SharedFunction>),
     /// The end of the way: the gradient of a leaf.
     Accumulate(Tensor),
 }
@@ -132,8 +135,10 @@ impl Context<'_> {
     /// The shape of an input whose gradient is wanted.
     pub(crate) fn input_shape(&self, input: usize) -> Result<Dims> {
         let edge = self.edge(Source::Input(input))?;
-        edge.and_then(|edge| edge.node.with(|node| node.outputs.get(edge.output as usize).map(|m| m.shape.clone())))
-            .ok_or_else(|| self.broken("the shape of an input without gradient"))
+        edge.and_then(|edge| {
+            edge.node.with(|node| node.outputs.get(edge.output as usize).map(|m| m.shape.clone()))
+        })
+        .ok_or_else(|| self.broken("the shape of an input without gradient"))
     }
 
     /// The gradients in the inputs' order: each is computed only if it is wanted.

@@ -3,7 +3,9 @@
 use smallvec::SmallVec;
 use wgrad_array::{Array, Result, Scalar};
 
-use super::{Context, Edge, Function, Grads, Meta, Node, NodeRef, Outputs, SavedValue, Source, next_sequence};
+use super::{
+    Context, Edge, Function, Grads, Meta, Node, NodeRef, Outputs, SavedValue, Source, next_sequence,
+};
 use crate::Tensor;
 
 /// A tensor at the moment an operation reads it.
@@ -142,12 +144,20 @@ where
         return outputs.iter().map(|_| None).collect();
     }
     let derivative = derivative(inputs.as_ref(), outputs);
-    let node = insert(derivative, inputs.into_iter().map(|input| input.edge), outputs.iter().map(Meta::of).collect());
+    let node = insert(
+        derivative,
+        inputs.into_iter().map(|input| input.edge),
+        outputs.iter().map(Meta::of).collect(),
+    );
     let edge = |i: usize| Edge { node: node.clone(), output: i as u32 };
     outputs.iter().enumerate().map(|(i, o)| o.dtype().is_float().then(|| edge(i))).collect()
 }
 
-fn insert(derivative: Derivative, edges: impl IntoIterator<Item = Option<Edge>>, outputs: Outputs) -> NodeRef {
+fn insert(
+    derivative: Derivative,
+    edges: impl IntoIterator<Item = Option<Edge>>,
+    outputs: Outputs,
+) -> NodeRef {
     NodeRef::insert(Node {
         name: derivative.name,
         sequence: next_sequence(),

@@ -347,6 +347,8 @@ pub(super) fn binary(op: BinaryOp, ty: Ty, width: Width, a: &str, b: &str) -> St
         (Ty::Bool, Gt) => format!("({a} & !{b})"),
         (Ty::Bool, Ge) => format!("({a} | !{b})"),
         (_, Eq) => infix("=="),
+        // Of floats `!=` may be an ordered comparison, which fails for NaN.
+        (Ty::F32 | Ty::F64, Ne) => format!("!({a} == {b})"),
         (_, Ne) => infix("!="),
         (_, Lt) => infix("<"),
         (_, Le) => infix("<="),
@@ -390,7 +392,7 @@ pub(super) fn cast(from: Ty, to: DType, width: Width, a: &str) -> String {
             Ty::I32 => format!("({a} != {i}(0))"),
             Ty::U32 => format!("({a} != {u}(0u))"),
             Ty::I64 => format!("!i64_is_zero{w}({a})"),
-            Ty::F32 | Ty::F64 => format!("({a} != {f}(0.0))"),
+            Ty::F32 | Ty::F64 => format!("!({a} == {f}(0.0))"),
         },
         DType::U8 => format!("({} & {i}(255))", as_i32()),
         DType::I32 => as_i32(),

@@ -20,8 +20,8 @@ use crate::kernel::{Instr, Level, Loop, Reg, Store, Ty};
 
 /// Loop iterations that an invocation may run: software adapters stop all loops of an invocation after 65,535.
 const MAX_ITERATIONS: usize = 16 << 10;
-/// Iterations after which a float sum is put aside and begun anew.
-const BLOCK: usize = 64;
+/// Iterations after which a float sum is put aside and begun anew: long sums are trees of sums this long.
+const BLOCK: usize = 32;
 
 /// How the rows of a loop are spread over invocations.
 #[derive(Clone, Debug)]

@@ -90,7 +90,7 @@ fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
     let last_words: usize = passes.iter().map(|&pass| words(&folds_of(&body, pass))).sum();
     let partial_words = passes.iter().map(|&pass| words(&folds_of(&body, pass))).max().unwrap_or(0).max(1);
     let room = shared.caps.scratch_words.saturating_sub(slots * last_words) / (slots * partial_words);
-    let longest = (MAX_ITERATIONS / 4 / weight(nest)).max(1) * lanes;
+    let longest = (BLOCK * BLOCK / weight(nest)).max(1) * lanes;
     let required = vectors.div_ceil(longest) + spaces.len() - 1;
     if required > room {
         return Ok(None);
@@ -188,12 +188,22 @@ fn join_chunks(
     }
     let chunks = e.number("chunks", cut.chunks);
     let slots = e.number("slots", cut.scratch.slots);
-    e.open(format!("for (var chunk = lane; chunk < {chunks}; chunk += {lanes}u) {{"));
+    let stride = BLOCK as u32 * lanes;
+    e.open(format!("for (var block = lane; block < {chunks}; block += {stride}u) {{"));
+    for (reg, _, fold) in &folds {
+        e.line(format!("var part_{reg}: {} = {};", fold.state(width), fold.start(width)));
+    }
+    e.line(format!("let block_end = min({chunks}, block + {stride}u);"));
+    e.open(format!("for (var chunk = block; chunk < block_end; chunk += {lanes}u) {{"));
     e.line(format!("let place = chunk * {slots} + row * {}u;", width.count()));
     for (reg, _, fold) in &folds {
         let start = e.number(&format!("partial_{reg}"), cut.scratch.partial[*reg as usize]);
         let state = read_state(*fold, &start, "place", width);
-        e.line(format!("fold_{reg} = {};", fold.join(&format!("fold_{reg}"), &state, width)));
+        e.line(format!("part_{reg} = {};", fold.join(&format!("part_{reg}"), &state, width)));
+    }
+    e.close();
+    for (reg, _, fold) in &folds {
+        e.line(format!("fold_{reg} = {};", fold.join(&format!("fold_{reg}"), &format!("part_{reg}"), width)));
     }
     e.close();
     for (reg, ..) in &folds {
