@@ -43,6 +43,8 @@ fn main() -> Result<()> {
         loss.backward()?;
         let warm_up = ((step + 1) as f64 / 50.0).min(1.0);
         optimizer.step(2e-3 * warm_up * (1.0 - 0.9 * step as f64 / steps as f64))?;
+        // So far everything was only described. Now forward, backward and update are computed as one.
+        Tensor::eval_all(optimizer.state().chain([&loss]))?;
         let loss = loss.item::<f32>()?;
         average = if average.is_nan() { loss } else { 0.95 * average + 0.05 * loss };
         progress.show(step + 1, &format!("loss {average:.3}"));
@@ -237,8 +239,12 @@ impl Adam {
                     parameter.zero_grad();
                 }
             }
-            // Everything so far was only described: now forward, backward and update are computed as one.
-            Tensor::eval_all(self.parameters.iter().chain(&self.means).chain(&self.squares))
+            Ok(())
         })
+    }
+
+    /// What a step changes.
+    fn state(&self) -> impl Iterator<Item = &Tensor> {
+        self.parameters.iter().chain(&self.means).chain(&self.squares)
     }
 }

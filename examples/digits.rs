@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example digits
-//! cargo run --release --example digits -- --device vulkan:0 --seed 1 --epochs 40 --svg loss.svg
+//! cargo run --release --example digits -- --device vulkan:0 --seed 1 --epochs 60 --svg loss.svg
 //! ```
 
 mod common;
@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
 use common::{Args, Linear, Progress};
-use wgrad::{DType, Device, Tensor, manual_seed, no_grad};
+use wgrad::{Device, Tensor, manual_seed, no_grad};
 
 const PIXELS: usize = 64;
 const CLASSES: usize = 10;
@@ -20,7 +20,7 @@ const BATCH: usize = 64;
 fn main() -> Result<()> {
     let args = Args::parse(&["device", "seed", "epochs", "svg"])?;
     let device = args.device()?;
-    let epochs: usize = args.get("epochs", 40)?;
+    let epochs: usize = args.get("epochs", 60)?;
     manual_seed(args.get("seed", 0u64)?);
 
     let (images, labels) =
@@ -35,11 +35,11 @@ fn main() -> Result<()> {
     println!("{train} digits to learn from, {held_out} held out, on {device}");
 
     let network = Network::new(&device)?;
-    let mut optimizer = Sgd::new(network.parameters(), 0.9)?;
+    let optimizer = Sgd::new(network.parameters(), 0.9)?;
     let progress = Progress::new(epochs, 10);
     let mut losses = Vec::new();
     for epoch in 0..epochs {
-        let rate = 0.05 * (1.0 + (std::f64::consts::PI * epoch as f64 / epochs as f64).cos());
+        let rate = 0.025 * (1.0 + (std::f64::consts::PI * epoch as f64 / epochs as f64).cos());
         let order = Tensor::randperm(train, &device)?;
         let (mut right, mut seen) = (0, 0);
         for batch in order.split(BATCH, 0)?.into_iter().filter(|batch| batch.numel() == BATCH) {
@@ -48,7 +48,10 @@ fn main() -> Result<()> {
             let loss = logits.cross_entropy(&y)?;
             loss.backward()?;
             optimizer.step(rate)?;
-            right += correct(&logits, &y)?;
+            let hits = correct(&logits, &y)?;
+            // So far everything was only described. Now forward, backward and update are computed as one.
+            Tensor::eval_all(optimizer.state().chain([&loss, &hits]))?;
+            right += hits.item::<i64>()?;
             seen += BATCH;
             losses.push(loss.item::<f32>()?);
         }
@@ -122,7 +125,7 @@ impl Sgd {
     }
 
     /// Moves the parameters against their gradients, and forgets these.
-    fn step(&mut self, rate: f64) -> wgrad::Result<()> {
+    fn step(&self, rate: f64) -> wgrad::Result<()> {
         no_grad(|| {
             for (parameter, velocity) in self.parameters.iter().zip(&self.velocities) {
                 if let Some(grad) = parameter.grad() {
@@ -131,15 +134,19 @@ impl Sgd {
                     parameter.zero_grad();
                 }
             }
-            // Everything so far was only described: now forward, backward and update are computed as one.
-            Tensor::eval_all(self.parameters.iter().chain(&self.velocities))
+            Ok(())
         })
+    }
+
+    /// What a step changes.
+    fn state(&self) -> impl Iterator<Item = &Tensor> {
+        self.parameters.iter().chain(&self.velocities)
     }
 }
 
 /// How many rows have their largest number at the right place.
-fn correct(logits: &Tensor, labels: &Tensor) -> wgrad::Result<i64> {
-    logits.argmax_dim(1, false)?.eq(labels)?.to_dtype(DType::I64)?.sum()?.item()
+fn correct(logits: &Tensor, labels: &Tensor) -> wgrad::Result<Tensor> {
+    logits.argmax_dim(1, false)?.eq(labels)?.sum()
 }
 
 /// How often each digit (down) was read as which (across).

@@ -15,7 +15,10 @@ fn alone() -> MutexGuard<'static, ()> {
 fn devices() -> Vec<Device> {
     let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
     if names.len() == 1 {
-        assert!(std::env::var_os("WGRAD_REQUIRE_GPU").is_none_or(|v| v != "1"), "WGRAD_REQUIRE_GPU=1, but no adapter");
+        assert!(
+            std::env::var_os("WGRAD_REQUIRE_GPU").is_none_or(|v| v != "1"),
+            "WGRAD_REQUIRE_GPU=1, but no adapter"
+        );
         eprintln!("no GPU adapter: only the CPU is tested");
     }
     names.iter().map(|name| name.parse().unwrap()).collect()

@@ -57,7 +57,8 @@ fn byte_of(word: U, element: U) -> U {
 
 // As a cast of a signed 64-bit integer would: towards zero, wrapping, NaN to 0.
 fn f_to_i32(x: F) -> I {
-    let small = abs(x) < F(2147483648.0);
+    // By the bits: some drivers take NaN for small.
+    let small = (bitcast<U>(x) & U(0x7fffffffu)) < U(0x4f000000u);
     if (all(small)) {
         return I(x);
     }

@@ -190,14 +190,7 @@ fn scatter_of_all_dtypes() {
         if dtype.is_half() && (many || op == ScatterOp::Mul) {
             continue;
         }
-        assert_agrees(
-            cpu.executor(),
-            &kernel,
-            &buffers,
-            &[dtype, index_dtype, dtype, dtype],
-            &[],
-            tolerance,
-        );
+        assert_agrees(cpu.executor(), &kernel, &buffers, &[dtype, index_dtype, dtype, dtype], &[], tolerance);
     }
 }
 

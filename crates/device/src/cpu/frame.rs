@@ -270,30 +270,56 @@ impl<'a> Frame<'a> {
                     self.set(inst, dst, a.single || n == 1);
                 }
                 Op::Binary { run, a, b } => {
-                    let (a, b) = (self.slot(*a), self.slot(*b));
+                    let (mut a, mut b) = (self.slot(*a), self.slot(*b));
                     let single = a.single && b.single;
-                    let form = if a.single == b.single { 0 } else { 1 + usize::from(a.single) };
                     let dst = self.target(inst, tile, memory, single);
                     let n = if single { 1 } else { n };
+                    let loops = match run.single {
+                        _ if a.single == b.single => run.lanes,
+                        Some([first, second]) => {
+                            if b.single {
+                                first
+                            } else {
+                                second
+                            }
+                        }
+                        None => {
+                            a = self.spread(a, 0, n, run.width);
+                            b = self.spread(b, 1, n, run.width);
+                            run.lanes
+                        }
+                    };
                     // SAFETY: as above.
-                    unsafe { run[form](&Args { b: b.at, ..Args::new(dst, a.at, n) }) };
+                    unsafe { loops(&Args { b: b.at, ..Args::new(dst, a.at, n) }) };
                     self.set(inst, dst, n == 1);
                 }
                 Op::Select { run, cond, a, b } => {
-                    let (cond, a, b) = (self.slot(*cond), self.slot(*a), self.slot(*b));
+                    let (cond, mut a, mut b) = (self.slot(*cond), self.slot(*a), self.slot(*b));
                     let single = cond.single && a.single && b.single;
                     let dst = self.target(inst, tile, memory, single);
                     let n = if single { 1 } else { n };
-                    if cond.single && !single {
+                    if cond.single {
                         // SAFETY: as above.
                         unsafe {
                             let chosen = if cond.at.read() != 0 { a } else { b };
                             lanes::copy(dst, 1, chosen.at, isize::from(!chosen.single), n, inst.width);
                         }
                     } else {
-                        let form = 2 * usize::from(a.single) + usize::from(b.single);
+                        let loops = match (run.single, a.single, b.single) {
+                            (_, false, false) => run.lanes,
+                            (Some([only_b, only_a, neither]), a, b) => match (a, b) {
+                                (true, false) => only_b,
+                                (false, _) => only_a,
+                                (true, true) => neither,
+                            },
+                            (None, ..) => {
+                                a = self.spread(a, 0, n, inst.width);
+                                b = self.spread(b, 1, n, inst.width);
+                                run.lanes
+                            }
+                        };
                         // SAFETY: as above.
-                        unsafe { run[form](&Args { b: b.at, c: cond.at, ..Args::new(dst, a.at, n) }) };
+                        unsafe { loops(&Args { b: b.at, c: cond.at, ..Args::new(dst, a.at, n) }) };
                     }
                     self.set(inst, dst, n == 1);
                 }
@@ -308,7 +334,10 @@ impl<'a> Frame<'a> {
                 Op::Expand { a } => {
                     let a = self.slot(*a);
                     if a.single {
-                        self.set(inst, a.at, true);
+                        // Copied, because the row value's memory may be given to another from here on.
+                        // SAFETY: as above.
+                        unsafe { lanes::copy(memory, 1, a.at, 1, 1, inst.width) };
+                        self.set(inst, memory, true);
                         continue;
                     }
                     let (rows, columns, width) = (tile.rows, tile.columns, inst.width);
@@ -329,15 +358,7 @@ impl<'a> Frame<'a> {
                 }
                 Op::Fold { fold, a } => {
                     let place = &self.program.folds[*fold];
-                    let mut a = self.slot(*a);
-                    if a.single && n > 1 {
-                        // SAFETY: the scratch has room for all lanes.
-                        unsafe {
-                            let spread = self.memory.add(self.program.scratch[0]);
-                            lanes::copy(spread, 1, a.at, 0, n, inst.width);
-                            a.at = spread;
-                        }
-                    }
+                    let a = self.spread(self.slot(*a), 0, n, inst.width);
                     let column = self.program.options.column;
                     let run = if column { place.fold.columns } else { place.fold.rows };
                     // SAFETY: as above; accumulators have room for the rows or columns of a tile.
@@ -375,6 +396,19 @@ impl<'a> Frame<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Lanes of a value, in a part of the scratch if it is a single number.
+    fn spread(&self, value: Slot, part: usize, n: usize, width: usize) -> Slot {
+        if !value.single || n == 1 {
+            return value;
+        }
+        // SAFETY: the scratch has room for all lanes.
+        unsafe {
+            let at = self.memory.add(self.program.scratch[part]);
+            lanes::copy(at, 1, value.at, 0, n, width);
+            Slot { at, single: false }
+        }
     }
 
     fn set_cell(&mut self, inst: &Inst, memory: *mut u8, bits: u64) {

@@ -73,7 +73,9 @@ struct Chunks {
 }
 
 /// Runs tasks on all threads if they are worth it, and returns the error of the first task that failed.
-pub fn parallel(tasks: usize, work: usize, task: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+///
+/// Not generic, because the machinery below it is large.
+pub fn parallel(tasks: usize, work: usize, task: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
     if tasks <= 1 || work < PARALLEL_WORK {
         return (0..tasks).try_for_each(task);
     }
@@ -147,7 +149,7 @@ impl LoopKernel {
             plan::long_run(ports.chain(layout.ranges.iter().map(|(affine, _)| affine)).map(pick))
         };
         let passes = draft.stages.iter().filter(|stage| !stage.element.is_empty()).count();
-        let lanes = plan::tile_lanes(draft.lane_bytes);
+        let lanes = plan::tile_lanes(draft.lane_bytes, if mode == Mode::Columns { 0 } else { q });
         let (options, cover, most) = match mode {
             _ if merged.rows() == 0 => (options, Cover::Nothing, 1),
             Mode::Elements => {
@@ -197,15 +199,8 @@ impl LoopKernel {
         program.place(most.max(1));
         let elements = kernel.sizes.iter().fold(1usize, |n, &size| n.saturating_mul(size));
         let work = elements.saturating_mul(program.work);
-        Ok(LoopKernel {
-            maps: maps(&coords),
-            program,
-            cover,
-            required,
-            written,
-            params: kernel.params(),
-            work,
-        })
+        let maps = maps(&coords);
+        Ok(LoopKernel { maps, program, cover, required, written, params: kernel.params(), work })
     }
 
     /// Which buffers it writes.
@@ -236,7 +231,7 @@ impl LoopKernel {
             Cover::Elements { total, lanes, run } => {
                 let unit = run.filter(|&run| run <= TASK_ELEMENTS).unwrap_or(lanes);
                 let task = TASK_ELEMENTS.max(total.div_ceil(TASKS)).next_multiple_of(unit);
-                parallel(total.div_ceil(task), self.work, |number| {
+                parallel(total.div_ceil(task), self.work, &|number| {
                     let start = number * task;
                     self.elements(&mut frame()?, start, (start + task).min(total), lanes, run)
                 })
@@ -244,7 +239,7 @@ impl LoopKernel {
             Cover::Tiles { batches, p, q, rows, columns } => {
                 let strips = p.div_ceil(rows);
                 let per_task = (TASK_ELEMENTS / (rows * q)).max((batches * strips).div_ceil(TASKS)).max(1);
-                parallel((batches * strips).div_ceil(per_task), self.work, |number| {
+                parallel((batches * strips).div_ceil(per_task), self.work, &|number| {
                     let mut frame = frame()?;
                     let end = ((number + 1) * per_task).min(batches * strips);
                     for strip in number * per_task..end {
@@ -268,7 +263,7 @@ impl LoopKernel {
                 }
                 let blocks = rows.div_ceil(block);
                 let per_task = (TASK_ELEMENTS / (block * elements).max(1)).max(blocks.div_ceil(TASKS)).max(1);
-                parallel(blocks.div_ceil(per_task), self.work, |number| {
+                parallel(blocks.div_ceil(per_task), self.work, &|number| {
                     let mut frame = frame()?;
                     for number in number * per_task..((number + 1) * per_task).min(blocks) {
                         let p = number * block;
@@ -291,7 +286,7 @@ impl LoopKernel {
                 let per_task = (TASK_ELEMENTS / (block * elements).max(1))
                     .max((batches * blocks).div_ceil(TASKS))
                     .max(1);
-                parallel((batches * blocks).div_ceil(per_task), self.work, |number| {
+                parallel((batches * blocks).div_ceil(per_task), self.work, &|number| {
                     let mut frame = frame()?;
                     for number in number * per_task..((number + 1) * per_task).min(batches * blocks) {
                         self.stages(&mut frame, &tile(number), elements, chunk)?;
@@ -396,7 +391,7 @@ impl LoopKernel {
             let known = whole.accumulators().to_vec();
             let tasks = elements.div_ceil(split);
             let parts: Vec<Mutex<Vec<u8>>> = (0..tasks).map(|_| Mutex::default()).collect();
-            parallel(tasks, self.work, |task| {
+            parallel(tasks, self.work, &|task| {
                 let mut frame = frame()?;
                 frame.accumulators().copy_from_slice(&known);
                 for stage in &self.program.stages[..=number] {

@@ -15,7 +15,7 @@ use super::frame::RawBuffer;
 use super::loops::{LoopKernel, parallel};
 use super::memory::{CpuMemory, Pool};
 use super::program::{invalid, width};
-use super::simd::{Args, Body, Level, Raw, input, output, pick};
+use super::simd::{Args, Body, Lean, Level, Raw, Versions, input, output};
 use crate::kernel::{Access, Instr, Loop, Matmul, Store, Ty};
 use crate::layout::{Dims, contiguous_strides};
 use crate::{DType, Result, Scalar};
@@ -118,9 +118,9 @@ impl MatmulKernel {
             _ => None,
         };
         let axpy = match ty {
-            Ty::I32 => Some(pick::<Axpy<i32>>()),
-            Ty::I64 => Some(pick::<Axpy<i64>>()),
-            Ty::Bool => Some(pick::<Axpy<u8>>()),
+            Ty::I32 => Some(Lean::pick::<Axpy<i32>>()),
+            Ty::I64 => Some(Lean::pick::<Axpy<i64>>()),
+            Ty::Bool => Some(Lean::pick::<Axpy<u8>>()),
             Ty::F32 | Ty::F64 | Ty::U32 => None,
         };
         Ok(MatmulKernel {
@@ -167,7 +167,7 @@ impl MatmulKernel {
         let (side, unit) = if by_rows { (m, 8) } else { (n, 16) };
         let piece = side.div_ceil(wanted).next_multiple_of(unit);
         let pieces = side.div_ceil(piece);
-        parallel(batches * pieces, work.saturating_mul(batches), |task| {
+        parallel(batches * pieces, work.saturating_mul(batches), &|task| {
             let (batch, start) = (task / pieces, task % pieces * piece);
             let end = (start + piece).min(side);
             let (rows, columns) = if by_rows { (start..end, 0..n) } else { (0..m, start..end) };

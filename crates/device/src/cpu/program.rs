@@ -30,7 +30,7 @@ pub enum Op {
     /// A loop over two.
     Binary { run: binary::Forms, a: u32, b: u32 },
     /// A choice.
-    Select { run: [Raw; 4], cond: u32, a: u32, b: u32 },
+    Select { run: lanes::Choice, cond: u32, a: u32, b: u32 },
     /// Random bits.
     Random { run: Raw, index: u32, words: u32 },
     /// Row values, once for every lane.

@@ -156,7 +156,7 @@ impl ScanKernel {
         let beside = self.source.q.stride() == 1 && self.target.q.stride() == 1 && self.steps != (1, 1);
         let block = if beside { SIDE_BY_SIDE } else { 1 };
         let per_task = (TASK_ELEMENTS / self.length.max(1)).max(1).next_multiple_of(block);
-        parallel(self.rows.div_ceil(per_task), self.rows * self.length * 8, |task| {
+        parallel(self.rows.div_ceil(per_task), self.rows * self.length * 8, &|task| {
             let end = ((task + 1) * per_task).min(self.rows);
             let mut row = task * per_task;
             while row < end {

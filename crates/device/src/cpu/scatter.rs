@@ -208,7 +208,7 @@ impl ScatterKernel {
     unsafe fn find_places(&self, buffers: &[RawBuffer], places: Output) -> Result<()> {
         // The least and the largest element of a run, from its place.
         let corners = self.target.q.bounds();
-        parallel(self.places.div_ceil(TASK_PLACES), self.places * 16, |task| {
+        parallel(self.places.div_ceil(TASK_PLACES), self.places * 16, &|task| {
             let end = ((task + 1) * TASK_PLACES).min(self.places);
             for p in task * TASK_PLACES..end {
                 let mut place = self.target.offset + self.target.p.offset(p);
@@ -258,7 +258,7 @@ impl ScatterKernel {
         let aside = aside.transpose()?;
         let sums = Output(aside.as_ref().map_or(output.0, |memory| memory.pointer()));
         let corners = self.target.q.bounds();
-        parallel(tasks, if tasks > 1 { usize::MAX } else { 0 }, |task| {
+        parallel(tasks, if tasks > 1 { usize::MAX } else { 0 }, &|task| {
             let (low, high) = ((task * range).min(self.elements), ((task + 1) * range).min(self.elements));
             let (low, high) = (low as isize, high as isize);
             // SAFETY: passed on to the caller; this task alone uses elements low..high of the output.

@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Args, Body, Level, Raw, input, math, output, pick};
+use super::{Args, Body, Full, Lean, Level, Plain, Raw, Versions, input, math, output};
 use crate::kernel::{BinaryOp, Ty};
 
 /// A function of two lanes.
@@ -42,11 +42,38 @@ impl<F: Zip, const A: bool, const B: bool> Body for Zipped<F, A, B> {
     }
 }
 
-/// The loops of a binary operation: both operands with lanes, only the first, only the second.
-pub type Forms = [Raw; 3];
+/// The loops of a binary operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Forms {
+    /// Both operands have lanes.
+    pub lanes: Raw,
+    /// Only the first has, only the second has. Without these, single numbers are spread over lanes first.
+    pub single: Option<[Raw; 2]>,
+    /// Bytes of an operand's lane.
+    pub width: usize,
+}
+
+impl Forms {
+    fn lean<F: Zip>() -> Forms {
+        Forms { lanes: Lean::pick::<Zipped<F, true, true>>(), single: None, width: size_of::<F::In>() }
+    }
+
+    fn plain<F: Zip>() -> Forms {
+        Forms { lanes: Plain::pick::<Zipped<F, true, true>>(), single: None, width: size_of::<F::In>() }
+    }
+
+    fn full<F: Zip>() -> Forms {
+        let single = [Full::pick::<Zipped<F, true, false>>(), Full::pick::<Zipped<F, false, true>>()];
+        Forms {
+            lanes: Full::pick::<Zipped<F, true, true>>(),
+            single: Some(single),
+            width: size_of::<F::In>(),
+        }
+    }
+}
 
 macro_rules! zip {
-    ($in:ty => $out:ty, |$a:ident, $b:ident| $result:expr) => {{
+    ($versions:ident, $in:ty => $out:ty, |$a:ident, $b:ident| $result:expr) => {{
         struct F;
         impl Zip for F {
             type In = $in;
@@ -57,44 +84,44 @@ macro_rules! zip {
                 $result
             }
         }
-        [pick::<Zipped<F, true, true>>(), pick::<Zipped<F, true, false>>(), pick::<Zipped<F, false, true>>()]
+        Forms::$versions::<F>()
     }};
 }
 
 macro_rules! compare {
-    ($op:expr, $ty:ty, $other:expr) => {
+    ($versions:ident, $op:expr, $ty:ty, $other:expr) => {
         match $op {
-            BinaryOp::Eq => zip!($ty => u8, |a, b| u8::from(a == b)),
-            BinaryOp::Ne => zip!($ty => u8, |a, b| u8::from(a != b)),
-            BinaryOp::Lt => zip!($ty => u8, |a, b| u8::from(a < b)),
-            BinaryOp::Le => zip!($ty => u8, |a, b| u8::from(a <= b)),
-            BinaryOp::Gt => zip!($ty => u8, |a, b| u8::from(a > b)),
-            BinaryOp::Ge => zip!($ty => u8, |a, b| u8::from(a >= b)),
+            BinaryOp::Eq => zip!($versions, $ty => u8, |a, b| u8::from(a == b)),
+            BinaryOp::Ne => zip!($versions, $ty => u8, |a, b| u8::from(a != b)),
+            BinaryOp::Lt => zip!($versions, $ty => u8, |a, b| u8::from(a < b)),
+            BinaryOp::Le => zip!($versions, $ty => u8, |a, b| u8::from(a <= b)),
+            BinaryOp::Gt => zip!($versions, $ty => u8, |a, b| u8::from(a > b)),
+            BinaryOp::Ge => zip!($versions, $ty => u8, |a, b| u8::from(a >= b)),
             _ => $other,
         }
     };
 }
 
 macro_rules! integer {
-    ($op:expr, $ty:ident) => {
+    ($versions:ident, $op:expr, $ty:ident) => {
         match $op {
-            BinaryOp::Add => zip!($ty => $ty, |a, b| a.wrapping_add(b)),
-            BinaryOp::Sub => zip!($ty => $ty, |a, b| a.wrapping_sub(b)),
-            BinaryOp::Mul => zip!($ty => $ty, |a, b| a.wrapping_mul(b)),
-            BinaryOp::Div => zip!($ty => $ty, |a, b| if b == 0 { 0 } else { a.wrapping_div(b) }),
-            BinaryOp::Rem => zip!($ty => $ty, |a, b| integer::$ty::remainder(a, b)),
-            BinaryOp::Pow => zip!($ty => $ty, |a, b| integer::$ty::power(a, b)),
-            BinaryOp::Max => zip!($ty => $ty, |a, b| a.max(b)),
-            BinaryOp::Min => zip!($ty => $ty, |a, b| a.min(b)),
-            BinaryOp::And => zip!($ty => $ty, |a, b| a & b),
-            BinaryOp::Or => zip!($ty => $ty, |a, b| a | b),
-            BinaryOp::Xor => zip!($ty => $ty, |a, b| a ^ b),
-            BinaryOp::Shl => zip!($ty => $ty, |a, b| {
+            BinaryOp::Add => zip!($versions, $ty => $ty, |a, b| a.wrapping_add(b)),
+            BinaryOp::Sub => zip!($versions, $ty => $ty, |a, b| a.wrapping_sub(b)),
+            BinaryOp::Mul => zip!($versions, $ty => $ty, |a, b| a.wrapping_mul(b)),
+            BinaryOp::Div => zip!(plain, $ty => $ty, |a, b| if b == 0 { 0 } else { a.wrapping_div(b) }),
+            BinaryOp::Rem => zip!(plain, $ty => $ty, |a, b| integer::$ty::remainder(a, b)),
+            BinaryOp::Pow => zip!(plain, $ty => $ty, |a, b| integer::$ty::power(a, b)),
+            BinaryOp::Max => zip!($versions, $ty => $ty, |a, b| a.max(b)),
+            BinaryOp::Min => zip!($versions, $ty => $ty, |a, b| a.min(b)),
+            BinaryOp::And => zip!($versions, $ty => $ty, |a, b| a & b),
+            BinaryOp::Or => zip!($versions, $ty => $ty, |a, b| a | b),
+            BinaryOp::Xor => zip!($versions, $ty => $ty, |a, b| a ^ b),
+            BinaryOp::Shl => zip!($versions, $ty => $ty, |a, b| {
                 let shifted = a.wrapping_shl(b as u32);
                 if b >= 0 as $ty && b < $ty::BITS as $ty { shifted } else { 0 }
             }),
-            BinaryOp::Shr => zip!($ty => $ty, |a, b| integer::$ty::shift_right(a, b)),
-            _ => compare!($op, $ty, return None),
+            BinaryOp::Shr => zip!($versions, $ty => $ty, |a, b| integer::$ty::shift_right(a, b)),
+            _ => compare!($versions, $op, $ty, return None),
         }
     };
 }
@@ -169,20 +196,20 @@ mod integer {
 }
 
 macro_rules! float {
-    ($op:expr, $ty:ty, $pow:expr) => {
+    ($versions:ident, $op:expr, $ty:ty, $pow:expr) => {
         match $op {
-            BinaryOp::Add => zip!($ty => $ty, |a, b| a + b),
-            BinaryOp::Sub => zip!($ty => $ty, |a, b| a - b),
-            BinaryOp::Mul => zip!($ty => $ty, |a, b| a * b),
-            BinaryOp::Div => zip!($ty => $ty, |a, b| a / b),
-            BinaryOp::Rem => zip!($ty => $ty, |a, b| {
+            BinaryOp::Add => zip!($versions, $ty => $ty, |a, b| a + b),
+            BinaryOp::Sub => zip!($versions, $ty => $ty, |a, b| a - b),
+            BinaryOp::Mul => zip!($versions, $ty => $ty, |a, b| a * b),
+            BinaryOp::Div => zip!($versions, $ty => $ty, |a, b| a / b),
+            BinaryOp::Rem => zip!(plain, $ty => $ty, |a, b| {
                 let remainder = a % b;
                 if remainder != 0.0 && (remainder < 0.0) != (b < 0.0) { remainder + b } else { remainder }
             }),
             BinaryOp::Pow => $pow,
-            BinaryOp::Max => zip!($ty => $ty, |a, b| if (a > b) | a.is_nan() { a } else { b }),
-            BinaryOp::Min => zip!($ty => $ty, |a, b| if (a < b) | a.is_nan() { a } else { b }),
-            _ => compare!($op, $ty, return None),
+            BinaryOp::Max => zip!($versions, $ty => $ty, |a, b| if (a > b) | a.is_nan() { a } else { b }),
+            BinaryOp::Min => zip!($versions, $ty => $ty, |a, b| if (a < b) | a.is_nan() { a } else { b }),
+            _ => compare!($versions, $op, $ty, return None),
         }
     };
 }
@@ -190,16 +217,16 @@ macro_rules! float {
 /// The loops of an operation on this type; `None` where the operation isn't for it.
 pub fn binary(op: BinaryOp, ty: Ty) -> Option<Forms> {
     Some(match ty {
-        Ty::F32 => float!(op, f32, zip!(f32 => f32, |a, b| math::pow::<L>(a, b))),
-        Ty::F64 => float!(op, f64, zip!(f64 => f64, |a, b| a.powf(b))),
-        Ty::I32 => integer!(op, i32),
-        Ty::I64 => integer!(op, i64),
-        Ty::U32 => integer!(op, u32),
+        Ty::F32 => float!(full, op, f32, zip!(full, f32 => f32, |a, b| math::pow::<L>(a, b))),
+        Ty::F64 => float!(lean, op, f64, zip!(plain, f64 => f64, |a, b| a.powf(b))),
+        Ty::I32 => integer!(lean, op, i32),
+        Ty::I64 => integer!(lean, op, i64),
+        Ty::U32 => integer!(plain, op, u32),
         Ty::Bool => match op {
-            BinaryOp::And | BinaryOp::Min => zip!(u8 => u8, |a, b| a & b),
-            BinaryOp::Or | BinaryOp::Max => zip!(u8 => u8, |a, b| a | b),
-            BinaryOp::Xor => zip!(u8 => u8, |a, b| a ^ b),
-            _ => compare!(op, u8, return None),
+            BinaryOp::And | BinaryOp::Min => zip!(plain, u8 => u8, |a, b| a & b),
+            BinaryOp::Or | BinaryOp::Max => zip!(plain, u8 => u8, |a, b| a | b),
+            BinaryOp::Xor => zip!(plain, u8 => u8, |a, b| a ^ b),
+            _ => compare!(plain, op, u8, return None),
         },
     })
 }

@@ -59,10 +59,10 @@ fn to_odd(x: f64) -> f32 {
 /// From the elements of a dtype to its register type; `None` if they are the same bits.
 pub fn load(dtype: DType) -> Option<Raw> {
     match dtype {
-        DType::Bool => Some(map!(u8 => u8, |x| u8::from(x != 0))),
-        DType::U8 => Some(map!(u8 => i32, |x| i32::from(x))),
-        DType::F16 => Some(map!(u16 => f32, |x| f16_to_f32(x))),
-        DType::BF16 => Some(map!(u16 => f32, |x| bf16_to_f32(x))),
+        DType::Bool => Some(map!(Lean, u8 => u8, |x| u8::from(x != 0))),
+        DType::U8 => Some(map!(Lean, u8 => i32, |x| i32::from(x))),
+        DType::F16 => Some(map!(Lean, u16 => f32, |x| f16_to_f32(x))),
+        DType::BF16 => Some(map!(Lean, u16 => f32, |x| bf16_to_f32(x))),
         DType::I32 | DType::I64 | DType::F32 | DType::F64 => None,
     }
 }
@@ -70,9 +70,9 @@ pub fn load(dtype: DType) -> Option<Raw> {
 /// From a register type to the elements of its dtype; `None` if they are the same bits.
 pub fn store(dtype: DType) -> Option<Raw> {
     match dtype {
-        DType::U8 => Some(map!(i32 => u8, |x| x as u8)),
-        DType::F16 => Some(map!(f32 => u16, |x| f32_to_f16(x))),
-        DType::BF16 => Some(map!(f32 => u16, |x| f32_to_bf16(x))),
+        DType::U8 => Some(map!(Lean, i32 => u8, |x| x as u8)),
+        DType::F16 => Some(map!(Lean, f32 => u16, |x| f32_to_f16(x))),
+        DType::BF16 => Some(map!(Lean, f32 => u16, |x| f32_to_bf16(x))),
         DType::Bool | DType::I32 | DType::I64 | DType::F32 | DType::F64 => None,
     }
 }
@@ -80,14 +80,14 @@ pub fn store(dtype: DType) -> Option<Raw> {
 macro_rules! from_integer {
     ($from:ty, $to:expr) => {
         match $to {
-            DType::Bool => map!($from => u8, |x| u8::from(x != 0)),
-            DType::U8 => map!($from => i32, |x| i32::from(x as u8)),
-            DType::I32 => map!($from => i32, |x| x as i32),
-            DType::I64 => map!($from => i64, |x| x as i64),
-            DType::F16 => map!($from => f32, |x| f16_to_f32(f32_to_f16(to_odd(x as f64)))),
-            DType::BF16 => map!($from => f32, |x| bf16_to_f32(f32_to_bf16(to_odd(x as f64)))),
-            DType::F32 => map!($from => f32, |x| x as f32),
-            DType::F64 => map!($from => f64, |x| x as f64),
+            DType::Bool => map!(Lean, $from => u8, |x| u8::from(x != 0)),
+            DType::U8 => map!(Lean, $from => i32, |x| i32::from(x as u8)),
+            DType::I32 => map!(Lean, $from => i32, |x| x as i32),
+            DType::I64 => map!(Lean, $from => i64, |x| x as i64),
+            DType::F16 => map!(Lean, $from => f32, |x| f16_to_f32(f32_to_f16(to_odd(x as f64)))),
+            DType::BF16 => map!(Lean, $from => f32, |x| bf16_to_f32(f32_to_bf16(to_odd(x as f64)))),
+            DType::F32 => map!(Lean, $from => f32, |x| x as f32),
+            DType::F64 => map!(Lean, $from => f64, |x| x as f64),
         }
     };
 }
@@ -100,24 +100,24 @@ pub fn cast(from: Ty, to: DType) -> Raw {
         Ty::I32 => from_integer!(i32, to),
         Ty::I64 => from_integer!(i64, to),
         Ty::F32 => match to {
-            DType::Bool => map!(f32 => u8, |x| u8::from(x != 0.0)),
-            DType::U8 => map!(f32 => i32, |x| i32::from(x as i64 as u8)),
-            DType::I32 => map!(f32 => i32, |x| x as i64 as i32),
-            DType::I64 => map!(f32 => i64, |x| x as i64),
-            DType::F16 => map!(f32 => f32, |x| f16_to_f32(f32_to_f16(x))),
-            DType::BF16 => map!(f32 => f32, |x| bf16_to_f32(f32_to_bf16(x))),
-            DType::F32 => map!(f32 => f32, |x| x),
-            DType::F64 => map!(f32 => f64, |x| f64::from(x)),
+            DType::Bool => map!(Lean, f32 => u8, |x| u8::from(x != 0.0)),
+            DType::U8 => map!(Lean, f32 => i32, |x| i32::from(x as i64 as u8)),
+            DType::I32 => map!(Lean, f32 => i32, |x| x as i64 as i32),
+            DType::I64 => map!(Lean, f32 => i64, |x| x as i64),
+            DType::F16 => map!(Lean, f32 => f32, |x| f16_to_f32(f32_to_f16(x))),
+            DType::BF16 => map!(Lean, f32 => f32, |x| bf16_to_f32(f32_to_bf16(x))),
+            DType::F32 => map!(Lean, f32 => f32, |x| x),
+            DType::F64 => map!(Lean, f32 => f64, |x| f64::from(x)),
         },
         Ty::F64 => match to {
-            DType::Bool => map!(f64 => u8, |x| u8::from(x != 0.0)),
-            DType::U8 => map!(f64 => i32, |x| i32::from(x as i64 as u8)),
-            DType::I32 => map!(f64 => i32, |x| x as i64 as i32),
-            DType::I64 => map!(f64 => i64, |x| x as i64),
-            DType::F16 => map!(f64 => f32, |x| f16_to_f32(f32_to_f16(to_odd(x)))),
-            DType::BF16 => map!(f64 => f32, |x| bf16_to_f32(f32_to_bf16(to_odd(x)))),
-            DType::F32 => map!(f64 => f32, |x| x as f32),
-            DType::F64 => map!(f64 => f64, |x| x),
+            DType::Bool => map!(Lean, f64 => u8, |x| u8::from(x != 0.0)),
+            DType::U8 => map!(Lean, f64 => i32, |x| i32::from(x as i64 as u8)),
+            DType::I32 => map!(Lean, f64 => i32, |x| x as i64 as i32),
+            DType::I64 => map!(Lean, f64 => i64, |x| x as i64),
+            DType::F16 => map!(Lean, f64 => f32, |x| f16_to_f32(f32_to_f16(to_odd(x)))),
+            DType::BF16 => map!(Lean, f64 => f32, |x| bf16_to_f32(f32_to_bf16(to_odd(x)))),
+            DType::F32 => map!(Lean, f64 => f32, |x| x as f32),
+            DType::F64 => map!(Lean, f64 => f64, |x| x),
         },
     }
 }

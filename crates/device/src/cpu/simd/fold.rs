@@ -8,7 +8,7 @@
 use std::marker::PhantomData;
 
 use super::unary::map;
-use super::{Args, Body, Level, Raw, input, output, pick};
+use super::{Args, Body, Full, Lean, Level, Plain, Raw, Versions, input, output};
 use crate::kernel::{ReduceOp, Ty};
 
 /// The loops of one reduction over one type.
@@ -112,13 +112,16 @@ fn in_lanes<T: Copy, const W: usize>(a: &[T], identity: T, step: impl Fn(T, T) -
 #[inline(always)]
 fn tree<T: Copy>(a: &[T], identity: T, step: impl Fn(T, T) -> T + Copy) -> T {
     let (wide, rest) = in_lanes::<T, 64>(a, identity, step);
+    if rest.is_empty() {
+        return wide;
+    }
     let (narrow, rest) = in_lanes::<T, 16>(rest, identity, step);
     rest.iter().fold(step(wide, narrow), |acc, &x| step(acc, x))
 }
 
 /// A fold whose accumulator is of the elements' type.
-macro_rules! plain {
-    ($ty:ty, $identity:expr, |$a:ident, $b:ident| $step:expr) => {{
+macro_rules! same {
+    ($versions:ident, $ty:ty, $identity:expr, |$a:ident, $b:ident| $step:expr) => {{
         struct F;
         impl Folding for F {
             type In = $ty;
@@ -137,7 +140,7 @@ macro_rules! plain {
                 tree(a, Self::IDENTITY, Self::step)
             }
         }
-        values::<F>(None, |identity| u64_of(identity.to_ne_bytes()))
+        values::<F, $versions>(None, |identity| u64_of(identity.to_ne_bytes()))
     }};
 }
 
@@ -168,14 +171,14 @@ fn u64_of<const N: usize>(bytes: [u8; N]) -> u64 {
     u64::from_ne_bytes(all)
 }
 
-fn values<F: Folding>(finish: Option<Raw>, bits: impl Fn(F::Acc) -> u64) -> Fold {
+fn values<F: Folding, V: Versions>(finish: Option<Raw>, bits: impl Fn(F::Acc) -> u64) -> Fold {
     Fold {
         accumulator: size_of::<F::Acc>(),
         position: false,
         identity: bits(F::IDENTITY),
-        rows: pick::<Values<F>>(),
-        columns: pick::<Columns<F>>(),
-        merge: pick::<Merged<F>>(),
+        rows: V::pick::<Values<F>>(),
+        columns: V::pick::<Columns<F>>(),
+        merge: Plain::pick::<Merged<F>>(),
         finish,
     }
 }
@@ -262,7 +265,7 @@ impl<B: Best> Body for BestMerged<B> {
 }
 
 macro_rules! best {
-    ($ty:ty, $worst:expr, |$a:ident, $b:ident| $beats:expr) => {{
+    ($versions:ident, $ty:ty, $worst:expr, |$a:ident, $b:ident| $beats:expr) => {{
         struct F;
         impl Best for F {
             type In = $ty;
@@ -276,38 +279,44 @@ macro_rules! best {
             accumulator: size_of::<$ty>(),
             position: true,
             identity: u64_of(F::WORST.to_ne_bytes()),
-            rows: pick::<BestRows<F>>(),
-            columns: pick::<BestColumns<F>>(),
-            merge: pick::<BestMerged<F>>(),
+            rows: $versions::pick::<BestRows<F>>(),
+            columns: $versions::pick::<BestColumns<F>>(),
+            merge: Plain::pick::<BestMerged<F>>(),
             finish: None,
         }
     }};
 }
 
 macro_rules! integer {
-    ($op:expr, $ty:ident) => {
+    ($versions:ident, $op:expr, $ty:ident) => {
         match $op {
-            ReduceOp::Sum => plain!($ty, 0, |a, b| a.wrapping_add(b)),
-            ReduceOp::Prod => plain!($ty, 1, |a, b| a.wrapping_mul(b)),
-            ReduceOp::Max => plain!($ty, $ty::MIN, |a, b| a.max(b)),
-            ReduceOp::Min => plain!($ty, $ty::MAX, |a, b| a.min(b)),
-            ReduceOp::ArgMax => best!($ty, $ty::MIN, |a, b| a > b),
-            ReduceOp::ArgMin => best!($ty, $ty::MAX, |a, b| a < b),
+            ReduceOp::Sum => same!($versions, $ty, 0, |a, b| a.wrapping_add(b)),
+            ReduceOp::Prod => same!($versions, $ty, 1, |a, b| a.wrapping_mul(b)),
+            ReduceOp::Max => same!($versions, $ty, $ty::MIN, |a, b| a.max(b)),
+            ReduceOp::Min => same!($versions, $ty, $ty::MAX, |a, b| a.min(b)),
+            ReduceOp::ArgMax => best!($versions, $ty, $ty::MIN, |a, b| a > b),
+            ReduceOp::ArgMin => best!($versions, $ty, $ty::MAX, |a, b| a < b),
         }
     };
 }
 
 macro_rules! float {
-    ($op:expr, $ty:ident, $sum:expr) => {
+    ($versions:ident, $op:expr, $ty:ident, $sum:expr) => {
         match $op {
             ReduceOp::Sum => $sum,
-            ReduceOp::Prod => plain!($ty, 1.0, |a, b| a * b),
-            ReduceOp::Max => plain!($ty, $ty::NEG_INFINITY, |a, b| if (a > b) | a.is_nan() { a } else { b }),
-            ReduceOp::Min => plain!($ty, $ty::INFINITY, |a, b| if (a < b) | a.is_nan() { a } else { b }),
-            ReduceOp::ArgMax => {
-                best!($ty, $ty::NEG_INFINITY, |a, b| (a > b) | (a.is_nan() & !b.is_nan()))
+            ReduceOp::Prod => same!($versions, $ty, 1.0, |a, b| a * b),
+            ReduceOp::Max => {
+                same!($versions, $ty, $ty::NEG_INFINITY, |a, b| if (a > b) | a.is_nan() { a } else { b })
             }
-            ReduceOp::ArgMin => best!($ty, $ty::INFINITY, |a, b| (a < b) | (a.is_nan() & !b.is_nan())),
+            ReduceOp::Min => {
+                same!($versions, $ty, $ty::INFINITY, |a, b| if (a < b) | a.is_nan() { a } else { b })
+            }
+            ReduceOp::ArgMax => {
+                best!($versions, $ty, $ty::NEG_INFINITY, |a, b| (a > b) | (a.is_nan() & !b.is_nan()))
+            }
+            ReduceOp::ArgMin => {
+                best!($versions, $ty, $ty::INFINITY, |a, b| (a < b) | (a.is_nan() & !b.is_nan()))
+            }
         }
     };
 }
@@ -316,19 +325,22 @@ macro_rules! float {
 pub fn fold(op: ReduceOp, ty: Ty) -> Fold {
     match ty {
         Ty::F32 => float!(
+            Full,
             op,
             f32,
-            values::<Sum32>(Some(map!(f64 => f32, |x| x as f32)), |identity| u64_of(identity.to_ne_bytes()))
+            values::<Sum32, Full>(Some(map!(Lean, f64 => f32, |x| x as f32)), |identity| u64_of(
+                identity.to_ne_bytes()
+            ))
         ),
-        Ty::F64 => float!(op, f64, plain!(f64, 0.0, |a, b| a + b)),
-        Ty::I32 => integer!(op, i32),
-        Ty::I64 => integer!(op, i64),
-        Ty::U32 => integer!(op, u32),
+        Ty::F64 => float!(Lean, op, f64, same!(Lean, f64, 0.0, |a, b| a + b)),
+        Ty::I32 => integer!(Lean, op, i32),
+        Ty::I64 => integer!(Lean, op, i64),
+        Ty::U32 => integer!(Plain, op, u32),
         Ty::Bool => match op {
-            ReduceOp::Max | ReduceOp::Sum => plain!(u8, 0, |a, b| a | b),
-            ReduceOp::Min | ReduceOp::Prod => plain!(u8, 1, |a, b| a & b),
-            ReduceOp::ArgMax => best!(u8, 0, |a, b| a > b),
-            ReduceOp::ArgMin => best!(u8, 1, |a, b| a < b),
+            ReduceOp::Max | ReduceOp::Sum => same!(Plain, u8, 0, |a, b| a | b),
+            ReduceOp::Min | ReduceOp::Prod => same!(Plain, u8, 1, |a, b| a & b),
+            ReduceOp::ArgMax => best!(Plain, u8, 0, |a, b| a > b),
+            ReduceOp::ArgMin => best!(Plain, u8, 1, |a, b| a < b),
         },
     }
 }

@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Args, Body, Level, Raw, input, output, pick};
+use super::{Args, Body, Full, Lean, Level, Plain, Raw, Versions, input, output};
 use crate::philox4x32_10;
 
 /// Calls `$call` with `$t` being the unsigned integer of `$width` bytes.
@@ -131,14 +131,29 @@ impl<T: Copy, const A: bool, const B: bool> Body for Select<T, A, B> {
     }
 }
 
-/// The loops of a selection among values of this many bytes: both with lanes, only `a`, only `b`, none.
-pub fn select(width: usize) -> [Raw; 4] {
-    by_width!(width, T => [
-        pick::<Select<T, true, true>>(),
-        pick::<Select<T, true, false>>(),
-        pick::<Select<T, false, true>>(),
-        pick::<Select<T, false, false>>(),
-    ])
+/// The loops of a selection.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// Both values have lanes.
+    pub lanes: Raw,
+    /// Only `a` has none, only `b` has none, neither has. Without these, single numbers are spread over lanes first.
+    pub single: Option<[Raw; 3]>,
+}
+
+/// The loops of a selection among values of this many bytes.
+pub fn select(width: usize) -> Choice {
+    match width {
+        1 => Choice { lanes: Plain::pick::<Select<u8, true, true>>(), single: None },
+        4 => Choice {
+            lanes: Full::pick::<Select<u32, true, true>>(),
+            single: Some([
+                Full::pick::<Select<u32, false, true>>(),
+                Full::pick::<Select<u32, true, false>>(),
+                Full::pick::<Select<u32, false, false>>(),
+            ]),
+        },
+        _ => Choice { lanes: Lean::pick::<Select<u64, true, true>>(), single: None },
+    }
 }
 
 /// `dst[i]` is word `a[i] % 4` of the generator at the counter `(a[i] / 4, 0, b[2], b[3])` under the key `(b[0], b[1])`.
@@ -192,5 +207,5 @@ impl Body for Random {
 
 /// The loop of [`crate::kernel::Instr::Philox`].
 pub fn random() -> Raw {
-    pick::<Random>()
+    Full::pick::<Random>()
 }

@@ -1,8 +1,8 @@
 //! The loops that the interpreter's instructions run over a block of lanes, compiled once for each vector width that
 //! the processor may have.
 //!
-//! A loop is a [`Body`]: safe-looking Rust over slices that the compiler vectorises. [`pick`] returns the version for
-//! this processor: AVX-512, AVX2 with FMA, or what every processor of the target has (SSE2, NEON).
+//! A loop is a [`Body`]: Rust over slices that the compiler vectorises. [`Versions`] returns the one for this
+//! processor: AVX-512, AVX2 with FMA, or what every processor of the target has (SSE2, NEON).
 #![allow(unsafe_code)]
 
 pub mod binary;
@@ -89,27 +89,61 @@ unsafe fn avx512<B: Body>(args: &Args) {
     unsafe { B::run::<Fused>(args) }
 }
 
-/// The version of a loop for this processor.
-pub fn pick<B: Body>() -> Raw {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::is_x86_feature_detected as has;
-        let wide =
-            has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2") && has!("lzcnt") && has!("popcnt");
-        if wide
-            && has!("avx512f")
-            && has!("avx512bw")
-            && has!("avx512dq")
-            && has!("avx512vl")
-            && has!("avx512cd")
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2") && has!("lzcnt") && has!("popcnt")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    let wide =
+        has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512cd");
+    wide && has_avx2()
+}
+
+/// Which versions of a loop there are: each costs compile time, and only f32's loops are worth them all.
+pub trait Versions {
+    /// The version of a loop for this processor.
+    fn pick<B: Body>() -> Raw;
+}
+
+/// A version for each vector width: for what training spends its time on.
+pub struct Full;
+impl Versions for Full {
+    fn pick<B: Body>() -> Raw {
+        #[cfg(target_arch = "x86_64")]
         {
-            return avx512::<B>;
+            if has_avx512() {
+                return avx512::<B>;
+            }
+            if has_avx2() {
+                return avx2::<B>;
+            }
         }
-        if wide {
+        baseline::<B>
+    }
+}
+
+/// At most AVX2: for what is bound by memory even so.
+pub struct Lean;
+impl Versions for Lean {
+    fn pick<B: Body>() -> Raw {
+        #[cfg(target_arch = "x86_64")]
+        if has_avx2() {
             return avx2::<B>;
         }
+        baseline::<B>
     }
-    baseline::<B>
+}
+
+/// One version: for loops that call functions for each lane, or that hardly ever run.
+pub struct Plain;
+impl Versions for Plain {
+    fn pick<B: Body>() -> Raw {
+        baseline::<B>
+    }
 }
 
 /// # Safety

@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Args, Body, Level, Raw, input, math, output, pick};
+use super::{Args, Body, Full, Level, Raw, Versions, input, math, output};
 use crate::kernel::{Ty, UnaryOp};
 
 /// A function of one lane.
@@ -27,9 +27,9 @@ impl<F: Map> Body for Mapped<F> {
     }
 }
 
-/// The loop of a function that is written like a closure. `L` is the level in it.
+/// The loop of a function that is written like a closure, in these versions. `L` is the level in it.
 macro_rules! map {
-    ($in:ty => $out:ty, |$x:ident| $result:expr) => {{
+    ($versions:ident, $in:ty => $out:ty, |$x:ident| $result:expr) => {{
         struct F;
         impl $crate::cpu::simd::unary::Map for F {
             type In = $in;
@@ -40,7 +40,9 @@ macro_rules! map {
                 $result
             }
         }
-        $crate::cpu::simd::pick::<$crate::cpu::simd::unary::Mapped<F>>()
+        <$crate::cpu::simd::$versions as $crate::cpu::simd::Versions>::pick::<
+            $crate::cpu::simd::unary::Mapped<F>,
+        >()
     }};
 }
 pub(super) use map;
@@ -101,10 +103,10 @@ impl Limited for Cos {
 macro_rules! signed {
     ($op:expr, $ty:ty) => {
         match $op {
-            UnaryOp::Neg => Some(map!($ty => $ty, |x| x.wrapping_neg())),
-            UnaryOp::Abs => Some(map!($ty => $ty, |x| x.wrapping_abs())),
-            UnaryOp::Sign => Some(map!($ty => $ty, |x| (x > 0) as $ty - (x < 0) as $ty)),
-            UnaryOp::Not => Some(map!($ty => $ty, |x| !x)),
+            UnaryOp::Neg => Some(map!(Lean, $ty => $ty, |x| x.wrapping_neg())),
+            UnaryOp::Abs => Some(map!(Lean, $ty => $ty, |x| x.wrapping_abs())),
+            UnaryOp::Sign => Some(map!(Lean, $ty => $ty, |x| (x > 0) as $ty - (x < 0) as $ty)),
+            UnaryOp::Not => Some(map!(Lean, $ty => $ty, |x| !x)),
             _ => None,
         }
     };
@@ -118,14 +120,14 @@ pub fn unary(op: UnaryOp, ty: Ty) -> Option<Raw> {
         Ty::I32 => signed!(op, i32),
         Ty::I64 => signed!(op, i64),
         Ty::U32 => match op {
-            UnaryOp::Neg => Some(map!(u32 => u32, |x| x.wrapping_neg())),
-            UnaryOp::Abs => Some(map!(u32 => u32, |x| x)),
-            UnaryOp::Sign => Some(map!(u32 => u32, |x| u32::from(x > 0))),
-            UnaryOp::Not => Some(map!(u32 => u32, |x| !x)),
+            UnaryOp::Neg => Some(map!(Plain, u32 => u32, |x| x.wrapping_neg())),
+            UnaryOp::Abs => Some(map!(Plain, u32 => u32, |x| x)),
+            UnaryOp::Sign => Some(map!(Plain, u32 => u32, |x| u32::from(x > 0))),
+            UnaryOp::Not => Some(map!(Plain, u32 => u32, |x| !x)),
             _ => None,
         },
         Ty::Bool => match op {
-            UnaryOp::Not => Some(map!(u8 => u8, |x| x ^ 1)),
+            UnaryOp::Not => Some(map!(Plain, u8 => u8, |x| x ^ 1)),
             _ => None,
         },
     }
@@ -133,58 +135,62 @@ pub fn unary(op: UnaryOp, ty: Ty) -> Option<Raw> {
 
 fn float32(op: UnaryOp) -> Option<Raw> {
     Some(match op {
-        UnaryOp::Neg => map!(f32 => f32, |x| -x),
-        UnaryOp::Abs => map!(f32 => f32, |x| x.abs()),
-        UnaryOp::Sign => map!(f32 => f32, |x| f32::from(u8::from(x > 0.0)) - f32::from(u8::from(x < 0.0))),
+        UnaryOp::Neg => map!(Full, f32 => f32, |x| -x),
+        UnaryOp::Abs => map!(Full, f32 => f32, |x| x.abs()),
+        UnaryOp::Sign => {
+            map!(Full, f32 => f32, |x| f32::from(u8::from(x > 0.0)) - f32::from(u8::from(x < 0.0)))
+        }
         UnaryOp::Not => return None,
-        UnaryOp::Floor => map!(f32 => f32, |x| x.floor()),
-        UnaryOp::Ceil => map!(f32 => f32, |x| x.ceil()),
-        UnaryOp::Round => map!(f32 => f32, |x| x.round_ties_even()),
-        UnaryOp::Trunc => map!(f32 => f32, |x| x.trunc()),
-        UnaryOp::Reciprocal => map!(f32 => f32, |x| 1.0 / x),
-        UnaryOp::Sqrt => map!(f32 => f32, |x| x.sqrt()),
-        UnaryOp::Rsqrt => map!(f32 => f32, |x| 1.0 / x.sqrt()),
-        UnaryOp::Exp => map!(f32 => f32, |x| math::exp::<L>(x)),
-        UnaryOp::Expm1 => map!(f32 => f32, |x| math::expm1::<L>(x)),
-        UnaryOp::Log => map!(f32 => f32, |x| math::log::<L>(x)),
-        UnaryOp::Log1p => map!(f32 => f32, |x| math::log1p::<L>(x)),
-        UnaryOp::Sin => pick::<LimitedMap<Sin>>(),
-        UnaryOp::Cos => pick::<LimitedMap<Cos>>(),
-        UnaryOp::Tanh => map!(f32 => f32, |x| math::tanh::<L>(x)),
-        UnaryOp::Sigmoid => map!(f32 => f32, |x| math::sigmoid::<L>(x)),
-        UnaryOp::Erf => map!(f32 => f32, |x| math::erf::<L>(x)),
-        UnaryOp::IsNan => map!(f32 => u8, |x| u8::from(x.is_nan())),
-        UnaryOp::IsFinite => map!(f32 => u8, |x| u8::from(x.is_finite())),
+        UnaryOp::Floor => map!(Full, f32 => f32, |x| x.floor()),
+        UnaryOp::Ceil => map!(Full, f32 => f32, |x| x.ceil()),
+        UnaryOp::Round => map!(Full, f32 => f32, |x| x.round_ties_even()),
+        UnaryOp::Trunc => map!(Full, f32 => f32, |x| x.trunc()),
+        UnaryOp::Reciprocal => map!(Full, f32 => f32, |x| 1.0 / x),
+        UnaryOp::Sqrt => map!(Full, f32 => f32, |x| x.sqrt()),
+        UnaryOp::Rsqrt => map!(Full, f32 => f32, |x| 1.0 / x.sqrt()),
+        UnaryOp::Exp => map!(Full, f32 => f32, |x| math::exp::<L>(x)),
+        UnaryOp::Expm1 => map!(Full, f32 => f32, |x| math::expm1::<L>(x)),
+        UnaryOp::Log => map!(Full, f32 => f32, |x| math::log::<L>(x)),
+        UnaryOp::Log1p => map!(Full, f32 => f32, |x| math::log1p::<L>(x)),
+        UnaryOp::Sin => Full::pick::<LimitedMap<Sin>>(),
+        UnaryOp::Cos => Full::pick::<LimitedMap<Cos>>(),
+        UnaryOp::Tanh => map!(Full, f32 => f32, |x| math::tanh::<L>(x)),
+        UnaryOp::Sigmoid => map!(Full, f32 => f32, |x| math::sigmoid::<L>(x)),
+        UnaryOp::Erf => map!(Full, f32 => f32, |x| math::erf::<L>(x)),
+        UnaryOp::IsNan => map!(Full, f32 => u8, |x| u8::from(x.is_nan())),
+        UnaryOp::IsFinite => map!(Full, f32 => u8, |x| u8::from(x.is_finite())),
     })
 }
 
 /// f64's transcendentals are the standard library's, lane by lane.
 fn float64(op: UnaryOp) -> Option<Raw> {
     Some(match op {
-        UnaryOp::Neg => map!(f64 => f64, |x| -x),
-        UnaryOp::Abs => map!(f64 => f64, |x| x.abs()),
-        UnaryOp::Sign => map!(f64 => f64, |x| f64::from(u8::from(x > 0.0)) - f64::from(u8::from(x < 0.0))),
+        UnaryOp::Neg => map!(Lean, f64 => f64, |x| -x),
+        UnaryOp::Abs => map!(Lean, f64 => f64, |x| x.abs()),
+        UnaryOp::Sign => {
+            map!(Lean, f64 => f64, |x| f64::from(u8::from(x > 0.0)) - f64::from(u8::from(x < 0.0)))
+        }
         UnaryOp::Not => return None,
-        UnaryOp::Floor => map!(f64 => f64, |x| x.floor()),
-        UnaryOp::Ceil => map!(f64 => f64, |x| x.ceil()),
-        UnaryOp::Round => map!(f64 => f64, |x| x.round_ties_even()),
-        UnaryOp::Trunc => map!(f64 => f64, |x| x.trunc()),
-        UnaryOp::Reciprocal => map!(f64 => f64, |x| 1.0 / x),
-        UnaryOp::Sqrt => map!(f64 => f64, |x| x.sqrt()),
-        UnaryOp::Rsqrt => map!(f64 => f64, |x| 1.0 / x.sqrt()),
-        UnaryOp::Exp => map!(f64 => f64, |x| x.exp()),
-        UnaryOp::Expm1 => map!(f64 => f64, |x| x.exp_m1()),
-        UnaryOp::Log => map!(f64 => f64, |x| x.ln()),
-        UnaryOp::Log1p => map!(f64 => f64, |x| x.ln_1p()),
-        UnaryOp::Sin => map!(f64 => f64, |x| x.sin()),
-        UnaryOp::Cos => map!(f64 => f64, |x| x.cos()),
-        UnaryOp::Tanh => map!(f64 => f64, |x| x.tanh()),
-        UnaryOp::Sigmoid => map!(f64 => f64, |x| {
+        UnaryOp::Floor => map!(Lean, f64 => f64, |x| x.floor()),
+        UnaryOp::Ceil => map!(Lean, f64 => f64, |x| x.ceil()),
+        UnaryOp::Round => map!(Lean, f64 => f64, |x| x.round_ties_even()),
+        UnaryOp::Trunc => map!(Lean, f64 => f64, |x| x.trunc()),
+        UnaryOp::Reciprocal => map!(Lean, f64 => f64, |x| 1.0 / x),
+        UnaryOp::Sqrt => map!(Lean, f64 => f64, |x| x.sqrt()),
+        UnaryOp::Rsqrt => map!(Lean, f64 => f64, |x| 1.0 / x.sqrt()),
+        UnaryOp::Exp => map!(Plain, f64 => f64, |x| x.exp()),
+        UnaryOp::Expm1 => map!(Plain, f64 => f64, |x| x.exp_m1()),
+        UnaryOp::Log => map!(Plain, f64 => f64, |x| x.ln()),
+        UnaryOp::Log1p => map!(Plain, f64 => f64, |x| x.ln_1p()),
+        UnaryOp::Sin => map!(Plain, f64 => f64, |x| x.sin()),
+        UnaryOp::Cos => map!(Plain, f64 => f64, |x| x.cos()),
+        UnaryOp::Tanh => map!(Plain, f64 => f64, |x| x.tanh()),
+        UnaryOp::Sigmoid => map!(Plain, f64 => f64, |x| {
             let e = (-x.abs()).exp();
             (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
         }),
-        UnaryOp::Erf => map!(f64 => f64, |x| libm::erf(x)),
-        UnaryOp::IsNan => map!(f64 => u8, |x| u8::from(x.is_nan())),
-        UnaryOp::IsFinite => map!(f64 => u8, |x| u8::from(x.is_finite())),
+        UnaryOp::Erf => map!(Plain, f64 => f64, |x| libm::erf(x)),
+        UnaryOp::IsNan => map!(Lean, f64 => u8, |x| u8::from(x.is_nan())),
+        UnaryOp::IsFinite => map!(Lean, f64 => u8, |x| u8::from(x.is_finite())),
     })
 }
