@@ -1,1 +1,62 @@
-//! wgrad
+//! PyTorch's autograd in Rust, on any GPU.
+//!
+//! Who knows `requires_grad_`, `backward()`, `.grad`, `detach()`, `to(device)` and `no_grad` from PyTorch knows this library. The
+//! same program runs on the CPU and, through wgpu, on Metal, Vulkan, Direct3D 12 and OpenGL.
+//!
+//! ```
+//! use wgrad::{Device, Tensor};
+//!
+//! let device = Device::best()?;
+//! let x = Tensor::new([1f32, 9.0, 0.0], &device)?.requires_grad_(true)?;
+//! let y = (x.pow(2.0)? + 100.0)?;
+//! let loss = y.mean()?;
+//! loss.backward()?;
+//!
+//! assert_eq!(y.to_vec::<f32>()?, [101.0, 181.0, 100.0]);
+//! let gradient = x.grad().expect("x is a leaf that requires grad").to_vec::<f32>()?;
+//! for (got, expected) in gradient.iter().zip([2.0 / 3.0, 6.0, 0.0]) {
+//!     assert!((got - expected).abs() < 1e-6);
+//! }
+//! # Ok::<(), wgrad::Error>(())
+//! ```
+//!
+//! # Where to look
+//! - [`Tensor`] has all operations, with PyTorch's names and meanings, and explains the two ways to copy: Rust's `clone()` copies the handle,
+//!   [`Tensor::deep_clone`] is PyTorch's `clone()`.
+//! - [`Device`] chooses where things happen: [`Device::best`], [`Device::cpu`], `"vulkan:0".parse()`. The environment variable
+//!   `WGRAD_DEVICE` overrides `best()`.
+//! - [`Tensor::backward`], [`Tensor::backward_with`], [`backward`] and [`grad`] compute gradients; all derivatives can be
+//!   differentiated again.
+//! - [`no_grad`], as a function around a closure and as an attribute of a function, [`enable_grad`], [`set_grad_enabled`] and
+//!   [`GradModeGuard`] say what is recorded.
+//! - [`Error`] is the one error type. No input makes the library panic.
+//!
+//! # Laziness
+//! An operation checks its arguments at once, so that a wrong call fails at its own line, but computes nothing. Work is done when a
+//! value is read ([`Tensor::to_vec`], [`Tensor::item`], printing), at [`Tensor::eval`] and [`Tensor::eval_all`], or
+//! when much is pending; it is then fused into few kernels. A training loop does best to evaluate its new
+//! weights at the end of each step with one [`Tensor::eval_all`]. `WGRAD_FUSION=0` in the environment computes every operation on its own, which is
+//! slow and helps to find out whether fusion is at fault.
+//!
+//! # Features
+//! `gpu` (on by default) brings in wgpu. Without it only the CPU executor is built.
+
+// Tensors, and what their methods take.
+pub use wgrad_autograd::{
+    Bound, CrossEntropyOptions, Data, IntArray, Number, Options, Reduction, Target, Tensor, Value,
+};
+// Devices, dtypes, numbers, errors.
+pub use wgrad_autograd::{
+    DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Result, Scalar, Stats,
+    bf16, f16,
+};
+// Gradients.
+pub use wgrad_autograd::{
+    BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, gradcheck, gradgradcheck, tape,
+};
+// Whether operations are recorded.
+pub use wgrad_autograd::{
+    GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled,
+};
+// Random numbers.
+pub use wgrad_autograd::manual_seed;

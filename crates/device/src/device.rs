@@ -7,6 +7,68 @@ use std::sync::{Arc, LazyLock};
 
 use crate::{Error, Executor, Result, Stats, cpu::Cpu};
 
+/// A device that this machine has; see [`Device::available`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// The name it is opened by: `cpu`, `mps:0`, `vulkan:0`.
+    pub name: String,
+    /// The hardware or driver, as the system calls it.
+    pub adapter: String,
+    /// The interface it is reached through: `Metal`, `Vulkan`, `Dx12`, `Gl`, or `none` for the CPU.
+    pub backend: String,
+    /// What kind of hardware it is.
+    pub kind: DeviceKind,
+}
+
+impl fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, {})", self.name, self.adapter, self.kind)
+    }
+}
+
+/// The kind of hardware behind a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The processor, through the CPU executor.
+    Cpu,
+    /// A GPU with memory of its own.
+    DiscreteGpu,
+    /// A GPU that shares the processor's memory.
+    IntegratedGpu,
+    /// A GPU inside a virtual machine.
+    VirtualGpu,
+    /// A GPU interface implemented on the processor, such as Mesa's lavapipe: for tests, not for speed.
+    Software,
+    /// Unknown hardware.
+    Other,
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            DeviceKind::Cpu => "CPU",
+            DeviceKind::DiscreteGpu => "discrete GPU",
+            DeviceKind::IntegratedGpu => "integrated GPU",
+            DeviceKind::VirtualGpu => "virtual GPU",
+            DeviceKind::Software => "software",
+            DeviceKind::Other => "other",
+        })
+    }
+}
+
+/// Limits below the adapter's own for a device of one's own; see [`Device::open_with`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// The most storage buffers that one kernel binds; at least 4.
+    pub max_storage_buffers: Option<u32>,
+    /// The most bytes of one storage binding.
+    pub max_binding_bytes: Option<u64>,
+    /// The most workgroups in one dimension of a dispatch.
+    pub max_workgroups_per_dimension: Option<u32>,
+    /// The most bytes in use and pooled.
+    pub memory_limit: Option<u64>,
+}
+
 /// A place where tensors live and kernels run. A cheap handle; all handles of one device are equal.
 ///
 /// ```
@@ -25,9 +87,11 @@ struct Inner {
     plans: Plans,
 }
 
-/// The scheduler's counters, kept with its device.
+/// What the scheduler keeps with a device.
 #[derive(Default)]
 pub struct Plans {
+    /// Bytes in use when pending work was last evaluated for the memory that it held.
+    pub bytes_at_flush: AtomicU64,
     /// Graphs scheduled.
     pub built: AtomicU64,
     /// Graphs whose plan was known.
@@ -40,6 +104,59 @@ impl Device {
     /// The CPU. Always there.
     pub fn cpu() -> Device {
         CPU.clone()
+    }
+
+    /// The first Metal GPU, as PyTorch's `mps`. Elsewhere than on Apple systems an [`Error::DeviceUnavailable`].
+    pub fn mps() -> Result<Device> {
+        open("mps", 0)
+    }
+
+    /// The i-th Vulkan adapter, best first.
+    pub fn vulkan(index: usize) -> Result<Device> {
+        open("vulkan", index)
+    }
+
+    /// The i-th Direct3D 12 adapter, best first.
+    pub fn dx12(index: usize) -> Result<Device> {
+        open("dx12", index)
+    }
+
+    /// The i-th OpenGL adapter, best first.
+    pub fn gl(index: usize) -> Result<Device> {
+        open("gl", index)
+    }
+
+    /// The i-th adapter of any kind, best first. It is the same device as the one under its backend's name, and is
+    /// shown by that.
+    pub fn wgpu(index: usize) -> Result<Device> {
+        open("wgpu", index)
+    }
+
+    /// What `WGRAD_DEVICE` names, if that is set; else a discrete GPU, else an integrated or virtual one, else the CPU.
+    /// Software adapters are used only when named.
+    pub fn best() -> Result<Device> {
+        match std::env::var("WGRAD_DEVICE") {
+            Ok(name) if !name.is_empty() => name.parse(),
+            _ => Ok(best_gpu().unwrap_or_else(Device::cpu)),
+        }
+    }
+
+    /// The devices of this machine: the CPU, then all adapters, best first.
+    pub fn available() -> Vec<DeviceInfo> {
+        let cpu = DeviceInfo {
+            name: "cpu".to_owned(),
+            adapter: std::env::consts::ARCH.to_owned(),
+            backend: "none".to_owned(),
+            kind: DeviceKind::Cpu,
+        };
+        std::iter::once(cpu).chain(adapters()).collect()
+    }
+
+    /// A fresh device, shared with nobody, with limits lowered by `options`: to see how a program does on a smaller
+    /// GPU. `name` is an adapter's, as in [`Device::available`].
+    pub fn open_with(name: &str, options: DeviceOptions) -> Result<Device> {
+        let (family, index) = split(name).filter(|(family, _)| *family != "cpu").ok_or_else(|| unreadable(name))?;
+        open_fresh(family, index, &options)
     }
 
     /// A device around an executor of one's own; its name is what [`Display`](fmt::Display) shows.
@@ -125,14 +242,101 @@ impl fmt::Debug for Device {
 impl FromStr for Device {
     type Err = Error;
 
+    /// Reads `cpu`, `mps`, `mps:0`, `vulkan:0`, `dx12:0`, `gl:0` and `wgpu:0`; without an index the first is meant.
     fn from_str(text: &str) -> Result<Device> {
-        match text {
-            "cpu" => Ok(Device::cpu()),
-            _ => Err(Error::Parse {
-                what: "device",
-                text: text.to_owned(),
-                expected: "cpu, mps:0, vulkan:0, dx12:0, gl:0 or wgpu:0".to_owned(),
-            }),
+        match split(text) {
+            Some(("cpu", 0)) => Ok(Device::cpu()),
+            Some((family, index)) if family != "cpu" => open(family, index),
+            _ => Err(unreadable(text)),
         }
     }
+}
+
+/// The family and the index of a device's name.
+fn split(name: &str) -> Option<(&str, usize)> {
+    let (family, index) = match name.split_once(':') {
+        Some((family, index)) => (family, index.parse().ok()?),
+        None => (name, 0),
+    };
+    ["cpu", "mps", "vulkan", "dx12", "gl", "wgpu"].contains(&family).then_some((family, index))
+}
+
+fn unreadable(text: &str) -> Error {
+    Error::Parse {
+        what: "device",
+        text: text.to_owned(),
+        expected: "cpu, mps:0, vulkan:0, dx12:0, gl:0 or wgpu:0".to_owned(),
+    }
+}
+
+/// The names and adapters of all devices, for error messages.
+pub(crate) fn available_names() -> String {
+    let names: Vec<String> = Device::available().iter().map(DeviceInfo::to_string).collect();
+    names.join(", ")
+}
+
+fn unavailable(family: &str, index: usize) -> Error {
+    let reason = if cfg!(not(feature = "gpu")) {
+        "wgrad was built without the feature `gpu`"
+    } else if family == "mps" && cfg!(not(target_vendor = "apple")) {
+        "Metal exists on Apple systems only"
+    } else if family == "dx12" && cfg!(not(windows)) {
+        "Direct3D 12 exists on Windows only"
+    } else {
+        "no such adapter that can run compute kernels was found"
+    };
+    Error::DeviceUnavailable {
+        requested: format!("{family}:{index}"),
+        reason: reason.to_owned(),
+        available: available_names(),
+    }
+}
+
+#[cfg(feature = "gpu")]
+fn open(family: &str, index: usize) -> Result<Device> {
+    crate::gpu::find(family, index).ok_or_else(|| unavailable(family, index))?.device()
+}
+
+#[cfg(feature = "gpu")]
+fn open_fresh(family: &str, index: usize, options: &DeviceOptions) -> Result<Device> {
+    crate::gpu::find(family, index).ok_or_else(|| unavailable(family, index))?.open(options)
+}
+
+#[cfg(feature = "gpu")]
+fn adapters() -> Vec<DeviceInfo> {
+    crate::gpu::adapters().iter().map(|adapter| adapter.describe()).collect()
+}
+
+#[cfg(feature = "gpu")]
+fn best_gpu() -> Option<Device> {
+    use DeviceKind::{DiscreteGpu, IntegratedGpu, VirtualGpu};
+    let hardware = |kind| matches!(kind, DiscreteGpu | IntegratedGpu | VirtualGpu);
+    let found = crate::gpu::adapters().iter().filter(|adapter| hardware(adapter.describe().kind));
+    found.into_iter().find_map(|adapter| match adapter.device() {
+        Ok(device) => Some(device),
+        Err(error) => {
+            log::warn!("{} cannot be used: {error}", adapter.name());
+            None
+        }
+    })
+}
+
+#[cfg(not(feature = "gpu"))]
+fn open(family: &str, index: usize) -> Result<Device> {
+    Err(unavailable(family, index))
+}
+
+#[cfg(not(feature = "gpu"))]
+fn open_fresh(family: &str, index: usize, _options: &DeviceOptions) -> Result<Device> {
+    Err(unavailable(family, index))
+}
+
+#[cfg(not(feature = "gpu"))]
+fn adapters() -> Vec<DeviceInfo> {
+    Vec::new()
+}
+
+#[cfg(not(feature = "gpu"))]
+fn best_gpu() -> Option<Device> {
+    None
 }

@@ -38,6 +38,11 @@ impl Buffer {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// A number that tells live memories apart.
+    pub fn address(&self) -> usize {
+        Arc::as_ptr(&self.0) as *const () as usize
+    }
+
     /// The executor's own memory behind it.
     pub fn downcast<M: Memory>(&self) -> Option<&M> {
         (&*self.0 as &dyn Any).downcast_ref()

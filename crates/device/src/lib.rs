@@ -18,7 +18,7 @@ mod philox;
 mod scalar;
 mod stats;
 
-pub use device::{Device, Plans};
+pub use device::{Device, DeviceInfo, DeviceKind, DeviceOptions, Plans};
 pub use dtype::{Category, DType, Element};
 pub use error::{Error, GradRule, Result};
 pub use executor::{Buffer, Executor, Limits, Memory, Prepared};
@@ -26,3 +26,10 @@ pub use layout::Layout;
 pub use philox::philox4x32_10;
 pub use scalar::Scalar;
 pub use stats::Stats;
+
+/// The WGSL of every kernel that this process compiled: a hook for tests.
+#[cfg(feature = "gpu")]
+#[doc(hidden)]
+pub fn gpu_sources() -> Vec<String> {
+    gpu::sources()
+}

@@ -245,7 +245,7 @@ pub fn check(kernel: &Loop) -> Result<()> {
             Instr::Load { indices, .. } => indices.iter().all(|r| matches!(ty(r), Ty::I32 | Ty::I64)),
             Instr::Binary { a, b, .. } => ty(a) == ty(b),
             Instr::Select { cond, a, b } => ty(cond) == Ty::Bool && ty(a) == ty(b),
-            Instr::Philox { index, .. } => ty(index) == Ty::U32,
+            Instr::Philox { index, .. } => ty(index) == Ty::I32,
             _ => true,
         };
         if !sound {

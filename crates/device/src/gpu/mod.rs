@@ -1,1 +1,251 @@
-//! The wgpu executor.
+//! The wgpu executor: kernels become WGSL, run on Metal, Vulkan, Direct3D 12 and OpenGL.
+//!
+//! In the order in which data flows: `adapter` finds and opens devices, `memory` holds bytes, `kernel` plans a kernel and
+//! writes its WGSL (with the shared functions from `prelude`), `pipeline` compiles it, `program` launches it, and
+//! `stream` sends it to the device and reads results back. `failure` keeps what went wrong until somebody asks.
+//!
+//! Guarantees: results are the same bits on every run on one device; no invocation runs more than a few thousand loop
+//! iterations, and no dispatch exceeds the adapter's limits, whatever the sizes; errors of the driver become errors of
+//! the next call that needs a value.
+
+mod adapter;
+mod failure;
+mod kernel;
+mod memory;
+mod pipeline;
+mod prelude;
+mod program;
+mod shader;
+mod stream;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(crate) use adapter::{adapters, find};
+pub(crate) use pipeline::sources;
+
+use crate::kernel::Kernel;
+use crate::{Buffer, Error, Executor, Limits, Prepared, Result, Stats};
+use failure::Failures;
+use memory::{GpuMemory, Pool};
+use pipeline::Pipelines;
+use stream::Stream;
+
+/// The most bytes of the device's own buffer.
+const INTERNAL_BYTES: u64 = 1 << 20;
+
+/// The executor of one adapter.
+pub(crate) struct Gpu {
+    shared: Arc<Shared>,
+    limits: Limits,
+}
+
+/// What programs and memory of a device have in common.
+struct Shared {
+    name: String,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    caps: Caps,
+    pool: Arc<Pool>,
+    pipelines: Pipelines,
+    stream: Mutex<Stream>,
+    failures: Arc<Failures>,
+    counters: Counters,
+    /// Names of operations whose indices are checked; kernels know them by position.
+    checked_ops: Mutex<Vec<&'static str>>,
+}
+
+/// What plans depend on.
+#[derive(Clone, Debug)]
+struct Caps {
+    /// Runs on the processor: few wide workgroups, cheap sequential work.
+    software: bool,
+    max_binding: u64,
+    max_workgroups: u32,
+    /// Words of scratch in the device's own buffer.
+    scratch_words: usize,
+    /// Storage buffers that one kernel binds, the device's own left out.
+    max_buffers: usize,
+}
+
+#[derive(Default)]
+struct Counters {
+    dispatches: AtomicU64,
+    submits: AtomicU64,
+    read: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Gpu {
+    fn new(
+        name: String,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        software: bool,
+        memory_limit: Option<u64>,
+    ) -> Result<Gpu> {
+        let failures = Arc::new(Failures::default());
+        let sink = failures.clone();
+        let label = name.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            log::error!("{label}: {error}");
+            sink.record(Error::Kernel { device: label.clone(), reason: error.to_string() });
+        }));
+        let sink = failures.clone();
+        device.set_device_lost_callback(move |_, reason| sink.lose(reason));
+        let limits = device.limits();
+        let max_binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 31) / 256 * 256;
+        let internal = INTERNAL_BYTES.min(max_binding);
+        let caps = Caps {
+            software,
+            max_binding,
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+            scratch_words: (internal as usize - 64) / 4,
+            max_buffers: (limits.max_storage_buffers_per_shader_stage as usize - 1).min(24),
+        };
+        let pool = Arc::new(Pool::new(device.clone(), name.clone(), failures.clone(), memory_limit));
+        let limits = Limits { buffers: caps.max_buffers, instructions: 256, f64: false };
+        let shared = Shared {
+            pipelines: Pipelines::new(device.clone(), name.clone()),
+            stream: Mutex::new(Stream::new(&device, internal)),
+            name,
+            device,
+            queue,
+            caps,
+            pool,
+            failures,
+            counters: Counters::default(),
+            checked_ops: Mutex::default(),
+        };
+        shared.failures.take(&shared.name)?;
+        Ok(Gpu { shared: Arc::new(shared), limits })
+    }
+}
+
+impl Shared {
+    fn stream(&self) -> MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number that kernels report an operation by.
+    fn checked_op(&self, op: &'static str) -> u32 {
+        let mut ops = self.checked_ops.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = ops.iter().position(|&known| known == op);
+        known.unwrap_or_else(|| {
+            ops.push(op);
+            ops.len() - 1
+        }) as u32
+    }
+
+    /// Turns what a kernel wrote about a failed index into an error.
+    fn record_index_failure(&self, words: &[u32]) {
+        let &[failures, op, size, low, high, ..] = words else { return };
+        if failures > 0 {
+            let ops = self.checked_ops.lock().unwrap_or_else(PoisonError::into_inner);
+            let op = ops.get(op as usize).copied().unwrap_or("index");
+            let index = (u64::from(high) << 32 | u64::from(low)) as i64;
+            self.failures.record(Error::Index { op, index, size: size as usize });
+        }
+    }
+
+    /// The block behind a buffer, which must be one of this device.
+    fn block<'a>(&self, buffer: &'a Buffer) -> Result<&'a memory::Block> {
+        let memory = buffer.downcast::<GpuMemory>().filter(|memory| memory.is_of(&self.pool));
+        memory.map(GpuMemory::block).ok_or_else(|| Error::DeviceMismatch {
+            op: "launch",
+            lhs: self.name.clone(),
+            rhs: "a buffer of another device".to_owned(),
+        })
+    }
+}
+
+impl Executor for Gpu {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        Ok(Buffer::new(self.shared.pool.alloc(bytes)?))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
+        let shared = &self.shared;
+        let memory = shared.pool.alloc(bytes.len())?;
+        let block = memory.block();
+        let mut stream = shared.stream();
+        // The write overtakes what is encoded: that must not use the block's former contents.
+        if stream.is_pending() && block.epoch == shared.pool.epoch.load(Ordering::Acquire) {
+            stream.submit(shared);
+        }
+        let whole = bytes.len() / 4 * 4;
+        if whole > 0 {
+            shared.queue.write_buffer(&block.buffer, block.offset, &bytes[..whole]);
+        }
+        if whole < bytes.len() {
+            let mut last = [0u8; 4];
+            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+            shared.queue.write_buffer(&block.buffer, block.offset + whole as u64, &last);
+        }
+        drop(stream);
+        Ok(Buffer::new(memory))
+    }
+
+    fn download(&self, buffer: &Buffer, offset: usize, out: &mut [u8]) -> Result<()> {
+        let block = self.shared.block(buffer)?;
+        if offset.checked_add(out.len()).is_none_or(|end| end > buffer.bytes()) {
+            return Err(Error::Argument {
+                op: "download",
+                reason: format!("{} bytes from {offset} on leave a buffer of {} bytes", out.len(), buffer.bytes()),
+            });
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        self.shared.stream().download(&self.shared, block, offset as u64, out)
+    }
+
+    fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>> {
+        Ok(Arc::new(kernel::prepare(&self.shared, kernel)?))
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.shared.stream().submit(&self.shared);
+        self.shared.failures.alive(&self.shared.name)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.shared.stream().synchronize(&self.shared)
+    }
+
+    fn stats(&self) -> Stats {
+        let Shared { counters, pipelines, pool, .. } = &*self.shared;
+        let usage = pool.usage();
+        Stats {
+            dispatches: counters.dispatches.load(Ordering::Relaxed),
+            submits: counters.submits.load(Ordering::Relaxed),
+            pipelines_compiled: pipelines.compiled.load(Ordering::Relaxed),
+            pipeline_hits: pipelines.hits.load(Ordering::Relaxed),
+            buffers_requested: usage.requested,
+            bytes_read: counters.read.load(Ordering::Relaxed),
+            bytes_written: counters.written.load(Ordering::Relaxed),
+            bytes_in_use: usage.in_use,
+            bytes_pooled: usage.pooled,
+            bytes_peak: usage.peak,
+            ..Stats::default()
+        }
+    }
+
+    fn trim(&self) {
+        self.shared.stream().drop_caches();
+        self.shared.pool.trim();
+    }
+
+    fn set_memory_limit(&self, limit: Option<u64>) {
+        self.shared.stream().drop_caches();
+        self.shared.pool.set_limit(limit);
+    }
+
+    fn reset_peak(&self) {
+        self.shared.pool.reset_peak();
+    }
+}

@@ -180,7 +180,7 @@ pub enum Instr {
     /// Random bits (U32): word `index % 4` of Philox4x32-10 with the counter (index / 4, 0, stream low, stream high)
     /// and the key (seed low, seed high).
     Philox {
-        /// The element's number, of type U32.
+        /// The element's number: an I32 whose bits are taken as unsigned.
         index: Reg,
         /// The first of four parameters: seed low, seed high, stream low, stream high.
         params: usize,

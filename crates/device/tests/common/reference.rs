@@ -165,7 +165,8 @@ fn run_loop(
                     },
                     Instr::Cast { a, to } => cast(get(*a), *to),
                     Instr::Philox { index, params: first } => {
-                        let U32(index) = get(*index) else { panic!("philox of a value that isn't U32") };
+                        let I32(index) = get(*index) else { panic!("philox of a value that isn't I32") };
+                        let index = index as u32;
                         let word = |i: usize| params[first + i].as_i64() as u32;
                         let words = philox4x32_10([index / 4, 0, word(2), word(3)], [word(0), word(1)]);
                         U32(words[index as usize % 4])

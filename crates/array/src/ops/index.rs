@@ -1,0 +1,163 @@
+//! Reading and writing at places that are values themselves.
+
+use smallvec::smallvec;
+use wgrad_device::kernel::ScatterOp;
+use wgrad_device::layout::Dims;
+use wgrad_device::{DType, Error, Result};
+
+use super::check_device;
+use crate::Array;
+use crate::array::Inputs;
+use crate::op::Op;
+
+impl Array {
+    /// `out[.., i, ..] = self[.., index[.., i, ..], ..]` along a dim. The result has the index's shape, which may be smaller
+    /// than this array's beside the dim. Indices count from the front; one that is out of range is an error when the
+    /// result is read.
+    ///
+    /// # Errors
+    /// Another number of dims, sizes beside the dim above this array's, an index that is not i64 or i32.
+    pub fn gather(&self, dim: usize, index: &Array) -> Result<Array> {
+        const OP: &str = "gather";
+        self.check_index(OP, dim, index)?;
+        if index.elements() == 0 {
+            return Array::full(index.shape(), 0i64, self.dtype(), self.device());
+        }
+        self.check_not_empty(OP, dim)?;
+        let inputs: Inputs = smallvec![self.clone(), index.clone()];
+        let op = Op::Gather { dim, name: OP };
+        Ok(Array::pending(op, inputs, index.shape().into(), self.dtype(), self.device()))
+    }
+
+    /// Whole slices along a dim: `out[.., i, ..] = self[.., index[i], ..]` for a 1-dim index.
+    ///
+    /// # Errors
+    /// An index that is not 1-dim i64 or i32; indices out of range when the result is read.
+    pub fn index_select(&self, dim: usize, index: &Array) -> Result<Array> {
+        const OP: &str = "index_select";
+        self.check_dim(OP, dim)?;
+        let (index, shape) = self.spread_index(OP, dim, index)?;
+        if index.elements() == 0 {
+            return Array::full(&shape, 0i64, self.dtype(), self.device());
+        }
+        self.check_not_empty(OP, dim)?;
+        let inputs: Inputs = smallvec![self.clone(), index];
+        Ok(Array::pending(Op::Gather { dim, name: OP }, inputs, shape, self.dtype(), self.device()))
+    }
+
+    /// A copy of this array in which `out[.., index[.., i, ..], ..] op= source[.., i, ..]` along a dim. Each place takes
+    /// the source's elements in row-major order, so the result is the same on every run.
+    ///
+    /// # Errors
+    /// As [`Array::gather`]; a source of another dtype or smaller than the index.
+    pub fn scatter(&self, op: ScatterOp, dim: usize, index: &Array, source: &Array) -> Result<Array> {
+        const OP: &str = "scatter";
+        self.check_index(OP, dim, index)?;
+        check_device(OP, self, source)?;
+        let fits =
+            source.rank() == index.rank() && index.shape().iter().zip(source.shape()).all(|(i, s)| i <= s);
+        if !fits {
+            return Err(Error::ShapeMismatch {
+                op: OP,
+                lhs: index.shape().to_vec(),
+                rhs: source.shape().to_vec(),
+                reason: "do not fit: the source must be at least as large as the index in each dim".into(),
+            });
+        }
+        let mut source = source.clone();
+        for (d, &len) in index.shape().iter().enumerate() {
+            source = source.slice(d, 0, len, 1)?;
+        }
+        self.scatter_checked(OP, op, dim, index.clone(), source)
+    }
+
+    /// A copy of this array in which `out[.., index[i], ..] op= source[.., i, ..]` for a 1-dim index along a dim.
+    ///
+    /// # Errors
+    /// As [`Array::index_select`]; a source of another dtype or shape.
+    pub fn index_scatter(&self, op: ScatterOp, dim: usize, index: &Array, source: &Array) -> Result<Array> {
+        const OP: &str = "index_add";
+        self.check_dim(OP, dim)?;
+        check_device(OP, self, source)?;
+        let (index, shape) = self.spread_index(OP, dim, index)?;
+        if source.shape() != &shape[..] {
+            return Err(Error::ShapeMismatch {
+                op: OP,
+                lhs: shape.to_vec(),
+                rhs: source.shape().to_vec(),
+                reason: "differ: the source must have the target's shape, with the index's length in the dim"
+                    .into(),
+            });
+        }
+        self.scatter_checked(OP, op, dim, index, source.clone())
+    }
+
+    fn scatter_checked(
+        &self,
+        name: &'static str,
+        op: ScatterOp,
+        dim: usize,
+        index: Array,
+        source: Array,
+    ) -> Result<Array> {
+        if source.dtype() != self.dtype() {
+            let reason = format!("does not fit into {}; cast it first", self.dtype());
+            return Err(Error::DType { op: name, dtype: source.dtype(), reason });
+        }
+        if index.elements() == 0 {
+            return Ok(self.clone());
+        }
+        self.check_not_empty(name, dim)?;
+        let mut inputs: Inputs = smallvec![source, index];
+        // Zeros need no memory of their own.
+        if self.as_full().is_none_or(|number| number.as_f64() != 0.0) {
+            inputs.push(self.clone());
+        }
+        let op = Op::Scatter { op, dim, name };
+        Ok(Array::pending(op, inputs, self.shape().into(), self.dtype(), self.device()))
+    }
+
+    /// An index over a dim of size 0 can only be out of range.
+    fn check_not_empty(&self, op: &'static str, dim: usize) -> Result<()> {
+        if self.shape()[dim] == 0 { Err(Error::Index { op, index: 0, size: 0 }) } else { Ok(()) }
+    }
+
+    fn check_index(&self, op: &'static str, dim: usize, index: &Array) -> Result<()> {
+        self.check_dim(op, dim)?;
+        check_device(op, self, index)?;
+        check_index_dtype(op, index)?;
+        let fits = index.rank() == self.rank()
+            && (0..self.rank()).all(|d| d == dim || index.shape()[d] <= self.shape()[d]);
+        if !fits {
+            return Err(Error::ShapeMismatch {
+                op,
+                lhs: self.shape().to_vec(),
+                rhs: index.shape().to_vec(),
+                reason: format!("do not fit: the index needs as many dims, none larger but dim {dim}"),
+            });
+        }
+        Ok(())
+    }
+
+    /// A 1-dim index for slices of a dim, as an index for each element; and the shape of those slices.
+    fn spread_index(&self, op: &'static str, dim: usize, index: &Array) -> Result<(Array, Dims)> {
+        check_device(op, self, index)?;
+        check_index_dtype(op, index)?;
+        if index.rank() != 1 {
+            let reason = "has more or fewer than one dim; flatten the index first".into();
+            return Err(Error::Shape { op, shape: index.shape().to_vec(), reason });
+        }
+        let mut line: Dims = smallvec![1; self.rank()];
+        line[dim] = index.elements();
+        let mut shape = self.0.shape.clone();
+        shape[dim] = index.elements();
+        Ok((index.reshape(&line)?.expand(&shape)?, shape))
+    }
+}
+
+fn check_index_dtype(op: &'static str, index: &Array) -> Result<()> {
+    if matches!(index.dtype(), DType::I64 | DType::I32) {
+        return Ok(());
+    }
+    Err(Error::DType { op, dtype: index.dtype(), reason: "cannot index; use i64".into() })
+}

@@ -1,0 +1,55 @@
+//! Matrix products.
+
+use smallvec::smallvec;
+use wgrad_device::layout::{Dims, broadcast_shapes, checked_elements};
+use wgrad_device::{DType, Error, Result};
+
+use super::check_device;
+use crate::Array;
+use crate::array::Inputs;
+use crate::op::Op;
+
+impl Array {
+    /// `self[.., m, k] @ other[.., k, n]`; the batch dims in front broadcast.
+    ///
+    /// # Errors
+    /// Fewer than two dims, inner sizes that differ, batch dims that do not broadcast, two dtypes or devices, bools.
+    pub fn matmul(&self, other: &Array) -> Result<Array> {
+        const OP: &str = "matmul";
+        check_device(OP, self, other)?;
+        for side in [self, other] {
+            if side.rank() < 2 {
+                let reason = "needs at least two dims; unsqueeze vectors first".into();
+                return Err(Error::Shape { op: OP, shape: side.shape().to_vec(), reason });
+            }
+        }
+        if self.dtype() != other.dtype() || self.dtype() == DType::Bool {
+            let reason =
+                format!("does not multiply with {}; both must be the same numbers, cast one", other.dtype());
+            return Err(Error::DType { op: OP, dtype: self.dtype(), reason });
+        }
+        let (lhs, rhs) = (self.shape(), other.shape());
+        let (m, k) = (lhs[lhs.len() - 2], lhs[lhs.len() - 1]);
+        let (inner, n) = (rhs[rhs.len() - 2], rhs[rhs.len() - 1]);
+        if k != inner {
+            return Err(Error::ShapeMismatch {
+                op: OP,
+                lhs: lhs.to_vec(),
+                rhs: rhs.to_vec(),
+                reason: format!("cannot be multiplied: the inner sizes {k} and {inner} differ"),
+            });
+        }
+        let batch = broadcast_shapes(OP, &lhs[..lhs.len() - 2], &rhs[..rhs.len() - 2])?;
+        let sized = |rows: usize, columns: usize| -> Dims {
+            let mut shape = batch.clone();
+            shape.extend([rows, columns]);
+            shape
+        };
+        let shape = sized(m, n);
+        if checked_elements(OP, &shape)? == 0 || k == 0 {
+            return Array::full(&shape, 0i64, self.dtype(), self.device());
+        }
+        let inputs: Inputs = smallvec![self.expand(&sized(m, k))?, other.expand(&sized(k, n))?];
+        Ok(Array::pending(Op::Matmul, inputs, shape, self.dtype(), self.device()))
+    }
+}

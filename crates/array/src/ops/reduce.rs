@@ -1,0 +1,107 @@
+//! Reductions over dims, and running ones along a dim.
+
+use smallvec::SmallVec;
+use wgrad_device::kernel::ReduceOp;
+use wgrad_device::{DType, Error, Result, Scalar};
+
+use crate::Array;
+use crate::op::{Op, reduced_shape};
+
+const fn name(op: ReduceOp) -> &'static str {
+    match op {
+        ReduceOp::Sum => "sum",
+        ReduceOp::Prod => "prod",
+        ReduceOp::Max => "amax",
+        ReduceOp::Min => "amin",
+        ReduceOp::ArgMax => "argmax",
+        ReduceOp::ArgMin => "argmin",
+    }
+}
+
+impl Array {
+    /// Folds these dims (each once, in any order; none: nothing is folded) into one element. Sums and products of
+    /// integers and bools are i64; positions are i64 and count in row-major order over the folded dims.
+    ///
+    /// # Errors
+    /// A dim that is not there or named twice; a fold without an identity (all but sum and prod) over no elements.
+    pub fn reduce(&self, op: ReduceOp, dims: &[usize], keepdim: bool) -> Result<Array> {
+        let name = name(op);
+        let mut sorted: SmallVec<[usize; 4]> = dims.into();
+        sorted.sort_unstable();
+        if let Some(&dim) = sorted.last()
+            && dim >= self.rank()
+        {
+            return Err(Error::Dim { op: name, dim: dim as isize, rank: self.rank() });
+        }
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            let dims = dims.iter().map(|&d| d as isize).collect();
+            return Err(Error::DuplicateDim { op: name, dim: pair[0], dims });
+        }
+        let folded: usize = sorted.iter().map(|&d| self.shape()[d]).product();
+        let kept = reduced_shape(self.shape(), &sorted);
+        let identity = match (op, self.dtype()) {
+            (ReduceOp::Sum, _) => Some(Scalar::Int(0)),
+            (ReduceOp::Prod, _) => Some(Scalar::Int(1)),
+            (ReduceOp::Max, DType::Bool) => Some(Scalar::Bool(false)),
+            (ReduceOp::Min, DType::Bool) => Some(Scalar::Bool(true)),
+            _ => None,
+        };
+        let input = match op {
+            ReduceOp::Sum | ReduceOp::Prod if !self.dtype().is_float() => self.cast(DType::I64)?,
+            _ => self.clone(),
+        };
+        let dtype = match op {
+            ReduceOp::ArgMax | ReduceOp::ArgMin => DType::I64,
+            _ => input.dtype(),
+        };
+        let result = if folded == 0 && kept.iter().product::<usize>() > 0 {
+            let identity =
+                identity.ok_or_else(|| Error::EmptyReduction { op: name, shape: self.shape().to_vec() })?;
+            Array::full(&kept, identity, dtype, self.device())?
+        } else if folded == 1 && matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) {
+            Array::full(&kept, 0i64, dtype, self.device())?
+        } else if folded == 1 {
+            input
+        } else if let Some(value) = input.as_full()
+            && op == ReduceOp::Sum
+            && dtype.is_float()
+        {
+            let sum = Scalar::Float(value.as_f64() * folded as f64);
+            Array::full(&kept, sum, dtype, self.device())?
+        } else {
+            input.derive(Op::Reduce { op, dims: sorted.clone() }, kept, dtype)
+        };
+        if keepdim {
+            return Ok(result);
+        }
+        let squeezed: SmallVec<[usize; 4]> =
+            self.shape().iter().enumerate().filter(|(d, _)| !sorted.contains(d)).map(|(_, &n)| n).collect();
+        result.reshape(&squeezed)
+    }
+
+    /// A running fold along a dim: sums and products (of integers and bools in i64), or the largest and smallest so far.
+    ///
+    /// # Errors
+    /// A dim that is not there, or an operation that gives positions.
+    pub fn scan(&self, op: ReduceOp, dim: usize) -> Result<Array> {
+        const NAME: &str = "scan";
+        if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) {
+            return Err(Error::Argument {
+                op: NAME,
+                reason: "positions have no running fold; use sum, prod, max or min".into(),
+            });
+        }
+        if dim >= self.rank().max(1) {
+            return Err(Error::Dim { op: NAME, dim: dim as isize, rank: self.rank() });
+        }
+        let input = match op {
+            ReduceOp::Sum | ReduceOp::Prod if !self.dtype().is_float() => self.cast(DType::I64)?,
+            _ => self.clone(),
+        };
+        if input.elements() == 0 || self.rank() == 0 {
+            return Ok(input);
+        }
+        let (shape, dtype) = (input.0.shape.clone(), input.dtype());
+        Ok(input.derive(Op::Scan { op, dim }, shape, dtype))
+    }
+}

@@ -1,0 +1,23 @@
+//! Between devices.
+
+use wgrad_device::{Device, Result};
+
+use crate::Array;
+use crate::array::check_dtype;
+
+impl Array {
+    /// The same elements on another device; itself if it is there already. Evaluates the array.
+    ///
+    /// # Errors
+    /// If the other device has no such dtype or no memory left, or evaluating fails.
+    pub fn to_device(&self, device: &Device) -> Result<Array> {
+        if device == self.device() {
+            return Ok(self.clone());
+        }
+        check_dtype("to", self.dtype(), device)?;
+        if let Some(number) = self.as_full() {
+            return Array::full(self.shape(), number, self.dtype(), device);
+        }
+        Array::from_bytes(&self.to_bytes()?, self.dtype(), self.shape(), device)
+    }
+}

@@ -1,0 +1,396 @@
+//! Views: the same elements, arranged anew. Of evaluated arrays they are free and share memory; of pending ones they
+//! are fused into what reads them.
+
+use smallvec::{SmallVec, smallvec};
+use wgrad_device::layout::{Dims, checked_elements};
+use wgrad_device::{DType, Error, Layout, Result};
+
+use super::elementwise::padded_shape;
+use crate::Array;
+use crate::op::{Axis, Op, View, identity_axes};
+use crate::plan::affine_layout;
+
+impl Array {
+    /// A view through affine axes, one for each dim of this array: at once where the memory is there.
+    fn affine(&self, axes: SmallVec<[Axis; 4]>, shape: Dims) -> Array {
+        if let Some(value) = self.value() {
+            let layout = affine_layout(&value.layout, &axes, &shape);
+            return Array::evaluated(value.buffer.clone(), layout, self.dtype(), self.device());
+        }
+        if let Some(number) = self.as_full() {
+            return self.refill(number, shape);
+        }
+        self.derive(Op::View(View::Affine(axes)), shape, self.dtype())
+    }
+
+    fn refill(&self, number: wgrad_device::Scalar, shape: Dims) -> Array {
+        Array::pending(Op::Full(number), SmallVec::new(), shape, self.dtype(), self.device())
+    }
+
+    /// The same elements in row-major order under another shape.
+    ///
+    /// # Errors
+    /// If the shape has another number of elements.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Array> {
+        const OP: &str = "reshape";
+        if shape == self.shape() {
+            return Ok(self.clone());
+        }
+        if checked_elements(OP, shape)? != self.elements() {
+            return Err(Error::ShapeMismatch {
+                op: OP,
+                lhs: self.shape().to_vec(),
+                rhs: shape.to_vec(),
+                reason: format!("have {} and {} elements", self.elements(), shape.iter().product::<usize>()),
+            });
+        }
+        if let Some(number) = self.as_full() {
+            return Ok(self.refill(number, shape.into()));
+        }
+        if let Some(value) = self.value() {
+            if let Some(layout) = value.layout.reshape(shape) {
+                return Ok(Array::evaluated(value.buffer.clone(), layout, self.dtype(), self.device()));
+            }
+            // Strides cannot express it: a copy that evaluation can store stands between.
+            return Ok(self.copied().derive(Op::View(View::Reshape), shape.into(), self.dtype()));
+        }
+        Ok(self.derive(Op::View(View::Reshape), shape.into(), self.dtype()))
+    }
+
+    /// The dims in another order: dim `d` of the result is dim `dims[d]` of this array.
+    ///
+    /// # Errors
+    /// If `dims` does not name each dim once.
+    pub fn permute(&self, dims: &[usize]) -> Result<Array> {
+        const OP: &str = "permute";
+        let mut axes: SmallVec<[Axis; 4]> = smallvec![Axis::default(); self.rank()];
+        let mut seen: SmallVec<[bool; 8]> = smallvec![false; self.rank()];
+        for (d, &from) in dims.iter().enumerate() {
+            if from >= self.rank() {
+                return Err(Error::Dim { op: OP, dim: from as isize, rank: self.rank() });
+            }
+            if std::mem::replace(&mut seen[from], true) {
+                let dims = dims.iter().map(|&d| d as isize).collect();
+                return Err(Error::DuplicateDim { op: OP, dim: from, dims });
+            }
+            axes[from] = Axis::dim(d);
+        }
+        if dims.len() != self.rank() {
+            return Err(Error::Shape {
+                op: OP,
+                shape: self.shape().to_vec(),
+                reason: format!("has {} dims, but {} were named; name each once", self.rank(), dims.len()),
+            });
+        }
+        if dims.iter().enumerate().all(|(d, &from)| d == from) {
+            return Ok(self.clone());
+        }
+        Ok(self.affine(axes, dims.iter().map(|&d| self.shape()[d]).collect()))
+    }
+
+    /// Broadcast to a shape: dims of size 1 repeat, new dims may come in front.
+    ///
+    /// # Errors
+    /// If the shape has fewer dims, or another size where this array's is not 1.
+    pub fn expand(&self, shape: &[usize]) -> Result<Array> {
+        const OP: &str = "expand";
+        if shape == self.shape() {
+            return Ok(self.clone());
+        }
+        checked_elements(OP, shape)?;
+        let fits = shape.len() >= self.rank()
+            && padded_shape(self.shape(), shape.len())
+                .iter()
+                .zip(shape)
+                .all(|(&own, &new)| own == new || own == 1);
+        if !fits {
+            return Err(Error::ShapeMismatch {
+                op: OP,
+                lhs: self.shape().to_vec(),
+                rhs: shape.to_vec(),
+                reason: "do not fit: only dims of size 1 expand, and new dims come in front".into(),
+            });
+        }
+        let lead = shape.len() - self.rank();
+        let axis = |(d, &size): (usize, &usize)| if size == 1 { Axis::fixed(0) } else { Axis::dim(lead + d) };
+        Ok(self.affine(self.shape().iter().enumerate().map(axis).collect(), shape.into()))
+    }
+
+    /// `len` elements of a dim, from `start` on, each `step` further.
+    ///
+    /// # Errors
+    /// A dim that is not there, a step of 0, or a range that leaves it.
+    pub fn slice(&self, dim: usize, start: usize, len: usize, step: usize) -> Result<Array> {
+        const OP: &str = "slice";
+        self.check_dim(OP, dim)?;
+        let size = self.shape()[dim];
+        if step == 0 {
+            return Err(Error::Argument { op: OP, reason: "step must be at least 1".into() });
+        }
+        let past = if len == 0 {
+            start
+        } else {
+            start.saturating_add((len - 1).saturating_mul(step)).saturating_add(1)
+        };
+        if past > size {
+            return Err(Error::Index { op: OP, index: past as i64 - 1, size });
+        }
+        if (start, len, step) == (0, size, 1) {
+            return Ok(self.clone());
+        }
+        let mut axes = identity_axes(self.rank());
+        axes[dim] = Axis { offset: start as isize, terms: smallvec![(dim, step as isize)] };
+        let mut shape = self.0.shape.clone();
+        shape[dim] = len;
+        Ok(self.affine(axes, shape))
+    }
+
+    /// These dims backwards.
+    ///
+    /// # Errors
+    /// A dim that is not there.
+    pub fn flip(&self, dims: &[usize]) -> Result<Array> {
+        let mut axes = identity_axes(self.rank());
+        for &dim in dims {
+            self.check_dim("flip", dim)?;
+            axes[dim] = Axis { offset: self.shape()[dim] as isize - 1, terms: smallvec![(dim, -1)] };
+        }
+        if self.elements() == 0 {
+            return Ok(self.clone());
+        }
+        Ok(self.affine(axes, self.0.shape.clone()))
+    }
+
+    /// The elements whose indices along two dims differ by `offset` (`dim2 - dim1`), as a new last dim.
+    ///
+    /// # Errors
+    /// Dims that are not there or not two.
+    pub fn diagonal(&self, offset: isize, dim1: usize, dim2: usize) -> Result<Array> {
+        const OP: &str = "diagonal";
+        self.check_dim(OP, dim1)?;
+        self.check_dim(OP, dim2)?;
+        if dim1 == dim2 {
+            return Err(Error::DuplicateDim { op: OP, dim: dim1, dims: vec![dim1 as isize, dim2 as isize] });
+        }
+        let (skip1, skip2) = (offset.min(0).unsigned_abs(), offset.max(0).unsigned_abs());
+        let len = self.shape()[dim1].saturating_sub(skip1).min(self.shape()[dim2].saturating_sub(skip2));
+        let mut shape: Dims = SmallVec::new();
+        let mut axes: SmallVec<[Axis; 4]> = smallvec![Axis::default(); self.rank()];
+        for d in (0..self.rank()).filter(|&d| d != dim1 && d != dim2) {
+            axes[d] = Axis::dim(shape.len());
+            shape.push(self.shape()[d]);
+        }
+        for (dim, skip) in [(dim1, skip1), (dim2, skip2)] {
+            let start = if len == 0 { 0 } else { skip as isize };
+            axes[dim] = Axis { offset: start, terms: smallvec![(shape.len(), 1)] };
+        }
+        shape.push(len);
+        Ok(self.affine(axes, shape))
+    }
+
+    /// All windows of `size` elements of a dim, `step` apart, as a new last dim; the dim then counts the windows.
+    ///
+    /// # Errors
+    /// A dim that is not there, a window longer than it, or a step of 0.
+    pub fn unfold(&self, dim: usize, size: usize, step: usize) -> Result<Array> {
+        const OP: &str = "unfold";
+        self.check_dim(OP, dim)?;
+        if size > self.shape()[dim] || step == 0 {
+            let reason =
+                format!("needs a window of at most {} elements and a step of at least 1", self.shape()[dim]);
+            return Err(Error::Argument { op: OP, reason });
+        }
+        let mut axes = identity_axes(self.rank());
+        axes[dim] = Axis { offset: 0, terms: smallvec![(dim, step as isize), (self.rank(), 1)] };
+        let mut shape = self.0.shape.clone();
+        shape[dim] = (self.shape()[dim] - size) / step + 1;
+        shape.push(size);
+        checked_elements(OP, &shape)?;
+        Ok(self.affine(axes, shape))
+    }
+
+    /// Zeros around the array: elements before and after, for each dim; negative numbers crop.
+    ///
+    /// # Errors
+    /// If there is not one pair for each dim, more is cropped than there is, or the shape overflows.
+    pub fn pad(&self, amounts: &[(isize, isize)]) -> Result<Array> {
+        const OP: &str = "pad";
+        if amounts.len() != self.rank() {
+            let reason = format!("has {} dims, but {} pairs were given", self.rank(), amounts.len());
+            return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
+        }
+        if amounts.iter().all(|&amount| amount == (0, 0)) {
+            return Ok(self.clone());
+        }
+        let mut shape: Dims = SmallVec::new();
+        for (&size, &(before, after)) in self.shape().iter().zip(amounts) {
+            let padded =
+                (size as isize).checked_add(before).and_then(|n| n.checked_add(after)).filter(|&n| n >= 0);
+            let Some(padded) = padded else {
+                let reason =
+                    format!("cannot be padded by {amounts:?}: a dim would have a negative size or overflow");
+                return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
+            };
+            shape.push(padded as usize);
+        }
+        checked_elements(OP, &shape)?;
+        if self.elements() == 0 {
+            return Array::full(&shape, 0i64, self.dtype(), self.device());
+        }
+        let before = amounts.iter().map(|&(before, _)| before).collect();
+        Ok(self.derive(Op::View(View::Pad { before }), shape, self.dtype()))
+    }
+
+    /// The arrays one after the other along a dim. Dtypes promote.
+    ///
+    /// # Errors
+    /// No arrays, other sizes beside the dim, several devices, an overflow.
+    pub fn cat(arrays: &[Array], dim: usize) -> Result<Array> {
+        const OP: &str = "cat";
+        let Some(first) = arrays.first() else {
+            return Err(Error::Argument { op: OP, reason: "needs at least one tensor".into() });
+        };
+        first.check_dim(OP, dim)?;
+        let mut dtype = first.dtype();
+        let mut total = 0usize;
+        for array in arrays {
+            super::check_device(OP, first, array)?;
+            let fits = array.rank() == first.rank()
+                && (0..first.rank()).all(|d| d == dim || array.shape()[d] == first.shape()[d]);
+            if !fits {
+                return Err(Error::ShapeMismatch {
+                    op: OP,
+                    lhs: first.shape().to_vec(),
+                    rhs: array.shape().to_vec(),
+                    reason: format!("must be equal beside dim {dim}"),
+                });
+            }
+            dtype = dtype.promote(array.dtype());
+            total = total.saturating_add(array.shape()[dim]);
+        }
+        let mut shape = first.0.shape.clone();
+        shape[dim] = total;
+        checked_elements(OP, &shape)?;
+        let mut pieces = Vec::with_capacity(arrays.len());
+        for array in arrays.iter().filter(|array| array.elements() > 0) {
+            pieces.push(array.cast(dtype)?);
+        }
+        if pieces.is_empty() {
+            return Array::full(&shape, 0i64, dtype, first.device());
+        }
+        // In pairs: the depth of the expression stays logarithmic.
+        while pieces.len() > 1 {
+            let pairs = pieces.chunks(2).map(|pair| match pair {
+                [a, b] => a.followed_by(b, dim),
+                _ => Ok(pair[0].clone()),
+            });
+            pieces = pairs.collect::<Result<_>>()?;
+        }
+        Ok(pieces.swap_remove(0))
+    }
+
+    fn followed_by(&self, other: &Array, dim: usize) -> Result<Array> {
+        let (a, b) = (self.shape()[dim] as isize, other.shape()[dim] as isize);
+        let beside = |before, after| {
+            let mut amounts: SmallVec<[(isize, isize); 4]> = smallvec![(0, 0); self.rank()];
+            amounts[dim] = (before, after);
+            amounts
+        };
+        let first = Array::full(self.shape(), true, DType::Bool, self.device())?.pad(&beside(0, b))?;
+        Array::select(&first, &self.pad(&beside(0, b))?, &other.pad(&beside(a, 0))?)
+    }
+
+    /// This array with the box of elements `starts + i * steps` replaced by a value of the box's shape.
+    ///
+    /// # Errors
+    /// If the box leaves the array, or dtype or device differ.
+    pub fn update(&self, starts: &[usize], steps: &[usize], value: &Array) -> Result<Array> {
+        const OP: &str = "update";
+        super::check_device(OP, self, value)?;
+        if value.dtype() != self.dtype() {
+            let reason = format!("does not fit into {}; cast it first", self.dtype());
+            return Err(Error::DType { op: OP, dtype: value.dtype(), reason });
+        }
+        let rank = self.rank();
+        if starts.len() != rank || steps.len() != rank || value.rank() != rank {
+            let reason = format!("has {rank} dims; starts, steps and the value must have as many");
+            return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
+        }
+        if value.elements() == 0 {
+            return Ok(self.clone());
+        }
+        let spread = value.embed(starts, steps, self.shape())?;
+        let inside = Array::full(value.shape(), true, DType::Bool, self.device())?.embed(
+            starts,
+            steps,
+            self.shape(),
+        )?;
+        Array::select(&inside, &spread, self)
+    }
+
+    /// The array's elements at `starts + i * steps` of a larger shape, zeros elsewhere: the reverse of slicing.
+    ///
+    /// # Errors
+    /// If the elements would leave the shape.
+    pub fn embed(&self, starts: &[usize], steps: &[usize], shape: &[usize]) -> Result<Array> {
+        const OP: &str = "embed";
+        let mut out = self.clone();
+        for d in 0..self.rank() {
+            let (len, step, start) = (self.shape()[d], steps[d].max(1), starts[d]);
+            let past = if len == 0 { start } else { start + (len - 1) * step + 1 };
+            if past > shape[d] {
+                return Err(Error::Index { op: OP, index: past as i64 - 1, size: shape[d] });
+            }
+            let mut amounts: SmallVec<[(isize, isize); 5]> = smallvec![(0, 0); self.rank()];
+            if step > 1 && len > 0 {
+                // len -> [len, 1] -> [len, step] -> len * step: zeros between the elements.
+                let mut split: Dims = out.shape().into();
+                split.insert(d + 1, 1);
+                amounts.insert(d + 1, (0, step as isize - 1));
+                let mut joined: Dims = out.shape().into();
+                joined[d] = len * step;
+                out = out.reshape(&split)?.pad(&amounts)?.reshape(&joined)?;
+                amounts.remove(d + 1);
+            }
+            amounts[d] = (start as isize, shape[d] as isize - start as isize - out.shape()[d] as isize);
+            out = out.pad(&amounts)?;
+        }
+        Ok(out)
+    }
+
+    /// Any layout over this array's memory, as `torch.as_strided`: evaluates the array first.
+    ///
+    /// # Errors
+    /// If the layout leaves the memory, or the evaluation fails.
+    pub fn strided(&self, shape: &[usize], strides: &[isize], offset: usize) -> Result<Array> {
+        const OP: &str = "as_strided";
+        checked_elements(OP, shape)?;
+        if shape.len() != strides.len() {
+            let reason = format!("needs one stride for each dim, but {} were given", strides.len());
+            return Err(Error::Shape { op: OP, shape: shape.to_vec(), reason });
+        }
+        self.eval()?;
+        let value = self.value().ok_or_else(|| crate::eval::lost_value(OP, self))?;
+        let reach = |positive: bool| -> Option<isize> {
+            shape.iter().zip(strides).try_fold(offset as isize, |at, (&size, &stride)| {
+                let far = stride.checked_mul(size.max(1) as isize - 1)?;
+                if (far > 0) == positive { at.checked_add(far) } else { Some(at) }
+            })
+        };
+        let elements = value.buffer.bytes() / self.dtype().size();
+        let inside = reach(false).is_some_and(|low| low >= 0)
+            && reach(true).is_some_and(|high| (high as usize) < elements);
+        if !inside && !shape.contains(&0) {
+            let reason = format!(
+                "with strides {strides:?} and offset {offset} leaves the memory of {elements} elements"
+            );
+            return Err(Error::Shape { op: OP, shape: shape.to_vec(), reason });
+        }
+        let layout = Layout::new(shape, strides, offset);
+        Ok(Array::evaluated(value.buffer.clone(), layout, self.dtype(), self.device()))
+    }
+
+    pub(crate) fn check_dim(&self, op: &'static str, dim: usize) -> Result<()> {
+        if dim < self.rank() { Ok(()) } else { Err(Error::Dim { op, dim: dim as isize, rank: self.rank() }) }
+    }
+}

@@ -1,0 +1,146 @@
+//! Kernels that are not loops: products, scatters, scans, from their operands' layouts.
+
+use wgrad_device::kernel::{Access, IndexedDim, Instr, Loop, Matmul, Scan, Scatter};
+use wgrad_device::layout::{Dims, Strides, contiguous_strides};
+use wgrad_device::{Error, Result};
+
+use super::facts::Facts;
+use super::map::Space;
+use crate::graph::Ref;
+use crate::op::Op;
+
+/// A product with its epilogue, given as a loop over `space`.
+pub(super) fn matmul(facts: &Facts<'_>, step: u32, space: &Space, epilogue: Loop) -> Result<Matmul> {
+    let node = &facts.steps[step as usize];
+    let operand = |i: usize| -> Result<Access> {
+        operand_access(facts, node.inputs[i], i, &(0..node.shape.len()).collect::<Vec<_>>())
+    };
+    let (lhs, rhs) = (operand(0)?, operand(1)?);
+    let lhs_shape = facts.shape(node.inputs[0]);
+    let k = lhs_shape[lhs_shape.len() - 1];
+    let mut product = Matmul { k, lhs, rhs, epilogue: over_product(facts, step, space, epilogue) };
+    while merge_batch(&mut product) {}
+    Ok(product)
+}
+
+/// Makes the last batch dim a part of m, if both operands and the epilogue allow it: many small products with one matrix
+/// are a large one. A batch dim of size 1 goes in any case.
+fn merge_batch(product: &mut Matmul) -> bool {
+    let rank = product.epilogue.sizes.len();
+    let Some(batch) = rank.checked_sub(3) else { return false };
+    let m = rank - 2;
+    let (count, rows) = (product.epilogue.sizes[batch], product.epilogue.sizes[m]);
+    let follows = |strides: &Strides| strides[batch] == strides[m] * rows as isize;
+    let counted = |instr: &Instr| matches!(instr, Instr::Coord { dim } if *dim == batch || *dim == m);
+    let merges = product.rhs.strides[batch] == 0
+        && (rows == 1
+            || follows(&product.lhs.strides)
+                && product.epilogue.accesses.iter().all(|access| follows(&access.strides))
+                && product.epilogue.ranges.iter().all(|range| follows(&range.strides))
+                && !product.epilogue.body.iter().any(counted));
+    if count != 1 && !merges {
+        return false;
+    }
+    product.epilogue.sizes[m] *= count;
+    product.epilogue.sizes.remove(batch);
+    let take_out = |strides: &mut Strides| {
+        let step = strides.remove(batch);
+        if rows == 1 && count != 1 {
+            strides[batch] = step;
+        }
+    };
+    take_out(&mut product.lhs.strides);
+    product.rhs.strides.remove(batch);
+    product.epilogue.accesses.iter_mut().for_each(|access| take_out(&mut access.strides));
+    product.epilogue.ranges.iter_mut().for_each(|range| take_out(&mut range.strides));
+    for instr in &mut product.epilogue.body {
+        if let Instr::Coord { dim } = instr
+            && *dim > batch
+        {
+            *dim -= 1;
+        }
+    }
+    true
+}
+
+/// The epilogue over exactly the dims `batch.., m, n`, which the operands' strides count.
+fn over_product(facts: &Facts<'_>, step: u32, space: &Space, mut kernel: Loop) -> Loop {
+    let shape = &facts.steps[step as usize].shape;
+    let owners = space.owners();
+    // Dims of size 1 have no dim in the space; give them one with stride 0.
+    let widen = |strides: &Strides| -> Strides {
+        (0..shape.len()).map(|d| owners.iter().position(|&o| o == d).map_or(0, |at| strides[at])).collect()
+    };
+    for access in &mut kernel.accesses {
+        access.strides = widen(&access.strides);
+    }
+    for range in &mut kernel.ranges {
+        range.strides = widen(&range.strides);
+    }
+    for instr in &mut kernel.body {
+        if let Instr::Coord { dim } = instr {
+            *dim = owners[*dim];
+        }
+    }
+    kernel.sizes = shape.clone();
+    kernel
+}
+
+/// An access to an operand in memory, its dims in the given order.
+fn operand_access(facts: &Facts<'_>, operand: Ref, buffer: usize, order: &[usize]) -> Result<Access> {
+    let (_, layout) = facts.strided(operand).ok_or_else(|| Error::Unsupported {
+        op: "eval",
+        reason: "an operand is not in memory; please report this".into(),
+    })?;
+    let sizes = layout.shape();
+    let strides: Strides =
+        order.iter().map(|&d| if sizes[d] == 1 { 0 } else { layout.strides()[d] }).collect();
+    Ok(Access::new(buffer, facts.dtype(operand), &strides, layout.offset() as isize))
+}
+
+/// A scatter from its operands in memory.
+pub(super) fn scatter(facts: &Facts<'_>, step: u32) -> Result<Scatter> {
+    let node = &facts.steps[step as usize];
+    let Op::Scatter { op, dim, name } = node.op else { return Err(not_that("scatter")) };
+    let order: Vec<usize> = (0..node.shape.len()).collect();
+    let (source, index) = (
+        operand_access(facts, node.inputs[0], 0, &order)?,
+        operand_access(facts, node.inputs[1], 1, &order)?,
+    );
+    let mut strides = contiguous_strides(&node.shape);
+    let sizes: Dims = facts.shape(node.inputs[1]).into();
+    let stride = std::mem::take(&mut strides[dim]);
+    for (stride, &size) in strides.iter_mut().zip(&sizes) {
+        if size == 1 {
+            *stride = 0;
+        }
+    }
+    let mut target = Access::new(node.inputs.len(), node.dtype, &strides, 0);
+    target.indexed.push(IndexedDim { stride, size: node.shape[dim], op: name });
+    Ok(Scatter {
+        op,
+        sizes,
+        source,
+        indices: vec![index],
+        target,
+        base: (node.inputs.len() == 3).then_some(2),
+        elements: node.shape.iter().product(),
+    })
+}
+
+/// A scan from its operand in memory.
+pub(super) fn scan(facts: &Facts<'_>, step: u32) -> Result<Scan> {
+    let node = &facts.steps[step as usize];
+    let Op::Scan { op, dim } = node.op else { return Err(not_that("scan")) };
+    // The dim that it runs along comes last.
+    let order: Vec<usize> = (0..node.shape.len()).filter(|&d| d != dim).chain([dim]).collect();
+    let source = operand_access(facts, node.inputs[0], 0, &order)?;
+    let dense = contiguous_strides(&node.shape);
+    let strides: Strides = order.iter().map(|&d| if node.shape[d] == 1 { 0 } else { dense[d] }).collect();
+    let sizes = order.iter().map(|&d| node.shape[d]).collect();
+    Ok(Scan { op, sizes, source, target: Access::new(1, node.dtype, &strides, 0) })
+}
+
+fn not_that(op: &'static str) -> Error {
+    Error::Unsupported { op, reason: "a kernel was planned for another operation; please report this".into() }
+}

@@ -1,0 +1,209 @@
+//! Plans: what to run for a graph, kept by the graph's key.
+//!
+//! `facts` decides which results are in memory, `schedule` which work shares a kernel (a `cluster`), `lower` writes fused
+//! bodies through the index maps of `map`, `library` sets up products, scatters and scans. The result is a [`Plan`]: prepared kernels over numbered slots, and when each slot's
+//! memory is needed. A second graph with the same key runs the plan with its own buffers and numbers.
+
+mod cluster;
+mod facts;
+mod library;
+mod lower;
+mod map;
+mod schedule;
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use smallvec::SmallVec;
+use wgrad_device::{Buffer, Device, Error, Layout, Prepared, Result, Scalar};
+
+pub(crate) use facts::affine_layout;
+
+use crate::array::{Value, mark_visited};
+use crate::graph::{Graph, Ref, WordHasher};
+use crate::op::Op;
+use facts::{Facts, Slot};
+
+/// Kernels and memory for every graph of one key.
+pub(crate) struct Plan {
+    launches: Vec<Launch>,
+    /// Bytes of the results' memory, by step.
+    bytes: Vec<usize>,
+    /// The nodes that have values afterwards.
+    finished: Vec<Finished>,
+    /// The nodes that were passed over and may be wanted later.
+    passed: Vec<u32>,
+}
+
+struct Launch {
+    kernel: Arc<dyn Prepared>,
+    buffers: SmallVec<[Slot; 6]>,
+    params: SmallVec<[u32; 4]>,
+    /// Steps whose memory must be made first.
+    makes: SmallVec<[u32; 2]>,
+    /// Steps whose memory nobody needs afterwards.
+    drops: SmallVec<[u32; 2]>,
+}
+
+struct Finished {
+    node: u32,
+    slot: Slot,
+    layout: Layout,
+}
+
+/// Plans by key. A device's id is part of it.
+type Cache = HashMap<Box<[u64]>, Arc<Plan>, BuildHasherDefault<WordHasher>>;
+
+static PLANS: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
+/// A program with more kinds of graphs than this starts anew: shapes that change at every step would fill the memory.
+const MOST_PLANS: usize = 1024;
+
+/// The plan for a graph, made if there is none. `None`: another thread has finished part of the graph; collect it again.
+pub(crate) fn plan(graph: &mut Graph, device: &Device, fusion: bool) -> Result<Option<Arc<Plan>>> {
+    graph.key.push(device.id() as u64);
+    graph.key.push(u64::from(fusion));
+    let known = PLANS.lock().unwrap_or_else(PoisonError::into_inner).get(&graph.key[..]).cloned();
+    if let Some(plan) = known {
+        device.plans().hits.fetch_add(1, Ordering::Relaxed);
+        return Ok(Some(plan));
+    }
+    let Some(plan) = Plan::build(graph, device, fusion)? else { return Ok(None) };
+    device.plans().built.fetch_add(1, Ordering::Relaxed);
+    let plan = Arc::new(plan);
+    let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+    if plans.len() >= MOST_PLANS {
+        plans.clear();
+    }
+    plans.insert(graph.key.as_slice().into(), plan.clone());
+    Ok(Some(plan))
+}
+
+impl Plan {
+    fn build(graph: &Graph, device: &Device, fusion: bool) -> Result<Option<Plan>> {
+        let Some(mut facts) = Facts::new(graph, fusion, device.executor().limits()) else { return Ok(None) };
+        let planned = schedule::schedule(&mut facts)?;
+        let finished = finished(&facts);
+        let mut launches = Vec::with_capacity(planned.len());
+        let mut last_use: Vec<usize> = vec![0; facts.steps.len()];
+        let mut made = vec![false; facts.steps.len()];
+        for (at, kernel) in planned.iter().enumerate() {
+            let mut makes = SmallVec::new();
+            for slot in &kernel.slots {
+                if let Slot::Step(step) = slot {
+                    last_use[*step as usize] = at;
+                    if !std::mem::replace(&mut made[*step as usize], true) {
+                        makes.push(*step);
+                    }
+                }
+            }
+            launches.push(Launch {
+                kernel: device.executor().prepare(&kernel.kernel)?,
+                buffers: kernel.slots.iter().copied().collect(),
+                params: kernel.params.iter().copied().collect(),
+                makes,
+                drops: SmallVec::new(),
+            });
+        }
+        let escapes = |step: u32| finished.iter().any(|f| f.slot == Slot::Step(step));
+        for (step, &at) in last_use.iter().enumerate() {
+            if made[step] && !escapes(step as u32) {
+                launches[at].drops.push(step as u32);
+            }
+        }
+        let bytes = facts.steps.iter().map(|s| s.shape.iter().product::<usize>() * s.dtype.size()).collect();
+        let is_finished = |node: u32| finished.iter().any(|f| f.node == node);
+        let passed = (0..graph.nodes.len() as u32)
+            .filter(|&node| graph.held[node as usize] && !is_finished(node))
+            .collect();
+        Ok(Some(Plan { launches, bytes, finished, passed }))
+    }
+
+    /// Runs the plan for a graph of its key, and gives the graph's nodes their values.
+    pub(crate) fn run(&self, graph: &Graph, device: &Device) -> Result<()> {
+        let executor = device.executor();
+        let mut memory: Vec<Option<Buffer>> = vec![None; self.bytes.len()];
+        let mut params: SmallVec<[Scalar; 8]> = SmallVec::new();
+        for launch in &self.launches {
+            for &step in &launch.makes {
+                memory[step as usize] = Some(executor.alloc(self.bytes[step as usize])?);
+            }
+            let buffers: SmallVec<[&Buffer; 8]> = launch
+                .buffers
+                .iter()
+                .filter_map(|slot| match slot {
+                    Slot::Leaf(buffer) => graph.buffers.get(*buffer as usize),
+                    Slot::Step(step) => memory[*step as usize].as_ref(),
+                })
+                .collect();
+            if buffers.len() != launch.buffers.len() {
+                return Err(broken_plan());
+            }
+            params.clear();
+            params.extend(launch.params.iter().map(|&scalar| graph.scalars[scalar as usize]));
+            launch.kernel.launch(&buffers, &params)?;
+            drop(buffers);
+            for &step in &launch.drops {
+                memory[step as usize] = None;
+            }
+        }
+        for finished in &self.finished {
+            let buffer = match finished.slot {
+                Slot::Leaf(buffer) => graph.buffers[buffer as usize].clone(),
+                Slot::Step(step) => match &memory[step as usize] {
+                    Some(buffer) => buffer.clone(),
+                    None => executor.alloc(self.bytes[step as usize])?,
+                },
+            };
+            graph.nodes[finished.node as usize].finish(Value { buffer, layout: finished.layout.clone() });
+        }
+        for &node in &self.passed {
+            mark_visited(&graph.nodes[node as usize]);
+        }
+        Ok(())
+    }
+}
+
+fn broken_plan() -> Error {
+    Error::Unsupported {
+        op: "eval",
+        reason: "a kernel reads memory that was never written; please report this".into(),
+    }
+}
+
+/// The nodes whose values somebody may still want and that are in memory after the plan has run.
+fn finished(facts: &Facts<'_>) -> Vec<Finished> {
+    let graph = facts.graph;
+    let mut finished = Vec::new();
+    // Backwards: a value that a pending user still needs must be kept for it.
+    let mut wanted: Vec<bool> = graph.held.clone();
+    for &root in &graph.roots {
+        wanted[root as usize] = true;
+    }
+    for node in (0..graph.nodes.len() as u32).rev() {
+        if !wanted[node as usize] {
+            continue;
+        }
+        let step = &facts.steps[node as usize];
+        let place = if step.stored || graph.roots.contains(&node) || matches!(step.op, Op::View(_)) {
+            facts.strided(Ref::Node(node)).filter(|(slot, _)| match slot {
+                Slot::Step(base) => facts.steps[*base as usize].stored,
+                Slot::Leaf(_) => true,
+            })
+        } else {
+            None
+        };
+        match place {
+            Some((slot, layout)) => finished.push(Finished { node, slot, layout }),
+            None => {
+                for input in graph.inputs(node) {
+                    if let Ref::Node(input) = input {
+                        wanted[*input as usize] = true;
+                    }
+                }
+            }
+        }
+    }
+    finished
+}

@@ -1,0 +1,146 @@
+//! Elements kept between bounds.
+
+use wgrad_array::{BinaryOp, Error, Result, Scalar};
+
+use super::binary::combine;
+use crate::Tensor;
+use crate::tape::{Context, Derivative, Grads, record};
+
+impl Tensor {
+    /// Elements no smaller than `min` and no larger than `max`, each a number, a tensor that broadcasts, or `None`.
+    /// Where `min` is above `max` the result is `max`. An element at a number's bound gets no gradient.
+    ///
+    /// # Errors
+    /// If both are `None`, or a tensor does not fit.
+    pub fn clamp(&self, min: impl Into<Bound>, max: impl Into<Bound>) -> Result<Tensor> {
+        match (min.into(), max.into()) {
+            (Bound::None, Bound::None) => Err(Error::Argument {
+                op: "clamp",
+                reason: "neither min nor max was given; give at least one".into(),
+            }),
+            (Bound::Tensor(min), Bound::Tensor(max)) => self.clamp_tensors(&min, &max),
+            (Bound::Tensor(min), max) => {
+                let bounded = self.maximum(min)?;
+                if matches!(max, Bound::None) { Ok(bounded) } else { bounded.clamp(Bound::None, max) }
+            }
+            (min, Bound::Tensor(max)) => {
+                if matches!(min, Bound::None) {
+                    self.minimum(max)
+                } else {
+                    self.clamp(min, Bound::None)?.minimum(max)
+                }
+            }
+            (min, max) => self.clamp_numbers(min.number(), max.number()),
+        }
+    }
+
+    /// [`Tensor::clamp`] in place.
+    ///
+    /// # Errors
+    /// As [`Tensor::clamp`] and [`Tensor::copy_`].
+    pub fn clamp_(&self, min: impl Into<Bound>, max: impl Into<Bound>) -> Result<Tensor> {
+        self.write("clamp_", || self.clamp(min, max))
+    }
+
+    fn clamp_numbers(&self, min: Option<Scalar>, max: Option<Scalar>) -> Result<Tensor> {
+        let x = self.operand()?;
+        let mut out = x.array.clone();
+        if let Some(min) = min {
+            out = out.binary_scalar(BinaryOp::Max, min)?;
+        }
+        if let Some(max) = max {
+            out = out.binary_scalar(BinaryOp::Min, max)?;
+        }
+        Ok(record(out, [x], |inputs, _| {
+            Derivative::with("ClampBackward1", move |c| {
+                c.each(1, |_| {
+                    let x = c.saved(0)?;
+                    let above = min.map(|min| x.gt(min)).transpose()?;
+                    let below = max.map(|max| x.lt(max)).transpose()?;
+                    let inside = match (above, below) {
+                        (Some(above), Some(below)) => above.logical_and(&below)?,
+                        (Some(side), None) | (None, Some(side)) => side,
+                        (None, None) => return Ok(c.grad()?.clone()),
+                    };
+                    c.grad()?.keep_where(&inside)
+                })
+            })
+            .save_input(inputs, 0)
+        }))
+    }
+
+    fn clamp_tensors(&self, min: &Tensor, max: &Tensor) -> Result<Tensor> {
+        let (x, low, high) = (self.operand()?, min.operand()?, max.operand()?);
+        let bounded = combine(&x.array, BinaryOp::Max, &low.array)?;
+        let out = combine(&bounded, BinaryOp::Min, &high.array)?;
+        Ok(record(out, [x, low, high], |inputs, _| {
+            Derivative::new("ClampBackward0", clamp_backward)
+                .save_input(inputs, 0)
+                .save_input(inputs, 1)
+                .save_input(inputs, 2)
+        }))
+    }
+}
+
+/// The gradient goes to the one that the result is: half and half where an element equals one of two bounds, all to the element
+/// where the bounds leave it no other value, all to `max` where the bounds are the wrong way round.
+fn clamp_backward(c: &Context) -> Result<Grads> {
+    let (g, x, min, max) = (c.grad()?, c.saved(0)?.detach(), c.saved(1)?.detach(), c.saved(2)?.detach());
+    let (ordered, fixed) = (min.lt(&max)?, min.eq(&max)?);
+    c.each(3, |i| {
+        let (all, half) = match i {
+            0 => {
+                let inside = x.gt(&min)?.logical_and(&x.lt(&max)?)?;
+                let only = fixed.logical_and(&x.eq(&min)?)?;
+                (inside.logical_or(&only)?, x.eq(&min)?.logical_or(&x.eq(&max)?)?)
+            }
+            1 => (x.lt(&min)?.logical_and(&ordered.logical_or(&fixed)?)?, x.eq(&min)?),
+            _ => (x.gt(&max)?.logical_or(&min.gt(&max)?)?, x.eq(&max)?),
+        };
+        let half = half.logical_and(&ordered)?.to_dtype(g.dtype())?.mul(0.5)?;
+        g.mul(all.to_dtype(g.dtype())?.add(half)?)
+    })
+}
+
+/// A bound of [`Tensor::clamp`].
+#[derive(Clone, Debug)]
+pub enum Bound {
+    /// Unbounded.
+    None,
+    /// The same for all elements.
+    Scalar(Scalar),
+    /// One for each element.
+    Tensor(Tensor),
+}
+
+impl Bound {
+    fn number(self) -> Option<Scalar> {
+        match self {
+            Bound::Scalar(number) => Some(number),
+            Bound::None | Bound::Tensor(_) => None,
+        }
+    }
+}
+
+impl From<&Tensor> for Bound {
+    fn from(tensor: &Tensor) -> Self {
+        Bound::Tensor(tensor.clone())
+    }
+}
+
+impl From<Option<f64>> for Bound {
+    fn from(number: Option<f64>) -> Self {
+        number.map_or(Bound::None, |number| Bound::Scalar(number.into()))
+    }
+}
+
+macro_rules! bound {
+    ($($ty:ty),*) => {$(
+        impl From<$ty> for Bound {
+            fn from(number: $ty) -> Self {
+                Bound::Scalar(number.into())
+            }
+        }
+    )*};
+}
+bound!(f64, f32, i64, i32);

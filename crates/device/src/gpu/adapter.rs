@@ -1,0 +1,156 @@
+//! The adapters of this machine: listed once, best first, each opened at most once and then shared.
+//!
+//! Listing never fails: a machine without drivers has an empty list.
+
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use wgpu::{Backend, DeviceType};
+
+use super::Gpu;
+use crate::device::{DeviceInfo, DeviceKind, DeviceOptions};
+use crate::{Device, Error, Result};
+
+/// An adapter and the device that was opened on it.
+pub(crate) struct Adapter {
+    adapter: wgpu::Adapter,
+    info: wgpu::AdapterInfo,
+    name: String,
+    device: Mutex<Option<Device>>,
+}
+
+static ADAPTERS: LazyLock<Vec<Adapter>> = LazyLock::new(list);
+
+/// All adapters that can run compute kernels, best first.
+pub(crate) fn adapters() -> &'static [Adapter] {
+    &ADAPTERS
+}
+
+/// The adapter called so: `vulkan:0`, or `wgpu:1` for the second best of all.
+pub(crate) fn find(family: &str, index: usize) -> Option<&'static Adapter> {
+    if family == "wgpu" {
+        return ADAPTERS.get(index);
+    }
+    let name = format!("{family}:{index}");
+    ADAPTERS.iter().find(|adapter| adapter.name == name)
+}
+
+fn list() -> Vec<Adapter> {
+    let backends = wgpu::Instance::enabled_backend_features();
+    if backends.is_empty() {
+        return Vec::new();
+    }
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.flags = wgpu::InstanceFlags::empty().with_env();
+    let instance = wgpu::Instance::new(descriptor);
+    let mut found: Vec<_> = pollster::block_on(instance.enumerate_adapters(backends))
+        .into_iter()
+        .filter(can_compute)
+        .map(|adapter| (adapter.get_info(), adapter))
+        .collect();
+    found.sort_by_key(|(info, _)| (rank(info.device_type), backend_rank(info.backend)));
+    let mut counts = std::collections::HashMap::new();
+    let named = found.into_iter().map(|(info, adapter)| {
+        let family = family(info.backend);
+        let index = counts.entry(family).and_modify(|n| *n += 1).or_insert(0usize);
+        Adapter { name: format!("{family}:{index}"), adapter, info, device: Mutex::new(None) }
+    });
+    named.collect()
+}
+
+fn can_compute(adapter: &wgpu::Adapter) -> bool {
+    let limits = adapter.limits();
+    adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+        && limits.max_storage_buffers_per_shader_stage >= 4
+        && limits.max_compute_invocations_per_workgroup >= 64
+}
+
+const fn rank(kind: DeviceType) -> u8 {
+    match kind {
+        DeviceType::DiscreteGpu => 0,
+        DeviceType::IntegratedGpu => 1,
+        DeviceType::VirtualGpu => 2,
+        DeviceType::Other => 3,
+        DeviceType::Cpu => 4,
+    }
+}
+
+const fn backend_rank(backend: Backend) -> u8 {
+    match backend {
+        Backend::Metal => 0,
+        Backend::Vulkan => 1,
+        Backend::Dx12 => 2,
+        _ => 3,
+    }
+}
+
+const fn family(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Metal => "mps",
+        Backend::Vulkan => "vulkan",
+        Backend::Dx12 => "dx12",
+        Backend::Gl => "gl",
+        _ => "webgpu",
+    }
+}
+
+impl Adapter {
+    /// Its name among the devices.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its description.
+    pub(crate) fn describe(&self) -> DeviceInfo {
+        let kind = match self.info.device_type {
+            DeviceType::DiscreteGpu => DeviceKind::DiscreteGpu,
+            DeviceType::IntegratedGpu => DeviceKind::IntegratedGpu,
+            DeviceType::VirtualGpu => DeviceKind::VirtualGpu,
+            DeviceType::Other => DeviceKind::Other,
+            DeviceType::Cpu => DeviceKind::Software,
+        };
+        DeviceInfo {
+            name: self.name.clone(),
+            adapter: self.info.name.clone(),
+            backend: format!("{:?}", self.info.backend),
+            kind,
+        }
+    }
+
+    /// The device on this adapter; opened on the first call, shared from then on.
+    pub(crate) fn device(&self) -> Result<Device> {
+        let mut device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = &*device {
+            return Ok(device.clone());
+        }
+        let opened = self.open(&DeviceOptions::default())?;
+        *device = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// A device of its own on this adapter.
+    pub(crate) fn open(&self, options: &DeviceOptions) -> Result<Device> {
+        let mut limits = self.adapter.limits();
+        let lower = |limit: &mut u32, to: Option<u32>| *limit = to.map_or(*limit, |to| to.min(*limit));
+        lower(&mut limits.max_storage_buffers_per_shader_stage, options.max_storage_buffers);
+        lower(&mut limits.max_compute_workgroups_per_dimension, options.max_workgroups_per_dimension);
+        if let Some(bytes) = options.max_binding_bytes {
+            limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("wgrad"),
+            required_limits: limits,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(self.adapter.request_device(&descriptor)).map_err(|error| {
+            Error::DeviceUnavailable {
+                requested: self.name.clone(),
+                reason: error.to_string(),
+                available: crate::device::available_names(),
+            }
+        })?;
+        let software = self.info.device_type == DeviceType::Cpu;
+        let gpu = Gpu::new(self.name.clone(), device, queue, software, options.memory_limit)?;
+        Ok(Device::from_executor(self.name.clone(), Box::new(gpu)))
+    }
+}

@@ -1,0 +1,409 @@
+//! The body of a loop as WGSL: which values are vectors, and what each instruction says.
+//!
+//! One dim may be vectorised: an invocation then handles four consecutive indices of it, and values that change along
+//! that dim are vec4s; all others stay scalars, and are spread where they meet.
+
+use std::collections::BTreeMap;
+
+use super::access::Form;
+use super::emit::{Emitter, LANES, Width, type_name};
+use super::nest::Nest;
+use crate::gpu::program::Window;
+use crate::kernel::{BinaryOp, Const, Instr, Level, Reg, Ty, UnaryOp};
+use crate::{DType, Error, Result, Scalar};
+
+/// A loop's body while its text is written.
+pub(super) struct Body<'n> {
+    pub(super) nest: &'n Nest,
+    pub(super) windows: &'n BTreeMap<usize, Window>,
+    pub(super) types: Vec<Ty>,
+    pub(super) levels: Vec<Level>,
+    pub(super) stages: Vec<usize>,
+    /// The dim whose indices are taken four at a time.
+    pub(super) vector: Option<usize>,
+    pub(super) widths: Vec<Width>,
+    pub(super) forms: BTreeMap<usize, Form>,
+    /// The expressions of the values that are known at this place of the text.
+    names: Vec<Option<String>>,
+    /// Registers by the order in which they became known.
+    known: Vec<Reg>,
+    /// The expression of [`Instr::Accumulator`].
+    pub(super) accumulator: Option<String>,
+    /// Whether each of the four indices exists, where some may not: the name of a vec4<bool>.
+    pub(super) valid: Option<String>,
+    /// Whether this invocation's row exists, where it may not.
+    pub(super) live: Option<String>,
+}
+
+impl<'n> Body<'n> {
+    pub(super) fn new(
+        nest: &'n Nest,
+        windows: &'n BTreeMap<usize, Window>,
+        vector: Option<usize>,
+        accumulator: Ty,
+    ) -> Result<Body<'n>> {
+        let types = nest.kernel.types(accumulator);
+        let wide = nest.kernel.accesses.iter().any(|access| access.dtype == DType::F64);
+        if wide || types.contains(&Ty::F64) || nest.kernel.body.iter().any(casts_to_f64) {
+            return Err(no_f64());
+        }
+        let mut body = Body {
+            levels: nest.kernel.levels(),
+            stages: nest.kernel.stages(),
+            widths: Vec::new(),
+            forms: BTreeMap::new(),
+            names: vec![None; types.len()],
+            known: Vec::new(),
+            accumulator: None,
+            valid: None,
+            live: None,
+            nest,
+            windows,
+            types,
+            vector,
+        };
+        body.widths = body.find_widths();
+        body.find_forms();
+        Ok(body)
+    }
+
+    fn find_widths(&self) -> Vec<Width> {
+        let kernel = &self.nest.kernel;
+        let along = |strides: &[isize]| match self.vector {
+            Some(d) if strides[d] != 0 => Width::Four,
+            _ => Width::One,
+        };
+        let mut widths: Vec<Width> = Vec::with_capacity(kernel.body.len());
+        for instr in &kernel.body {
+            let own = match instr {
+                Instr::Load { access, .. } => {
+                    let access = &kernel.accesses[*access];
+                    let guards = access.guards.iter().map(|&g| along(&kernel.ranges[g].strides));
+                    guards.fold(along(&access.strides), Width::max)
+                }
+                Instr::InRange { range } => along(&kernel.ranges[*range].strides),
+                Instr::Coord { dim } if self.vector == Some(*dim) => Width::Four,
+                Instr::Accumulator if self.vector.is_some() => Width::Four,
+                _ => Width::One,
+            };
+            // A fold along the vectorised dim ends in one value.
+            let folded = matches!(instr, Instr::Reduce { .. }) && self.vector.is_some_and(|d| d >= kernel.outer());
+            let width = if folded {
+                Width::One
+            } else {
+                instr.operands().iter().map(|&r| widths[r as usize]).fold(own, Width::max)
+            };
+            widths.push(width);
+        }
+        // Over an outer dim, every fold gives one value for each of the four rows.
+        if self.vector.is_some_and(|d| d < kernel.outer()) && kernel.inner > 0 {
+            let mut changed = true;
+            while changed {
+                changed = false;
+                for (i, instr) in kernel.body.iter().enumerate() {
+                    let fold = matches!(instr, Instr::Reduce { .. });
+                    let wide = fold || instr.operands().iter().any(|&r| widths[r as usize] == Width::Four);
+                    if wide && widths[i] == Width::One {
+                        widths[i] = Width::Four;
+                        changed = true;
+                    }
+                }
+            }
+        }
+        widths
+    }
+
+    /// A mark to return to with [`Body::forget`].
+    pub(super) fn mark(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Forgets what became known since a mark: its names have left their block.
+    pub(super) fn forget(&mut self, mark: usize) {
+        for reg in self.known.drain(mark..) {
+            self.names[reg as usize] = None;
+        }
+    }
+
+    /// A value has this name from here on.
+    pub(super) fn know(&mut self, reg: Reg, name: String) {
+        self.names[reg as usize] = Some(name);
+        self.known.push(reg);
+    }
+
+    pub(super) fn is_known(&self, reg: Reg) -> bool {
+        self.names[reg as usize].is_some()
+    }
+
+    /// A known value at this width.
+    pub(super) fn value(&self, reg: Reg, width: Width) -> String {
+        let name = self.names[reg as usize].clone().unwrap_or_default();
+        spread(&name, self.types[reg as usize], self.widths[reg as usize], width)
+    }
+
+    /// Writes down values and all they need, as far as they aren't known.
+    pub(super) fn require(&mut self, e: &mut Emitter<'_>, regs: &[Reg]) -> Result<()> {
+        let mut needed = vec![false; self.types.len()];
+        let mut open: Vec<Reg> = regs.to_vec();
+        while let Some(reg) = open.pop() {
+            if !needed[reg as usize] && !self.is_known(reg) {
+                needed[reg as usize] = true;
+                open.extend(self.nest.kernel.body[reg as usize].operands());
+            }
+        }
+        for reg in 0..self.types.len() as Reg {
+            if needed[reg as usize] {
+                self.write(e, reg)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, e: &mut Emitter<'_>, reg: Reg) -> Result<()> {
+        let instr = &self.nest.kernel.body[reg as usize];
+        let (ty, width) = (self.types[reg as usize], self.widths[reg as usize]);
+        let t = type_name(ty, width);
+        let name = format!("{}_{reg}", instr_name(instr));
+        let expression = match instr {
+            Instr::Const(value) => {
+                self.know(reg, constant(*value));
+                return Ok(());
+            }
+            Instr::Param { index, ty } => {
+                let expression = e.scalar(*index, *ty);
+                self.know(reg, expression);
+                return Ok(());
+            }
+            Instr::Accumulator => {
+                self.know(reg, self.accumulator.clone().unwrap_or_default());
+                return Ok(());
+            }
+            Instr::Load { access, indices } => self.load(e, *access, indices, &name, width)?,
+            Instr::Coord { dim } => {
+                let first = e.number(&format!("first_{dim}"), self.nest.first[*dim]);
+                match width {
+                    Width::One => format!("bitcast<i32>(i{dim} + {first})"),
+                    Width::Four => format!("bitcast<vec4<i32>>(vec4<u32>(i{dim} + {first}) + {LANES})"),
+                }
+            }
+            Instr::InRange { range } => self.in_range(e, *range, width),
+            Instr::Unary { op, a } => {
+                let operand = self.types[*a as usize];
+                unary(*op, operand, width, &self.value(*a, width))
+            }
+            Instr::Binary { op, a, b } => {
+                let operand = self.types[*a as usize];
+                binary(*op, operand, width, &self.value(*a, width), &self.value(*b, width))
+            }
+            Instr::Select { cond, a, b } => {
+                let (cond, a, b) = (self.value(*cond, width), self.value(*a, width), self.value(*b, width));
+                choose(ty, width, &b, &a, &cond)
+            }
+            Instr::Cast { a, to } => cast(self.types[*a as usize], *to, width, &self.value(*a, width)),
+            Instr::Philox { index, params } => {
+                let words: Vec<String> = (*params..params + 4).map(|i| e.scalar(i, Ty::U32)).collect();
+                format!("philox{}({t}({}), {})", width.suffix(), self.value(*index, width), words.join(", "))
+            }
+            // Folds are written by the loop around, before anything that needs them.
+            Instr::Reduce { .. } => {
+                return Err(Error::Unsupported { op: "prepare", reason: "a reduction outside of its row".to_owned() });
+            }
+        };
+        e.line(format!("let {name}: {t} = {expression};"));
+        self.know(reg, name);
+        Ok(())
+    }
+
+    /// Whether a range check holds.
+    pub(super) fn in_range(&self, e: &mut Emitter<'_>, range: usize, width: Width) -> String {
+        let check = &self.nest.kernel.ranges[range];
+        let mut value = e.signed(&format!("range{range}_offset"), check.offset);
+        for (d, &stride) in check.strides.iter().enumerate().filter(|(_, s)| **s != 0) {
+            let stride = e.signed(&format!("range{range}_stride{d}"), stride);
+            value = format!("{value} + i{d} * {stride}");
+        }
+        let size = e.number(&format!("range{range}_size"), check.size);
+        match self.vector.filter(|&d| check.strides[d] != 0) {
+            Some(d) => {
+                let stride = e.signed(&format!("range{range}_stride{d}"), check.strides[d]);
+                format!("((vec4<u32>({value}) + {LANES} * {stride}) < vec4<u32>({size}))")
+            }
+            None => spread(&format!("({value} < {size})"), Ty::Bool, Width::One, width),
+        }
+    }
+}
+
+fn casts_to_f64(instr: &Instr) -> bool {
+    matches!(instr, Instr::Cast { to: DType::F64, .. })
+}
+
+/// The error for kernels with doubles.
+pub(super) fn no_f64() -> Error {
+    Error::DType {
+        op: "kernel",
+        dtype: DType::F64,
+        reason: "does not exist on this device; use f32 here, or the CPU for f64".to_owned(),
+    }
+}
+
+/// A value at another width. Of four values the first is taken: that happens along dims of size 1 only.
+pub(super) fn spread(value: &str, ty: Ty, from: Width, to: Width) -> String {
+    match (from, to, ty) {
+        (Width::One, Width::Four, Ty::I64) => format!("i64_splat({value})"),
+        (Width::Four, Width::One, Ty::I64) => format!("i64_x({value})"),
+        (Width::Four, Width::One, _) => format!("{value}.x"),
+        (Width::One, Width::Four, _) => format!("{}({value})", type_name(ty, Width::Four)),
+        _ => value.to_owned(),
+    }
+}
+
+/// `a` where the condition fails, `b` where it holds.
+pub(super) fn choose(ty: Ty, width: Width, a: &str, b: &str, condition: &str) -> String {
+    match ty {
+        Ty::I64 => format!("i64_select{}({a}, {b}, {condition})", width.suffix()),
+        _ => format!("select({a}, {b}, {condition})"),
+    }
+}
+
+fn instr_name(instr: &Instr) -> String {
+    match instr {
+        Instr::Load { .. } => "x".to_owned(),
+        Instr::Coord { .. } => "coord".to_owned(),
+        Instr::InRange { .. } => "inside".to_owned(),
+        Instr::Unary { op, .. } => format!("{op:?}").to_lowercase(),
+        Instr::Binary { op, .. } => format!("{op:?}").to_lowercase(),
+        Instr::Select { .. } => "chosen".to_owned(),
+        Instr::Cast { to, .. } => format!("as_{to}"),
+        Instr::Philox { .. } => "random".to_owned(),
+        Instr::Reduce { op, .. } => format!("row_{}", format!("{op:?}").to_lowercase()),
+        Instr::Accumulator | Instr::Param { .. } | Instr::Const(_) => "value".to_owned(),
+    }
+}
+
+/// A constant's expression.
+pub(super) fn constant(value: Const) -> String {
+    match (value.ty(), value.value()) {
+        (Ty::Bool, value) => value.as_bool().to_string(),
+        (Ty::U32, value) => format!("{}u", value.as_i64() as u32),
+        (Ty::I32, value) => match value.as_i64() as i32 {
+            i32::MIN => "bitcast<i32>(2147483648u)".to_owned(),
+            value => format!("({value}i)"),
+        },
+        (Ty::I64, value) => format!("I64({}u, {}u)", value.as_i64() as u32, (value.as_i64() >> 32) as u32),
+        (_, Scalar::Float(value)) => float(value as f32),
+        (_, value) => float(value.as_f64() as f32),
+    }
+}
+
+/// A float's expression; those that WGSL has no literal for, by their bits.
+pub(super) fn float(value: f32) -> String {
+    if value.is_normal() || value.to_bits() == 0 {
+        format!("({value:?}f)")
+    } else {
+        format!("f_bits({}u)", value.to_bits())
+    }
+}
+
+fn unary(op: UnaryOp, ty: Ty, width: Width, a: &str) -> String {
+    let t = type_name(ty, width);
+    let w = width.suffix();
+    match (ty, op) {
+        (Ty::Bool, UnaryOp::Not) => format!("!{a}"),
+        (Ty::I64, op) => format!("i64_{}{w}({a})", format!("{op:?}").to_lowercase()),
+        (Ty::U32, UnaryOp::Neg) => format!("{t}(0u) - {a}"),
+        (Ty::U32, UnaryOp::Abs) => a.to_owned(),
+        (Ty::U32, UnaryOp::Sign) => format!("min({a}, {t}(1u))"),
+        (_, UnaryOp::Not) => format!("~{a}"),
+        (_, UnaryOp::Neg) => format!("-{a}"),
+        (_, UnaryOp::Abs) => format!("abs({a})"),
+        (Ty::I32, UnaryOp::Sign) => format!("sign({a})"),
+        (_, UnaryOp::Floor) => format!("floor({a})"),
+        (_, UnaryOp::Ceil) => format!("ceil({a})"),
+        (_, UnaryOp::Reciprocal) => format!("{t}(1.0) / {a}"),
+        (_, UnaryOp::IsNan) => format!("f_is_nan{w}({a})"),
+        (_, UnaryOp::IsFinite) => format!("f_is_finite{w}({a})"),
+        (_, op) => format!("f_{}{w}({a})", format!("{op:?}").to_lowercase()),
+    }
+}
+
+/// An operation on two values of a type.
+pub(super) fn binary(op: BinaryOp, ty: Ty, width: Width, a: &str, b: &str) -> String {
+    use BinaryOp::*;
+    let w = width.suffix();
+    let lower = format!("{op:?}").to_lowercase();
+    let infix = |symbol: &str| format!("({a} {symbol} {b})");
+    let call = |prefix: &str| format!("{prefix}_{lower}{w}({a}, {b})");
+    match (ty, op) {
+        (Ty::I64, Ne) => format!("!i64_eq{w}({a}, {b})"),
+        (Ty::I64, Le) => format!("!i64_lt{w}({b}, {a})"),
+        (Ty::I64, Gt) => format!("i64_lt{w}({b}, {a})"),
+        (Ty::I64, Ge) => format!("!i64_lt{w}({a}, {b})"),
+        (Ty::I64, _) => call("i64"),
+        (Ty::Bool, Max | Or | Add) => infix("|"),
+        (Ty::Bool, Min | And | Mul) => infix("&"),
+        (Ty::Bool, Xor) => infix("!="),
+        (Ty::Bool, Lt) => format!("(!{a} & {b})"),
+        (Ty::Bool, Le) => format!("(!{a} | {b})"),
+        (Ty::Bool, Gt) => format!("({a} & !{b})"),
+        (Ty::Bool, Ge) => format!("({a} | !{b})"),
+        (_, Eq) => infix("=="),
+        // Of floats `!=` may be an ordered comparison, which fails for NaN.
+        (Ty::F32 | Ty::F64, Ne) => format!("!({a} == {b})"),
+        (_, Ne) => infix("!="),
+        (_, Lt) => infix("<"),
+        (_, Le) => infix("<="),
+        (_, Gt) => infix(">"),
+        (_, Ge) => infix(">="),
+        (_, Add) => infix("+"),
+        (_, Sub) => infix("-"),
+        (_, Mul) => infix("*"),
+        (_, And) => infix("&"),
+        (_, Or) => infix("|"),
+        (_, Xor) => infix("^"),
+        (Ty::F32 | Ty::F64, Div) => infix("/"),
+        (Ty::F32 | Ty::F64, _) => call("f"),
+        (_, Max | Min) => format!("{lower}({a}, {b})"),
+        (Ty::I32, _) => call("i"),
+        (_, _) => call("u"),
+    }
+}
+
+/// The value that an element of a dtype holds after storing `a` in it.
+pub(super) fn cast(from: Ty, to: DType, width: Width, a: &str) -> String {
+    let w = width.suffix();
+    let t = |ty: Ty| type_name(ty, width);
+    let (i, u, f) = (t(Ty::I32), t(Ty::U32), t(Ty::F32));
+    let as_i32 = || match from {
+        Ty::Bool => format!("select({i}(0), {i}(1), {a})"),
+        Ty::I32 => a.to_owned(),
+        Ty::U32 => format!("bitcast<{i}>({a})"),
+        Ty::I64 => format!("bitcast<{i}>({a}.lo)"),
+        Ty::F32 | Ty::F64 => format!("f_to_i32{w}({a})"),
+    };
+    let as_f32 = || match from {
+        Ty::Bool => format!("select({f}(0.0), {f}(1.0), {a})"),
+        Ty::I32 | Ty::U32 => format!("{f}({a})"),
+        Ty::I64 => format!("i64_to_f32{w}({a})"),
+        Ty::F32 | Ty::F64 => a.to_owned(),
+    };
+    match to {
+        DType::Bool => match from {
+            Ty::Bool => a.to_owned(),
+            Ty::I32 => format!("({a} != {i}(0))"),
+            Ty::U32 => format!("({a} != {u}(0u))"),
+            Ty::I64 => format!("!i64_is_zero{w}({a})"),
+            Ty::F32 | Ty::F64 => format!("!({a} == {f}(0.0))"),
+        },
+        DType::U8 => format!("({} & {i}(255))", as_i32()),
+        DType::I32 => as_i32(),
+        DType::I64 => match from {
+            Ty::I64 => a.to_owned(),
+            Ty::F32 | Ty::F64 => format!("f_to_i64{w}({a})"),
+            Ty::U32 => format!("i64_of_u32{w}({a})"),
+            Ty::Bool | Ty::I32 => format!("i64_of_i32{w}({})", as_i32()),
+        },
+        DType::F16 => format!("f16_round{w}({})", as_f32()),
+        DType::BF16 => format!("bf16_round{w}({})", as_f32()),
+        DType::F32 | DType::F64 => as_f32(),
+    }
+}

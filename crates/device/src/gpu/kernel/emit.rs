@@ -1,0 +1,286 @@
+//! A WGSL kernel in the making: its text, its bindings and its numbers, kept in step.
+//!
+//! Text comes from the structure of a kernel only. Every number becomes a named member of the uniform `p`, so that
+//! another size finds the same text, and with it the same pipeline.
+
+use std::fmt::Write;
+
+use crate::Result;
+use crate::gpu::Shared;
+use crate::gpu::pipeline::Source;
+use crate::gpu::prelude;
+use crate::gpu::program::{Dispatch, Patch, Window};
+use crate::kernel::Ty;
+
+/// How many elements a value of the source holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Width {
+    /// One.
+    One,
+    /// Four consecutive ones, a vec4.
+    Four,
+}
+
+impl Width {
+    /// What names of shared functions end in.
+    pub(super) const fn suffix(self) -> &'static str {
+        match self {
+            Width::One => "",
+            Width::Four => "4",
+        }
+    }
+
+    /// The number of elements.
+    pub(super) const fn count(self) -> usize {
+        match self {
+            Width::One => 1,
+            Width::Four => 4,
+        }
+    }
+}
+
+/// The WGSL type of a value.
+pub(super) const fn type_name(ty: Ty, width: Width) -> &'static str {
+    match (ty, width) {
+        (Ty::Bool, Width::One) => "bool",
+        (Ty::U32, Width::One) => "u32",
+        (Ty::I32, Width::One) => "i32",
+        (Ty::I64, Width::One) => "I64",
+        (Ty::F32 | Ty::F64, Width::One) => "f32",
+        (Ty::Bool, Width::Four) => "vec4<bool>",
+        (Ty::U32, Width::Four) => "vec4<u32>",
+        (Ty::I32, Width::Four) => "vec4<i32>",
+        (Ty::I64, Width::Four) => "I64x4",
+        (Ty::F32 | Ty::F64, Width::Four) => "vec4<f32>",
+    }
+}
+
+/// The positions of four elements relative to the first.
+pub(super) const LANES: &str = "vec4<u32>(0u, 1u, 2u, 3u)";
+
+/// The kernel being written.
+pub(super) struct Emitter<'a> {
+    pub(super) shared: &'a Shared,
+    title: &'static str,
+    workgroup: u32,
+    params: Vec<(String, &'static str)>,
+    words: Vec<u32>,
+    patches: Vec<(usize, Patch)>,
+    bindings: Vec<(String, String)>,
+    windows: Vec<Window>,
+    internal: bool,
+    checks_indices: bool,
+    workgroup_memory: Vec<String>,
+    functions: String,
+    text: String,
+    indent: usize,
+}
+
+impl<'a> Emitter<'a> {
+    pub(super) fn new(shared: &'a Shared, title: &'static str, workgroup: u32) -> Emitter<'a> {
+        let mut emitter = Emitter {
+            shared,
+            title,
+            workgroup,
+            params: Vec::new(),
+            words: Vec::new(),
+            patches: Vec::new(),
+            bindings: Vec::new(),
+            windows: Vec::new(),
+            internal: false,
+            checks_indices: false,
+            workgroup_memory: Vec::new(),
+            functions: String::new(),
+            text: String::new(),
+            indent: 1,
+        };
+        // Filled in by `finish`.
+        emitter.number("groups_x", 0);
+        emitter.number("groups_xy", 0);
+        emitter
+    }
+
+    /// A named u32; its expression. The same name gives the same number.
+    pub(super) fn number(&mut self, name: &str, value: usize) -> String {
+        self.typed(name, "u32", value as u32)
+    }
+
+    /// A named u32 that stands for a negative number too: sums and products wrap.
+    pub(super) fn signed(&mut self, name: &str, value: isize) -> String {
+        self.typed(name, "u32", value as u32)
+    }
+
+    /// A named f32.
+    pub(super) fn float(&mut self, name: &str, value: f32) -> String {
+        self.typed(name, "f32", value.to_bits())
+    }
+
+    fn typed(&mut self, name: &str, ty: &'static str, word: u32) -> String {
+        if !self.params.iter().any(|(known, _)| known == name) {
+            self.params.push((name.to_owned(), ty));
+            self.words.push(word);
+        }
+        format!("p.{name}")
+    }
+
+    /// A number that is known at launch only.
+    pub(super) fn patched(&mut self, name: &str, ty: &'static str, patch: Patch) -> String {
+        if !self.params.iter().any(|(known, _)| known == name) {
+            self.patches.push((self.words.len(), patch));
+        }
+        self.typed(name, ty, 0)
+    }
+
+    /// A parameter of the launch, as a scalar.
+    pub(super) fn scalar(&mut self, param: usize, ty: Ty) -> String {
+        let name = format!("param{param}");
+        let patch = Patch::Scalar { param, ty };
+        match ty {
+            Ty::F32 | Ty::F64 => self.patched(&format!("{name}_f32"), "f32", patch),
+            Ty::I32 => self.patched(&format!("{name}_i32"), "i32", patch),
+            Ty::U32 => self.patched(&format!("{name}_u32"), "u32", patch),
+            Ty::Bool => format!("({} != 0u)", self.patched(&format!("{name}_bool"), "u32", patch)),
+            Ty::I64 => {
+                let low = self.patched(&format!("{name}_lo"), "u32", patch);
+                let high = self.number(&format!("{name}_hi"), 0);
+                format!("I64({low}, {high})")
+            }
+        }
+    }
+
+    /// A storage buffer; its position. `element` is the type of the array's elements.
+    pub(super) fn bind(&mut self, name: &str, element: &str, window: Window) -> usize {
+        if let Some(known) = self.bindings.iter().position(|(known, _)| known == name) {
+            return known;
+        }
+        self.bindings.push((name.to_owned(), element.to_owned()));
+        self.windows.push(window);
+        self.bindings.len() - 1
+    }
+
+    /// The device's own buffer is used.
+    pub(super) fn use_internal(&mut self) {
+        self.internal = true;
+    }
+
+    /// Indices are checked and reported.
+    pub(super) fn use_checks(&mut self) {
+        self.internal = true;
+        self.checks_indices = true;
+    }
+
+    /// An array in workgroup memory.
+    pub(super) fn workgroup_array(&mut self, name: &str, element: &str, count: u32) {
+        let declaration = format!("var<workgroup> {name}: array<{element}, {count}>;");
+        if !self.workgroup_memory.contains(&declaration) {
+            self.workgroup_memory.push(declaration);
+        }
+    }
+
+    /// A line of the text.
+    pub(super) fn line(&mut self, text: impl AsRef<str>) {
+        for _ in 0..self.indent {
+            self.text.push_str("    ");
+        }
+        self.text.push_str(text.as_ref());
+        self.text.push('\n');
+    }
+
+    /// A line that opens a block.
+    pub(super) fn open(&mut self, text: impl AsRef<str>) {
+        self.line(text);
+        self.indent += 1;
+    }
+
+    /// The end of a block.
+    pub(super) fn close(&mut self) {
+        self.indent -= 1;
+        self.line("}");
+    }
+
+    /// Ends what was written so far as a function of its own before `main`.
+    pub(super) fn end_function(&mut self, signature: &str) {
+        let body = std::mem::take(&mut self.text);
+        let _ = write!(self.functions, "{signature} {{\n{body}}}\n\n");
+    }
+
+    /// A text from a file, with its marked places filled.
+    pub(super) fn template(&mut self, file: &str, places: &[(&str, &str)]) {
+        let mut text = file.to_owned();
+        for (place, value) in places {
+            text = text.replace(&format!("{{{{{place}}}}}"), value);
+        }
+        self.functions.push_str(&text);
+        self.functions.push('\n');
+    }
+
+    /// The kernel as a dispatch of so many workgroups.
+    pub(super) fn finish(mut self, groups: usize) -> Result<Dispatch> {
+        let max = self.shared.caps.max_workgroups as usize;
+        let x = groups.min(max);
+        let y = groups.div_ceil(x.max(1)).min(max);
+        let z = groups.div_ceil((x * y).max(1));
+        self.words[0] = x as u32;
+        self.words[1] = (x * y) as u32;
+        let source = self.source();
+        let pipeline = self.shared.pipelines.get(&source)?;
+        Ok(Dispatch {
+            pipeline,
+            windows: self.windows,
+            words: self.words,
+            patches: self.patches,
+            groups: [x as u32, y as u32, z as u32],
+            checks_indices: self.checks_indices,
+        })
+    }
+
+    fn source(&self) -> Source {
+        let mut head = format!("// {}\n\nstruct Params {{\n", self.title);
+        for (name, ty) in &self.params {
+            let _ = writeln!(head, "    {name}: {ty},");
+        }
+        head.push_str("}\n\n");
+        for (i, (name, element)) in self.bindings.iter().enumerate() {
+            let _ = writeln!(head, "@group(0) @binding({i}) var<storage, read_write> {name}: array<{element}>;");
+        }
+        head.push_str("@group(1) @binding(0) var<uniform> p: Params;\n");
+        if self.internal {
+            head.push_str("@group(1) @binding(1) var<storage, read_write> internal: Internal;\n");
+        }
+        for declaration in &self.workgroup_memory {
+            let _ = writeln!(head, "{declaration}");
+        }
+        head.push('\n');
+        let mut tail = self.functions.clone();
+        let _ = write!(
+            tail,
+            "@compute @workgroup_size({})\nfn main(@builtin(workgroup_id) workgroup: vec3<u32>, \
+             @builtin(local_invocation_index) local: u32) {{\n{}}}\n",
+            self.workgroup, self.text
+        );
+        if self.internal {
+            // The failed index comes first, so that it can be read without knowing anything else.
+            head.push_str(
+                "struct Internal {\n    failures: atomic<u32>,\n    op: u32,\n    size: u32,\n    index_lo: u32,\n    \
+                 index_hi: u32,\n    reserved0: u32,\n    reserved1: u32,\n    reserved2: u32,\n    \
+                 scratch: array<u32>,\n}\n\n",
+            );
+        }
+        let library = prelude::functions_for(&format!("{head}{tail}"));
+        Source {
+            wgsl: format!("{head}{library}{tail}"),
+            bindings: self.bindings.len(),
+            params_bytes: self.words.len() * 4,
+            internal: self.internal,
+        }
+    }
+}
+
+/// The number of this workgroup among all of them.
+pub(super) const GROUP: &str = "workgroup.x + workgroup.y * p.groups_x + workgroup.z * p.groups_xy";
+
+/// The steps of one dispatch.
+pub(super) fn step(dispatch: Dispatch) -> crate::gpu::program::Step {
+    crate::gpu::program::Step::Dispatch(dispatch)
+}
+

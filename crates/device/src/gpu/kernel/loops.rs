@@ -1,0 +1,492 @@
+//! Fused loops: how they are spread over workgroups, and their text.
+//!
+//! - Without inner dims each invocation computes one element, or four consecutive ones.
+//! - Rows: some lanes walk along a row and join what they found in a fixed tree; a pass over the row for each stage.
+//! - Where the elements of a row lie far apart and those of neighbouring rows side by side, each invocation walks one
+//!   row, or four.
+//! - Few long rows are cut into chunks: one dispatch folds the chunks into partial results, a second one joins them in
+//!   a fixed order; later stages follow in the same way, and stores of elements last.
+
+use std::collections::BTreeMap;
+
+use super::body::Body;
+use super::emit::{Emitter, GROUP, LANES, Width, step};
+use super::fold::Fold;
+use super::nest::{Nest, raise};
+use crate::Result;
+use crate::gpu::Shared;
+use crate::gpu::program::{Step, Window};
+use crate::kernel::{Instr, Level, Loop, Reg, Store, Ty};
+
+/// Loop iterations that an invocation may run: software adapters stop all loops of an invocation after 65,535.
+const MAX_ITERATIONS: usize = 16 << 10;
+/// Iterations after which a float sum is put aside and begun anew: long sums are trees of sums this long.
+const BLOCK: usize = 32;
+
+/// How the rows of a loop are spread over invocations.
+#[derive(Clone, Debug)]
+struct Rows {
+    /// The dim whose indices are taken four at a time.
+    vector: Option<usize>,
+    /// Invocations that walk along one row.
+    lanes: u32,
+    workgroup: u32,
+}
+
+/// The windows of the buffers of a part.
+type Windows = BTreeMap<usize, Window>;
+
+/// The steps of a loop, and the bytes that its buffers need.
+pub(super) fn plan(shared: &Shared, kernel: &Loop, needs: &mut Vec<u64>) -> Result<Vec<Step>> {
+    let nest = Nest::new(kernel, 0);
+    nest.needs(needs);
+    if nest.kernel.rows() == 0 || (nest.kernel.inner == 0 && nest.kernel.row_elements() == 0) {
+        for access in &kernel.accesses {
+            raise(needs, access.buffer, 0);
+        }
+        return Ok(Vec::new());
+    }
+    if nest.kernel.inner == 0 {
+        return elementwise(shared, &nest);
+    }
+    let rows = choose_rows(shared, &nest);
+    let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
+    let outer: Vec<usize> = (0..nest.kernel.outer()).collect();
+    if !is_split(shared, &nest, &rows) {
+        if let Ok(spaces) = nest.spaces(&used, &outer, rows.vector, shared.caps.max_binding) {
+            return spaces.iter().map(|(part, windows)| whole_rows(shared, part, windows, &rows)).collect();
+        }
+    }
+    let mut steps = Vec::new();
+    split(shared, &nest, &rows, &mut steps)?;
+    Ok(steps)
+}
+
+fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Step>> {
+    let rank = nest.kernel.sizes.len();
+    let last = nest.kernel.sizes.last().copied().unwrap_or(1);
+    let vector = (rank > 0 && (last >= 16 || last % 4 == 0)).then(|| rank - 1);
+    let dims: Vec<usize> = (0..rank).collect();
+    let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
+    let spaces = nest.spaces(&used, &dims, vector, shared.caps.max_binding)?;
+    spaces.iter().map(|(part, windows)| elements(shared, part, windows, vector)).collect()
+}
+
+/// One dispatch for a loop without inner dims.
+fn elements(shared: &Shared, nest: &Nest, windows: &Windows, vector: Option<usize>) -> Result<Step> {
+    const WORKGROUP: u32 = 64;
+    let mut body = Body::new(nest, windows, vector, Ty::F32)?;
+    let mut e = Emitter::new(shared, "Elementwise work.", WORKGROUP);
+    let dims: Vec<usize> = (0..nest.kernel.sizes.len()).collect();
+    let threads = count(nest, &dims, vector);
+    let limit = e.number("threads", threads);
+    e.line(format!("let thread = ({GROUP}) * {WORKGROUP}u + local;"));
+    e.open(format!("if (thread >= {limit}) {{"));
+    e.line("return;");
+    e.close();
+    indices(&mut e, nest, &dims, vector, "thread");
+    validity(&mut e, &mut body);
+    let values: Vec<Reg> = nest.kernel.stores.iter().map(|store| store.value).collect();
+    body.require(&mut e, &values)?;
+    for store in &nest.kernel.stores {
+        body.store(&mut e, store)?;
+    }
+    Ok(step(e.finish(threads.div_ceil(WORKGROUP as usize))?))
+}
+
+/// The number of invocations over some dims.
+pub(super) fn count(nest: &Nest, dims: &[usize], vector: Option<usize>) -> usize {
+    let of = |&d: &usize| {
+        let size = nest.kernel.sizes[d];
+        if vector == Some(d) { size.div_ceil(4) } else { size }
+    };
+    dims.iter().map(of).product()
+}
+
+/// Defines the indices `i0`, `i1`, … of some dims by the number of an invocation.
+pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: Option<usize>, number: &str) {
+    let mut rest = number.to_owned();
+    for (n, &d) in dims.iter().enumerate().rev() {
+        let index = if n == 0 {
+            rest.clone()
+        } else {
+            let size = count(nest, &[d], vector);
+            let divisor = e.number(&format!("count{d}"), size);
+            let reciprocal = e.float(&format!("reciprocal{d}"), 1.0 / size as f32);
+            e.line(format!("let split{d} = divide({rest}, {divisor}, {reciprocal});"));
+            rest = format!("split{d}.x");
+            format!("split{d}.y")
+        };
+        let times = if vector == Some(d) { " * 4u" } else { "" };
+        e.line(format!("let i{d} = {index}{times};"));
+    }
+}
+
+/// Says which of four indices exist, where some may not.
+pub(super) fn validity(e: &mut Emitter<'_>, body: &mut Body<'_>) {
+    body.valid = None;
+    if let Some(d) = body.vector.filter(|&d| body.nest.kernel.sizes[d] % 4 != 0) {
+        let size = e.number(&format!("size{d}"), body.nest.kernel.sizes[d]);
+        e.line(format!("let valid = (vec4<u32>(i{d}) + {LANES}) < vec4<u32>({size});"));
+        body.valid = Some("valid".to_owned());
+    }
+}
+
+fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
+    let kernel = &nest.kernel;
+    let (outer, rank) = (kernel.outer(), kernel.sizes.len());
+    let (mut along, mut across) = (0, 0);
+    for access in &kernel.accesses {
+        let element_level = access.strides[outer..].iter().any(|&s| s != 0);
+        if element_level {
+            along += usize::from(rank > outer && access.strides[rank - 1].unsigned_abs() == 1);
+            across += usize::from(outer > 0 && access.strides[outer - 1].unsigned_abs() == 1);
+        }
+    }
+    let long_enough = |size: usize| size >= 16 || (size >= 4 && size % 4 == 0);
+    if across > along && outer > 0 {
+        let vector = long_enough(kernel.sizes[outer - 1]).then(|| outer - 1);
+        return Rows { vector, lanes: 1, workgroup: if shared.caps.software { 16 } else { 64 } };
+    }
+    let vector = (rank > outer && long_enough(kernel.sizes[rank - 1])).then(|| rank - 1);
+    let dims: Vec<usize> = (outer..rank).collect();
+    let vectors = count(nest, &dims, vector);
+    let (lanes, workgroup) = match (shared.caps.software, vectors) {
+        (_, ..=8) => (1, 64),
+        (true, _) => (8, 8),
+        (false, ..=256) => (16, 64),
+        (false, ..=1024) => (64, 64),
+        (false, _) => (256, 256),
+    };
+    Rows { vector, lanes, workgroup }
+}
+
+impl Rows {
+    /// Whether the four indices of a vector belong to four rows.
+    fn across(&self, nest: &Nest) -> bool {
+        self.vector.is_some_and(|d| d < nest.kernel.outer())
+    }
+
+    fn row_width(&self, nest: &Nest) -> Width {
+        if self.across(nest) { Width::Four } else { Width::One }
+    }
+
+    fn element_width(&self) -> Width {
+        if self.vector.is_some() { Width::Four } else { Width::One }
+    }
+}
+
+fn outer_dims(nest: &Nest) -> Vec<usize> {
+    (0..nest.kernel.outer()).collect()
+}
+
+fn inner_dims(nest: &Nest) -> Vec<usize> {
+    (nest.kernel.outer()..nest.kernel.sizes.len()).collect()
+}
+
+/// The passes over a row that a loop needs.
+fn passes(body: &Body<'_>) -> Vec<usize> {
+    let folds = body.nest.kernel.body.iter().enumerate();
+    let folds = folds.filter(|(_, i)| matches!(i, Instr::Reduce { .. })).map(|(r, _)| body.stages[r] - 1);
+    let stores = body.nest.kernel.stores.iter().filter(|s| is_element_store(body, s));
+    let mut passes: Vec<usize> = folds.chain(stores.map(|s| body.stages[s.value as usize])).collect();
+    passes.sort_unstable();
+    passes.dedup();
+    passes
+}
+
+fn is_element_store(body: &Body<'_>, store: &Store) -> bool {
+    body.nest.kernel.store_level(&body.nest.kernel.accesses[store.access]) == Level::Element
+}
+
+/// The folds that a pass carries out.
+fn folds_of(body: &Body<'_>, pass: usize) -> Vec<(Reg, Reg, Fold)> {
+    let kernel = &body.nest.kernel;
+    let mut folds = Vec::new();
+    for (reg, instr) in kernel.body.iter().enumerate() {
+        if let Instr::Reduce { op, a } = instr {
+            if body.stages[reg] == pass + 1 {
+                folds.push((reg as Reg, *a, Fold { op: *op, ty: body.types[*a as usize] }));
+            }
+        }
+    }
+    folds
+}
+
+/// Loop iterations of an invocation inside of one element's work.
+fn weight(nest: &Nest) -> usize {
+    use crate::kernel::BinaryOp::{Pow, Rem};
+    let types = nest.kernel.types(Ty::F32);
+    let of = |instr: &Instr| match instr {
+        Instr::Binary { op: Pow, a, .. } if !types[*a as usize].is_float() => 64,
+        Instr::Binary { op: Rem, a, .. } if types[*a as usize].is_float() => 36,
+        _ => 0,
+    };
+    1 + nest.kernel.body.iter().map(of).sum::<usize>()
+}
+
+/// Whether a loop's rows are cut into chunks: they are too long for one walk, or too few to keep the device busy.
+fn is_split(shared: &Shared, nest: &Nest, rows: &Rows) -> bool {
+    let threads = count(nest, &outer_dims(nest), rows.vector) * rows.lanes as usize;
+    let vectors = count(nest, &inner_dims(nest), rows.vector);
+    let walk = vectors.div_ceil(rows.lanes as usize);
+    let stages = nest.kernel.stages().into_iter().max().unwrap_or(0) + 1;
+    if walk * weight(nest) * stages > MAX_ITERATIONS {
+        return true;
+    }
+    let (busy, worth) = if shared.caps.software { (16, 2048) } else { (16 << 10, 32) };
+    threads * 2 <= busy * (rows.lanes as usize) && threads < busy && walk >= worth
+        || (!shared.caps.software && threads * 2 <= busy && walk >= worth)
+}
+
+/// One dispatch that does everything for whole rows.
+fn whole_rows(shared: &Shared, nest: &Nest, windows: &Windows, rows: &Rows) -> Result<Step> {
+    let mut body = Body::new(nest, windows, rows.vector, Ty::F32)?;
+    let mut e = Emitter::new(shared, "Rows of elements, folded and mixed.", rows.workgroup);
+    let groups = begin_rows(&mut e, &mut body, rows, None);
+    let passes = passes(&body);
+    let mut stored = vec![false; nest.kernel.stores.len()];
+    for &pass in &passes {
+        row_values(&mut e, &mut body, pass)?;
+        let vectors = count(nest, &inner_dims(nest), rows.vector);
+        let end = e.number("vectors", vectors);
+        let walk = vectors.div_ceil(rows.lanes as usize);
+        let range = ("lane".to_owned(), end);
+        walk_row(&mut e, &mut body, rows, pass, &range, walk, true)?;
+        for (reg, _, fold) in folds_of(&body, pass) {
+            let width = rows.row_width(nest);
+            let name = format!("row_{}_{reg}", format!("{:?}", fold.op).to_lowercase());
+            e.line(format!("let {name} = {};", fold.result(&format!("state_{reg}"), width)));
+            body.know(reg, name);
+        }
+    }
+    store_rows(&mut e, &mut body, rows, &mut stored)?;
+    Ok(step(e.finish(groups)?))
+}
+
+/// Defines the invocation's row and lane, and its outer indices. With chunks, the chunk too.
+fn begin_rows(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, chunks: Option<usize>) -> usize {
+    let nest = body.nest;
+    let (lanes, workgroup) = (rows.lanes, rows.workgroup);
+    let threads = count(nest, &outer_dims(nest), rows.vector);
+    let per_group = (workgroup / lanes) as usize;
+    let row_groups = threads.div_ceil(per_group);
+    let limit = e.number("rows", threads);
+    if chunks.is_some() {
+        let groups = e.number("row_groups", row_groups);
+        let reciprocal = e.float("row_groups_reciprocal", 1.0 / row_groups as f32);
+        e.line(format!("let chunk_and_group = divide({GROUP}, {groups}, {reciprocal});"));
+        e.line("let chunk = chunk_and_group.x;");
+        let count = e.number("chunks_here", chunks.unwrap_or(1));
+        e.line(format!("let chunk_live = chunk < {count};"));
+        e.line("let group = chunk_and_group.y;");
+    } else {
+        e.line(format!("let group = {GROUP};"));
+    }
+    e.line(format!("let thread = group * {per_group}u + local / {lanes}u;"));
+    e.line(format!("let lane = local % {lanes}u;"));
+    let live = if chunks.is_some() { format!("thread < {limit} && chunk_live") } else { format!("thread < {limit}") };
+    e.line(format!("let live = {live};"));
+    e.line(format!("let row = min(thread, {limit} - 1u);"));
+    body.live = Some("live".to_owned());
+    indices(e, nest, &outer_dims(nest), rows.vector, "row");
+    body.valid = None;
+    if rows.across(nest) {
+        validity(e, body);
+    }
+    row_groups * chunks.unwrap_or(1)
+}
+
+/// Writes the values of the row that a pass's elements and folds need from the row.
+fn row_values(e: &mut Emitter<'_>, body: &mut Body<'_>, pass: usize) -> Result<()> {
+    let kernel = &body.nest.kernel;
+    let mut targets: Vec<Reg> = folds_of(body, pass).iter().map(|&(_, a, _)| a).collect();
+    let stores = kernel.stores.iter().filter(|s| is_element_store(body, s));
+    targets.extend(stores.filter(|s| body.stages[s.value as usize] == pass).map(|s| s.value));
+    let row_regs = needed_rows(body, &targets);
+    body.require(e, &row_regs)
+}
+
+/// The row values among what some values need.
+fn needed_rows(body: &Body<'_>, targets: &[Reg]) -> Vec<Reg> {
+    let mut seen = vec![false; body.types.len()];
+    let mut open = targets.to_vec();
+    let mut rows = Vec::new();
+    while let Some(reg) = open.pop() {
+        if std::mem::replace(&mut seen[reg as usize], true) || body.is_known(reg) {
+            continue;
+        }
+        if body.levels[reg as usize] == Level::Row {
+            rows.push(reg);
+        } else {
+            open.extend(body.nest.kernel.body[reg as usize].operands());
+        }
+    }
+    rows
+}
+
+/// Writes one pass over the vectors `range` of a row: folds end in `state_<register>`, joined over the lanes.
+fn walk_row(
+    e: &mut Emitter<'_>,
+    body: &mut Body<'_>,
+    rows: &Rows,
+    pass: usize,
+    range: &(String, String),
+    walk: usize,
+    stores: bool,
+) -> Result<()> {
+    let nest = body.nest;
+    let folds = folds_of(body, pass);
+    let element_width = rows.element_width();
+    for (reg, _, fold) in &folds {
+        let state = fold.state(element_width);
+        e.line(format!("var fold_{reg}: {state} = {};", fold.start(element_width)));
+    }
+    let lanes = rows.lanes;
+    let blocks = walk > BLOCK * 2 && folds.iter().any(|(_, _, fold)| fold.is_rounded());
+    let (start, end) = range;
+    if blocks {
+        let stride = BLOCK as u32 * lanes;
+        e.open(format!("for (var block = {start}; block < {end}; block += {stride}u) {{"));
+        for (reg, _, fold) in folds.iter().filter(|(_, _, fold)| fold.is_rounded()) {
+            e.line(format!("var part_{reg}: {} = {};", fold.state(element_width), fold.start(element_width)));
+        }
+        e.line(format!("let block_end = min({end}, block + {stride}u);"));
+        e.open(format!("for (var v = block; v < block_end; v += {lanes}u) {{"));
+    } else {
+        e.open(format!("for (var v = {start}; v < {end}; v += {lanes}u) {{"));
+    }
+    let mark = body.mark();
+    let outer_valid = body.valid.clone();
+    indices(e, nest, &inner_dims(nest), rows.vector, "v");
+    if !rows.across(nest) {
+        validity(e, body);
+    }
+    let values: Vec<Reg> = folds.iter().map(|&(_, a, _)| a).collect();
+    body.require(e, &values)?;
+    for (reg, a, fold) in &folds {
+        let value = body.value(*a, element_width);
+        let position = position(e, body, rows);
+        let valid = if rows.across(nest) { None } else { body.valid.clone() };
+        let lifted = fold.lift(&value, &position, element_width, valid.as_deref());
+        let state = if blocks && fold.is_rounded() { "part" } else { "fold" };
+        e.line(format!("{state}_{reg} = {};", fold.join(&format!("{state}_{reg}"), &lifted, element_width)));
+    }
+    if stores {
+        let element_stores = nest.kernel.stores.iter().filter(|s| is_element_store(body, s));
+        let now: Vec<&Store> = element_stores.filter(|s| body.stages[s.value as usize] == pass).collect();
+        let values: Vec<Reg> = now.iter().map(|s| s.value).collect();
+        body.require(e, &values)?;
+        for store in now {
+            body.store(e, store)?;
+        }
+    }
+    body.forget(mark);
+    body.valid = outer_valid;
+    e.close();
+    if blocks {
+        for (reg, _, fold) in folds.iter().filter(|(_, _, fold)| fold.is_rounded()) {
+            let joined = fold.join(&format!("fold_{reg}"), &format!("part_{reg}"), element_width);
+            e.line(format!("fold_{reg} = {joined};"));
+        }
+        e.close();
+    }
+    for (reg, _, fold) in &folds {
+        let along = element_width == Width::Four && !rows.across(nest);
+        let state = if along { fold.across(&format!("fold_{reg}")) } else { format!("fold_{reg}") };
+        if lanes == 1 {
+            e.line(format!("let state_{reg} = {state};"));
+        } else {
+            e.line(format!("let own_{reg} = {state};"));
+        }
+    }
+    join_lanes(e, rows, &folds);
+    Ok(())
+}
+
+/// Joins the lanes' states in a fixed tree.
+fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)]) {
+    if rows.lanes == 1 || folds.is_empty() {
+        return;
+    }
+    for (reg, _, fold) in folds {
+        e.workgroup_array(&format!("lanes_{reg}"), fold.state(Width::One), rows.workgroup);
+        e.line(format!("lanes_{reg}[local] = own_{reg};"));
+    }
+    e.line("workgroupBarrier();");
+    let mut distance = rows.lanes / 2;
+    // The last few are joined by every lane on its own: cheaper than the barriers between them.
+    while distance >= 8 {
+        e.open(format!("if (lane < {distance}u) {{"));
+        for (reg, _, fold) in folds {
+            let joined =
+                fold.join(&format!("lanes_{reg}[local]"), &format!("lanes_{reg}[local + {distance}u]"), Width::One);
+            e.line(format!("lanes_{reg}[local] = {joined};"));
+        }
+        e.close();
+        e.line("workgroupBarrier();");
+        distance /= 2;
+    }
+    let last = (distance * 2).max(1);
+    for (reg, _, fold) in folds {
+        let mut states: Vec<String> = (0..last).map(|i| format!("lanes_{reg}[local - lane + {i}u]")).collect();
+        let mut level = 0;
+        while states.len() > 1 {
+            let mut joined = Vec::new();
+            for (i, pair) in states.chunks(2).enumerate() {
+                let name = format!("join_{reg}_{level}_{i}");
+                e.line(format!("let {name} = {};", fold.join(&pair[0], &pair[1], Width::One)));
+                joined.push(name);
+            }
+            states = joined;
+            level += 1;
+        }
+        e.line(format!("let state_{reg} = {};", states[0]));
+    }
+}
+
+/// The element's position in the row, in row-major order.
+fn position(e: &mut Emitter<'_>, body: &Body<'_>, rows: &Rows) -> String {
+    let nest = body.nest;
+    let mut terms = Vec::new();
+    let mut stride = 1usize;
+    for d in inner_dims(nest).into_iter().rev() {
+        let first = e.number(&format!("first_{d}"), nest.first[d]);
+        if d + 1 == nest.kernel.sizes.len() {
+            terms.push(format!("i{d} + {first}"));
+        } else {
+            let step = e.number(&format!("position_stride{d}"), stride);
+            terms.push(format!("(i{d} + {first}) * {step}"));
+        }
+        stride *= nest.full[d];
+    }
+    let first = if terms.is_empty() { "0u".to_owned() } else { terms.join(" + ") };
+    match (rows.element_width(), rows.across(nest)) {
+        (Width::One, _) => format!("({first})"),
+        (Width::Four, true) => format!("vec4<u32>({first})"),
+        (Width::Four, false) => format!("(vec4<u32>({first}) + {LANES})"),
+    }
+}
+
+/// Writes the stores of row values, by the first lane of each row.
+fn store_rows(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, stored: &mut [bool]) -> Result<()> {
+    let nest = body.nest;
+    let all = nest.kernel.stores.iter().enumerate();
+    let now: Vec<&Store> = all
+        .filter(|(i, s)| !is_element_store(body, s) && !std::mem::replace(&mut stored[*i], true))
+        .map(|(_, s)| s)
+        .collect();
+    let values: Vec<Reg> = now.iter().map(|s| s.value).collect();
+    body.require(e, &values)?;
+    if rows.lanes > 1 {
+        e.line("let first_lane = live && lane == 0u;");
+        body.live = Some("first_lane".to_owned());
+    }
+    for store in now {
+        body.store(e, store)?;
+    }
+    Ok(())
+}
+
+mod chunks;
+use chunks::split;

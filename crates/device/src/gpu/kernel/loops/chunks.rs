@@ -1,0 +1,271 @@
+//! Rows cut into chunks: partial results in the device's scratch memory, joined in a fixed order.
+//!
+//! For each stage of the loop there is a dispatch over chunks that folds them, and one that joins a row's chunks; a last
+//! one over chunks writes the elements that need the last results. Row values are computed anew in each.
+
+use super::*;
+use crate::gpu::kernel::nest::Fit;
+
+/// The places of partial and final states in scratch, in words.
+struct Scratch {
+    partial: Vec<usize>,
+    last: Vec<usize>,
+    /// Rows that states are kept for: whole vectors of them.
+    slots: usize,
+}
+
+/// How a loop's rows are cut.
+struct Cut {
+    /// The parts whose windows fit, with the number of the first chunk of each, and its number of chunks.
+    parts: Vec<(Nest, Windows, usize, usize)>,
+    /// Vectors of a chunk.
+    size: usize,
+    chunks: usize,
+    scratch: Scratch,
+}
+
+/// Adds the steps of a loop whose rows are cut into chunks.
+pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Step>) -> Result<()> {
+    let row_level: Vec<usize> = (0..nest.kernel.accesses.len())
+        .filter(|&i| nest.kernel.store_level(&nest.kernel.accesses[i]) == Level::Row)
+        .collect();
+    let cut = match nest.fit(&row_level, shared.caps.max_binding) {
+        Fit::Windows(windows) => cut(shared, nest, rows)?.map(|cut| (cut, windows)),
+        Fit::TooWide(_) => None,
+    };
+    let Some((cut, row_windows)) = cut else {
+        return halve(shared, nest, rows, steps);
+    };
+    let body = Body::new(nest, &row_windows, rows.vector, Ty::F32)?;
+    let passes = passes(&body);
+    let last_fold = passes.iter().copied().filter(|&pass| !folds_of(&body, pass).is_empty()).max();
+    for &pass in &passes {
+        for (part, windows, first, chunks) in &cut.parts {
+            let dispatch = fold_chunks(shared, part, windows, rows, pass, &cut, *first, *chunks)?;
+            steps.push(dispatch);
+        }
+        if !folds_of(&body, pass).is_empty() {
+            steps.push(join_chunks(shared, nest, &row_windows, rows, pass, &cut, last_fold == Some(pass))?);
+        }
+    }
+    Ok(())
+}
+
+/// The two halves of the rows, one after the other.
+fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Step>) -> Result<()> {
+    let widest = outer_dims(nest).into_iter().max_by_key(|&d| nest.kernel.sizes[d]);
+    let unit = if widest == rows.vector { 256 } else { 1 };
+    let whole = widest.map_or(0, |d| nest.kernel.sizes[d]);
+    let half = (whole / 2).next_multiple_of(unit);
+    let Some(dim) = widest.filter(|_| half > 0 && half < whole) else {
+        return Err(crate::Error::Unsupported {
+            op: "launch",
+            reason: format!(
+                "the operands of one row reach over more than the {} bytes that this device binds at a time; make them \
+                 contiguous, or split the operation",
+                shared.caps.max_binding
+            ),
+        });
+    };
+    split(shared, &nest.restrict(dim, 0, half), rows, steps)?;
+    split(shared, &nest.restrict(dim, half, whole - half), rows, steps)
+}
+
+/// Decides on the chunks; nothing if the rows are too many or too wide for that.
+fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
+    let windows = Windows::new();
+    let body = Body::new(nest, &windows, rows.vector, Ty::F32)?;
+    let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
+    let inner_vector = rows.vector.filter(|_| !rows.across(nest));
+    let Ok(spaces) = nest.spaces(&used, &inner_dims(nest), inner_vector, shared.caps.max_binding) else {
+        return Ok(None);
+    };
+    let threads = count(nest, &outer_dims(nest), rows.vector);
+    let slots = threads * rows.row_width(nest).count();
+    let vectors_of = |part: &Nest| count(part, &inner_dims(part), rows.vector);
+    let vectors: usize = spaces.iter().map(|(part, _)| vectors_of(part)).sum();
+    let lanes = rows.lanes as usize;
+    let passes = passes(&body);
+    let words = |folds: &[(Reg, Reg, Fold)]| folds.iter().map(|(_, _, fold)| fold.words()).sum::<usize>();
+    let last_words: usize = passes.iter().map(|&pass| words(&folds_of(&body, pass))).sum();
+    let partial_words = passes.iter().map(|&pass| words(&folds_of(&body, pass))).max().unwrap_or(0).max(1);
+    let room = shared.caps.scratch_words.saturating_sub(slots * last_words) / (slots * partial_words);
+    let longest = (BLOCK * BLOCK / weight(nest)).max(1) * lanes;
+    let required = vectors.div_ceil(longest) + spaces.len() - 1;
+    if required > room {
+        return Ok(None);
+    }
+    let (busy, least) = if shared.caps.software { (32 * lanes, 256) } else { (64 << 10, 4 * lanes) };
+    let wanted = (busy / (threads * lanes).max(1)).min(vectors / least.max(1)).min(4096);
+    let chunks = wanted.clamp(1, room.saturating_sub(spaces.len() - 1).max(1)).max(required);
+    let size = vectors.div_ceil(chunks).clamp(1, longest);
+    let mut parts = Vec::new();
+    let mut chunks = 0;
+    for (part, windows) in spaces {
+        let here = vectors_of(&part).div_ceil(size);
+        parts.push((part, windows, chunks, here));
+        chunks += here;
+    }
+    let mut partial = vec![0; body.types.len()];
+    let mut last = vec![0; body.types.len()];
+    let mut next_last = 0;
+    for &pass in &passes {
+        let mut next = slots * last_words;
+        for (reg, _, fold) in folds_of(&body, pass) {
+            last[reg as usize] = next_last;
+            next_last += slots * fold.words();
+            partial[reg as usize] = next;
+            next += slots * fold.words() * chunks;
+        }
+        if next > shared.caps.scratch_words {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Cut { parts, size, chunks, scratch: Scratch { partial, last, slots } }))
+}
+
+/// One dispatch that folds the chunks of a part, and writes the elements that are known in this pass.
+#[allow(clippy::too_many_arguments)]
+fn fold_chunks(
+    shared: &Shared,
+    part: &Nest,
+    windows: &Windows,
+    rows: &Rows,
+    pass: usize,
+    cut: &Cut,
+    first: usize,
+    chunks: usize,
+) -> Result<Step> {
+    let mut body = Body::new(part, windows, rows.vector, Ty::F32)?;
+    let mut e = Emitter::new(shared, "Chunks of rows, folded.", rows.workgroup);
+    let groups = begin_rows(&mut e, &mut body, rows, Some(chunks));
+    know_results(&mut e, &mut body, rows, pass, cut);
+    row_values(&mut e, &mut body, pass)?;
+    let vectors = count(part, &inner_dims(part), rows.vector);
+    let size = e.number("chunk_size", cut.size);
+    let end = e.number("vectors", vectors);
+    e.line(format!("let chunk_begin = min(chunk * {size}, {end});"));
+    e.line(format!("let chunk_end = min(chunk_begin + {size}, {end});"));
+    let range = ("(chunk_begin + lane)".to_owned(), "chunk_end".to_owned());
+    let walk = cut.size.div_ceil(rows.lanes as usize);
+    walk_row(&mut e, &mut body, rows, pass, &range, walk, true)?;
+    let folds = folds_of(&body, pass);
+    if !folds.is_empty() {
+        e.use_internal();
+        let first = e.number("chunk_first", first);
+        let slots = e.number("slots", cut.scratch.slots);
+        e.open(if rows.lanes > 1 { "if (live && lane == 0u) {" } else { "if (live) {" });
+        e.line(format!("let place = (chunk + {first}) * {slots} + row * {}u;", rows.row_width(part).count()));
+        for (reg, _, fold) in folds {
+            let start = e.number(&format!("partial_{reg}"), cut.scratch.partial[reg as usize]);
+            write_state(&mut e, fold, &format!("state_{reg}"), &start, "place", rows.row_width(part));
+        }
+        e.close();
+    }
+    Ok(step(e.finish(groups)?))
+}
+
+/// One dispatch that joins the chunks of each row, and writes the values of rows after the last fold.
+fn join_chunks(
+    shared: &Shared,
+    nest: &Nest,
+    windows: &Windows,
+    rows: &Rows,
+    pass: usize,
+    cut: &Cut,
+    last: bool,
+) -> Result<Step> {
+    let width = rows.row_width(nest);
+    let lanes = if width == Width::One && cut.chunks > 64 { 64 } else { 1 };
+    let joining = Rows { vector: rows.vector, lanes, workgroup: 64 };
+    let mut body = Body::new(nest, windows, rows.vector, Ty::F32)?;
+    let mut e = Emitter::new(shared, "Chunks of rows, joined.", joining.workgroup);
+    e.use_internal();
+    let groups = begin_rows(&mut e, &mut body, &joining, None);
+    let folds = folds_of(&body, pass);
+    for (reg, _, fold) in &folds {
+        e.line(format!("var fold_{reg}: {} = {};", fold.state(width), fold.start(width)));
+    }
+    let chunks = e.number("chunks", cut.chunks);
+    let slots = e.number("slots", cut.scratch.slots);
+    let stride = BLOCK as u32 * lanes;
+    e.open(format!("for (var block = lane; block < {chunks}; block += {stride}u) {{"));
+    for (reg, _, fold) in &folds {
+        e.line(format!("var part_{reg}: {} = {};", fold.state(width), fold.start(width)));
+    }
+    e.line(format!("let block_end = min({chunks}, block + {stride}u);"));
+    e.open(format!("for (var chunk = block; chunk < block_end; chunk += {lanes}u) {{"));
+    e.line(format!("let place = chunk * {slots} + row * {}u;", width.count()));
+    for (reg, _, fold) in &folds {
+        let start = e.number(&format!("partial_{reg}"), cut.scratch.partial[*reg as usize]);
+        let state = read_state(*fold, &start, "place", width);
+        e.line(format!("part_{reg} = {};", fold.join(&format!("part_{reg}"), &state, width)));
+    }
+    e.close();
+    for (reg, _, fold) in &folds {
+        e.line(format!("fold_{reg} = {};", fold.join(&format!("fold_{reg}"), &format!("part_{reg}"), width)));
+    }
+    e.close();
+    for (reg, ..) in &folds {
+        let name = if lanes == 1 { "state" } else { "own" };
+        e.line(format!("let {name}_{reg} = fold_{reg};"));
+    }
+    join_lanes(&mut e, &joining, &folds);
+    e.open(if lanes > 1 { "if (live && lane == 0u) {" } else { "if (live) {" });
+    for (reg, _, fold) in &folds {
+        let start = e.number(&format!("last_{reg}"), cut.scratch.last[*reg as usize]);
+        write_state(&mut e, *fold, &format!("state_{reg}"), &start, &format!("row * {}u", width.count()), width);
+    }
+    e.close();
+    if last {
+        know_results(&mut e, &mut body, rows, pass, cut);
+        for (reg, _, fold) in &folds {
+            let name = format!("row_{}_{reg}", format!("{:?}", fold.op).to_lowercase());
+            e.line(format!("let {name} = {};", fold.result(&format!("state_{reg}"), width)));
+            body.know(*reg, name);
+        }
+        store_rows(&mut e, &mut body, &joining, &mut vec![false; nest.kernel.stores.len()])?;
+    }
+    Ok(step(e.finish(groups)?))
+}
+
+/// Reads the results of the folds before a pass.
+fn know_results(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, pass: usize, cut: &Cut) {
+    let nest = body.nest;
+    let width = rows.row_width(nest);
+    for earlier in 0..pass {
+        for (reg, _, fold) in folds_of(body, earlier) {
+            e.use_internal();
+            let start = e.number(&format!("last_{reg}"), cut.scratch.last[reg as usize]);
+            let state = read_state(fold, &start, &format!("row * {}u", width.count()), width);
+            let name = format!("row_{}_{reg}", format!("{:?}", fold.op).to_lowercase());
+            e.line(format!("let joined_{reg} = {state};"));
+            e.line(format!("let {name} = {};", fold.result(&format!("joined_{reg}"), width)));
+            body.know(reg, name);
+        }
+    }
+}
+
+/// Writes states to scratch, one row's after the other's.
+fn write_state(e: &mut Emitter<'_>, fold: Fold, state: &str, start: &str, place: &str, width: Width) {
+    let words = fold.words();
+    for (c, component) in ["x", "y", "z", "w"].iter().take(width.count()).enumerate() {
+        let part = if width == Width::Four { fold.component(state, component) } else { state.to_owned() };
+        for (k, word) in fold.to_words(&part).iter().enumerate() {
+            e.line(format!("internal.scratch[{start} + ({place} + {c}u) * {words}u + {k}u] = {word};"));
+        }
+    }
+}
+
+/// The expression of states in scratch.
+fn read_state(fold: Fold, start: &str, place: &str, width: Width) -> String {
+    let words = fold.words();
+    let one = |c: usize| {
+        let word = |k: usize| format!("internal.scratch[{start} + ({place} + {c}u) * {words}u + {k}u]");
+        fold.from_words(&(0..words).map(word).collect::<Vec<_>>())
+    };
+    match width {
+        Width::One => one(0),
+        Width::Four => fold.gather(&[one(0), one(1), one(2), one(3)]),
+    }
+}

@@ -1,0 +1,247 @@
+//! Loops made simple before code is generated: dims dropped, ordered and merged, and cut into parts whose memory fits
+//! into bindings.
+
+use std::collections::BTreeMap;
+
+use crate::gpu::program::{Slot, Window};
+use crate::kernel::{Access, Instr, Loop, ReduceOp};
+use crate::layout::Strides;
+use crate::{Error, Result};
+
+/// The most elements or vectors of one dispatch, so that their numbers fit into 31 bits.
+const MAX_THREADS: usize = 1 << 30;
+
+/// A part of a loop's space. `kernel` has this part's sizes, and offsets that start at its first index.
+#[derive(Clone)]
+pub(super) struct Nest {
+    pub(super) kernel: Loop,
+    /// The index of the whole loop at which the part begins.
+    pub(super) first: Vec<usize>,
+    /// The sizes of the whole loop.
+    pub(super) full: Vec<usize>,
+}
+
+/// The windows of buffers, or an access whose elements do not fit into one.
+pub(super) enum Fit {
+    Windows(BTreeMap<usize, Window>),
+    TooWide(usize),
+}
+
+impl Nest {
+    /// The simplified form of a loop. `fixed` keeps the last so many dims as they are.
+    pub(super) fn new(kernel: &Loop, fixed: usize) -> Nest {
+        let mut kernel = kernel.clone();
+        if !kernel.body.iter().any(|instr| matches!(instr, Instr::Reduce { .. })) {
+            kernel.inner = 0;
+        }
+        let positional = |instr: &Instr| {
+            matches!(instr, Instr::Reduce { op: ReduceOp::ArgMax | ReduceOp::ArgMin, .. })
+        };
+        let ordered = kernel.body.iter().any(positional);
+        let (outer, rank) = (kernel.outer(), kernel.sizes.len());
+        let used = |kernel: &Loop, d: usize| {
+            kernel.body.iter().any(|instr| matches!(instr, Instr::Coord { dim } if *dim == d))
+        };
+        let movable_end = outer.min(rank - fixed);
+        let mut order: Vec<usize> = (0..rank).collect();
+        let steps = |d: usize| step_sizes(&kernel, d);
+        order[..movable_end].sort_by_key(|&d| std::cmp::Reverse(steps(d)));
+        if !ordered && fixed == 0 {
+            order[outer..].sort_by_key(|&d| std::cmp::Reverse(steps(d)));
+        }
+        // A fold needs a dim to run over.
+        let flat = kernel.inner > 0 && kernel.sizes[outer..].iter().all(|&size| size == 1);
+        let keep = |d: &usize| {
+            kernel.sizes[*d] != 1 || used(&kernel, *d) || *d >= rank - fixed || (flat && *d == rank - 1)
+        };
+        let inner = order[outer..].iter().filter(|d| keep(d)).count();
+        let order: Vec<usize> = order.iter().copied().filter(keep).collect();
+        let mut nest = Nest { kernel, first: Vec::new(), full: Vec::new() };
+        nest.reorder(&order);
+        nest.kernel.inner = inner;
+        let mut d = nest.kernel.sizes.len().saturating_sub(fixed);
+        while d > 1 {
+            d -= 1;
+            let boundary = d == nest.kernel.outer() && nest.kernel.inner > 0;
+            if !boundary && !used(&nest.kernel, d) && !used(&nest.kernel, d - 1) && nest.can_merge(d) {
+                nest.merge(d);
+            }
+        }
+        nest.first = vec![0; nest.kernel.sizes.len()];
+        nest.full = nest.kernel.sizes.to_vec();
+        nest
+    }
+
+    fn reorder(&mut self, order: &[usize]) {
+        let pick = |strides: &Strides| order.iter().map(|&d| strides[d]).collect::<Strides>();
+        let kernel = &mut self.kernel;
+        kernel.sizes = order.iter().map(|&d| kernel.sizes[d]).collect();
+        kernel.accesses.iter_mut().for_each(|access| access.strides = pick(&access.strides));
+        kernel.ranges.iter_mut().for_each(|range| range.strides = pick(&range.strides));
+        for instr in &mut kernel.body {
+            if let Instr::Coord { dim } = instr {
+                *dim = order.iter().position(|d| d == dim).unwrap_or(0);
+            }
+        }
+    }
+
+    fn all_strides(&self) -> impl Iterator<Item = &Strides> {
+        let accesses = self.kernel.accesses.iter().map(|access| &access.strides);
+        accesses.chain(self.kernel.ranges.iter().map(|range| &range.strides))
+    }
+
+    /// Whether dims d - 1 and d are one dim for every access.
+    fn can_merge(&self, d: usize) -> bool {
+        let size = self.kernel.sizes[d] as isize;
+        let total = self.kernel.sizes[d].saturating_mul(self.kernel.sizes[d - 1]);
+        total < MAX_THREADS * 16 && self.all_strides().all(|s| s[d - 1] == s[d] * size)
+    }
+
+    fn merge(&mut self, d: usize) {
+        let kernel = &mut self.kernel;
+        kernel.sizes[d - 1] *= kernel.sizes[d];
+        kernel.sizes.remove(d);
+        if d >= kernel.sizes.len() + 1 - kernel.inner {
+            kernel.inner -= 1;
+        }
+        for access in &mut kernel.accesses {
+            access.strides[d - 1] = access.strides.remove(d);
+        }
+        for range in &mut kernel.ranges {
+            range.strides[d - 1] = range.strides.remove(d);
+        }
+        for instr in &mut kernel.body {
+            if let Instr::Coord { dim } = instr {
+                *dim -= usize::from(*dim > d - 1);
+            }
+        }
+    }
+
+    /// The part of the space with indices start .. start + len in a dim.
+    pub(super) fn restrict(&self, dim: usize, start: usize, len: usize) -> Nest {
+        let mut part = self.clone();
+        part.kernel.sizes[dim] = len;
+        part.first[dim] += start;
+        for access in &mut part.kernel.accesses {
+            access.offset += access.strides[dim] * start as isize;
+        }
+        for range in &mut part.kernel.ranges {
+            range.offset += range.strides[dim] * start as isize;
+        }
+        part
+    }
+
+    /// The windows in which these accesses' buffers must be bound.
+    pub(super) fn fit(&self, accesses: &[usize], max_binding: u64) -> Fit {
+        let mut reach: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+        for &i in accesses {
+            let access = &self.kernel.accesses[i];
+            let Some((low, high)) = access_bytes(access, &self.kernel.sizes) else { continue };
+            let entry = reach.entry(access.buffer).or_insert((low, high));
+            *entry = (entry.0.min(low), entry.1.max(high));
+        }
+        let mut windows = BTreeMap::new();
+        for (buffer, (low, high)) in reach {
+            let start = if high.next_multiple_of(256) <= max_binding { 0 } else { low / 256 * 256 };
+            if high.next_multiple_of(256) - start > max_binding {
+                let of_buffer = |i: &&usize| self.kernel.accesses[**i].buffer == buffer;
+                let widest = accesses.iter().filter(of_buffer).max_by_key(|i| {
+                    access_bytes(&self.kernel.accesses[**i], &self.kernel.sizes).map_or(0, |(low, high)| high - low)
+                });
+                return Fit::TooWide(*widest.unwrap_or(&0));
+            }
+            windows.insert(buffer, Window { slot: Slot::Buffer(buffer), start, end: high });
+        }
+        // Accesses to nothing are never carried out, but need something to be bound.
+        for &i in accesses {
+            let buffer = self.kernel.accesses[i].buffer;
+            windows.entry(buffer).or_insert(Window { slot: Slot::Buffer(buffer), start: 0, end: 256 });
+        }
+        Fit::Windows(windows)
+    }
+
+    /// The space cut along `dims` until all of these accesses fit, with their windows.
+    pub(super) fn spaces(
+        &self,
+        accesses: &[usize],
+        dims: &[usize],
+        vector_dim: Option<usize>,
+        max_binding: u64,
+    ) -> Result<Vec<(Nest, BTreeMap<usize, Window>)>> {
+        let count = |dims: &[usize]| dims.iter().map(|&d| self.kernel.sizes[d]).fold(1usize, usize::saturating_mul);
+        let wide = if count(dims) > MAX_THREADS {
+            dims.iter().copied().max_by_key(|&d| self.kernel.sizes[d])
+        } else {
+            match self.fit(accesses, max_binding) {
+                Fit::Windows(windows) => return Ok(vec![(self.clone(), windows)]),
+                Fit::TooWide(access) => {
+                    let access = &self.kernel.accesses[access];
+                    let step = |d: usize| access.strides[d].unsigned_abs() * (self.kernel.sizes[d] - 1);
+                    dims.iter().copied().filter(|&d| step(d) > 0).max_by_key(|&d| step(d))
+                }
+            }
+        };
+        let whole = wide.map_or(0, |d| self.kernel.sizes[d]);
+        let unit = if wide.is_some() && wide == vector_dim { 256 } else { 1 };
+        let half = (whole / 2).next_multiple_of(unit);
+        let Some(dim) = wide.filter(|_| half > 0 && half < whole) else {
+            return Err(Error::Unsupported {
+                op: "launch",
+                reason: format!(
+                    "an operand reaches over more than the {max_binding} bytes that this device binds at a time; \
+                     make it contiguous, or split the operation"
+                ),
+            });
+        };
+        let mut parts = self.restrict(dim, 0, half).spaces(accesses, dims, vector_dim, max_binding)?;
+        parts.extend(self.restrict(dim, half, whole - half).spaces(accesses, dims, vector_dim, max_binding)?);
+        Ok(parts)
+    }
+
+    /// Bytes that each buffer must have for all accesses that nothing guards.
+    pub(super) fn needs(&self, needs: &mut Vec<u64>) {
+        for access in &self.kernel.accesses {
+            let bytes = access_bytes(access, &self.kernel.sizes).map_or(0, |(_, high)| high);
+            raise(needs, access.buffer, if access.guards.is_empty() { bytes } else { 0 });
+        }
+    }
+}
+
+/// Raises what a buffer needs.
+pub(super) fn raise(needs: &mut Vec<u64>, buffer: usize, bytes: u64) {
+    if needs.len() <= buffer {
+        needs.resize(buffer + 1, 0);
+    }
+    needs[buffer] = needs[buffer].max(bytes);
+}
+
+/// The first byte and one past the last that an access may touch; nothing if the space is empty.
+pub(super) fn access_bytes(access: &Access, sizes: &[usize]) -> Option<(u64, u64)> {
+    if sizes.contains(&0) {
+        return None;
+    }
+    let (mut low, mut high) = (access.offset, access.offset);
+    let dims = access.strides.iter().copied().zip(sizes.iter().copied());
+    for (stride, size) in dims.chain(access.indexed.iter().map(|dim| (dim.stride, dim.size.max(1)))) {
+        let step = stride.saturating_mul(size as isize - 1);
+        low = low.saturating_add(step.min(0));
+        high = high.saturating_add(step.max(0));
+    }
+    let size = access.dtype.size() as u64;
+    let high = u64::try_from(high).map_or(0, |high| high + 1);
+    Some((u64::try_from(low).unwrap_or(0).saturating_mul(size), high.saturating_mul(size)))
+}
+
+/// How far a dim steps in the stores, then in the loads: the order in which dims are best walked.
+fn step_sizes(kernel: &Loop, d: usize) -> (usize, usize) {
+    let element_level = |a: &Access| {
+        kernel.inner == 0 || d < kernel.outer() || a.strides[kernel.outer()..].iter().any(|&s| s != 0)
+    };
+    let stored = |i: usize| kernel.stores.iter().any(|store| store.access == i);
+    let sum = |stores: bool| {
+        let accesses = kernel.accesses.iter().enumerate().filter(|(i, a)| stored(*i) == stores && element_level(a));
+        accesses.map(|(_, a)| a.strides[d].unsigned_abs()).fold(0usize, usize::saturating_add)
+    };
+    let (stores, loads) = (sum(true), sum(false));
+    if kernel.inner > 0 { (loads, stores) } else { (stores, loads) }
+}

@@ -1,0 +1,534 @@
+//! Values written to indexed places, without float atomics: the same bits on every run.
+//!
+//! Each combination of the dims that decide on the place is an entry with a key: the place it writes to. The entries are
+//! sorted by key, keeping their order (a radix sort, four bits at a time). Then every element of the output finds its
+//! entries by bisection and joins their values in order; runs of 128 and of 16,384 entries with one key are joined before,
+//! so that many entries in one place stay cheap. Dims that the indices don't depend on, such as an embedding's features,
+//! take no part in the sort.
+
+use std::collections::BTreeMap;
+
+use super::access::{Form, Memory, element_type};
+use super::body::{Body, no_f64};
+use super::emit::{Emitter, GROUP, Width, step, type_name};
+use super::fold::Fold;
+use super::loops::{count, indices};
+use super::nest::{Nest, access_bytes, raise};
+use super::scan::{self, TEMPS};
+use crate::gpu::Shared;
+use crate::gpu::program::{Slot, Step, Window};
+use crate::kernel::{Access, Instr, ReduceOp, Scatter, ScatterOp, Ty};
+use crate::{DType, Error, Result};
+
+const WORKGROUP: u32 = 64;
+/// Entries that are joined before.
+const RUN: usize = 128;
+/// Keys that one invocation sorts.
+const SHARE: usize = 256;
+/// Up to so many entries, every element looks at all of them.
+const FEW: usize = 256;
+
+/// How the entries and the rest of the space are told apart.
+struct Layout<'k> {
+    kernel: &'k Scatter,
+    /// The source's space, with the accesses: the source, the target's affine part, the indices.
+    nest: Nest,
+    /// Dims that make entries.
+    entry_dims: Vec<usize>,
+    /// Dims that the place depends on by a stride of its own only.
+    free_dims: Vec<usize>,
+    entries: usize,
+    free: usize,
+    ty: Ty,
+}
+
+/// The steps of a scatter, and the bytes that its buffers and temporaries need.
+pub(super) fn plan(
+    shared: &Shared,
+    kernel: &Scatter,
+    needs: &mut Vec<u64>,
+    temps: &mut Vec<usize>,
+) -> Result<Vec<Step>> {
+    if kernel.target.dtype == DType::F64 {
+        return Err(no_f64());
+    }
+    let output_bytes = (kernel.elements * kernel.target.dtype.size()) as u64;
+    raise(needs, kernel.target.buffer, output_bytes);
+    if let Some(base) = kernel.base {
+        raise(needs, base, output_bytes);
+    }
+    let mut accesses = vec![kernel.source.clone(), kernel.target.clone()];
+    accesses.extend(kernel.indices.iter().cloned());
+    let nest = scan::nest(kernel.sizes.clone(), accesses);
+    nest.needs(needs);
+    if kernel.elements == 0 {
+        return Ok(Vec::new());
+    }
+    let layout = Layout::new(kernel, nest);
+    let largest = [&kernel.source].into_iter().chain(&kernel.indices);
+    let reach = largest.filter_map(|a| access_bytes(a, &kernel.sizes)).map(|(_, high)| high).max().unwrap_or(0);
+    if reach.max(layout.entries as u64 * 4) > shared.caps.max_binding || kernel.elements >= 1 << 31 {
+        return Err(Error::Unsupported {
+            op: "scatter",
+            reason: format!(
+                "{reach} bytes of values and {} indices are more than this device binds at a time ({} bytes); split the \
+                 operation",
+                layout.entries, shared.caps.max_binding
+            ),
+        });
+    }
+    let mut steps = Vec::new();
+    if layout.entries == 0 || layout.free == 0 {
+        outputs(shared, &layout, &Sorted::nothing(), &mut steps)?;
+        return Ok(steps);
+    }
+    let mut sorted = Sorted { keys: temp(temps, layout.entries * 4), order: None, runs: None };
+    let order = temp(temps, layout.entries * 4);
+    steps.push(make_keys(shared, &layout, sorted.keys, order)?);
+    if layout.entries > FEW {
+        sorted.order = Some(order);
+        sort(shared, &layout, &mut sorted, temps, &mut steps)?;
+        let is_deep = layout.entries > RUN * 4 && kernel.op != ScatterOp::Assign;
+        let values = layout.entries.div_ceil(RUN) * layout.free;
+        if is_deep && (values * layout.value_bytes()) as u64 <= shared.caps.max_binding {
+            let runs = temp(temps, values * layout.value_bytes());
+            let long_runs = temp(temps, layout.entries.div_ceil(RUN * RUN) * layout.free * layout.value_bytes());
+            sorted.runs = Some((runs, long_runs));
+            steps.push(join_runs(shared, &layout, &sorted, RUN)?);
+            steps.push(join_runs(shared, &layout, &sorted, RUN * RUN)?);
+        }
+    }
+    outputs(shared, &layout, &sorted, &mut steps)?;
+    Ok(steps)
+}
+
+fn temp(temps: &mut Vec<usize>, bytes: usize) -> usize {
+    temps.push(bytes.max(4));
+    temps.len() - 1
+}
+
+fn temp_window(temp: usize) -> Window {
+    Window { slot: Slot::Temp(temp), start: 0, end: 256 }
+}
+
+/// The temporaries of the entries.
+struct Sorted {
+    keys: usize,
+    /// The entries' numbers by key; none if they are not sorted.
+    order: Option<usize>,
+    /// The values of runs of entries, and of longer runs.
+    runs: Option<(usize, usize)>,
+}
+
+impl Sorted {
+    fn nothing() -> Sorted {
+        Sorted { keys: 0, order: None, runs: None }
+    }
+}
+
+impl<'k> Layout<'k> {
+    fn new(kernel: &'k Scatter, nest: Nest) -> Layout<'k> {
+        let rank = kernel.sizes.len();
+        let indexed = |d: usize| kernel.indices.iter().any(|access| access.strides[d] != 0);
+        let mut free_dims: Vec<usize> = (0..rank)
+            .filter(|&d| !indexed(d) && kernel.target.strides[d] > 0 && kernel.sizes[d] > 1)
+            .collect();
+        if !is_mixed_radix(kernel, &free_dims) {
+            free_dims.clear();
+        }
+        let entry_dims: Vec<usize> = (0..rank).filter(|d| !free_dims.contains(d)).collect();
+        let product = |dims: &[usize]| dims.iter().map(|&d| kernel.sizes[d]).product();
+        let (entries, free) = (product(&entry_dims), product(&free_dims));
+        Layout { kernel, nest, entry_dims, free_dims, entries, free, ty: Ty::of(kernel.target.dtype) }
+    }
+
+    fn value_bytes(&self) -> usize {
+        if self.ty == Ty::I64 { 8 } else { 4 }
+    }
+
+    fn fold(&self) -> Fold {
+        let op = match self.kernel.op {
+            ScatterOp::Assign | ScatterOp::Add => ReduceOp::Sum,
+            ScatterOp::Mul => ReduceOp::Prod,
+            ScatterOp::Max => ReduceOp::Max,
+            ScatterOp::Min => ReduceOp::Min,
+        };
+        Fold { op, ty: self.ty }
+    }
+
+    /// The windows of all of the source's and indices' buffers.
+    fn windows(&self) -> BTreeMap<usize, Window> {
+        let accesses = [&self.kernel.source].into_iter().chain(&self.kernel.indices);
+        let window = |a: &Access| {
+            let end = access_bytes(a, &self.kernel.sizes).map_or(256, |(_, high)| high);
+            (a.buffer, Window { slot: Slot::Buffer(a.buffer), start: 0, end })
+        };
+        accesses.map(window).collect()
+    }
+}
+
+/// The parts of a place: strides and sizes, largest stride first, with whether they belong to free dims.
+fn radixes(kernel: &Scatter, free_dims: &[usize]) -> Vec<(isize, usize, bool)> {
+    let affine = (0..kernel.sizes.len())
+        .filter(|&d| kernel.target.strides[d] != 0 && kernel.sizes[d] > 1)
+        .map(|d| (kernel.target.strides[d], kernel.sizes[d], free_dims.contains(&d)));
+    let indexed = kernel.target.indexed.iter().filter(|dim| dim.size > 1);
+    let mut parts: Vec<_> = affine.chain(indexed.map(|dim| (dim.stride, dim.size, false))).collect();
+    parts.sort_by_key(|&(stride, ..)| std::cmp::Reverse(stride));
+    parts
+}
+
+/// Whether every place tells the parts it is made of.
+fn is_mixed_radix(kernel: &Scatter, free_dims: &[usize]) -> bool {
+    let mut below = 1;
+    radixes(kernel, free_dims).iter().rev().all(|&(stride, size, _)| {
+        let fits = stride >= below;
+        below += stride * (size as isize - 1);
+        fits
+    })
+}
+
+/// Writes the key and the number of each entry.
+fn make_keys(shared: &Shared, layout: &Layout<'_>, keys: usize, order: usize) -> Result<Step> {
+    let kernel = layout.kernel;
+    let windows = layout.windows();
+    // The indices' values come from the body of a loop that only loads them.
+    let mut nest = layout.nest.clone();
+    nest.kernel.body =
+        (0..kernel.indices.len()).map(|i| Instr::Load { access: 2 + i, indices: Default::default() }).collect();
+    let mut body = Body::new(&nest, &windows, None, Ty::F32)?;
+    let mut e = Emitter::new(shared, "The places that entries write to.", WORKGROUP);
+    begin(&mut e, layout.entries);
+    indices(&mut e, &layout.nest, &layout.entry_dims, None, "thread");
+    for &d in &layout.free_dims {
+        e.line(format!("let i{d} = 0u;"));
+    }
+    let regs: Vec<u32> = (0..kernel.indices.len() as u32).collect();
+    body.require(&mut e, &regs)?;
+    let mut key = e.signed("target_offset", kernel.target.offset);
+    for &d in layout.entry_dims.iter().filter(|&&d| kernel.target.strides[d] != 0) {
+        let stride = e.signed(&format!("target_stride{d}"), kernel.target.strides[d]);
+        key = format!("{key} + i{d} * {stride}");
+    }
+    for (k, (dim, &reg)) in kernel.target.indexed.iter().zip(&regs).enumerate() {
+        let size = e.number(&format!("target_size{k}"), dim.size);
+        let op = shared.checked_op(dim.op) as usize;
+        let op = e.number(&format!("target_op{k}"), op);
+        let stride = e.signed(&format!("target_index_stride{k}"), dim.stride);
+        let check = if body.types[reg as usize] == Ty::I64 { "checked_i64" } else { "checked_i32" };
+        e.use_checks();
+        e.line(format!("let index{k} = {check}({}, {size}, {op}, true);", body.value(reg, Width::One)));
+        key = format!("{key} + index{k} * {stride}");
+    }
+    e.bind("keys", "u32", temp_window(keys));
+    e.bind("order", "u32", temp_window(order));
+    e.line(format!("keys[thread] = {key};"));
+    e.line("order[thread] = thread;");
+    Ok(step(e.finish(layout.entries.div_ceil(WORKGROUP as usize))?))
+}
+
+fn begin(e: &mut Emitter<'_>, threads: usize) {
+    let limit = e.number("threads", threads);
+    e.line(format!("let thread = ({GROUP}) * {WORKGROUP}u + local;"));
+    e.open(format!("if (thread >= {limit}) {{"));
+    e.line("return;");
+    e.close();
+}
+
+/// Sorts the entries by their keys, four bits at a time.
+fn sort(
+    shared: &Shared,
+    layout: &Layout<'_>,
+    sorted: &mut Sorted,
+    temps: &mut Vec<usize>,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
+    let Some(mut order) = sorted.order else { return Ok(()) };
+    let blocks = layout.entries.div_ceil(SHARE);
+    let (mut keys, mut other_keys) = (sorted.keys, temp(temps, layout.entries * 4));
+    let mut other_order = temp(temps, layout.entries * 4);
+    let digits = temp(temps, blocks * 16 * 4);
+    let bits = usize::BITS - (layout.kernel.elements - 1).leading_zeros();
+    let scan_temps = temps.len();
+    for shift in (0..bits.max(1) as usize).step_by(4) {
+        let mut count = Emitter::new(shared, "Digits of keys, counted.", WORKGROUP);
+        begin(&mut count, blocks);
+        count.bind("keys", "u32", temp_window(keys));
+        count.bind("digits", "i32", temp_window(digits));
+        radix(&mut count, include_str!("../../../shaders/radix_count.wgsl"), layout.entries, shift, blocks);
+        steps.push(step(count.finish(blocks.div_ceil(WORKGROUP as usize))?));
+        let all = Access::new(TEMPS + digits, DType::I32, &[1], 0);
+        // Every digit's scan uses the same temporaries.
+        let mut used: Vec<usize> = temps[..scan_temps].to_vec();
+        scan::run(shared, ReduceOp::Sum, &smallvec::smallvec![blocks * 16], &all, &all, &mut used, steps)?;
+        if temps.len() == scan_temps {
+            *temps = used;
+        }
+        let mut moves = Emitter::new(shared, "Keys moved to their places by a digit.", WORKGROUP);
+        begin(&mut moves, blocks);
+        moves.bind("keys", "u32", temp_window(keys));
+        moves.bind("order", "u32", temp_window(order));
+        moves.bind("digits", "i32", temp_window(digits));
+        moves.bind("keys_moved", "u32", temp_window(other_keys));
+        moves.bind("order_moved", "u32", temp_window(other_order));
+        radix(&mut moves, include_str!("../../../shaders/radix_move.wgsl"), layout.entries, shift, blocks);
+        steps.push(step(moves.finish(blocks.div_ceil(WORKGROUP as usize))?));
+        std::mem::swap(&mut keys, &mut other_keys);
+        std::mem::swap(&mut order, &mut other_order);
+    }
+    sorted.keys = keys;
+    sorted.order = Some(order);
+    Ok(())
+}
+
+fn radix(e: &mut Emitter<'_>, file: &str, entries: usize, shift: usize, blocks: usize) {
+    let (count, shift, blocks) = (e.number("count", entries), e.number("shift", shift), e.number("blocks", blocks));
+    insert(e, file, &[("count", &count), ("shift", &shift), ("blocks", &blocks)]);
+}
+
+/// Writes a file's text, with its marked places filled.
+fn insert(e: &mut Emitter<'_>, file: &str, places: &[(&str, &str)]) {
+    let fill = |text: String, (place, value): &(&str, &str)| text.replace(&format!("{{{{{place}}}}}"), value);
+    let text = places.iter().fold(file.to_owned(), fill);
+    for line in text.lines().filter(|line| !line.starts_with("//")) {
+        e.line(line);
+    }
+}
+
+/// The array of values in a temporary.
+fn values_memory(ty: Ty, name: &str) -> Memory<'_> {
+    let dtype = match ty {
+        Ty::I64 => DType::I64,
+        Ty::F32 | Ty::F64 => DType::F32,
+        _ => DType::I32,
+    };
+    Memory { buffer: name, dtype, form: Form::Elements, mixed: false }
+}
+
+fn from_memory(ty: Ty, value: &str) -> String {
+    if ty == Ty::Bool { format!("({value} != 0)") } else { value.to_owned() }
+}
+
+/// Writes the function that reads the source's value of an entry.
+fn source_function(e: &mut Emitter<'_>, layout: &Layout<'_>, windows: &BTreeMap<usize, Window>) -> Result<()> {
+    let mut nest = layout.nest.clone();
+    nest.kernel.body = vec![Instr::Load { access: 0, indices: Default::default() }];
+    nest.kernel.accesses.truncate(1);
+    let mut body = Body::new(&nest, windows, None, Ty::F32)?;
+    indices(e, &layout.nest, &layout.entry_dims, None, "entry");
+    indices(e, &layout.nest, &layout.free_dims, None, "free");
+    body.require(e, &[0])?;
+    e.line(format!("return {};", body.value(0, Width::One)));
+    e.end_function(&format!("fn source(entry: u32, free: u32) -> {}", type_name(layout.ty, Width::One)));
+    Ok(())
+}
+
+/// Joins the values of runs of entries that all have one key; other runs are never read.
+fn join_runs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, length: usize) -> Result<Step> {
+    let windows = layout.windows();
+    let fold = layout.fold();
+    let mut e = Emitter::new(shared, "Runs of entries, joined.", WORKGROUP);
+    let (runs, long_runs) = sorted.runs.unwrap_or_default();
+    let is_long = length > RUN;
+    if !is_long {
+        source_function(&mut e, layout, &windows)?;
+    }
+    let count = layout.entries.div_ceil(length);
+    begin(&mut e, count * layout.free);
+    let free = e.number("free_count", layout.free);
+    let reciprocal = e.float("free_reciprocal", 1.0 / layout.free as f32);
+    let entries = e.number("entries", layout.entries);
+    e.line(format!("let run_and_free = divide(thread, {free}, {reciprocal});"));
+    e.line(format!("let begin = run_and_free.x * {length}u;"));
+    e.line(format!("let end = min(begin + {length}u, {entries});"));
+    e.bind("keys", "u32", temp_window(sorted.keys));
+    e.open("if (keys[begin] != keys[end - 1u]) {");
+    e.line("return;");
+    e.close();
+    let state = fold.state(Width::One);
+    let element = element_type(values_memory(layout.ty, "").dtype, false, false);
+    e.bind("runs", element, temp_window(runs));
+    e.line(format!("var state: {state} = {};", fold.start(Width::One)));
+    let (target, value) = if is_long {
+        e.bind("long_runs", element, temp_window(long_runs));
+        e.open(format!("for (var run = begin / {RUN}u; run * {RUN}u < end; run++) {{"));
+        let at = format!("(run * {free} + run_and_free.y)");
+        ("long_runs", from_memory(layout.ty, &values_memory(layout.ty, "runs").load(&at)))
+    } else {
+        e.bind("order", "u32", temp_window(sorted.order.unwrap_or_default()));
+        e.open("for (var entry = begin; entry < end; entry++) {");
+        ("runs", "source(order[entry], run_and_free.y)".to_owned())
+    };
+    e.line(format!("state = {};", fold.join("state", &value, Width::One)));
+    e.close();
+    let result = if layout.ty == Ty::Bool { "select(0, 1, state)" } else { "state" };
+    values_memory(layout.ty, target).store(&mut e, "thread", result);
+    Ok(step(e.finish((count * layout.free).div_ceil(WORKGROUP as usize))?))
+}
+
+/// Writes all elements of the output, in parts that can be bound.
+fn outputs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, steps: &mut Vec<Step>) -> Result<()> {
+    let kernel = layout.kernel;
+    let size = kernel.target.dtype.size();
+    let most = (shared.caps.max_binding as usize / size) / 256 * 256;
+    for first in (0..kernel.elements).step_by(most) {
+        steps.push(output_part(shared, layout, sorted, first, most.min(kernel.elements - first))?);
+    }
+    Ok(())
+}
+
+fn output_part(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, first: usize, len: usize) -> Result<Step> {
+    let kernel = layout.kernel;
+    let (dtype, ty) = (kernel.target.dtype, layout.ty);
+    let windows = layout.windows();
+    let has_entries = layout.entries > 0 && layout.free > 0;
+    let mut e = Emitter::new(shared, "The output of a scatter.", WORKGROUP);
+    if has_entries {
+        source_function(&mut e, layout, &windows)?;
+    }
+    // Packed elements: one invocation writes a whole word.
+    let per_word = 4 / dtype.size().min(4);
+    let threads = len.div_ceil(per_word);
+    begin(&mut e, threads);
+    let window = |buffer: usize| Window {
+        slot: Slot::Buffer(buffer),
+        start: (first * dtype.size()) as u64,
+        end: ((first + len) * dtype.size()) as u64,
+    };
+    let element = element_type(dtype, false, false);
+    e.bind("result", element, window(kernel.target.buffer));
+    let in_place = kernel.base == Some(kernel.target.buffer);
+    if let Some(base) = kernel.base.filter(|_| !in_place) {
+        e.bind("base", element, window(base));
+    }
+    let base = if in_place { "result" } else { "base" };
+    let t = type_name(ty, Width::One);
+    e.line(format!("var values: array<{t}, {per_word}>;"));
+    e.open(format!("for (var part = 0u; part < {per_word}u; part++) {{"));
+    e.line(format!("let element = thread * {per_word}u + part;"));
+    let start = if kernel.base.is_some() {
+        Memory { buffer: base, dtype, form: Form::Elements, mixed: false }.load("element")
+    } else {
+        super::access::zero(ty, Width::One)
+    };
+    e.line(format!("var value: {t} = {start};"));
+    if has_entries {
+        join_entries(&mut e, layout, sorted, first);
+    }
+    e.line("values[part] = value;");
+    e.close();
+    let value = |i: usize| format!("values[{i}]");
+    match dtype {
+        DType::F32 | DType::I32 | DType::I64 | DType::F64 => {
+            Memory { buffer: "result", dtype, form: Form::Elements, mixed: false }.store(&mut e, "thread", &value(0));
+        }
+        DType::F16 | DType::BF16 => {
+            let bits = if dtype == DType::F16 { "f16_bits" } else { "bf16_bits" };
+            e.line(format!("result[thread] = {bits}({}) | ({bits}({}) << 16u);", value(0), value(1)));
+        }
+        DType::U8 | DType::Bool => {
+            let bits = |i: usize| match dtype {
+                DType::U8 => format!("bitcast<u32>({})", value(i)),
+                _ => format!("select(0u, 1u, {})", value(i)),
+            };
+            let all = [bits(0), bits(1), bits(2), bits(3)].join(", ");
+            e.line(format!("result[thread] = bytes_join(vec4<u32>({all}));"));
+        }
+    }
+    Ok(step(e.finish(threads.div_ceil(WORKGROUP as usize))?))
+}
+
+/// Joins the values of an element's entries to `value`.
+fn join_entries(e: &mut Emitter<'_>, layout: &Layout<'_>, sorted: &Sorted, first: usize) {
+    let kernel = layout.kernel;
+    let fold = layout.fold();
+    let first = e.number("first_element", first);
+    e.line(format!("let place = element + {first};"));
+    if layout.free_dims.is_empty() {
+        e.line("let key = place;");
+        e.line("let free = 0u;");
+        e.line("let is_target = true;");
+    } else {
+        decode_place(e, layout);
+    }
+    let entries = e.number("entries", layout.entries);
+    e.bind("keys", "u32", temp_window(sorted.keys));
+    let take = |value: &str| match kernel.op {
+        ScatterOp::Assign => format!("value = {value};"),
+        _ => format!("value = {};", fold.join("value", value, Width::One)),
+    };
+    let Some(order) = sorted.order else {
+        e.open(format!("for (var entry = 0u; entry < {entries}; entry++) {{"));
+        e.open("if (keys[entry] == key && is_target) {");
+        e.line(take("source(entry, free)"));
+        e.close();
+        e.close();
+        return;
+    };
+    e.bind("order", "u32", temp_window(order));
+    insert(e, include_str!("../../../shaders/scatter.wgsl"), &[("entries", &entries)]);
+    if kernel.op == ScatterOp::Assign {
+        e.open("if (end > begin) {");
+        e.line("value = source(order[end - 1u], free);");
+        e.close();
+        return;
+    }
+    e.line("var entry = begin;");
+    let walk = |e: &mut Emitter<'_>, condition: &str| {
+        e.open(format!("for (; {condition}; entry++) {{"));
+        e.line(take("source(order[entry], free)"));
+        e.close();
+    };
+    if let Some((runs, long_runs)) = sorted.runs {
+        let memory = values_memory(layout.ty, "");
+        let element = element_type(memory.dtype, false, false);
+        let count = e.number("free_count", layout.free);
+        let long = RUN * RUN;
+        let leap = |e: &mut Emitter<'_>, name: &str, temp: usize, length: usize, also: &str| {
+            e.bind(name, element, temp_window(temp));
+            let at = format!("(entry / {length}u * {count} + free)");
+            let value = from_memory(layout.ty, &values_memory(layout.ty, name).load(&at));
+            e.open(format!("for (; entry + {length}u <= end{also}; entry += {length}u) {{"));
+            e.line(take(&value));
+            e.close();
+        };
+        walk(e, &format!("entry < end && entry % {RUN}u != 0u"));
+        leap(e, "runs", runs, RUN, &format!(" && entry % {long}u != 0u"));
+        leap(e, "long_runs", long_runs, long, "");
+        leap(e, "runs", runs, RUN, "");
+    }
+    walk(e, "entry < end");
+}
+
+/// Tells the key and the number among the free dims from an element's place.
+fn decode_place(e: &mut Emitter<'_>, layout: &Layout<'_>) {
+    let kernel = layout.kernel;
+    let offset = e.signed("target_offset", kernel.target.offset);
+    e.line(format!("var rest = place - {offset};"));
+    e.line(format!("var key = {offset};"));
+    e.line(format!("var is_target = place >= {offset};"));
+    e.line("rest = select(0u, rest, is_target);");
+    for (n, (stride, size, is_free)) in radixes(kernel, &layout.free_dims).into_iter().enumerate() {
+        let step = e.number(&format!("radix_stride{n}"), stride as usize);
+        let reciprocal = e.float(&format!("radix_reciprocal{n}"), 1.0 / stride as f32);
+        let size = e.number(&format!("radix_size{n}"), size);
+        e.line(format!("let radix{n} = divide(rest, {step}, {reciprocal});"));
+        e.line(format!("is_target = is_target && radix{n}.x < {size};"));
+        e.line(format!("rest = radix{n}.y;"));
+        if is_free {
+            e.line(format!("let digit{n} = radix{n}.x;"));
+        } else {
+            e.line(format!("key += radix{n}.x * {step};"));
+        }
+    }
+    e.line("is_target = is_target && rest == 0u;");
+    // The digits come by falling stride; the free dims' number is row-major.
+    let parts = radixes(kernel, &layout.free_dims);
+    let mut free = "0u".to_owned();
+    for &d in &layout.free_dims {
+        let n = parts.iter().position(|&(stride, _, is_free)| is_free && stride == kernel.target.strides[d]);
+        let size = e.number(&format!("free_size{d}"), count(&layout.nest, &[d], None));
+        free = format!("({free} * {size} + digit{})", n.unwrap_or(0));
+    }
+    e.line(format!("let free = {free};"));
+}

@@ -1,0 +1,277 @@
+//! Device memory: a pool that asks the driver for few large buffers and hands out parts of them.
+//!
+//! - Sizes are rounded up to classes, and a freed block serves the next request of its class. Blocks up to 64 KiB are
+//!   parts of pages of 1 MiB, larger ones are buffers of their own.
+//! - Every block starts and ends at a multiple of 256 bytes: it can be bound, and a vector that begins inside the bytes
+//!   asked for never leaves the block.
+//! - A block may be handed out again while kernels that use it are still queued, since the queue runs in order. Only
+//!   uploads overtake kernels that are encoded and not yet submitted; [`Block::epoch`] tells when that matters.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::failure::Failures;
+use crate::{Error, Memory, Result};
+
+const ALIGN: u64 = 256;
+const SMALL: u64 = 64 << 10;
+const PAGE: u64 = 1 << 20;
+/// The epoch of a block that no kernel has used.
+const NEVER: u64 = u64::MAX;
+
+/// A part of a device buffer.
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    pub(super) buffer: wgpu::Buffer,
+    /// Tells device buffers apart.
+    pub(super) id: u64,
+    pub(super) offset: u64,
+    /// A multiple of 256.
+    pub(super) size: u64,
+    /// The submit that was being filled when the block was last freed.
+    pub(super) epoch: u64,
+}
+
+/// Hands out blocks and takes them back.
+pub(super) struct Pool {
+    device: wgpu::Device,
+    max_buffer: u64,
+    state: Mutex<State>,
+    /// Counts submits; written by the stream.
+    pub(super) epoch: AtomicU64,
+    failures: Arc<Failures>,
+    name: String,
+}
+
+#[derive(Default)]
+struct State {
+    free: HashMap<u64, Vec<Block>>,
+    /// Live blocks of each page.
+    pages: HashMap<u64, usize>,
+    reserved: u64,
+    in_use: u64,
+    peak: u64,
+    limit: Option<u64>,
+    requested: u64,
+    next_id: u64,
+}
+
+/// What the pool holds, in bytes, and how often it asked the driver.
+pub(super) struct Usage {
+    pub(super) in_use: u64,
+    pub(super) pooled: u64,
+    pub(super) peak: u64,
+    pub(super) requested: u64,
+}
+
+/// A buffer's memory: a block that goes back to the pool when it is dropped.
+pub(super) struct GpuMemory {
+    pool: Arc<Pool>,
+    block: Block,
+    bytes: usize,
+}
+
+impl GpuMemory {
+    pub(super) fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// Whether the memory lives on this device.
+    pub(super) fn is_of(&self, pool: &Arc<Pool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+}
+
+impl Memory for GpuMemory {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for GpuMemory {
+    fn drop(&mut self) {
+        self.pool.release(self.block.clone());
+    }
+}
+
+impl Pool {
+    pub(super) fn new(
+        device: wgpu::Device,
+        name: String,
+        failures: Arc<Failures>,
+        limit: Option<u64>,
+    ) -> Pool {
+        let max_buffer = device.limits().max_buffer_size / ALIGN * ALIGN;
+        let state = Mutex::new(State { limit, ..State::default() });
+        Pool { device, max_buffer, state, epoch: AtomicU64::new(0), failures, name }
+    }
+
+    /// Memory of at least so many bytes.
+    pub(super) fn alloc(self: &Arc<Pool>, bytes: usize) -> Result<GpuMemory> {
+        let block = self.take(bytes as u64)?;
+        Ok(GpuMemory { pool: self.clone(), block, bytes })
+    }
+
+    fn take(&self, bytes: u64) -> Result<Block> {
+        let mut state = self.lock();
+        let size = class(bytes).filter(|&size| size <= self.max_buffer).unwrap_or_else(|| {
+            bytes.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX)
+        });
+        if size > self.max_buffer {
+            return Err(state.out_of_memory(bytes, self.max_buffer));
+        }
+        if let Some(block) = state.free.get_mut(&size).and_then(Vec::pop) {
+            state.hand_out(&block);
+            return Ok(block);
+        }
+        let page = size <= SMALL;
+        let reserve = if page { PAGE.min(self.max_buffer) } else { size };
+        if state.limit.is_some_and(|limit| state.reserved + reserve > limit) {
+            state.trim();
+        }
+        // Under a tight limit a small block is a buffer of its own.
+        let (page, reserve) = match state.limit {
+            Some(limit) if state.reserved + reserve > limit && page => (false, size),
+            _ => (page, reserve),
+        };
+        if let Some(limit) = state.limit.filter(|&limit| state.reserved + reserve > limit) {
+            return Err(state.out_of_memory(bytes, limit));
+        }
+        let buffer = match self.create(reserve) {
+            Some(buffer) => buffer,
+            None => {
+                self.failures.alive(&self.name)?;
+                state.trim();
+                let limit = state.limit.unwrap_or(self.max_buffer);
+                self.create(reserve).ok_or_else(|| state.out_of_memory(bytes, limit))?
+            }
+        };
+        state.requested += 1;
+        state.reserved += reserve;
+        state.next_id += 1;
+        let id = state.next_id;
+        let block = Block { buffer, id, offset: 0, size, epoch: NEVER };
+        if page {
+            state.pages.insert(id, 0);
+            let parts = (1..reserve / size).rev();
+            let rest = parts.map(|i| Block { offset: i * size, ..block.clone() });
+            state.free.entry(size).or_default().extend(rest);
+        }
+        state.hand_out(&block);
+        Ok(block)
+    }
+
+    fn create(&self, size: u64) -> Option<wgpu::Buffer> {
+        use wgpu::BufferUsages as Usage;
+        let scopes = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory]
+            .map(|filter| self.device.push_error_scope(filter));
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage: Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
+            mapped_at_creation: false,
+        });
+        // Scopes end in the reverse order of their beginnings.
+        let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).count();
+        (errors == 0).then_some(buffer)
+    }
+
+    fn release(&self, mut block: Block) {
+        let mut state = self.lock();
+        block.epoch = self.epoch.load(Ordering::Acquire);
+        state.in_use -= block.size;
+        if let Some(live) = state.pages.get_mut(&block.id) {
+            *live -= 1;
+        }
+        state.free.entry(block.size).or_default().push(block);
+    }
+
+    /// Gives everything that is free back to the driver; of pages, those that are wholly free.
+    pub(super) fn trim(&self) {
+        self.lock().trim();
+    }
+
+    pub(super) fn set_limit(&self, limit: Option<u64>) {
+        let mut state = self.lock();
+        state.limit = limit;
+        if limit.is_some_and(|limit| state.reserved > limit) {
+            state.trim();
+        }
+    }
+
+    pub(super) fn reset_peak(&self) {
+        let mut state = self.lock();
+        state.peak = state.in_use;
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let state = self.lock();
+        Usage {
+            in_use: state.in_use,
+            pooled: state.reserved - state.in_use,
+            peak: state.peak,
+            requested: state.requested,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn hand_out(&mut self, block: &Block) {
+        self.in_use += block.size;
+        self.peak = self.peak.max(self.in_use);
+        if let Some(live) = self.pages.get_mut(&block.id) {
+            *live += 1;
+        }
+    }
+
+    fn trim(&mut self) {
+        let State { free, pages, reserved, .. } = self;
+        for (size, blocks) in free.iter_mut() {
+            blocks.retain(|block| match pages.get(&block.id) {
+                Some(&live) => live > 0,
+                None => {
+                    *reserved -= size;
+                    false
+                }
+            });
+        }
+        free.retain(|_, blocks| !blocks.is_empty());
+        pages.retain(|_, live| {
+            if *live == 0 {
+                *reserved -= PAGE;
+            }
+            *live > 0
+        });
+    }
+
+    fn out_of_memory(&self, requested: u64, limit: u64) -> Error {
+        Error::OutOfMemory { requested, used: self.in_use, limit }
+    }
+}
+
+/// The size that a request is rounded up to: at most an eighth more for large ones.
+fn class(bytes: u64) -> Option<u64> {
+    let power = bytes.max(ALIGN).checked_next_power_of_two()?;
+    let step = if power <= SMALL { power } else { (power / 16).max(ALIGN) };
+    bytes.max(1).checked_next_multiple_of(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::class;
+
+    #[test]
+    fn classes_hold_the_request_and_waste_little() {
+        for bytes in (0..200_000).chain((1u64 << 20..1 << 28).step_by(77_777)) {
+            let size = class(bytes).unwrap();
+            assert!(size >= bytes && size % 256 == 0, "{bytes} became {size}");
+            assert!(bytes <= 65_536 || size - bytes <= bytes / 8 + 256, "{bytes} became {size}");
+        }
+        assert_eq!(class(u64::MAX), None);
+    }
+}

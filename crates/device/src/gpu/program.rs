@@ -1,0 +1,152 @@
+//! A prepared kernel: a few dispatches with their numbers laid out, waiting for buffers and parameters.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use super::memory::{Block, GpuMemory};
+use super::pipeline::Pipeline;
+use super::stream::Binding;
+use crate::kernel::{Traffic, Ty};
+use crate::{Buffer, Error, Prepared, Result, Scalar};
+
+/// What a binding or a copy refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Slot {
+    /// A buffer given at launch.
+    Buffer(usize),
+    /// Memory that lives during the launch.
+    Temp(usize),
+}
+
+/// The part of a slot that a dispatch binds.
+#[derive(Clone, Debug)]
+pub(super) struct Window {
+    pub(super) slot: Slot,
+    /// The first byte; a multiple of 256.
+    pub(super) start: u64,
+    /// One past the last byte that is needed.
+    pub(super) end: u64,
+}
+
+/// A number that is known at launch only.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patch {
+    /// A parameter, in the representation of its type.
+    Scalar { param: usize, ty: Ty },
+    /// The position of the last element of this size in a binding.
+    Last { binding: usize, bytes: u64 },
+}
+
+/// One piece of a program.
+pub(super) enum Step {
+    /// A dispatch.
+    Dispatch(Dispatch),
+    /// A copy of bytes, a multiple of 4, from one slot to another.
+    Copy { from: Slot, to: Slot, bytes: u64 },
+}
+
+/// A dispatch of a compiled kernel.
+pub(super) struct Dispatch {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) windows: Vec<Window>,
+    pub(super) words: Vec<u32>,
+    pub(super) patches: Vec<(usize, Patch)>,
+    pub(super) groups: [u32; 3],
+    pub(super) checks_indices: bool,
+}
+
+/// A prepared kernel.
+pub(super) struct Program {
+    pub(super) shared: Arc<Shared>,
+    pub(super) steps: Vec<Step>,
+    /// Bytes of each temporary.
+    pub(super) temps: Vec<usize>,
+    /// Bytes that each buffer must have.
+    pub(super) needs: Vec<u64>,
+    pub(super) params: usize,
+    pub(super) traffic: Traffic,
+}
+
+impl Prepared for Program {
+    fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
+        let shared = &self.shared;
+        self.check(buffers, params)?;
+        let temps: Vec<GpuMemory> =
+            self.temps.iter().map(|&bytes| shared.pool.alloc(bytes)).collect::<Result<_>>()?;
+        let blocks: Vec<&Block> = buffers.iter().map(|buffer| shared.block(buffer)).collect::<Result<_>>()?;
+        let block = |slot: Slot| match slot {
+            Slot::Buffer(i) => blocks[i],
+            Slot::Temp(i) => temps[i].block(),
+        };
+        let mut stream = shared.stream();
+        for step in &self.steps {
+            match step {
+                Step::Copy { from, to, bytes } => stream.copy(shared, block(*from), block(*to), *bytes),
+                Step::Dispatch(dispatch) => {
+                    let bind = |window: &Window| {
+                        let block = block(window.slot);
+                        // A window beyond the buffer is one that guards keep from being used.
+                        let start = if window.start < block.size { window.start } else { 0 };
+                        let rest = block.size - start;
+                        let needed = window.end.next_multiple_of(256).min(block.size).saturating_sub(start);
+                        let size = if rest <= shared.caps.max_binding { rest } else { needed.max(256) };
+                        Binding { block, offset: start, size: size.min(shared.caps.max_binding) }
+                    };
+                    let bindings: smallvec::SmallVec<[Binding<'_>; 8]> =
+                        dispatch.windows.iter().map(bind).collect();
+                    let mut words: smallvec::SmallVec<[u32; 64]> = dispatch.words.as_slice().into();
+                    for &(word, patch) in &dispatch.patches {
+                        match patch {
+                            Patch::Scalar { param, ty } => write_scalar(&mut words[word..], params[param], ty),
+                            Patch::Last { binding, bytes } => {
+                                words[word] = (bindings[binding].size / bytes) as u32 - 1;
+                            }
+                        }
+                    }
+                    let Dispatch { pipeline, groups, checks_indices, .. } = dispatch;
+                    stream.dispatch(shared, pipeline, &bindings, &words, *groups, *checks_indices);
+                }
+            }
+        }
+        drop(stream);
+        shared.counters.read.fetch_add(self.traffic.read, Ordering::Relaxed);
+        shared.counters.written.fetch_add(self.traffic.written, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Program {
+    /// Kernels access memory unchecked within these bounds: a buffer that is too small must not get there.
+    fn check(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
+        let wrong = |reason: String| Err(Error::Argument { op: "launch", reason });
+        if buffers.len() < self.needs.len() || params.len() < self.params {
+            return wrong(format!(
+                "a kernel of {} buffers and {} parameters got {} and {}",
+                self.needs.len(),
+                self.params,
+                buffers.len(),
+                params.len()
+            ));
+        }
+        for (i, (buffer, &need)) in buffers.iter().zip(&self.needs).enumerate() {
+            if (buffer.bytes() as u64) < need {
+                return wrong(format!("buffer {i} has {} bytes, and the kernel reaches {need}", buffer.bytes()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a parameter in the form in which kernels read its type.
+fn write_scalar(words: &mut [u32], value: Scalar, ty: Ty) {
+    match ty {
+        Ty::Bool => words[0] = u32::from(value.as_bool()),
+        Ty::U32 | Ty::I32 => words[0] = value.as_i64() as u32,
+        Ty::I64 => {
+            words[0] = value.as_i64() as u32;
+            words[1] = (value.as_i64() >> 32) as u32;
+        }
+        Ty::F32 | Ty::F64 => words[0] = (value.as_f64() as f32).to_bits(),
+    }
+}

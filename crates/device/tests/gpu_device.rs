@@ -1,0 +1,276 @@
+//! Devices, memory, limits, determinism, long sums and generated sources, on every adapter.
+#![cfg(feature = "gpu")]
+
+mod common;
+mod gpu_common;
+
+use gpu_common::{Random, check, devices, lowered, run, smallest};
+use smallvec::smallvec;
+use wgrad_device::kernel::{Access, IndexedDim, Instr, Kernel, Loop, ReduceOp, Store, UnaryOp};
+use wgrad_device::{DType, Device, DeviceOptions, Element, Error};
+
+fn load(access: usize) -> Instr {
+    Instr::Load { access, indices: smallvec![] }
+}
+
+/// Folds the last dim of `[rows, n]`, whose elements have these strides; the results are contiguous.
+fn fold(op: ReduceOp, dtype: DType, rows: usize, n: usize, strides: [isize; 2]) -> Kernel {
+    let result = if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) { DType::I64 } else { dtype };
+    Kernel::Loop(Loop {
+        sizes: smallvec![rows, n],
+        inner: 1,
+        accesses: vec![Access::new(0, dtype, &strides, 0), Access::new(1, result, &[if rows == 1 { 0 } else { 1 }, 0], 0)],
+        ranges: vec![],
+        body: vec![load(0), Instr::Reduce { op, a: 0 }],
+        stores: vec![Store { access: 1, value: 1 }],
+    })
+}
+
+#[test]
+fn names_share_devices_and_say_what_is_missing() {
+    for info in Device::available() {
+        let device: Device = info.name.parse().unwrap();
+        assert_eq!(device.to_string(), info.name);
+        assert_eq!(device, info.name.parse().unwrap());
+    }
+    let adapters = Device::available().len() - 1;
+    for i in 0..adapters {
+        let device = Device::wgpu(i).unwrap();
+        assert_eq!(device, device.name().parse().unwrap());
+    }
+    let missing = Device::wgpu(adapters).unwrap_err();
+    assert!(matches!(missing, Error::DeviceUnavailable { .. }), "{missing}");
+    assert!(missing.to_string().contains("cpu"), "{missing}");
+    if !cfg!(target_vendor = "apple") {
+        assert!(matches!(Device::mps(), Err(Error::DeviceUnavailable { .. })));
+        assert!("mps".parse::<Device>().unwrap_err().to_string().contains("Metal"));
+    }
+    for text in ["", "cuda", "vulkan:x", "vulkan:-1", "cpu:1", "gl:0:0"] {
+        assert!(matches!(text.parse::<Device>(), Err(Error::Parse { .. })), "{text:?}");
+    }
+}
+
+#[test]
+fn bytes_come_back_at_every_offset() {
+    for device in devices() {
+        let executor = device.executor();
+        for n in [0usize, 1, 3, 4, 255, 256, 257, 70_001, 3 << 20] {
+            let bytes: Vec<u8> = (0..n).map(|i| (i * 7) as u8).collect();
+            let buffer = executor.upload(&bytes).unwrap();
+            assert_eq!(buffer.bytes(), n);
+            for offset in [0, 1, 2, 3, n / 2, n].into_iter().filter(|&o| o <= n) {
+                let mut out = vec![0; n - offset];
+                executor.download(&buffer, offset, &mut out).unwrap();
+                assert!(out == bytes[offset..], "{device}: {n} bytes from {offset}");
+            }
+            assert!(executor.download(&buffer, n, &mut [0]).is_err());
+        }
+        let other = Device::open_with(device.name(), DeviceOptions::default()).unwrap();
+        assert!(matches!(
+            executor.download(&other.executor().alloc(4).unwrap(), 0, &mut [0; 4]),
+            Err(Error::DeviceMismatch { .. })
+        ));
+    }
+}
+
+#[test]
+fn uploads_into_recycled_memory_wait_for_kernels_before_them() {
+    for device in devices() {
+        let executor = device.executor();
+        let n = 10_000;
+        let kernel = Kernel::Loop(Loop {
+            sizes: smallvec![n],
+            inner: 0,
+            accesses: vec![Access::new(0, DType::I32, &[1], 0), Access::new(1, DType::I32, &[1], 0)],
+            ranges: vec![],
+            body: vec![load(0), Instr::Unary { op: UnaryOp::Neg, a: 0 }],
+            stores: vec![Store { access: 1, value: 1 }],
+        });
+        let prepared = executor.prepare(&kernel).unwrap();
+        let mut outputs = Vec::new();
+        for round in 0..50 {
+            let input = executor.upload(i32::to_bytes(&vec![round; n])).unwrap();
+            let output = executor.alloc(n * 4).unwrap();
+            prepared.launch(&[&input, &output], &[]).unwrap();
+            outputs.push(output);
+        }
+        for (round, output) in outputs.iter().enumerate() {
+            let mut out = vec![0; n * 4];
+            executor.download(output, 0, &mut out).unwrap();
+            assert!(i32::from_bytes(&out).iter().all(|&x| x == -(round as i32)), "{device}: round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_hundred_million_elements_keep_their_digits() {
+    let n = 100_000_000;
+    let value = 0.1f32;
+    for device in devices() {
+        let executor = device.executor();
+        // 400 MB of the same number, which is the worst case for sums that grow; made on the device.
+        let fill = Kernel::Loop(Loop {
+            sizes: smallvec![n],
+            inner: 0,
+            accesses: vec![Access::new(0, DType::F32, &[1], 0)],
+            ranges: vec![],
+            body: vec![Instr::Const(wgrad_device::kernel::Const::new(value, wgrad_device::kernel::Ty::F32))],
+            stores: vec![Store { access: 0, value: 0 }],
+        });
+        let input = executor.alloc(n * 4).unwrap();
+        executor.prepare(&fill).unwrap().launch(&[&input], &[]).unwrap();
+        // All at once; long rows; many rows; along columns, few and many.
+        for (rows, strides) in [(1, [0, 1]), (4, [n as isize / 4, 1]), (10_000, [10_000, 1]), (100, [1, 100]), (10_000, [1, 10_000])] {
+            let kernel = fold(ReduceOp::Sum, DType::F32, rows, n / rows, strides);
+            let output = executor.alloc(rows * 4).unwrap();
+            executor.prepare(&kernel).unwrap().launch(&[&input, &output], &[]).unwrap();
+            let mut out = vec![0; rows * 4];
+            executor.download(&output, 0, &mut out).unwrap();
+            let truth = f64::from(value) * (n / rows) as f64;
+            for sum in f32::from_bytes(&out) {
+                let error = (f64::from(sum) - truth).abs() / truth;
+                assert!(error < 2e-6, "{device}: {rows} rows: {sum} instead of {truth}");
+            }
+        }
+        drop(input);
+        device.trim();
+    }
+}
+
+#[test]
+fn the_first_best_is_found_and_nan_is_best() {
+    let random = &mut Random::new(2);
+    let (rows, n) = (6, 5000);
+    for (dtype, ops) in [
+        (DType::F32, vec![ReduceOp::ArgMax, ReduceOp::ArgMin, ReduceOp::Max, ReduceOp::Min]),
+        (DType::I64, vec![ReduceOp::ArgMax, ReduceOp::ArgMin]),
+        (DType::U8, vec![ReduceOp::ArgMax, ReduceOp::ArgMin]),
+    ] {
+        let mut contents = random.bytes(dtype, rows * n);
+        if dtype == DType::F32 {
+            let mut values = f32::from_bytes(&contents);
+            values[n + 700] = f32::NAN;
+            values[n + 3000] = -f32::NAN;
+            values[2 * n..3 * n].fill(f32::NEG_INFINITY);
+            values[3 * n..4 * n].fill(f32::INFINITY);
+            values[4 * n..5 * n].iter_mut().enumerate().for_each(|(i, v)| *v = if i % 2 == 0 { 0.0 } else { -0.0 });
+            contents = f32::to_bytes(&values).to_vec();
+        }
+        for device in devices().into_iter().chain(lowered(&smallest())) {
+            for &op in &ops {
+                let result = if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) { DType::I64 } else { dtype };
+                // Along rows, along columns, and all as one row.
+                for (rows, n, strides) in [(rows, n, [n as isize, 1]), (n, rows, [1, n as isize]), (1, rows * n, [0, 1])] {
+                    let kernel = fold(op, dtype, rows, n, strides);
+                    check(&device, &kernel, &[contents.clone(), vec![0; rows * result.size()]], &[dtype, result], &[], 0.0);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_beyond_the_limit_is_an_error_and_the_program_goes_on() {
+    for device in lowered(&DeviceOptions { memory_limit: Some(8 << 20), ..DeviceOptions::default() }) {
+        let executor = device.executor();
+        let kept = executor.upload(&[7; 1 << 20]).unwrap();
+        match executor.alloc(64 << 20) {
+            Err(Error::OutOfMemory { requested, used, limit }) => {
+                assert_eq!((requested, limit), (64 << 20, 8 << 20));
+                assert!(used >= 1 << 20);
+            }
+            other => panic!("{device}: {other:?}"),
+        }
+        let mut out = [0; 16];
+        executor.download(&kept, 100, &mut out).unwrap();
+        assert_eq!(out, [7; 16]);
+        // Freed memory serves again, also in another size.
+        for size in [4 << 20, 3 << 20, 5 << 20, 6 << 20] {
+            drop(executor.alloc(size).unwrap());
+        }
+        device.set_memory_limit(None);
+        drop(executor.alloc(64 << 20).unwrap());
+        assert!(matches!(executor.alloc(usize::MAX / 2), Err(Error::OutOfMemory { .. })));
+        device.trim();
+        assert!(device.stats().bytes_pooled <= 1 << 20, "{:?}", device.stats());
+    }
+}
+
+#[test]
+fn a_repeated_program_asks_the_driver_for_nothing() {
+    for device in lowered(&DeviceOptions::default()) {
+        let executor = device.executor();
+        let step = |n: usize| {
+            let kernel = fold(ReduceOp::Sum, DType::F32, n, 300, [300, 1]);
+            let input = executor.upload(f32::to_bytes(&vec![1.0; n * 300])).unwrap();
+            let output = executor.alloc(n * 4).unwrap();
+            executor.prepare(&kernel).unwrap().launch(&[&input, &output], &[]).unwrap();
+            let mut out = vec![0; n * 4];
+            executor.download(&output, 0, &mut out).unwrap();
+            assert!(f32::from_bytes(&out).iter().all(|&sum| sum == 300.0));
+        };
+        step(100);
+        let before = device.stats();
+        step(100);
+        step(90);
+        let grown = device.stats().since(&before);
+        assert_eq!(grown.pipelines_compiled, 0, "another number of rows compiles nothing");
+        assert_eq!(grown.pipeline_hits, 2);
+        step(100);
+        assert_eq!(device.stats().since(&before).dispatches, 3);
+    }
+}
+
+#[test]
+fn every_run_gives_the_same_bits() {
+    let random = &mut Random::new(8);
+    let contents = [random.bytes(DType::F32, 700_000), vec![0; 28]];
+    for device in devices() {
+        for (rows, strides) in [(1, [0, 1]), (7, [100_000, 1]), (7, [1, 7])] {
+            let kernel = fold(ReduceOp::Sum, DType::F32, rows, 700_000 / rows, strides);
+            let first = run(&device, &kernel, &contents, &[]).unwrap();
+            for _ in 0..5 {
+                assert!(run(&device, &kernel, &contents, &[]).unwrap()[1] == first[1], "{device}: {rows} rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bad_index_in_a_load_is_reported_once() {
+    for device in devices() {
+        for n in [3usize, 1001] {
+            let mut access = Access::new(0, DType::F32, &[0], 0);
+            access.indexed.push(IndexedDim { stride: 1, size: 10, op: "gather" });
+            let kernel = Kernel::Loop(Loop {
+                sizes: smallvec![n],
+                inner: 0,
+                accesses: vec![access, Access::new(1, DType::I64, &[1], 0), Access::new(2, DType::F32, &[1], 0)],
+                ranges: vec![],
+                body: vec![load(1), Instr::Load { access: 0, indices: smallvec![0] }],
+                stores: vec![Store { access: 2, value: 1 }],
+            });
+            let mut indices: Vec<i64> = (0..n as i64).map(|i| i % 10).collect();
+            let source = f32::to_bytes(&[0.5; 10]).to_vec();
+            let run = |indices: &[i64]| run(&device, &kernel, &[source.clone(), i64::to_bytes(indices).to_vec(), vec![0; n * 4]], &[]);
+            run(&indices).unwrap();
+            indices[n / 2] = 10;
+            assert_eq!(run(&indices).unwrap_err(), Error::Index { op: "gather", index: 10, size: 10 });
+            indices[n / 2] = 0;
+            run(&indices).unwrap();
+        }
+    }
+}
+
+#[test]
+fn kernels_refuse_what_they_cannot_do() {
+    for device in devices() {
+        let doubles = fold(ReduceOp::Sum, DType::F64, 1, 4, [0, 1]);
+        assert!(matches!(device.executor().prepare(&doubles).map(drop), Err(Error::DType { dtype: DType::F64, .. })));
+        let kernel = fold(ReduceOp::Sum, DType::F32, 2, 4, [4, 1]);
+        let prepared = device.executor().prepare(&kernel).unwrap();
+        let small = device.executor().alloc(16).unwrap();
+        assert!(matches!(prepared.launch(&[&small, &small], &[]), Err(Error::Argument { .. })));
+        assert!(matches!(prepared.launch(&[&small], &[]), Err(Error::Argument { .. })));
+    }
+}

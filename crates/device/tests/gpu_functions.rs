@@ -1,0 +1,268 @@
+//! Every operation on values on every adapter: f32 functions against f64 in units in the last place, special values,
+//! integers of all widths, casts, random bits. Loops are long enough to run as vectors, and short ones run as scalars.
+#![cfg(feature = "gpu")]
+
+mod common;
+mod gpu_common;
+
+use common::reference::{self, Value};
+use gpu_common::{Random, check, devices, run};
+use smallvec::smallvec;
+use wgrad_device::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Store, Ty, UnaryOp};
+use wgrad_device::{DType, Device, Element, Scalar};
+
+fn load(access: usize) -> Instr {
+    Instr::Load { access, indices: smallvec![] }
+}
+
+/// `out[i] = body(inputs[i])` over contiguous buffers; the last value of the body is stored.
+fn map(inputs: &[DType], output: DType, n: usize, operations: &[Instr]) -> Kernel {
+    let mut body: Vec<Instr> = (0..inputs.len()).map(load).collect();
+    body.extend_from_slice(operations);
+    let dtypes = inputs.iter().chain([&output]);
+    let accesses: Vec<Access> = dtypes.enumerate().map(|(i, &dtype)| Access::new(i, dtype, &[1], 0)).collect();
+    let store = Store { access: inputs.len(), value: body.len() as u32 - 1 };
+    Kernel::Loop(Loop { sizes: smallvec![n], inner: 0, accesses, ranges: vec![], body, stores: vec![store] })
+}
+
+fn apply(device: &Device, inputs: &[&[f32]], operation: Instr) -> Vec<f32> {
+    let n = inputs[0].len();
+    let kernel = map(&vec![DType::F32; inputs.len()], DType::F32, n, &[operation]);
+    let mut contents: Vec<Vec<u8>> = inputs.iter().map(|values| f32::to_bytes(values).to_vec()).collect();
+    contents.push(vec![0; n * 4]);
+    let result = run(device, &kernel, &contents, &[]).expect("an elementwise kernel");
+    f32::from_bytes(&result[inputs.len()])
+}
+
+/// Numbers of all sizes, dense where functions turn.
+fn arguments() -> Vec<f32> {
+    let random = &mut Random::new(7);
+    let mut all = Vec::new();
+    for exponent in -30..30 {
+        for _ in 0..200 {
+            let size = ((1.0 + random.unit()) * 2f64.powi(exponent)) as f32;
+            all.extend([size, -size]);
+        }
+    }
+    all.extend((-4000..4000).map(|i| i as f32 * 0.005));
+    all.extend((-2000..2000).map(|i| i as f32 * 0.052));
+    all
+}
+
+const SPECIAL: [f32; 20] = [
+    0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 1.5, 2.5, -2.5, f32::INFINITY, f32::NEG_INFINITY, f32::NAN,
+    f32::MAX, f32::MIN, f32::MIN_POSITIVE, 8388609.0,
+];
+
+/// The distance in units of the last place of the true value.
+fn ulps(found: f32, truth: f64) -> f64 {
+    let rounded = truth as f32;
+    if found == rounded || (found.is_nan() && rounded.is_nan()) {
+        return 0.0;
+    }
+    if !rounded.is_finite() || !found.is_finite() {
+        return f64::INFINITY;
+    }
+    let bits = rounded.abs().max(f32::MIN_POSITIVE).to_bits();
+    let unit = f64::from(f32::from_bits(bits + 1)) - f64::from(f32::from_bits(bits));
+    (f64::from(found) - truth).abs() / unit
+}
+
+fn truth(op: UnaryOp, x: f32) -> f64 {
+    match reference::unary(op, Value::F64(f64::from(x))) {
+        Value::F64(y) => y,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn unary_functions_are_accurate() {
+    use UnaryOp::*;
+    let arguments = arguments();
+    for device in devices() {
+        for (op, most) in [
+            (Neg, 0.0), (Abs, 0.0), (Sign, 0.0), (Floor, 0.0), (Ceil, 0.0), (Round, 0.0), (Trunc, 0.0),
+            (Reciprocal, 2.5), (Sqrt, 1.0), (Rsqrt, 4.0), (Exp, 2.0), (Expm1, 3.0), (Log, 2.0), (Log1p, 3.0),
+            (Sin, 3.0), (Cos, 3.0), (Tanh, 4.0), (Sigmoid, 4.0), (Erf, 4.0),
+        ] {
+            let found = apply(&device, &[&arguments], Instr::Unary { op, a: 0 });
+            let mut worst = (0.0, 0.0);
+            for (&x, &y) in arguments.iter().zip(&found) {
+                let error = ulps(y, truth(op, x));
+                if error > worst.0 {
+                    worst = (error, x);
+                }
+            }
+            println!("{device} {op:?}: {:.2} ULP at {:e}", worst.0, worst.1);
+            assert!(worst.0 <= most, "{device}: {op:?} is {} ULP from the truth at {:e}", worst.0, worst.1);
+            let found = apply(&device, &[&SPECIAL], Instr::Unary { op, a: 0 });
+            for (&x, &y) in SPECIAL.iter().zip(&found) {
+                let error = ulps(y, truth(op, x));
+                assert!(error <= most, "{device}: {op:?} of {x} is {y}, not {}", truth(op, x));
+            }
+        }
+    }
+}
+
+#[test]
+fn binary_functions_are_accurate() {
+    let random = &mut Random::new(3);
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for &x in &SPECIAL {
+        for &y in &SPECIAL {
+            a.push(x);
+            b.push(y);
+        }
+    }
+    for _ in 0..20_000 {
+        a.push(((random.unit() - 0.2) * 2f64.powi(random.below(20) as i32 - 10)) as f32);
+        b.push(((random.unit() - 0.5) * 2f64.powi(random.below(10) as i32 - 3)) as f32);
+    }
+    for device in devices() {
+        for (op, most) in [
+            (BinaryOp::Add, 0.5), (BinaryOp::Sub, 0.5), (BinaryOp::Mul, 0.5), (BinaryOp::Div, 2.5), (BinaryOp::Max, 0.0),
+            (BinaryOp::Min, 0.0), (BinaryOp::Rem, 1.0), (BinaryOp::Pow, 4.0),
+        ] {
+            let found = apply(&device, &[&a, &b], Instr::Binary { op, a: 0, b: 1 });
+            let mut worst = 0f64;
+            for ((&x, &y), &z) in a.iter().zip(&b).zip(&found) {
+                let Value::F64(truth) = reference::binary(op, Value::F64(f64::from(x)), Value::F64(f64::from(y))) else {
+                    panic!("{op:?} of floats");
+                };
+                let error = ulps(z, truth);
+                assert!(error <= most, "{device}: {op:?} of {x:e} and {y:e} is {z:e}, not {truth:e} ({error} ULP)");
+                worst = worst.max(error);
+            }
+            println!("{device} {op:?}: {worst:.2} ULP");
+        }
+    }
+}
+
+#[test]
+fn comparisons_and_classes_know_nan_and_infinity() {
+    use BinaryOp::*;
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for &x in &SPECIAL {
+        a.extend([x; SPECIAL.len()]);
+        b.extend(SPECIAL);
+    }
+    let n = a.len();
+    let contents = [f32::to_bytes(&a).to_vec(), f32::to_bytes(&b).to_vec(), vec![0; n]];
+    for device in devices() {
+        for op in [Eq, Ne, Lt, Le, Gt, Ge] {
+            let kernel = map(&[DType::F32; 2], DType::Bool, n, &[Instr::Binary { op, a: 0, b: 1 }]);
+            check(&device, &kernel, &contents, &[DType::F32, DType::F32, DType::Bool], &[], 0.0);
+        }
+        for op in [UnaryOp::IsNan, UnaryOp::IsFinite] {
+            let kernel = map(&[DType::F32; 2], DType::Bool, n, &[Instr::Unary { op, a: 0 }]);
+            check(&device, &kernel, &contents, &[DType::F32, DType::F32, DType::Bool], &[], 0.0);
+        }
+    }
+}
+
+#[test]
+fn integers_wrap_divide_and_shift_exactly() {
+    use BinaryOp::*;
+    let random = &mut Random::new(11);
+    let mut pairs: Vec<(i64, i64)> = Vec::new();
+    let edges = [0, 1, -1, 2, -2, 3, 7, -7, 31, 32, 33, 63, 64, 65, i64::MAX, i64::MIN, i64::MAX - 1, 1 << 31, 1 << 32, -(1 << 31), 10_000_000_000];
+    for a in edges {
+        pairs.extend(edges.map(|b| (a, b)));
+    }
+    for _ in 0..4000 {
+        let shift = |random: &mut Random| random.below(64);
+        pairs.push(((random.bits() as i64) >> shift(random), (random.bits() as i64) >> shift(random)));
+    }
+    let n = pairs.len();
+    let wide = |f: fn(&(i64, i64)) -> i64| pairs.iter().flat_map(|p| f(p).to_le_bytes()).collect::<Vec<u8>>();
+    let narrow = |f: fn(&(i64, i64)) -> i64| pairs.iter().flat_map(|p| (f(p) as i32).to_le_bytes()).collect::<Vec<u8>>();
+    for device in devices() {
+        for (dtype, contents) in [
+            (DType::I64, [wide(|p| p.0), wide(|p| p.1), vec![0; n * 8]]),
+            (DType::I32, [narrow(|p| p.0), narrow(|p| p.1), vec![0; n * 4]]),
+        ] {
+            for op in [Add, Sub, Mul, Div, Rem, Pow, Max, Min, And, Or, Xor, Shl, Shr] {
+                let kernel = map(&[dtype; 2], dtype, n, &[Instr::Binary { op, a: 0, b: 1 }]);
+                check(&device, &kernel, &contents, &[dtype; 3], &[], 0.0);
+            }
+            for op in [Eq, Ne, Lt, Le, Gt, Ge] {
+                let kernel = map(&[dtype; 2], DType::Bool, n, &[Instr::Binary { op, a: 0, b: 1 }]);
+                let contents = [contents[0].clone(), contents[1].clone(), vec![0; n]];
+                check(&device, &kernel, &contents, &[dtype, dtype, DType::Bool], &[], 0.0);
+            }
+            for op in [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not] {
+                let kernel = map(&[dtype; 2], dtype, n, &[Instr::Unary { op, a: 0 }]);
+                check(&device, &kernel, &contents, &[dtype; 3], &[], 0.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn casts_are_exact() {
+    let random = &mut Random::new(5);
+    let mut floats: Vec<f32> = SPECIAL.to_vec();
+    floats.extend([65504.0, 65519.9, 65520.0, 5.9e-8, 2.9e-8, 3.0e-8, 6.1e-5, 1e30, -1e30, 2147483648.0, 4294967296.5, 9.3e18, 255.5, 256.5]);
+    floats.extend((0..5000).map(|_| f32::from_bits(random.bits() as u32)).filter(|x| x.is_nan() || x.abs() >= f32::MIN_POSITIVE));
+    floats.extend((0..3000).map(|i| (i as f32 - 1500.0) * 2f32.powi(-24)));
+    let mut ints: Vec<i64> = vec![0, 1, -1, i64::MAX, i64::MIN, 16777217, -16777217, (1 << 53) + 1, 0x7fff_ffbf_ffff_ffff, 0x4000_0040_0000_0001];
+    ints.extend((0..3000).map(|_| (random.bits() as i64) >> random.below(64)));
+    for device in devices() {
+        for to in [DType::F16, DType::BF16, DType::F32, DType::I32, DType::I64, DType::U8, DType::Bool] {
+            let n = floats.len();
+            let kernel = map(&[DType::F32], to, n, &[Instr::Cast { a: 0, to }]);
+            check(&device, &kernel, &[f32::to_bytes(&floats).to_vec(), vec![0; n * to.size()]], &[DType::F32, to], &[], 0.0);
+            if to.is_half() {
+                // Bit for bit, beyond what the comparison of values sees.
+                let found = run(&device, &kernel, &[f32::to_bytes(&floats).to_vec(), vec![0; n * 2]], &[]).unwrap();
+                for (x, bytes) in floats.iter().zip(found[1].chunks(2)).filter(|(x, _)| !x.is_nan()) {
+                    let found = u16::from_le_bytes([bytes[0], bytes[1]]);
+                    let truth = if to == DType::F16 { half::f16::from_f32(*x).to_bits() } else { half::bf16::from_f32(*x).to_bits() };
+                    assert_eq!(found, truth, "{device}: {x:e} as {to}");
+                }
+            }
+            let n = ints.len();
+            if !to.is_half() {
+                let kernel = map(&[DType::I64], to, n, &[Instr::Cast { a: 0, to }]);
+                check(&device, &kernel, &[i64::to_bytes(&ints).to_vec(), vec![0; n * to.size()]], &[DType::I64, to], &[], 0.0);
+            }
+        }
+        // All halves, back and forth.
+        let halves: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        for dtype in [DType::F16, DType::BF16] {
+            let n = 1 << 16;
+            let kernel = map(&[dtype], DType::F32, n, &[]);
+            let Kernel::Loop(mut kernel) = kernel else { unreachable!("a loop") };
+            kernel.stores[0].value = 0;
+            check(&device, &Kernel::Loop(kernel), &[halves.clone(), vec![0; n * 4]], &[dtype, DType::F32], &[], 0.0);
+        }
+    }
+}
+
+#[test]
+fn random_bits_are_philox() {
+    for device in devices() {
+        for n in [7, 1000] {
+            let kernel = map(&[], DType::I64, n, &[
+                Instr::Coord { dim: 0 },
+                Instr::Cast { a: 0, to: DType::I64 },
+                Instr::Const(wgrad_device::kernel::Const::new(0u32, Ty::U32)),
+                Instr::Param { index: 0, ty: Ty::U32 },
+                Instr::Select { cond: 5, a: 3, b: 2 },
+            ]);
+            // Coordinates become U32 only through constants and random bits: chain one draw into the next.
+            let Kernel::Loop(mut kernel) = kernel else { unreachable!("a loop") };
+            kernel.body = vec![
+                Instr::Param { index: 0, ty: Ty::U32 },
+                Instr::Philox { index: 0, params: 1 },
+                Instr::Philox { index: 1, params: 1 },
+                Instr::Cast { a: 2, to: DType::I64 },
+            ];
+            kernel.stores[0].value = 3;
+            for index in 0..9 {
+                let params = [index, 0x1234_5678, 0x9abc_def0, 42, 7].map(|p: i64| Scalar::Int(p));
+                check(&device, &Kernel::Loop(kernel.clone()), &[vec![0; n * 8]], &[DType::I64], &params, 0.0);
+            }
+        }
+    }
+}

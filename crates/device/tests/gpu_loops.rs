@@ -1,0 +1,321 @@
+//! Fused loops on every adapter, against the reference interpreter: random kernels with fixed seeds.
+#![cfg(feature = "gpu")]
+
+mod common;
+mod gpu_common;
+
+use gpu_common::{Random, check, devices, lowered, smallest};
+use smallvec::smallvec;
+use wgrad_device::kernel::{Access, BinaryOp, Const, IndexedDim, Instr, Kernel, Loop, Range, Reg, ReduceOp, Store, Ty, UnaryOp};
+use wgrad_device::layout::{Dims, Strides};
+use wgrad_device::{DType, Device, Scalar};
+
+const DTYPES: [DType; 7] =
+    [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
+
+/// A random loop with its buffers.
+struct Case {
+    kernel: Loop,
+    contents: Vec<Vec<u8>>,
+    dtypes: Vec<DType>,
+    params: Vec<Scalar>,
+}
+
+struct Builder<'r> {
+    random: &'r mut Random,
+    kernel: Loop,
+    contents: Vec<Vec<u8>>,
+    dtypes: Vec<DType>,
+    params: Vec<Scalar>,
+    types: Vec<Ty>,
+}
+
+impl Builder<'_> {
+    fn push(&mut self, instr: Instr) -> Reg {
+        self.kernel.body.push(instr);
+        self.types = self.kernel.types(Ty::F32);
+        (self.kernel.body.len() - 1) as Reg
+    }
+
+    fn buffer(&mut self, dtype: DType, elements: usize) -> usize {
+        self.contents.push(self.random.bytes(dtype, elements));
+        self.dtypes.push(dtype);
+        self.contents.len() - 1
+    }
+
+    /// Strides over a fresh buffer: contiguous, permuted, broadcast or with gaps; the offset and the elements.
+    fn layout(&mut self, sizes: &[usize], output: bool) -> (Strides, isize, usize) {
+        let mut order: Vec<usize> = (0..sizes.len()).collect();
+        if self.random.chance(30) {
+            for i in (1..order.len()).rev() {
+                order.swap(i, self.random.below(i + 1));
+            }
+        }
+        let gap = if output || self.random.chance(70) { 0 } else { self.random.below(3) };
+        let mut strides: Strides = smallvec![0; sizes.len()];
+        let mut step = 1;
+        for &d in order.iter().rev() {
+            if !output && self.random.chance(20) {
+                continue;
+            }
+            if sizes[d] != 1 {
+                strides[d] = step as isize;
+            }
+            step = step * sizes[d] + gap;
+        }
+        let mut offset = if output { 0 } else { self.random.below(3) as isize * 2 };
+        let elements = step + offset as usize + gap;
+        if !output && self.random.chance(15) && !sizes.is_empty() {
+            let d = self.random.below(sizes.len());
+            offset += strides[d] * (sizes[d] as isize - 1);
+            strides[d] = -strides[d];
+        }
+        (strides, offset, elements)
+    }
+
+    fn load(&mut self) -> Reg {
+        let dtype = self.random.pick(&DTYPES);
+        let sizes = self.kernel.sizes.clone();
+        let (strides, offset, elements) = self.layout(&sizes, false);
+        let buffer = self.buffer(dtype, elements);
+        let mut access = Access::new(buffer, dtype, &strides, offset);
+        let mut indices = smallvec![];
+        if self.random.chance(20) && !sizes.is_empty() {
+            // A guard that holds for a part of one dim, with an access that is valid there only.
+            let d = self.random.below(sizes.len());
+            let (low, size) = (self.random.below(3), self.random.below(sizes[d]) + 1);
+            let mut along: Strides = smallvec![0; sizes.len()];
+            along[d] = if sizes[d] == 1 { 0 } else { 1 };
+            self.kernel.ranges.push(Range { strides: along, offset: -(low as isize), size });
+            access.guards.push(self.kernel.ranges.len() - 1);
+            access.offset -= low as isize * access.strides[d];
+            if access.offset < 0 && access.strides[d] <= 0 {
+                access.offset = 0;
+            }
+            access.offset = access.offset.max(-(low as isize) * access.strides[d].abs());
+            // Reversed or short accesses could leave the buffer: give it room.
+            self.contents[buffer].resize((elements * 2 + 64) * dtype.size(), 0);
+            if access.strides.iter().any(|&s| s < 0) {
+                access.strides.iter_mut().for_each(|s| *s = s.abs());
+                access.offset = -(low as isize) * access.strides[d];
+            }
+        } else if self.random.chance(20) {
+            let size = self.random.below(7) + 1;
+            let stride = elements as isize;
+            self.contents[buffer] = self.random.bytes(dtype, elements * size);
+            let index = self.index(size);
+            access.indexed.push(IndexedDim { stride, size, op: "index_select" });
+            indices.push(index);
+        }
+        self.kernel.accesses.push(access);
+        self.push(Instr::Load { access: self.kernel.accesses.len() - 1, indices })
+    }
+
+    /// A value in 0..size.
+    fn index(&mut self, size: usize) -> Reg {
+        let source = if self.random.chance(50) && !self.kernel.sizes.is_empty() {
+            let dim = self.random.below(self.kernel.sizes.len());
+            self.push(Instr::Coord { dim })
+        } else {
+            let sizes = self.kernel.sizes.clone();
+            let (strides, offset, elements) = self.layout(&sizes, false);
+            let dtype = self.random.pick(&[DType::I32, DType::I64]);
+            let buffer = self.buffer(dtype, elements);
+            self.kernel.accesses.push(Access::new(buffer, dtype, &strides, offset));
+            self.push(Instr::Load { access: self.kernel.accesses.len() - 1, indices: smallvec![] })
+        };
+        let ty = self.types[source as usize];
+        let modulus = self.push(Instr::Const(Const::new(size as i64, ty)));
+        self.push(Instr::Binary { op: BinaryOp::Rem, a: source, b: modulus })
+    }
+
+    fn as_type(&mut self, reg: Reg, ty: Ty) -> Reg {
+        let to = match ty {
+            Ty::Bool => DType::Bool,
+            Ty::I32 => DType::I32,
+            Ty::I64 => DType::I64,
+            _ => DType::F32,
+        };
+        if self.types[reg as usize] == ty { reg } else { self.push(Instr::Cast { a: reg, to }) }
+    }
+
+    fn any(&mut self) -> Reg {
+        self.random.below(self.kernel.body.len()) as Reg
+    }
+
+    fn operation(&mut self) -> Reg {
+        let a = self.any();
+        let ty = self.types[a as usize];
+        match self.random.below(12) {
+            0..=4 => {
+                let b = self.any();
+                let b = if ty == Ty::U32 { a } else { self.as_type(b, ty) };
+                let op = match ty {
+                    Ty::Bool => self.random.pick(&[BinaryOp::And, BinaryOp::Or, BinaryOp::Xor, BinaryOp::Max, BinaryOp::Lt, BinaryOp::Ge]),
+                    Ty::F32 => self.random.pick(&[BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Max, BinaryOp::Min, BinaryOp::Lt, BinaryOp::Ge, BinaryOp::Ne]),
+                    _ => self.random.pick(&[
+                        BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Rem, BinaryOp::Max, BinaryOp::Min,
+                        BinaryOp::And, BinaryOp::Or, BinaryOp::Xor, BinaryOp::Shl, BinaryOp::Shr, BinaryOp::Eq, BinaryOp::Lt,
+                        BinaryOp::Le, BinaryOp::Gt, BinaryOp::Pow,
+                    ]),
+                };
+                self.push(Instr::Binary { op, a, b })
+            }
+            5 | 6 => {
+                let op = match ty {
+                    Ty::Bool => UnaryOp::Not,
+                    Ty::F32 => self.random.pick(&[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Sin, UnaryOp::IsNan]),
+                    _ => self.random.pick(&[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not]),
+                };
+                self.push(Instr::Unary { op, a })
+            }
+            7 => {
+                let cond = self.any();
+                let cond = self.as_type(cond, Ty::Bool);
+                let b = self.any();
+                let b = if ty == Ty::U32 { a } else { self.as_type(b, ty) };
+                self.push(Instr::Select { cond, a, b })
+            }
+            8 => {
+                let to = self.random.pick(&DTYPES);
+                // A float that is cut off to an integer may be one apart after another rounding before.
+                if ty == Ty::F32 && !to.is_float() { a } else { self.push(Instr::Cast { a, to }) }
+            }
+            9 if !self.kernel.sizes.is_empty() => {
+                let dim = self.random.below(self.kernel.sizes.len());
+                self.push(Instr::Coord { dim })
+            }
+            10 if !self.kernel.ranges.is_empty() => {
+                let range = self.random.below(self.kernel.ranges.len());
+                self.push(Instr::InRange { range })
+            }
+            _ => {
+                let ty = self.random.pick(&[Ty::F32, Ty::I32, Ty::I64, Ty::Bool]);
+                self.params.push(match ty {
+                    Ty::F32 => Scalar::Float(self.random.unit()),
+                    _ => Scalar::Int(self.random.below(9) as i64 - 4),
+                });
+                self.push(Instr::Param { index: self.params.len() - 1, ty })
+            }
+        }
+    }
+
+    fn reduce(&mut self) -> Reg {
+        let a = self.any();
+        let ty = self.types[a as usize];
+        let op = match ty {
+            Ty::F32 => {
+                // Bounded, so that products and long sums stay comparable.
+                let a = self.push(Instr::Unary { op: UnaryOp::Tanh, a });
+                let op = self.random.pick(&[ReduceOp::Sum, ReduceOp::Max, ReduceOp::Min]);
+                return self.push(Instr::Reduce { op, a });
+            }
+            _ => self.random.pick(&[ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::ArgMax, ReduceOp::ArgMin]),
+        };
+        self.push(Instr::Reduce { op, a })
+    }
+
+    fn store(&mut self, value: Reg, row: bool) {
+        let ty = self.types[value as usize];
+        let dtype = match ty {
+            Ty::Bool => DType::Bool,
+            Ty::U32 => return,
+            Ty::I32 => self.random.pick(&[DType::I32, DType::U8]),
+            Ty::I64 => DType::I64,
+            _ => self.random.pick(&[DType::F32, DType::F16, DType::BF16]),
+        };
+        let value = if matches!(dtype, DType::U8) { self.push(Instr::Cast { a: value, to: dtype }) } else { value };
+        let outer = self.kernel.sizes.len() - self.kernel.inner;
+        let sizes: Dims = if row { self.kernel.sizes[..outer].into() } else { self.kernel.sizes.clone() };
+        let (mut strides, offset, elements) = self.layout(&sizes, true);
+        strides.resize(self.kernel.sizes.len(), 0);
+        let buffer = self.buffer(dtype, elements);
+        self.kernel.accesses.push(Access::new(buffer, dtype, &strides, offset));
+        self.kernel.stores.push(Store { access: self.kernel.accesses.len() - 1, value });
+    }
+}
+
+fn sizes(random: &mut Random, elements: usize) -> Dims {
+    let rank = random.below(4);
+    let mut sizes = Dims::new();
+    let mut room = elements;
+    for _ in 0..=rank {
+        let size = random.pick(&[1, 2, 3, 4, 5, 8, 16, 17, 33, 64, 100, 257]).min(room.max(1));
+        room /= size;
+        sizes.push(size);
+    }
+    if random.chance(5) { Dims::new() } else { sizes }
+}
+
+fn case(seed: u64, elements: usize, inner: bool) -> Case {
+    let random = &mut Random::new(seed);
+    let sizes = sizes(random, elements);
+    let inner = if inner && !sizes.is_empty() { random.below(sizes.len()) + 1 } else { 0 };
+    let kernel = Loop { sizes, inner, accesses: vec![], ranges: vec![], body: vec![], stores: vec![] };
+    let mut b = Builder { random, kernel, contents: vec![], dtypes: vec![], params: vec![], types: vec![] };
+    for _ in 0..b.random.below(2) + 1 {
+        b.load();
+    }
+    for _ in 0..b.random.below(6) {
+        b.operation();
+    }
+    let mut stored = Vec::new();
+    if inner > 0 {
+        for _ in 0..b.random.below(2) + 1 {
+            let reduced = b.reduce();
+            stored.push(reduced);
+            if b.random.chance(60) {
+                let other = b.any();
+                let ty = b.types[reduced as usize];
+                let mixed = if ty == Ty::F32 {
+                    let other = b.as_type(other, ty);
+                    b.push(Instr::Binary { op: BinaryOp::Sub, a: other, b: reduced })
+                } else {
+                    reduced
+                };
+                stored.push(mixed);
+            }
+        }
+    }
+    stored.push((b.kernel.body.len() - 1) as Reg);
+    for value in stored {
+        let level = b.kernel.levels()[value as usize];
+        let row = inner > 0 && level == wgrad_device::kernel::Level::Row;
+        b.store(value, row);
+    }
+    let Builder { kernel, contents, dtypes, params, .. } = b;
+    Case { kernel, contents, dtypes, params }
+}
+
+fn fuzz(device: &Device, seeds: std::ops::Range<u64>, elements: usize, inner: bool) {
+    for seed in seeds {
+        let Case { kernel, contents, dtypes, params } = case(seed, elements, inner);
+        if contents.len() > device.executor().limits().buffers {
+            continue;
+        }
+        eprintln!("seed {seed}");
+        check(device, &Kernel::Loop(kernel), &contents, &dtypes, &params, 2e-4);
+    }
+}
+
+#[test]
+fn elementwise() {
+    for device in devices() {
+        fuzz(&device, 0..150, 3000, false);
+    }
+}
+
+#[test]
+fn rows() {
+    for device in devices() {
+        fuzz(&device, 1000..1150, 6000, true);
+    }
+}
+
+#[test]
+fn with_the_smallest_limits() {
+    for device in lowered(&smallest()) {
+        fuzz(&device, 2000..2040, 3000, false);
+        fuzz(&device, 3000..3040, 20000, true);
+    }
+}

@@ -1,0 +1,141 @@
+//! Matrix products on every adapter, against the reference interpreter.
+#![cfg(feature = "gpu")]
+
+mod common;
+mod gpu_common;
+
+use gpu_common::{Random, check, devices, lowered, run, smallest};
+use smallvec::smallvec;
+use wgrad_device::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Matmul, Store, Ty, UnaryOp};
+use wgrad_device::layout::{Dims, Strides, contiguous_strides};
+use wgrad_device::{DType, Device, Scalar};
+
+/// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, perhaps with operands that are transposed, broadcast or offset, and with
+/// `relu(product * scale + bias)` as its epilogue.
+fn product(random: &mut Random, dtype: DType, batch: &[usize], m: usize, n: usize, k: usize) -> (Matmul, Vec<Vec<u8>>, Vec<DType>) {
+    let mut contents = Vec::new();
+    let mut dtypes = Vec::new();
+    let mut operand = |random: &mut Random, buffer: usize, rows: usize, columns: usize| {
+        let mut sizes: Dims = batch.into();
+        sizes.extend([rows, columns]);
+        let rank = sizes.len();
+        let mut stored = sizes.clone();
+        let transposed = random.chance(40);
+        if transposed {
+            stored.swap(rank - 2, rank - 1);
+        }
+        let mut strides: Strides = contiguous_strides(&stored);
+        if transposed {
+            strides.swap(rank - 2, rank - 1);
+        }
+        for d in 0..batch.len() {
+            if sizes[d] == 1 || random.chance(20) {
+                strides[d] = 0;
+            }
+        }
+        for d in rank - 2..rank {
+            if sizes[d] == 1 {
+                strides[d] = 0;
+            }
+        }
+        let offset = random.below(3);
+        let elements: usize = sizes.iter().product();
+        contents.push(random.bytes(dtype, elements + offset));
+        dtypes.push(dtype);
+        Access::new(buffer, dtype, &strides, offset as isize)
+    };
+    let lhs = operand(random, 0, m, k);
+    let rhs = operand(random, 1, k, n);
+    let mut sizes: Dims = batch.into();
+    sizes.extend([m, n]);
+    let mut epilogue =
+        Loop { sizes: sizes.clone(), inner: 0, accesses: vec![], ranges: vec![], body: vec![Instr::Accumulator], stores: vec![] };
+    let mut value = 0;
+    if Ty::of(dtype) != Ty::Bool && random.chance(50) {
+        let mut along: Strides = smallvec![0; sizes.len()];
+        let last = sizes.len() - 1;
+        along[last] = if n == 1 { 0 } else { 1 };
+        contents.push(random.bytes(dtype, n));
+        dtypes.push(dtype);
+        epilogue.accesses.push(Access::new(2, dtype, &along, 0));
+        epilogue.body.extend([
+            Instr::Load { access: 0, indices: smallvec![] },
+            Instr::Param { index: 0, ty: Ty::of(dtype) },
+            Instr::Binary { op: BinaryOp::Mul, a: 0, b: 2 },
+            Instr::Binary { op: BinaryOp::Add, a: 3, b: 1 },
+            Instr::Unary { op: UnaryOp::Abs, a: 4 },
+        ]);
+        value = 5;
+    }
+    let out = contents.len();
+    let elements: usize = sizes.iter().product();
+    let mut strides: Strides = contiguous_strides(&sizes);
+    sizes.iter().zip(strides.iter_mut()).filter(|(size, _)| **size == 1).for_each(|(_, stride)| *stride = 0);
+    epilogue.accesses.push(Access::new(out, dtype, &strides, 0));
+    epilogue.stores.push(Store { access: epilogue.accesses.len() - 1, value });
+    contents.push(vec![0; elements * dtype.size()]);
+    dtypes.push(dtype);
+    (Matmul { k, lhs, rhs, epilogue }, contents, dtypes)
+}
+
+fn compare(device: &Device, seed: u64, dtype: DType, batch: &[usize], m: usize, n: usize, k: usize) {
+    let (kernel, contents, dtypes) = product(&mut Random::new(seed), dtype, batch, m, n, k);
+    eprintln!("{dtype} {batch:?} {m} {n} {k}");
+    let params = [Scalar::Float(2.0)];
+    check(device, &Kernel::Matmul(kernel), &contents, &dtypes, &params, 1e-5 * (k as f64).sqrt().max(4.0));
+}
+
+const SHAPES: [(usize, usize, usize); 16] = [
+    (1, 1, 1), (3, 5, 7), (16, 16, 16), (64, 64, 64), (65, 63, 33), (1, 64, 20), (64, 1, 20), (33, 2, 40), (2, 33, 41),
+    (17, 20, 4), (5, 6, 0), (0, 3, 4), (3, 0, 4), (100, 12, 9), (8, 8, 1500), (4, 36, 2050),
+];
+
+#[test]
+fn all_dtypes_and_shapes() {
+    for device in devices() {
+        let dtypes = [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
+        for (i, (m, n, k)) in SHAPES.into_iter().enumerate() {
+            for (j, dtype) in dtypes.into_iter().enumerate() {
+                if dtype == DType::F32 || (i + j) % 3 == 0 {
+                    for (b, batch) in [&[][..], &[3], &[2, 1, 2]].into_iter().enumerate() {
+                        compare(&device, (i * 100 + j * 10 + b) as u64, dtype, batch, m, n, k);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn operands_beyond_the_binding_limit() {
+    for device in lowered(&smallest()) {
+        // Above 1 MiB, in all layouts.
+        for seed in 0..4 {
+            compare(&device, seed, DType::F32, &[], 3, 2, 150_000);
+            compare(&device, seed, DType::F32, &[], 20_000, 3, 20);
+        }
+        compare(&device, 9, DType::F32, &[2], 10, 20_000, 3);
+    }
+}
+
+#[test]
+fn a_million_steps_of_the_inner_dim() {
+    let k = 1_000_000;
+    for device in devices() {
+        let (mut kernel, _, _) = product(&mut Random::new(1), DType::F32, &[], 2, 3, 4);
+        kernel.k = k;
+        kernel.lhs = Access::new(0, DType::F32, &[0, 1], 0);
+        kernel.rhs = Access::new(1, DType::F32, &[1, 0], 0);
+        kernel.epilogue.body.truncate(1);
+        kernel.epilogue.accesses = vec![Access::new(2, DType::F32, &[3, 1], 0)];
+        kernel.epilogue.stores = vec![Store { access: 0, value: 0 }];
+        let column: Vec<u8> = (0..k).flat_map(|i| ((i % 7) as f32).to_le_bytes()).collect();
+        let contents = [column.clone(), column, vec![0; 24]];
+        let truth: f64 = (0..k).map(|i| ((i % 7) * (i % 7)) as f64).sum();
+        let result = run(&device, &Kernel::Matmul(kernel), &contents, &[]).expect("a product");
+        for bytes in result[2].chunks(4) {
+            let found = f64::from(f32::from_le_bytes(bytes.try_into().unwrap()));
+            assert!((found - truth).abs() < truth * 1e-5, "{device}: {found} instead of {truth}");
+        }
+    }
+}

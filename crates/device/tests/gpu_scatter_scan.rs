@@ -1,0 +1,190 @@
+//! Scatters and running folds on every adapter, against the reference interpreter.
+#![cfg(feature = "gpu")]
+
+mod common;
+mod gpu_common;
+
+use gpu_common::{Random, check, devices, lowered, run, smallest};
+use wgrad_device::kernel::{Access, IndexedDim, Kernel, ReduceOp, Scan, Scatter, ScatterOp};
+use wgrad_device::layout::contiguous_strides;
+use wgrad_device::{DType, Device, Error};
+
+const DTYPES: [DType; 7] =
+    [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
+const OPS: [ScatterOp; 5] = [ScatterOp::Assign, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min];
+
+fn indices(random: &mut Random, dtype: DType, count: usize, size: usize) -> Vec<u8> {
+    let one = |_| {
+        let index = random.below(size);
+        if dtype == DType::I32 { (index as i32).to_le_bytes().to_vec() } else { (index as i64).to_le_bytes().to_vec() }
+    };
+    (0..count).flat_map(one).collect()
+}
+
+/// Values that products and sums of stay exact, so that any order gives the same.
+fn exact(random: &mut Random, dtype: DType, elements: usize) -> Vec<u8> {
+    let one = |_| {
+        let value = random.pick(&[1.0f32, -1.0, 1.0, -1.0, 2.0, 0.5]);
+        match dtype {
+            DType::F32 => value.to_le_bytes().to_vec(),
+            DType::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
+            DType::BF16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
+            _ => random.bytes(dtype, 1),
+        }
+    };
+    (0..elements).flat_map(one).collect()
+}
+
+/// `index_add` of rows [count, features] into [size, features]; or `scatter_add` along dim 0, with an index for each.
+fn scatter(device: &Device, seed: u64, op: ScatterOp, dtype: DType, count: usize, size: usize, features: usize, each: bool) {
+    let random = &mut Random::new(seed);
+    let index_dtype = random.pick(&[DType::I32, DType::I64]);
+    let based = random.chance(50);
+    let row = features as isize;
+    let mut target = Access::new(2, dtype, &[0, 1], 0);
+    target.indexed.push(IndexedDim { stride: row, size, op: "index_add" });
+    let kernel = Scatter {
+        op,
+        sizes: [count, features].as_slice().into(),
+        source: Access::new(0, dtype, &[row, 1], 0),
+        indices: vec![Access::new(1, index_dtype, if each { &[1, 7] } else { &[1, 0] }, 0)],
+        target,
+        base: based.then_some(3),
+        elements: size * features,
+    };
+    let contents = [
+        exact(random, dtype, count * features),
+        indices(random, index_dtype, count + features * 7, size),
+        vec![0; size * features * dtype.size()],
+        exact(random, dtype, size * features),
+    ];
+    eprintln!("{op:?} {dtype} {count} {size} {features} {each}");
+    check(device, &Kernel::Scatter(kernel), &contents, &[dtype, index_dtype, dtype, dtype], &[], 1e-5);
+}
+
+#[test]
+fn scatters() {
+    for device in devices() {
+        for (i, dtype) in DTYPES.into_iter().enumerate() {
+            for (j, op) in OPS.into_iter().enumerate() {
+                let seed = (i * 10 + j) as u64;
+                scatter(&device, seed, op, dtype, 20, 7, 5, j % 2 == 0);
+                scatter(&device, seed, op, dtype, 700, 11, 3, j % 2 == 1);
+                if dtype == DType::F32 || i == j {
+                    // Long runs in one place, and many places.
+                    scatter(&device, seed, op, dtype, 40_000, 1, 1, false);
+                    scatter(&device, seed, op, dtype, 3_000, 2_000, 2, true);
+                }
+            }
+        }
+        scatter(&device, 1, ScatterOp::Add, DType::F32, 0, 3, 4, false);
+        scatter(&device, 1, ScatterOp::Add, DType::F32, 3, 4, 0, false);
+    }
+}
+
+#[test]
+fn overlapping_places_without_indices() {
+    // The gradient of a sliding window: place = window + element.
+    for device in devices() {
+        let (windows, length) = (500, 9);
+        let elements = windows + length - 1;
+        let kernel = Scatter {
+            op: ScatterOp::Add,
+            sizes: [windows, length].as_slice().into(),
+            source: Access::new(0, DType::F32, &[length as isize, 1], 0),
+            indices: vec![],
+            target: Access::new(1, DType::F32, &[1, 1], 0),
+            base: None,
+            elements,
+        };
+        let contents = [Random::new(4).bytes(DType::F32, windows * length), vec![0; elements * 4]];
+        check(&device, &Kernel::Scatter(kernel), &contents, &[DType::F32; 2], &[], 1e-5);
+    }
+}
+
+#[test]
+fn a_bad_index_is_an_error_of_the_next_read_and_of_that_only() {
+    for device in devices() {
+        for bad in [-1i64, 4, i64::MAX] {
+            let mut target = Access::new(2, DType::F32, &[0], 0);
+            target.indexed.push(IndexedDim { stride: 1, size: 4, op: "put" });
+            let kernel = Kernel::Scatter(Scatter {
+                op: ScatterOp::Add,
+                sizes: [3].as_slice().into(),
+                source: Access::new(0, DType::F32, &[1], 0),
+                indices: vec![Access::new(1, DType::I64, &[1], 0)],
+                target,
+                base: None,
+                elements: 4,
+            });
+            let indices: Vec<u8> = [0, bad, 3].iter().flat_map(|i: &i64| i.to_le_bytes()).collect();
+            let good: Vec<u8> = [0i64, 1, 3].iter().flat_map(|i| i.to_le_bytes()).collect();
+            let source = vec![0; 12];
+            let error = run(&device, &kernel, &[source.clone(), indices, vec![0; 16]], &[]).unwrap_err();
+            assert_eq!(error, Error::Index { op: "put", index: bad, size: 4 });
+            run(&device, &kernel, &[source, good, vec![0; 16]], &[]).expect("the error was reported");
+        }
+    }
+}
+
+fn scan(device: &Device, seed: u64, op: ReduceOp, dtype: DType, sizes: &[usize]) {
+    let random = &mut Random::new(seed);
+    let elements: usize = sizes.iter().product();
+    let strides = contiguous_strides(sizes);
+    let mut reversed = strides.clone();
+    let mut offset = 0;
+    if random.chance(50) {
+        let last = sizes.len() - 1;
+        reversed[last] = -1;
+        offset = sizes[last] as isize - 1;
+    }
+    let source = Access::new(0, dtype, &reversed, offset);
+    let kernel = Scan { op, sizes: sizes.into(), source, target: Access::new(1, dtype, &strides, 0) };
+    let contents =
+        [if op == ReduceOp::Prod { exact(random, dtype, elements) } else { random.bytes(dtype, elements) }, vec![0; elements * dtype.size()]];
+    eprintln!("{op:?} {dtype} {sizes:?}");
+    check(device, &Kernel::Scan(kernel), &contents, &[dtype; 2], &[], 1e-4);
+}
+
+fn scans(device: &Device) {
+    for (i, dtype) in DTYPES.into_iter().enumerate() {
+        for (j, op) in [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min].into_iter().enumerate() {
+            let exact = !dtype.is_half() || op != ReduceOp::Prod;
+            scan(device, (i * 10 + j) as u64, op, dtype, &[3, 20]);
+            if exact {
+                scan(device, (i * 10 + j) as u64, op, dtype, &[2, 2, 600]);
+                scan(device, (i * 10 + j) as u64, op, dtype, &[70, 20]);
+            }
+        }
+    }
+}
+
+#[test]
+fn running_folds() {
+    for device in devices() {
+        scans(&device);
+    }
+    for device in lowered(&smallest()) {
+        scans(&device);
+    }
+}
+
+#[test]
+fn a_running_sum_over_millions() {
+    let n = 3_000_000usize;
+    let source: Vec<u8> = (0..n).flat_map(|i| ((i % 3) as i32).to_le_bytes()).collect();
+    for device in devices().into_iter().chain(lowered(&smallest())) {
+        let kernel = Scan {
+            op: ReduceOp::Sum,
+            sizes: [n].as_slice().into(),
+            source: Access::new(0, DType::I32, &[1], 0),
+            target: Access::new(1, DType::I32, &[1], 0),
+        };
+        let result = run(&device, &Kernel::Scan(kernel), &[source.clone(), vec![0; n * 4]], &[]).expect("a scan");
+        let mut sum = 0;
+        for (i, bytes) in result[1].chunks(4).enumerate() {
+            sum += (i % 3) as i32;
+            assert_eq!(i32::from_le_bytes(bytes.try_into().unwrap()), sum, "{device}: element {i}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The generated WGSL is valid, and every shading language that wgpu runs on can express it.
+#![cfg(feature = "gpu")]
+
+mod common;
+mod gpu_common;
+
+use gpu_common::{Random, devices, smallest};
+use smallvec::smallvec;
+use wgrad_device::kernel::{
+    Access, BinaryOp, IndexedDim, Instr, Kernel, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp, Store, Ty, UnaryOp,
+};
+use wgrad_device::{DType, Device, gpu_sources};
+
+const DTYPES: [DType; 7] =
+    [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
+
+fn load(access: usize) -> Instr {
+    Instr::Load { access, indices: smallvec![] }
+}
+
+/// Every operation on a type in one elementwise loop, each result stored by a fold over the last dim or by itself.
+fn operations(dtype: DType, sizes: &[usize], inner: usize) -> Loop {
+    let ty = Ty::of(dtype);
+    let rank = sizes.len();
+    let strides = wgrad_device::layout::contiguous_strides(sizes);
+    let mut accesses = vec![Access::new(0, dtype, &strides, 0)];
+    let mut body = vec![load(0)];
+    let unary: &[UnaryOp] = match ty {
+        Ty::F32 => &[
+            UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Floor, UnaryOp::Ceil, UnaryOp::Round, UnaryOp::Trunc,
+            UnaryOp::Reciprocal, UnaryOp::Sqrt, UnaryOp::Rsqrt, UnaryOp::Exp, UnaryOp::Expm1, UnaryOp::Log, UnaryOp::Log1p,
+            UnaryOp::Sin, UnaryOp::Cos, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Erf,
+        ],
+        Ty::Bool => &[UnaryOp::Not],
+        _ => &[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not],
+    };
+    let binary: &[BinaryOp] = match ty {
+        Ty::F32 => &[
+            BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Rem, BinaryOp::Pow, BinaryOp::Max, BinaryOp::Min,
+        ],
+        Ty::Bool => &[BinaryOp::And, BinaryOp::Or, BinaryOp::Xor, BinaryOp::Lt, BinaryOp::Le, BinaryOp::Gt, BinaryOp::Ge, BinaryOp::Eq],
+        _ => &[
+            BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Rem, BinaryOp::Pow, BinaryOp::Max, BinaryOp::Min,
+            BinaryOp::And, BinaryOp::Or, BinaryOp::Xor, BinaryOp::Shl, BinaryOp::Shr,
+        ],
+    };
+    for &op in unary {
+        body.push(Instr::Unary { op, a: body.len() as u32 - 1 });
+    }
+    for &op in binary {
+        body.push(Instr::Binary { op, a: body.len() as u32 - 1, b: 0 });
+    }
+    let mut stores = Vec::new();
+    if inner > 0 {
+        let a = body.len() as u32 - 1;
+        for op in [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::ArgMax, ReduceOp::ArgMin] {
+            body.push(Instr::Reduce { op, a });
+        }
+        let last = body.len() as u32 - 1;
+        let mut along: wgrad_device::layout::Strides = smallvec![0; rank];
+        along[0] = if sizes[0] == 1 { 0 } else { 1 };
+        for (i, value) in (last - 5..=last).enumerate() {
+            let dtype = if i >= 4 { DType::I64 } else { dtype };
+            accesses.push(Access::new(1 + i, dtype, &along, 0));
+            stores.push(Store { access: accesses.len() - 1, value });
+        }
+    } else {
+        let value = body.len() as u32 - 1;
+        accesses.push(Access::new(1, dtype, &strides, 0));
+        stores.push(Store { access: 1, value });
+    }
+    Loop { sizes: sizes.into(), inner, accesses, ranges: vec![], body, stores }
+}
+
+fn prepare_everything(device: &Device) {
+    let executor = device.executor();
+    let prepare = |kernel: Kernel| drop(executor.prepare(&kernel).unwrap_or_else(|e| panic!("{e}\n{kernel:?}")));
+    for dtype in DTYPES {
+        for sizes in [&[3][..], &[64], &[5, 18]] {
+            prepare(Kernel::Loop(operations(dtype, sizes, 0)));
+        }
+        for sizes in [[1, 5], [7, 64], [200, 300], [1, 500_000]] {
+            prepare(Kernel::Loop(operations(dtype, &sizes, 1)));
+        }
+        // Columns.
+        let mut columns = operations(dtype, &[64, 50], 1);
+        columns.accesses[0].strides = smallvec![1, 64];
+        prepare(Kernel::Loop(columns));
+        for to in DTYPES {
+            for n in [3, 64] {
+                let accesses = vec![Access::new(0, dtype, &[1], 0), Access::new(1, to, &[1], 0)];
+                let body = vec![load(0), Instr::Cast { a: 0, to }];
+                let stores = vec![Store { access: 1, value: 1 }];
+                prepare(Kernel::Loop(Loop { sizes: smallvec![n], inner: 0, accesses, ranges: vec![], body, stores }));
+            }
+        }
+        for (m, n, k) in [(1, 8, 8), (70, 80, 90), (9, 1, 40), (4, 4, 3000)] {
+            let epilogue = Loop {
+                sizes: smallvec![m, n],
+                inner: 0,
+                accesses: vec![Access::new(2, dtype, &[if m == 1 { 0 } else { n as isize }, if n == 1 { 0 } else { 1 }], 0)],
+                ranges: vec![],
+                body: vec![Instr::Accumulator],
+                stores: vec![Store { access: 0, value: 0 }],
+            };
+            let lhs = Access::new(0, dtype, &[if m == 1 { 0 } else { k as isize }, 1], 0);
+            let rhs = Access::new(1, dtype, &[n as isize, if n == 1 { 0 } else { 1 }], 0);
+            prepare(Kernel::Matmul(Matmul { k, lhs, rhs, epilogue }));
+        }
+        for op in [ScatterOp::Assign, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min] {
+            let mut target = Access::new(2, dtype, &[0, 1], 0);
+            target.indexed.push(IndexedDim { stride: 4, size: 9, op: "index_add" });
+            prepare(Kernel::Scatter(Scatter {
+                op,
+                sizes: smallvec![2000, 4],
+                source: Access::new(0, dtype, &[4, 1], 0),
+                indices: vec![Access::new(1, DType::I64, &[1, 0], 0)],
+                target,
+                base: None,
+                elements: 36,
+            }));
+        }
+        for op in [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min] {
+            let source = Access::new(0, dtype, &[1], 0);
+            let target = Access::new(1, dtype, &[1], 0);
+            prepare(Kernel::Scan(Scan { op, sizes: smallvec![1000], source, target }));
+        }
+    }
+    // Guards, checked indices and random bits.
+    for n in [3, 64] {
+        let mut guarded = Access::new(0, DType::F32, &[1], -2);
+        guarded.guards.push(0);
+        guarded.indexed.push(IndexedDim { stride: 64, size: 3, op: "gather" });
+        let kernel = Loop {
+            sizes: smallvec![n],
+            inner: 0,
+            accesses: vec![guarded, Access::new(1, DType::I64, &[1], 0), Access::new(2, DType::F32, &[1], 0)],
+            ranges: vec![Range { strides: smallvec![1], offset: -2, size: 60 }],
+            body: vec![
+                load(1),
+                Instr::Load { access: 0, indices: smallvec![0] },
+                Instr::Param { index: 0, ty: Ty::U32 },
+                Instr::Philox { index: 2, params: 1 },
+                Instr::Cast { a: 3, to: DType::F32 },
+                Instr::Binary { op: BinaryOp::Add, a: 1, b: 4 },
+                Instr::InRange { range: 0 },
+                Instr::Select { cond: 6, a: 5, b: 1 },
+            ],
+            stores: vec![Store { access: 2, value: 7 }],
+        };
+        prepare(Kernel::Loop(kernel));
+    }
+}
+
+/// Parses and validates a source, and writes it in every language.
+fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
+    use naga::{back, valid};
+    let module = naga::front::wgsl::parse_str(source)?;
+    let info = valid::Validator::new(valid::ValidationFlags::all(), valid::Capabilities::empty()).validate(&module)?;
+    back::spv::write_vec(&module, &info, &back::spv::Options::default(), None)?;
+    let mut resources = back::msl::EntryPointResources::default();
+    for (_, variable) in module.global_variables.iter() {
+        if let Some(binding) = variable.binding {
+            let slot = (binding.group * 16 + binding.binding) as u8;
+            let target = back::msl::BindTarget { buffer: Some(slot), mutable: true, ..Default::default() };
+            resources.resources.insert(binding, target);
+        }
+    }
+    resources.sizes_buffer = Some(30);
+    let options = back::msl::Options {
+        lang_version: (2, 4),
+        per_entry_point_map: [("main".to_owned(), resources)].into_iter().collect(),
+        fake_missing_bindings: false,
+        ..Default::default()
+    };
+    back::msl::write_string(&module, &info, &options, &back::msl::PipelineOptions::default())?;
+    let options = back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+    let pipeline = back::hlsl::PipelineOptions::default();
+    back::hlsl::Writer::new(&mut String::new(), &options, &pipeline).write(&module, &info, None)?;
+    let options = back::glsl::Options { version: back::glsl::Version::Desktop(430), ..Default::default() };
+    let pipeline = back::glsl::PipelineOptions {
+        shader_stage: naga::ShaderStage::Compute,
+        entry_point: "main".to_owned(),
+        multiview: None,
+    };
+    back::glsl::Writer::new(&mut String::new(), &module, &info, &options, &pipeline, naga::proc::BoundsCheckPolicies::default())?.write()?;
+    Ok(())
+}
+
+#[test]
+fn every_source_translates_to_every_language() {
+    for device in devices() {
+        prepare_everything(&device);
+    }
+    for device in gpu_common::lowered(&smallest()) {
+        prepare_everything(&device);
+    }
+    let _ = Random::new(0);
+    let sources = gpu_sources();
+    println!("{} sources", sources.len());
+    for source in sources {
+        if let Err(error) = translate(&source) {
+            panic!("{error:?}\n{source}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Autograd seen from outside: gradients, graphs, modes, hooks, writing in place, printing.
+
+mod autograd {
+    mod article;
+    mod derivatives;
+    mod graph;
+    mod hooks;
+    mod in_place;
+    mod modes;
+    mod printing;
+    mod random;
+    mod tape;
+}

@@ -1,0 +1,178 @@
+//! Writing in place, and views: values, gradients, rules.
+
+use wgrad::{DType, Device, Error, GradRule, Result, Tensor, no_grad};
+
+fn leaf(data: &[f32], shape: &[usize]) -> Tensor {
+    Tensor::from_slice(data, shape, &Device::cpu()).unwrap().requires_grad_(true).unwrap()
+}
+
+fn ramp(shape: &[usize]) -> Tensor {
+    let numel: usize = shape.iter().product();
+    leaf(&(0..numel).map(|i| i as f32).collect::<Vec<_>>(), shape)
+}
+
+fn values(x: &Tensor) -> Vec<f32> {
+    x.to_vec().unwrap()
+}
+
+fn rule(result: Result<Tensor>) -> GradRule {
+    match result {
+        Err(Error::Autograd { rule, .. }) => rule,
+        other => panic!("{other:?} is not an error of autograd"),
+    }
+}
+
+#[test]
+fn values_are_shared() -> Result<()> {
+    let x = Tensor::arange(0, 12, 1, DType::F32)?.reshape([3, 4])?.deep_clone()?;
+    let row = x.select(0, 1)?;
+    let column = x.t()?.select(0, 2)?;
+    let diagonal = x.diagonal(1, 0, 1)?;
+    let every_second = x.slice(1, 1, None, 2)?;
+    assert!(row.is_view() && row.base().unwrap().is_same(&x) && !x.is_view());
+    row.fill_(-1.0)?;
+    assert_eq!(values(&x), [0., 1., 2., 3., -1., -1., -1., -1., 8., 9., 10., 11.]);
+    assert_eq!(values(&column), [2., -1., 10.]);
+    assert_eq!(values(&diagonal), [1., -1., 11.]);
+    diagonal.add_(100.0)?;
+    assert_eq!(values(&x), [0., 101., 2., 3., -1., -1., 99., -1., 8., 9., 10., 111.]);
+    assert_eq!(values(&every_second), [101., 3., -1., -1., 9., 111.]);
+    every_second.zero_()?;
+    assert_eq!(values(&x), [0., 0., 2., 0., -1., 0., 99., 0., 8., 0., 10., 0.]);
+    x.reshape([2, 6])?.narrow(0, 1, 1)?.mul_(2.0)?;
+    assert_eq!(values(&row), [-1., 0., 198., 0.]);
+    assert_eq!(values(&x.detach().sum()?), [2. - 1. + 198. + 16. + 20.]);
+    x.unfold(0, 1, 2)?.fill_(1.0)?;
+    assert_eq!(values(&x), [1., 1., 1., 1., -1., 0., 198., 0., 1., 1., 1., 1.]);
+    Ok(())
+}
+
+#[test]
+fn strides_decide_what_is_a_view() -> Result<()> {
+    let x = Tensor::zeros([3, 4], &Device::cpu())?;
+    assert!(x.reshape([12])?.is_view());
+    assert!(!x.t()?.reshape([12])?.is_view());
+    assert!(x.t()?.view([12]).is_err());
+    assert!(x.t()?.view([4, 1, 3])?.is_view());
+    assert_eq!((x.t()?.stride(), x.t()?.is_contiguous()), (vec![1, 4], false));
+    assert!(!x.flip(0)?.is_view() && !x.detach().is_view());
+    assert!(x.contiguous()?.is_same(&x) && !x.t()?.contiguous()?.is_view());
+    Ok(())
+}
+
+/// The same in PyTorch gives these numbers and node names.
+#[test]
+fn history_of_a_base_written_through_a_view() -> Result<()> {
+    let x = ramp(&[2, 3]);
+    let base = x.mul(1.0)?;
+    let view = base.select(0, 0)?;
+    view.mul_(5.0)?;
+    assert_eq!(base.grad_fn().unwrap().name(), "CopySlices");
+    assert_eq!(view.grad_fn().unwrap().name(), "AsStridedBackward0");
+    assert_eq!(values(&base), [0., 5., 10., 3., 4., 5.]);
+    base.mul(&base)?.sum()?.backward()?;
+    assert_eq!(values(&x.grad().unwrap()), [0., 50., 100., 6., 8., 10.]);
+    x.zero_grad();
+    view.sum()?.backward()?;
+    assert_eq!(values(&x.grad().unwrap()), [5., 5., 5., 0., 0., 0.]);
+    Ok(())
+}
+
+#[test]
+fn history_of_views_of_a_base_written_in_place() -> Result<()> {
+    let x = ramp(&[2, 2]);
+    let base = x.mul(2.0)?;
+    let view = base.t()?.select(0, 1)?;
+    base.mul_(&base.detach())?;
+    assert_eq!((values(&view), view.grad_fn().unwrap().name()), (vec![4., 36.], "AsStridedBackward0"));
+    view.sum()?.backward()?;
+    assert_eq!(values(&x.grad().unwrap()), [0., 4., 0., 12.]);
+    Ok(())
+}
+
+#[test]
+fn assignment_of_something_that_requires_grad() -> Result<()> {
+    let target = Tensor::zeros([2, 2], &Device::cpu())?;
+    let x = ramp(&[2]);
+    target.select(1, 0)?.copy_(&x)?;
+    target.select(0, 1)?.fill_(7.0)?;
+    assert_eq!(values(&target), [0., 0., 7., 7.]);
+    assert!(target.requires_grad() && !target.is_leaf());
+    target.mul(3.0)?.sum()?.backward()?;
+    assert_eq!(values(&x.grad().unwrap()), [3., 0.]);
+    Ok(())
+}
+
+#[test]
+fn overwritten_values_get_zeros() -> Result<()> {
+    let x = ramp(&[2]);
+    let y = x.mul(2.0)?;
+    y.zero_()?;
+    assert_eq!(y.grad_fn().unwrap().name(), "ZeroBackward0");
+    y.sum()?.backward()?;
+    assert_eq!(values(&x.grad().unwrap()), [0., 0.]);
+    Ok(())
+}
+
+/// PyTorch refuses this; the saved value is a snapshot here.
+#[test]
+fn saved_values_are_not_corrupted() -> Result<()> {
+    let x = ramp(&[3]);
+    let y = x.add(1.0)?;
+    let z = y.mul(&y)?;
+    y.fill_(100.0)?;
+    z.sum()?.backward()?;
+    assert_eq!(values(&x.grad().unwrap()), [2., 4., 6.]);
+    Ok(())
+}
+
+#[test]
+fn an_optimizer_step() -> Result<()> {
+    let w = ramp(&[2]);
+    w.mul(3.0)?.sum()?.backward()?;
+    no_grad(|| w.sub_(w.grad().unwrap().mul(0.5)?))?;
+    assert_eq!((values(&w), w.is_leaf(), w.requires_grad()), (vec![-1.5, -0.5], true, true));
+    w.grad().unwrap().zero_()?;
+    assert_eq!(values(&w.grad().unwrap()), [0., 0.]);
+    Ok(())
+}
+
+#[test]
+fn rules() -> Result<()> {
+    let x = ramp(&[2, 2]);
+    assert_eq!(rule(x.add_(1.0)), GradRule::LeafInPlace);
+    assert_eq!(rule(x.select(0, 0)?.add_(1.0)), GradRule::LeafInPlace);
+    let y = x.mul(1.0)?;
+    assert_eq!(rule(y.split(1, 0)?[0].add_(1.0)), GradRule::ViewInPlace);
+    assert_eq!(rule(y.unbind(0)?[0].add_(1.0)), GradRule::ViewInPlace);
+    let view = no_grad(|| y.select(0, 0))?;
+    assert_eq!(rule(view.add_(1.0)), GradRule::ViewInPlace);
+    let plain = Tensor::zeros([2], &Device::cpu())?;
+    assert_eq!(rule(plain.expand([3, 2])?.add_(1.0)), GradRule::Overlap);
+    assert_eq!(rule(plain.unfold(0, 2, 1)?.expand([2, 2])?.add_(1.0)), GradRule::Overlap);
+    assert_eq!(rule(plain.select(0, 0)?.detach_()), GradRule::ViewInPlace);
+    assert!(matches!(plain.add_(&Tensor::zeros([3, 2], &Device::cpu())?), Err(Error::ShapeMismatch { .. })));
+    let integers = Tensor::zeros([2], DType::I64)?;
+    assert!(matches!(integers.add_(1.5), Err(Error::DType { .. })));
+    assert_eq!(integers.add_(2)?.to_vec::<i64>()?, [2, 2]);
+    // A refused write changes nothing.
+    assert_eq!(values(&x), [0., 1., 2., 3.]);
+    assert!(y.detach_()?.is_leaf());
+    Ok(())
+}
+
+#[test]
+fn each_operation_in_place() -> Result<()> {
+    let x = Tensor::new([1f32, 4.0], &Device::cpu())?;
+    x.add_(1.0)?.sub_(0.5)?.mul_(2.0)?.div_(0.5)?;
+    assert_eq!(values(&x), [6., 18.]);
+    x.clamp_(7.0, 10.0)?;
+    assert_eq!(values(&x), [7., 10.]);
+    x.neg_()?.relu_()?;
+    assert_eq!(values(&x), [0., 0.]);
+    x.copy_(&Tensor::new([9i64], &Device::cpu())?)?.sqrt_()?;
+    assert_eq!(values(&x), [3., 3.]);
+    x.masked_fill_(&Tensor::new([true, false], &Device::cpu())?, 8.0)?.pow_(2.0)?;
+    assert_eq!(values(&x), [64., 9.]);
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! What the engine promises in numbers, counted by `Device::stats()` on every device present: few kernels, little traffic,
+//! steps that cost no preparation, bounded memory, no leak. The counters belong to the whole process, so the tests of
+//! this binary take turns.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use wgrad::{DType, Device, Error, Result, Stats, Tensor, no_grad, tape};
+
+/// Lets one test at a time look at the counters.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn devices() -> Vec<Device> {
+    let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
+    if names.len() == 1 {
+        assert!(
+            std::env::var_os("WGRAD_REQUIRE_GPU").is_none_or(|v| v != "1"),
+            "WGRAD_REQUIRE_GPU=1, but no adapter"
+        );
+        eprintln!("no GPU adapter: only the CPU is tested");
+    }
+    names.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+fn counted(device: &Device, run: impl FnOnce() -> Result<()>) -> Stats {
+    let before = device.stats();
+    run().unwrap();
+    device.synchronize().unwrap();
+    device.stats().since(&before)
+}
+
+/// Numbers in [-1, 1) that depend on their position only.
+fn numbers(shape: &[usize], device: &Device) -> Tensor {
+    let count: usize = shape.iter().product();
+    let data: Vec<f32> = (0..count).map(|i| (i * 7919 % 2003) as f32 / 1001.5 - 1.0).collect();
+    Tensor::from_slice(&data, shape, device).unwrap()
+}
+
+fn leaf(shape: &[usize], device: &Device) -> Tensor {
+    numbers(shape, device).requires_grad_(true).unwrap()
+}
+
+#[test]
+fn article_forward_and_backward_take_three_dispatches_and_16_bytes_an_element() {
+    let _turn = alone();
+    for device in devices() {
+        let n = 1_000_000;
+        let x = leaf(&[n], &device);
+        let stats = counted(&device, || {
+            let y = (x.pow(2.0)? + 100.0)?;
+            let loss = y.mean()?;
+            loss.backward()?;
+            let mean_of_squares =
+                (0..n).map(|i| ((i * 7919 % 2003) as f64 / 1001.5 - 1.0).powi(2)).sum::<f64>() / n as f64;
+            assert!((f64::from(loss.item::<f32>()?) - 100.0 - mean_of_squares).abs() < 1e-4);
+            x.grad().unwrap().eval()
+        });
+        assert!(stats.dispatches <= 3, "{device}: {} dispatches", stats.dispatches);
+        let moved = (stats.bytes_read + stats.bytes_written) as f64 / n as f64;
+        assert!(moved <= 16.0, "{device}: {moved} bytes an element");
+    }
+}
+
+#[test]
+fn softmax_and_layer_norm_take_few_dispatches() {
+    let _turn = alone();
+    for device in devices() {
+        let x = leaf(&[4096, 1024], &device);
+        let stats = counted(&device, || {
+            let loss = x.softmax(-1)?.pow(2.0)?.sum()?;
+            loss.backward()?;
+            loss.eval()?;
+            x.grad().unwrap().eval()
+        });
+        assert!(stats.dispatches <= 4, "{device}: softmax took {} dispatches", stats.dispatches);
+        let x = leaf(&[4096, 1024], &device);
+        let (weight, bias) = (leaf(&[1024], &device), leaf(&[1024], &device));
+        let stats = counted(&device, || {
+            let loss = x.layer_norm([1024], &weight, &bias, 1e-5)?.pow(2.0)?.mean()?;
+            loss.backward()?;
+            Tensor::eval_all(&[loss, x.grad().unwrap(), weight.grad().unwrap(), bias.grad().unwrap()])
+        });
+        assert!(stats.dispatches <= 6, "{device}: layer_norm took {} dispatches", stats.dispatches);
+    }
+}
+
+/// A perceptron with Adam written out.
+struct Mlp {
+    parameters: Vec<Tensor>,
+    moments: Vec<(Tensor, Tensor)>,
+    step: i32,
+}
+
+impl Mlp {
+    fn new(sizes: &[usize], device: &Device) -> Result<Mlp> {
+        let mut parameters = Vec::new();
+        for pair in sizes.windows(2) {
+            let scale = 1.0 / (pair[0] as f64).sqrt();
+            parameters.push((numbers(&[pair[1], pair[0]], device) * scale)?.requires_grad_(true)?);
+            parameters.push(Tensor::zeros(pair[1], device)?.requires_grad_(true)?);
+        }
+        let moments = parameters.iter().map(|p| Ok((p.detach().zeros_like()?, p.detach().zeros_like()?)));
+        let moments = moments.collect::<Result<_>>()?;
+        Ok(Mlp { parameters, moments, step: 0 })
+    }
+
+    fn train(&mut self, x: &Tensor, target: &Tensor) -> Result<f32> {
+        let mut h = x.clone();
+        let layers = self.parameters.len() / 2;
+        for (i, layer) in self.parameters.chunks(2).enumerate() {
+            h = h.linear(&layer[0], &layer[1])?;
+            if i + 1 < layers {
+                h = h.relu()?;
+            }
+        }
+        let loss = h.cross_entropy(target)?;
+        loss.backward()?;
+        self.step += 1;
+        let (b1, b2) = (0.9f64, 0.999f64);
+        let (c1, c2) = (1.0 - b1.powi(self.step), 1.0 - b2.powi(self.step));
+        no_grad(|| -> Result<()> {
+            for (p, (m, v)) in self.parameters.iter().zip(&mut self.moments) {
+                let g = p.grad().unwrap();
+                *m = ((&*m * b1)? + (&g * (1.0 - b1))?)?;
+                *v = ((&*v * b2)? + (g.square()? * (1.0 - b2))?)?;
+                let update = ((&*m / c1)? / ((&*v / c2)?.sqrt()? + 1e-8)?)?;
+                p.sub_((update * 1e-3)?)?;
+                p.zero_grad();
+            }
+            Ok(())
+        })?;
+        // A step is evaluated as a whole.
+        let moments = self.moments.iter().flat_map(|(m, v)| [m, v]);
+        Tensor::eval_all(self.parameters.iter().chain(moments).chain([&loss]))?;
+        loss.item::<f32>()
+    }
+}
+
+fn batch(rows: usize, device: &Device) -> (Tensor, Tensor) {
+    let target: Vec<i64> = (0..rows as i64).map(|i| i % 10).collect();
+    (numbers(&[rows, 32], device), Tensor::from_slice(&target, [rows], device).unwrap())
+}
+
+#[test]
+fn a_training_step_settles() {
+    let _turn = alone();
+    for device in devices() {
+        let mut mlp = Mlp::new(&[32, 48, 24, 10], &device).unwrap();
+        let (x, target) = batch(16, &device);
+        let first = mlp.train(&x, &target).unwrap();
+        for _ in 0..9 {
+            mlp.train(&x, &target).unwrap();
+        }
+        device.synchronize().unwrap();
+        let after_10 = device.stats();
+        let steps = if device.is_cpu() { 10_000 } else { 300 };
+        let mut last = 0.0;
+        for _ in 0..steps {
+            last = mlp.train(&x, &target).unwrap();
+        }
+        device.synchronize().unwrap();
+        let stats = device.stats().since(&after_10);
+        assert!(last < first / 4.0, "{device}: the loss went from {first} to {last}");
+        assert_eq!(
+            (stats.pipelines_compiled, stats.plans_built, stats.buffers_requested),
+            (0, 0, 0),
+            "{device}: pipelines, plans and buffers made after 10 steps"
+        );
+        assert_eq!(stats.bytes_in_use, after_10.bytes_in_use, "{device}: memory after {steps} more steps");
+        let (x, target) = batch(24, &device);
+        mlp.train(&x, &target).unwrap();
+        let other = device.stats().since(&after_10);
+        assert_eq!(other.pipelines_compiled, 0, "{device}: pipelines for another batch size");
+    }
+}
+
+#[test]
+fn a_million_operations_forward_and_backward() {
+    let _turn = alone();
+    let x = leaf(&[1], &Device::cpu());
+    let before = tape::stats().live;
+    let mut y = x.clone();
+    for _ in 0..500_000 {
+        y = ((y * 1.000_001).unwrap() + 1e-6).unwrap();
+    }
+    y.backward().unwrap();
+    let expected = 1.000_001f64.powi(500_000);
+    let grad = f64::from(x.grad().unwrap().item::<f32>().unwrap());
+    assert!((grad - expected).abs() < 0.05 * expected, "{grad} for {expected}");
+    drop(y);
+    assert_eq!(tape::stats().live, before);
+}
+
+#[test]
+fn a_loop_of_forwards_holds_flat_memory() {
+    let _turn = alone();
+    let device = Device::cpu();
+    let x = leaf(&[100], &device);
+    let mut middle = None;
+    let mut state = numbers(&[100], &device);
+    for i in 0..100_000 {
+        let y = (x.sin().unwrap() * &x).unwrap();
+        // A state that is carried on and never read.
+        state = no_grad(|| (&state * 0.5).unwrap() + &y).unwrap().detach();
+        if i == 50_000 {
+            middle = Some((tape::stats().live, device.stats().bytes_in_use));
+        }
+    }
+    let (nodes, bytes) = middle.unwrap();
+    assert!(tape::stats().live <= nodes + 8);
+    assert!(device.stats().bytes_in_use <= bytes + (1 << 20));
+    assert!(state.to_vec::<f32>().unwrap().iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn nothing_is_left_when_all_is_dropped() {
+    let _turn = alone();
+    for device in devices() {
+        device.synchronize().unwrap();
+        let (nodes, bytes) = (tape::stats().live, device.stats().bytes_in_use);
+        {
+            let mut mlp = Mlp::new(&[32, 16, 10], &device).unwrap();
+            let (x, target) = batch(8, &device);
+            for _ in 0..5 {
+                mlp.train(&x, &target).unwrap();
+            }
+            let w = &mlp.parameters[0];
+            let loss = x.matmul(&w.t().unwrap()).unwrap().tanh().unwrap().sum().unwrap();
+            let options = wgrad::GradOptions::new().create_graph(true);
+            let first = wgrad::grad(&[&loss], &[w], options).unwrap().remove(0).unwrap();
+            first.square().unwrap().sum().unwrap().backward().unwrap();
+            w.grad().unwrap().eval().unwrap();
+        }
+        device.synchronize().unwrap();
+        assert_eq!(tape::stats().live, nodes, "{device}: nodes left");
+        assert_eq!(device.stats().bytes_in_use, bytes, "{device}: bytes left");
+    }
+}
+
+#[test]
+fn eight_threads_share_leaves() {
+    let _turn = alone();
+    for device in devices() {
+        let x = leaf(&[64], &device);
+        let threads = 8;
+        let rounds = 20;
+        std::thread::scope(|scope| {
+            for t in 0..threads {
+                let x = &x;
+                scope.spawn(move || {
+                    for _ in 0..rounds {
+                        let y = ((x * f64::from(t + 1)).unwrap().sum()).unwrap();
+                        y.backward().unwrap();
+                    }
+                });
+            }
+        });
+        // Each backward of thread t adds t + 1 to every element.
+        let expected = (rounds * threads * (threads + 1) / 2) as f32;
+        assert_eq!(x.grad().unwrap().to_vec::<f32>().unwrap(), vec![expected; 64], "{device}");
+    }
+}
+
+#[test]
+fn an_allocation_over_the_limit_is_an_error_and_the_program_goes_on() {
+    let _turn = alone();
+    for device in devices() {
+        device.trim();
+        let used = device.stats().bytes_in_use;
+        device.set_memory_limit(Some(used + (8 << 20)));
+        let too_large = Tensor::zeros([4 << 20], (DType::F32, &device)).unwrap().exp().unwrap();
+        match too_large.eval() {
+            Err(Error::OutOfMemory { requested, limit, .. }) => {
+                assert!(requested >= 16 << 20 && limit == used + (8 << 20), "{requested} of {limit}");
+            }
+            other => panic!("{device}: {other:?}"),
+        }
+        assert_eq!(Tensor::ones([4], &device).unwrap().sum().unwrap().item::<f32>().unwrap(), 4.0);
+        device.set_memory_limit(None);
+        too_large.eval().unwrap();
+    }
+}
