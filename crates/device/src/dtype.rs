@@ -44,16 +44,8 @@ pub enum Category {
 
 impl DType {
     /// All dtypes, lowest in the promotion order first.
-    pub const ALL: [DType; 8] = [
-        DType::Bool,
-        DType::U8,
-        DType::I32,
-        DType::I64,
-        DType::F16,
-        DType::BF16,
-        DType::F32,
-        DType::F64,
-    ];
+    pub const ALL: [DType; 8] =
+        [DType::Bool, DType::U8, DType::I32, DType::I64, DType::F16, DType::BF16, DType::F32, DType::F64];
 
     /// Bytes of one element.
     pub const fn size(self) -> usize {
@@ -137,10 +129,9 @@ impl FromStr for DType {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        DType::ALL
-            .into_iter()
-            .find(|d| d.name() == name || d.torch_name() == name)
-            .ok_or_else(|| Error::Parse { what: "dtype", text: name.to_owned(), expected: "f32, float32, …".to_owned() })
+        DType::ALL.into_iter().find(|d| d.name() == name || d.torch_name() == name).ok_or_else(|| {
+            Error::Parse { what: "dtype", text: name.to_owned(), expected: "f32, float32, …".to_owned() }
+        })
     }
 }
 

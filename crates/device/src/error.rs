@@ -100,7 +100,9 @@ pub enum Error {
         shape: Vec<usize>,
     },
     /// A reduction without an identity over no elements.
-    #[error("{op}: a reduction over no elements (shape {shape:?}) has no value; give a dim that is not empty")]
+    #[error(
+        "{op}: a reduction over no elements (shape {shape:?}) has no value; give a dim that is not empty"
+    )]
     EmptyReduction {
         /// The operation.
         op: &'static str,
@@ -108,7 +110,9 @@ pub enum Error {
         shape: Vec<usize>,
     },
     /// More memory than the device has, or than its limit allows.
-    #[error("out of memory: {requested} bytes requested, {used} in use, limit {limit}; drop tensors, use smaller batches or raise the limit")]
+    #[error(
+        "out of memory: {requested} bytes requested, {used} in use, limit {limit}; drop tensors, use smaller batches or raise the limit"
+    )]
     OutOfMemory {
         /// Bytes of the allocation that failed.
         requested: u64,
@@ -128,7 +132,9 @@ pub enum Error {
         available: String,
     },
     /// The device went away; its tensors are lost.
-    #[error("device {device} was lost: {reason}; its tensors are gone, make them anew on a device that is available")]
+    #[error(
+        "device {device} was lost: {reason}; its tensors are gone, make them anew on a device that is available"
+    )]
     DeviceLost {
         /// The device.
         device: String,

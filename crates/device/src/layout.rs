@@ -71,7 +71,11 @@ impl Layout {
     /// The same elements under another shape of as many elements, if strides can express it.
     pub fn reshape(&self, shape: &[usize]) -> Option<Layout> {
         if self.elements() == 0 {
-            return Some(Layout { shape: shape.into(), strides: contiguous_strides(shape), offset: self.offset });
+            return Some(Layout {
+                shape: shape.into(),
+                strides: contiguous_strides(shape),
+                offset: self.offset,
+            });
         }
         // Walk both shapes from the back: a run of old dims that can be merged is split into new dims.
         let mut strides: Strides = SmallVec::from_elem(0, shape.len());
@@ -124,7 +128,8 @@ pub fn contiguous_strides(shape: &[usize]) -> Strides {
 pub fn checked_elements(op: &'static str, shape: &[usize]) -> Result<usize> {
     let overflow = || Error::SizeOverflow { op, shape: shape.to_vec() };
     // Zero-sized dims must not hide an overflow in the others: strides are computed from these.
-    let product = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size.max(1))).ok_or_else(overflow)?;
+    let product =
+        shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size.max(1))).ok_or_else(overflow)?;
     if product > isize::MAX as usize / 8 {
         return Err(overflow());
     }
@@ -146,7 +151,10 @@ pub fn broadcast_shapes(op: &'static str, lhs: &[usize], rhs: &[usize]) -> Resul
                     op,
                     lhs: lhs.to_vec(),
                     rhs: rhs.to_vec(),
-                    reason: format!("do not broadcast: sizes {a} and {b} differ at dim {} from the end and neither is 1", i + 1),
+                    reason: format!(
+                        "do not broadcast: sizes {a} and {b} differ at dim {} from the end and neither is 1",
+                        i + 1
+                    ),
                 });
             }
         };

@@ -148,7 +148,11 @@ impl Loop {
 
 /// Bytes of the distinct elements that an access touches; of all that it may touch where it is indexed.
 fn access_bytes(access: &Access, sizes: &Dims) -> u64 {
-    let touched = access.strides.iter().zip(sizes).map(|(&stride, &size)| if stride == 0 && size != 0 { 1 } else { size });
+    let touched = access
+        .strides
+        .iter()
+        .zip(sizes)
+        .map(|(&stride, &size)| if stride == 0 && size != 0 { 1 } else { size });
     touched.map(|n| n as u64).product::<u64>() * access.dtype.size() as u64
 }
 
@@ -157,7 +161,9 @@ impl Instr {
     pub fn operands(&self) -> smallvec::SmallVec<[super::Reg; 3]> {
         match self {
             Instr::Load { indices, .. } => indices.iter().copied().collect(),
-            Instr::Unary { a, .. } | Instr::Cast { a, .. } | Instr::Reduce { a, .. } => smallvec::smallvec![*a],
+            Instr::Unary { a, .. } | Instr::Cast { a, .. } | Instr::Reduce { a, .. } => {
+                smallvec::smallvec![*a]
+            }
             Instr::Philox { index, .. } => smallvec::smallvec![*index],
             Instr::Binary { a, b, .. } => smallvec::smallvec![*a, *b],
             Instr::Select { cond, a, b } => smallvec::smallvec![*cond, *a, *b],
@@ -189,7 +195,10 @@ impl Kernel {
                 let output = (kernel.elements * kernel.target.dtype.size()) as u64;
                 let indices: u64 = kernel.indices.iter().map(|a| access_bytes(a, &kernel.sizes)).sum();
                 let base = if kernel.base.is_some() { output } else { 0 };
-                Traffic { read: access_bytes(&kernel.source, &kernel.sizes) + indices + base, written: output }
+                Traffic {
+                    read: access_bytes(&kernel.source, &kernel.sizes) + indices + base,
+                    written: output,
+                }
             }
             Kernel::Scan(kernel) => Traffic {
                 read: access_bytes(&kernel.source, &kernel.sizes),

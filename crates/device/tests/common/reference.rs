@@ -4,7 +4,8 @@
 //! reduction of floats accumulates in f64. Nothing here is shared with the executors.
 
 use wgrad_device::kernel::{
-    Access, BinaryOp, Instr, Kernel, Level, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp, Ty, UnaryOp,
+    Access, BinaryOp, Instr, Kernel, Level, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp, Ty,
+    UnaryOp,
 };
 use wgrad_device::{DType, Error, Scalar, philox4x32_10};
 
@@ -25,7 +26,9 @@ use Value::*;
 /// Runs a kernel on these buffers. An index out of range is the error that executors report.
 pub fn run(kernel: &Kernel, buffers: &mut [Vec<u8>], params: &[Scalar]) -> Result<(), Error> {
     match kernel {
-        Kernel::Loop(kernel) => run_loop(kernel, buffers, params, &|_| unreachable!("no accumulator in a loop")),
+        Kernel::Loop(kernel) => {
+            run_loop(kernel, buffers, params, &|_| unreachable!("no accumulator in a loop"))
+        }
         Kernel::Matmul(kernel) => run_matmul(kernel, buffers, params),
         Kernel::Scatter(kernel) => run_scatter(kernel, buffers),
         Kernel::Scan(kernel) => run_scan(kernel, buffers),
