@@ -86,7 +86,7 @@ fn differences_between(ours: &Check, theirs: &Value) -> Vec<String> {
     };
     let mut found = Vec::new();
     for (i, (a, b)) in ours.losses.iter().zip(losses).enumerate() {
-        if !((a - b).abs() <= 1e-4 * b.abs().max(1e-3)) {
+        if differ(*a, b, 1e-4 * b.abs().max(1e-3)) {
             found.push(format!("loss {i} ({a} for {b})"));
         }
     }
@@ -96,10 +96,16 @@ fn differences_between(ours: &Check, theirs: &Value) -> Vec<String> {
         // The second figure is a sum, which rounding may change at will.
         for (place, what) in [(0, "norm"), (2, "first element"), (3, "last element")] {
             let expected = expected.get(place).and_then(Value::as_f64).unwrap_or(f64::NAN);
-            if !((figures[place] - expected).abs() <= 1e-3 * norm.max(1e-6)) {
+            if differ(figures[place], expected, 1e-3 * norm.max(1e-6)) {
                 found.push(format!("{what} of the gradient of {name} ({} for {expected})", figures[place]));
             }
         }
     }
     found
+}
+
+/// Whether two numbers are further apart than that; NaN is far from everything.
+fn differ(a: f64, b: f64, tolerance: f64) -> bool {
+    let distance = (a - b).abs();
+    distance.is_nan() || distance > tolerance
 }
