@@ -28,6 +28,8 @@ pub(crate) struct Derivative {
     name: &'static str,
     saved: SmallVec<[SavedValue; 2]>,
     function: Function,
+    /// Whether the last operand was a number, which has a place among the inputs but no node.
+    number: bool,
 }
 
 impl Derivative {
@@ -54,7 +56,13 @@ impl Derivative {
     }
 
     fn of(name: &'static str, function: Function) -> Derivative {
-        Derivative { name, saved: SmallVec::new(), function }
+        Derivative { name, saved: SmallVec::new(), function, number: false }
+    }
+
+    /// The operation of a tensor and a number.
+    pub(crate) fn and_a_number(mut self) -> Derivative {
+        self.number = true;
+        self
     }
 
     /// Saves the operation's input with this number. Values are found again in the order in which they were saved.
@@ -162,7 +170,7 @@ fn insert(
     NodeRef::insert(Node {
         name: derivative.name,
         sequence: next_sequence(),
-        edges: edges.into_iter().collect(),
+        edges: edges.into_iter().chain(derivative.number.then_some(None)).collect(),
         outputs,
         saved: derivative.saved,
         freed: false,
