@@ -175,6 +175,8 @@ fn the_graph_can_be_walked() -> Result<()> {
     let names: Vec<_> =
         node.next_functions().into_iter().map(|next| next.map(|(node, _)| node.name())).collect();
     assert_eq!(names, [Some("MulBackward0"), Some("AccumulateGrad")]);
+    let next = x.mul(2.0)?.grad_fn().unwrap().next_functions();
+    assert!(next.len() == 2 && next[1].is_none(), "a number has a place, but no node");
     let pieces = Tensor::arange(0, 6, 1, DType::F32)?.requires_grad_(true)?.split(2, 0)?;
     let next = pieces[2].mul(1.0)?.grad_fn().unwrap().next_functions();
     assert_eq!(next[0].as_ref().map(|(node, output)| (node.name(), *output)), Some(("SplitBackward0", 2)));

@@ -155,7 +155,8 @@ impl Device {
     /// A fresh device, shared with nobody, with limits lowered by `options`: to see how a program does on a smaller
     /// GPU. `name` is an adapter's, as in [`Device::available`].
     pub fn open_with(name: &str, options: DeviceOptions) -> Result<Device> {
-        let (family, index) = split(name).filter(|(family, _)| *family != "cpu").ok_or_else(|| unreadable(name))?;
+        let (family, index) =
+            split(name).filter(|(family, _)| *family != "cpu").ok_or_else(|| unreadable(name))?;
         open_fresh(family, index, &options)
     }
 

@@ -12,7 +12,14 @@ use wgrad_device::{DType, Device, Scalar};
 
 /// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, perhaps with operands that are transposed, broadcast or offset, and with
 /// `relu(product * scale + bias)` as its epilogue.
-fn product(random: &mut Random, dtype: DType, batch: &[usize], m: usize, n: usize, k: usize) -> (Matmul, Vec<Vec<u8>>, Vec<DType>) {
+fn product(
+    random: &mut Random,
+    dtype: DType,
+    batch: &[usize],
+    m: usize,
+    n: usize,
+    k: usize,
+) -> (Matmul, Vec<Vec<u8>>, Vec<DType>) {
     let mut contents = Vec::new();
     let mut dtypes = Vec::new();
     let mut operand = |random: &mut Random, buffer: usize, rows: usize, columns: usize| {
@@ -48,8 +55,14 @@ fn product(random: &mut Random, dtype: DType, batch: &[usize], m: usize, n: usiz
     let rhs = operand(random, 1, k, n);
     let mut sizes: Dims = batch.into();
     sizes.extend([m, n]);
-    let mut epilogue =
-        Loop { sizes: sizes.clone(), inner: 0, accesses: vec![], ranges: vec![], body: vec![Instr::Accumulator], stores: vec![] };
+    let mut epilogue = Loop {
+        sizes: sizes.clone(),
+        inner: 0,
+        accesses: vec![],
+        ranges: vec![],
+        body: vec![Instr::Accumulator],
+        stores: vec![],
+    };
     let mut value = 0;
     if Ty::of(dtype) != Ty::Bool && random.chance(50) {
         let mut along: Strides = smallvec![0; sizes.len()];
@@ -86,8 +99,22 @@ fn compare(device: &Device, seed: u64, dtype: DType, batch: &[usize], m: usize, 
 }
 
 const SHAPES: [(usize, usize, usize); 16] = [
-    (1, 1, 1), (3, 5, 7), (16, 16, 16), (64, 64, 64), (65, 63, 33), (1, 64, 20), (64, 1, 20), (33, 2, 40), (2, 33, 41),
-    (17, 20, 4), (5, 6, 0), (0, 3, 4), (3, 0, 4), (100, 12, 9), (8, 8, 1500), (4, 36, 2050),
+    (1, 1, 1),
+    (3, 5, 7),
+    (16, 16, 16),
+    (64, 64, 64),
+    (65, 63, 33),
+    (1, 64, 20),
+    (64, 1, 20),
+    (33, 2, 40),
+    (2, 33, 41),
+    (17, 20, 4),
+    (5, 6, 0),
+    (0, 3, 4),
+    (3, 0, 4),
+    (100, 12, 9),
+    (8, 8, 1500),
+    (4, 36, 2050),
 ];
 
 #[test]

@@ -2,7 +2,7 @@
 
 use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar};
 
-use crate::tape::{Context, Derivative, Grads, record};
+use crate::tape::{Context, Derivative, Grads, Operand, record};
 use crate::{Tensor, Value};
 
 /// A row: documentation; name, in-place name, kernel operation, node; which inputs' values which gradients need; the gradients
@@ -66,7 +66,8 @@ macro_rules! binary {
     (@number $x:ident, $value:ident, $name:ident, $op:ident, $node:literal, |$g:ident, $s:ident| $grad:expr) => {{
         let x = $x.operand()?;
         let out = combine_number(&x.array, BinaryOp::$op, $value)?;
-        Ok(record(out, [x], |_, _| Derivative::with_scalar($node, $value, |c, $s| {
+        let number = Operand { array: x.array.clone(), edge: None };
+        Ok(record(out, [x, number], |_, _| Derivative::with_scalar($node, $value, |c, $s| {
             let $g = c.grad()?;
             c.each(1, |_| $grad)
         })))

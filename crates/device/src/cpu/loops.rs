@@ -3,18 +3,15 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
-
 use super::affine::{Affine, Tile, Walk};
 use super::frame::{Frame, Maps, Port, RawBuffer};
+use super::parallel::parallel;
 use super::plan::{self, Mode};
 use super::program::{self, Options, Program, Stage};
 use super::simd::convert;
 use crate::kernel::{Access, Level, Loop};
-use crate::{Error, Result, Scalar};
+use crate::{Result, Scalar};
 
-/// Work (instructions times elements) below which other threads are left alone.
-const PARALLEL_WORK: usize = 1 << 18;
 /// Elements that one task of an elementwise loop has at least.
 const TASK_ELEMENTS: usize = 1 << 14;
 /// Tasks of one launch, at most so many.
@@ -70,25 +67,6 @@ enum Cover {
 struct Chunks {
     lanes: usize,
     run: Option<usize>,
-}
-
-/// Runs tasks on all threads if they are worth it, and returns the error of the first task that failed.
-///
-/// Not generic, because the machinery below it is large.
-pub fn parallel(tasks: usize, work: usize, task: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
-    if tasks <= 1 || work < PARALLEL_WORK {
-        return (0..tasks).try_for_each(task);
-    }
-    let first: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-    (0..tasks).into_par_iter().with_max_len(1).for_each(|number| {
-        if let Err(error) = task(number) {
-            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
-            if first.as_ref().is_none_or(|(earlier, _)| number < *earlier) {
-                *first = Some((number, error));
-            }
-        }
-    });
-    first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
 }
 
 impl LoopKernel {

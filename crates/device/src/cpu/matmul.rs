@@ -12,8 +12,9 @@ use smallvec::smallvec;
 
 use super::Needs;
 use super::frame::RawBuffer;
-use super::loops::{LoopKernel, parallel};
+use super::loops::LoopKernel;
 use super::memory::{CpuMemory, Pool};
+use super::parallel::parallel;
 use super::program::{invalid, width};
 use super::simd::{Args, Body, Lean, Level, Raw, Versions, input, output};
 use crate::kernel::{Access, Instr, Loop, Matmul, Store, Ty};

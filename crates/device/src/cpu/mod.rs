@@ -4,7 +4,7 @@
 //! - [`memory`] is the pool that buffers come from;
 //! - [`plan`] cuts a loop's space into tiles, [`affine`] finds a tile's elements in memory;
 //! - [`program`] compiles a loop's body into instructions, each a loop over a tile's lanes from [`simd`];
-//! - [`frame`] runs instructions over a tile, [`loops`] runs tiles over the threads;
+//! - [`frame`] runs instructions over a tile, [`loops`] runs tiles, [`parallel`] shares them out over the threads;
 //! - [`matmul`], [`scatter`] and [`scan`] are the kernels that aren't loops.
 //!
 //! Results depend on the kernel and its inputs only, bit for bit, never on the number of threads.
@@ -14,6 +14,7 @@ mod frame;
 mod loops;
 mod matmul;
 mod memory;
+mod parallel;
 mod plan;
 mod program;
 mod scan;

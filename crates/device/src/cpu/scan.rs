@@ -6,7 +6,7 @@
 use super::Needs;
 use super::affine::{Affine, Groups};
 use super::frame::RawBuffer;
-use super::loops::parallel;
+use super::parallel::parallel;
 use super::program::invalid;
 use crate::kernel::{ReduceOp, Scan};
 use crate::{DType, Result};

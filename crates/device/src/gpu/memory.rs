@@ -115,9 +115,9 @@ impl Pool {
 
     fn take(&self, bytes: u64) -> Result<Block> {
         let mut state = self.lock();
-        let size = class(bytes).filter(|&size| size <= self.max_buffer).unwrap_or_else(|| {
-            bytes.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX)
-        });
+        let size = class(bytes)
+            .filter(|&size| size <= self.max_buffer)
+            .unwrap_or_else(|| bytes.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX));
         if size > self.max_buffer {
             return Err(state.out_of_memory(bytes, self.max_buffer));
         }
@@ -164,8 +164,9 @@ impl Pool {
 
     fn create(&self, size: u64) -> Option<wgpu::Buffer> {
         use wgpu::BufferUsages as Usage;
-        let scopes = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory]
-            .map(|filter| self.device.push_error_scope(filter));
+        let scopes =
+            [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory]
+                .map(|filter| self.device.push_error_scope(filter));
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,

@@ -2,7 +2,8 @@
 //!
 //! An accumulator is a value of [`Fold::accumulator`] bytes, and for positions an i64 beside it. Sums of f32 accumulate
 //! in f64 across blocks, and in f32 only over the few elements of a lane within a block. The order of all additions
-//! depends on sizes alone.
+//! depends on sizes alone. Loops are written out: the standard library's folds aren't always inlined, and then lose the
+//! vector width that they are called at.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -49,7 +50,11 @@ impl<F: Folding> Body for Values<F> {
             unsafe { (output::<F::Acc>(args.dst, args.rows), input::<F::In>(args.a, args.rows * args.n)) };
         if args.n < 16 {
             for (acc, row) in dst.iter_mut().zip(a.chunks_exact(args.n.max(1))) {
-                *acc = row.iter().fold(*acc, |acc, &x| F::step(acc, x));
+                let mut sum = *acc;
+                for &x in row {
+                    sum = F::step(sum, x);
+                }
+                *acc = sum;
             }
         } else {
             for (acc, row) in dst.iter_mut().zip(a.chunks_exact(args.n)) {
@@ -88,35 +93,53 @@ impl<F: Folding> Body for Merged<F> {
     }
 }
 
-/// Folds a slice in W interleaved lanes, and those in a tree.
+/// Folds the eight eighths of an array lane by lane.
 #[inline(always)]
-fn in_lanes<T: Copy, const W: usize>(a: &[T], identity: T, step: impl Fn(T, T) -> T) -> (T, &[T]) {
-    let mut lanes = [identity; W];
-    let chunks = a.chunks_exact(W);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = step(*lane, x);
-        }
+fn eighths<T: Copy, const N: usize, const M: usize>(a: &[T; N], step: impl Fn(T, T) -> T + Copy) -> [T; M] {
+    let mut out = [a[0]; M];
+    for i in 0..M {
+        let pair = |k: usize| step(a[i + k * M], a[i + (k + 1) * M]);
+        out[i] = step(step(pair(0), pair(2)), step(pair(4), pair(6)));
     }
-    let mut width = W;
-    while width > 1 {
-        width /= 2;
-        for i in 0..width {
-            lanes[i] = step(lanes[i], lanes[i + width]);
-        }
-    }
-    (lanes[0], rest)
+    out
 }
 
+/// Folds a slice in a tree.
+///
+/// Written in loops over arrays of fixed sizes without anything carried from one round to the next: accumulators that
+/// are carried in arrays end up in memory, which takes twice as long.
 #[inline(always)]
 fn tree<T: Copy>(a: &[T], identity: T, step: impl Fn(T, T) -> T + Copy) -> T {
-    let (wide, rest) = in_lanes::<T, 64>(a, identity, step);
-    if rest.is_empty() {
-        return wide;
+    let mut lanes = [identity; 16];
+    let (parts, rest) = a.as_chunks::<1024>();
+    for part in parts {
+        let part: [T; 16] = eighths(&eighths::<T, 1024, 128>(part, step), step);
+        for i in 0..16 {
+            lanes[i] = step(lanes[i], part[i]);
+        }
     }
-    let (narrow, rest) = in_lanes::<T, 16>(rest, identity, step);
-    rest.iter().fold(step(wide, narrow), |acc, &x| step(acc, x))
+    let (parts, rest) = rest.as_chunks::<128>();
+    for part in parts {
+        let part: [T; 16] = eighths(part, step);
+        for i in 0..16 {
+            lanes[i] = step(lanes[i], part[i]);
+        }
+    }
+    let (parts, rest) = rest.as_chunks::<16>();
+    for part in parts {
+        for i in 0..16 {
+            lanes[i] = step(lanes[i], part[i]);
+        }
+    }
+    let mut last = [identity; 4];
+    for i in 0..4 {
+        last[i] = step(step(lanes[i], lanes[i + 4]), step(lanes[i + 8], lanes[i + 12]));
+    }
+    let mut sum = step(step(last[0], last[1]), step(last[2], last[3]));
+    for &x in rest {
+        sum = step(sum, x);
+    }
+    sum
 }
 
 /// A fold whose accumulator is of the elements' type.
@@ -160,7 +183,11 @@ impl Folding for Sum32 {
     }
     #[inline(always)]
     fn slice(a: &[f32]) -> f64 {
-        a.chunks(1024).map(|part| f64::from(tree(part, 0.0, |a, b| a + b))).sum()
+        let mut sum = 0.0;
+        for part in a.chunks(1024) {
+            sum += f64::from(tree(part, 0.0, |a, b| a + b));
+        }
+        sum
     }
 }
 

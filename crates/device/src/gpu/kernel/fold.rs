@@ -172,8 +172,13 @@ impl Fold {
             (false, false) => format!("{}({})", type_name(self.ty, Width::Four), parts.join(", ")),
             (false, true) => format!("i64_join({})", parts.join(", ")),
             (true, wide) => {
-                let member = |m: &str| parts.iter().map(|p| format!("{p}.{m}")).collect::<Vec<_>>().join(", ");
-                let key = if wide { format!("i64_join({})", member("key")) } else { format!("vec4<u32>({})", member("key")) };
+                let member =
+                    |m: &str| parts.iter().map(|p| format!("{p}.{m}")).collect::<Vec<_>>().join(", ");
+                let key = if wide {
+                    format!("i64_join({})", member("key"))
+                } else {
+                    format!("vec4<u32>({})", member("key"))
+                };
                 format!("{}({key}, vec4<u32>({}))", self.state(Width::Four), member("at"))
             }
         }

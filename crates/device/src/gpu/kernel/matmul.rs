@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 
 use super::access::{Form, Memory, element_type, zero};
 use super::body::Body;
-use super::emit::{Emitter, GROUP, LANES, Width, step, type_name};
+use super::emit::{Emitter, GROUP, LANES, Width, type_name};
 use super::loops::{count, indices, validity};
 use super::nest::Nest;
 use crate::gpu::Shared;
-use crate::gpu::program::{Slot, Step, Window};
+use crate::gpu::program::{Dispatch, Slot, Window};
 use crate::kernel::{Access, Loop, Matmul, Reg, Ty};
 use crate::layout::Strides;
 use crate::{Error, Result};
@@ -53,7 +53,7 @@ pub(super) fn plan(
     kernel: &Matmul,
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
-) -> Result<Vec<Step>> {
+) -> Result<Vec<Dispatch>> {
     let rank = kernel.epilogue.sizes.len();
     if rank < 2 {
         return Err(Error::Unsupported { op: "matmul", reason: "a product needs two dims".to_owned() });
@@ -67,12 +67,13 @@ pub(super) fn plan(
     if chunks == 1 {
         let used: Vec<usize> = (0..product.nest.kernel.accesses.len()).collect();
         let dims: Vec<usize> = (0..rank).collect();
-        if let Ok(spaces) = product.nest.spaces(&used, &dims, Some(product.columns), shared.caps.max_binding) {
+        if let Ok(spaces) = product.nest.spaces(&used, &dims, Some(product.columns), shared.caps.max_binding)
+        {
             return spaces
                 .into_iter()
                 .map(|(nest, windows)| {
                     let part = Product { nest, ..product };
-                    Ok(step(dispatch(shared, &part, &windows, Target::Epilogue)?))
+                    dispatch(shared, &part, &windows, Target::Epilogue)
                 })
                 .collect();
         }
@@ -109,7 +110,7 @@ fn in_chunks(
     shared: &Shared,
     product: &Product<'_>,
     chunks: usize,
-    steps: &mut Vec<Step>,
+    steps: &mut Vec<Dispatch>,
     temp_bytes: &mut u64,
 ) -> Result<()> {
     let nest = &product.nest;
@@ -138,14 +139,16 @@ fn in_chunks(
     let mut chunk = 0;
     while chunk * size < k {
         let here = nest.restrict(product.k, chunk * size, size.min(k - chunk * size));
-        for (mut nest, windows) in here.spaces(&operands, &dims, Some(product.columns), shared.caps.max_binding)? {
+        for (mut nest, windows) in
+            here.spaces(&operands, &dims, Some(product.columns), shared.caps.max_binding)?
+        {
             // The place in the temporary counts from the part's beginning.
             for d in 0..rank {
                 nest.first[d] -= product.nest.first[d];
             }
             nest.full = product.nest.kernel.sizes.to_vec();
             let part = Product { nest, ..*product };
-            steps.push(step(dispatch(shared, &part, &windows, Target::Chunk(chunk))?));
+            steps.push(dispatch(shared, &part, &windows, Target::Chunk(chunk))?);
         }
         chunk += 1;
     }
@@ -153,7 +156,12 @@ fn in_chunks(
 }
 
 /// One dispatch, or a few, that add the chunks' products and run the epilogue.
-fn epilogue_of_chunks(shared: &Shared, product: &Product<'_>, chunks: usize, steps: &mut Vec<Step>) -> Result<()> {
+fn epilogue_of_chunks(
+    shared: &Shared,
+    product: &Product<'_>,
+    chunks: usize,
+    steps: &mut Vec<Dispatch>,
+) -> Result<()> {
     const WORKGROUP: u32 = 64;
     let rank = product.k;
     let dims: Vec<usize> = (0..rank).collect();
@@ -188,13 +196,17 @@ fn epilogue_of_chunks(shared: &Shared, product: &Product<'_>, chunks: usize, ste
         e.line(format!("let at = places + vec4<u32>(chunk * {all});"));
         let memory = temp_memory(product.ty);
         let parts = ["x", "y", "z", "w"].map(|c| memory.load(&format!("at.{c}"))).join(", ");
-        let part = if product.ty == Ty::I64 { format!("i64_join({parts})") } else { format!("vec4<{}>({parts})", memory_type(product.ty)) };
+        let part = if product.ty == Ty::I64 {
+            format!("i64_join({parts})")
+        } else {
+            format!("vec4<{}>({parts})", memory_type(product.ty))
+        };
         let part = if product.ty == Ty::Bool { format!("({part} != vec4<i32>(0))") } else { part };
         e.line(format!("accumulator = {};", add(product.ty, "accumulator", &part)));
         e.close();
         body.accumulator = Some("accumulator".to_owned());
         finish_epilogue(&mut e, &mut body, &product.kernel.epilogue)?;
-        steps.push(step(e.finish(threads.div_ceil(WORKGROUP as usize))?));
+        steps.push(e.finish(threads.div_ceil(WORKGROUP as usize))?);
     }
     Ok(())
 }
@@ -230,7 +242,13 @@ fn temp_memory(ty: Ty) -> Memory<'static> {
 }
 
 /// The places of four columns' products in a chunk of the temporary.
-fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, sizes: &[usize], full: &[usize], first: &[usize]) -> String {
+fn temp_place(
+    e: &mut Emitter<'_>,
+    product: &Product<'_>,
+    sizes: &[usize],
+    full: &[usize],
+    first: &[usize],
+) -> String {
     let mut stride = 1;
     let mut terms = Vec::new();
     let mut lanes = String::new();
@@ -239,7 +257,8 @@ fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, sizes: &[usize], full:
         let step = e.number(&format!("place_stride{d}"), stride);
         if d == product.columns {
             let last = e.number(&format!("place_last{d}"), sizes[d].saturating_sub(1));
-            lanes = format!("(min(vec4<u32>(i{d}) + {LANES}, vec4<u32>({last})) + vec4<u32>({start})) * {step}");
+            lanes =
+                format!("(min(vec4<u32>(i{d}) + {LANES}, vec4<u32>({last})) + vec4<u32>({start})) * {step}");
         } else {
             terms.push(format!("(i{d} + {start}) * {step}"));
         }
@@ -252,15 +271,17 @@ fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, sizes: &[usize], full:
 struct Tile {
     /// Rows of a workgroup.
     rows: usize,
-    /// Invocations side by side, of four columns each.
+    /// Invocations side by side.
     lanes: usize,
+    /// Times four columns that an invocation keeps.
+    vectors: usize,
     /// Whether slices of the operands go through workgroup memory.
     shared: bool,
 }
 
 impl Tile {
     fn columns(&self) -> usize {
-        self.lanes * 4
+        self.lanes * self.vectors * 4
     }
 }
 
@@ -304,12 +325,15 @@ impl<'k> Product<'k> {
             _ => 8,
         };
         if shared.caps.software {
-            return Tile { rows: if rows > 8 { 16 } else { few }, lanes: 8, shared: false };
+            // Loads cost more than arithmetic here: the more each invocation keeps, the better.
+            let columns = self.nest.kernel.sizes[self.columns];
+            let vectors = if rows >= 32 && columns > 32 { 2 } else { 1 };
+            return Tile { rows: if rows > 8 { 16 } else { few }, lanes: 8, vectors, shared: false };
         }
         if rows > 8 && matches!(self.ty, Ty::F32 | Ty::I32) {
-            return Tile { rows: 64, lanes: 16, shared: true };
+            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true };
         }
-        Tile { rows: few, lanes: 64, shared: false }
+        Tile { rows: few, lanes: 64, vectors: 1, shared: false }
     }
 }
 
@@ -327,12 +351,7 @@ fn add(ty: Ty, a: &str, b: &str) -> String {
 }
 
 /// One dispatch over a part of the product.
-fn dispatch(
-    shared: &Shared,
-    product: &Product<'_>,
-    windows: &Windows,
-    target: Target,
-) -> Result<crate::gpu::program::Dispatch> {
+fn dispatch(shared: &Shared, product: &Product<'_>, windows: &Windows, target: Target) -> Result<Dispatch> {
     let tile = product.tile(shared);
     let sizes = &product.nest.kernel.sizes;
     let workgroup = if tile.shared { 256 } else { tile.lanes as u32 };
@@ -349,7 +368,8 @@ fn dispatch(
     write_result(&mut e, &mut body, product, target)?;
     let [left, right] = product.operands();
     let left = Operand::new(&mut e, product, windows, left, "left", product.rows, users(left.buffer) > 1);
-    let right = Operand::new(&mut e, product, windows, right, "right", product.columns, users(right.buffer) > 1);
+    let right =
+        Operand::new(&mut e, product, windows, right, "right", product.columns, users(right.buffer) > 1);
     let row_tiles = sizes[product.rows].div_ceil(tile.rows);
     let column_tiles = sizes[product.columns].div_ceil(tile.columns());
     let batch_dims: Vec<usize> = (0..product.k - 2).collect();
@@ -357,12 +377,15 @@ fn dispatch(
     let number = |e: &mut Emitter<'_>, name: &str, n: usize| {
         (e.number(name, n), e.float(&format!("{name}_reciprocal"), 1.0 / n as f32))
     };
-    let (n, reciprocal) = number(&mut e, "column_tiles", column_tiles);
-    e.line(format!("let tiles = divide({GROUP}, {n}, {reciprocal});"));
+    // Neighbouring workgroups share columns: the right operand's panel stays in the cache.
     let (n, reciprocal) = number(&mut e, "row_tiles", row_tiles);
-    e.line(format!("let row_and_batch = divide(tiles.x, {n}, {reciprocal});"));
+    e.line(format!("let tiles = divide({GROUP}, {n}, {reciprocal});"));
+    e.line("let row_tile = tiles.y;");
+    let (n, reciprocal) = number(&mut e, "column_tiles", column_tiles);
+    e.line(format!("let batch_and_column = divide(tiles.x, {n}, {reciprocal});"));
+    e.line("let column_tile = batch_and_column.y;");
     let batches = e.number("batches", batch);
-    e.line("let batch = row_and_batch.x;");
+    e.line("let batch = batch_and_column.x;");
     // Whole workgroups only: nothing else would keep barriers uniform.
     e.open(format!("if (batch >= {batches}) {{"));
     e.line("return;");
@@ -391,7 +414,12 @@ struct Names {
 }
 
 /// Writes the function that takes four columns' finished products.
-fn write_result(e: &mut Emitter<'_>, body: &mut Body<'_>, product: &Product<'_>, target: Target) -> Result<()> {
+fn write_result(
+    e: &mut Emitter<'_>,
+    body: &mut Body<'_>,
+    product: &Product<'_>,
+    target: Target,
+) -> Result<()> {
     let t = type_name(product.ty, Width::Four);
     let params: Vec<String> = (0..product.k).map(|d| format!("i{d}: u32")).collect();
     let signature = format!("fn finish({}, accumulator: {t})", params.join(", "));
@@ -528,7 +556,7 @@ fn gather(ty: Ty, parts: &[String]) -> String {
     }
 }
 
-/// Every invocation keeps the tile's rows of its own four columns.
+/// Every invocation keeps the tile's rows of its own columns, four of them side by side at a time.
 fn in_registers(
     e: &mut Emitter<'_>,
     product: &Product<'_>,
@@ -541,78 +569,99 @@ fn in_registers(
     let ty = product.ty;
     let t = type_name(ty, Width::Four);
     let Names { rows, columns, inner } = names;
-    e.line(format!("let first_row = row_and_batch.y * {}u;", tile.rows));
-    e.line(format!("let first_column = (tiles.y * {}u + local) * 4u;", tile.lanes));
+    e.line(format!("let first_row = row_tile * {}u;", tile.rows));
+    for v in 0..tile.vectors {
+        let first = v * tile.lanes;
+        e.line(format!(
+            "let first_column{v} = (column_tile * {}u + {first}u + local) * 4u;",
+            tile.lanes * tile.vectors
+        ));
+        if right.along_outer {
+            // Columns are a multiple of four: an invocation beyond reads the last ones.
+            e.line(format!("let column{v} = right_batch + min(first_column{v}, {columns} - 4u);"));
+        } else {
+            e.line(format!(
+                "let column{v} = vec4<u32>(right_batch) + min(vec4<u32>(first_column{v}) + {LANES}, vec4<u32>({columns} - 1u)) * {};",
+                right.outer_stride
+            ));
+        }
+    }
     for r in 0..tile.rows {
         e.line(format!(
             "let row{r} = left_batch + min(first_row + {r}u, {rows} - 1u) * {};",
             left.outer_stride
         ));
-        e.line(format!("var sum{r}: {t} = {};", zero(ty, Width::Four)));
+        for v in 0..tile.vectors {
+            e.line(format!("var sum{r}_{v}: {t} = {};", zero(ty, Width::Four)));
+        }
     }
-    if right.along_outer {
-        // Columns are a multiple of four: an invocation beyond reads the last ones.
-        e.line(format!("let column = right_batch + min(first_column, {columns} - 4u);"));
-    } else {
-        e.line(format!(
-            "let column = vec4<u32>(right_batch) + min(vec4<u32>(first_column) + {LANES}, vec4<u32>({columns} - 1u)) * {};",
-            right.outer_stride
-        ));
-    }
-    let right_at = |k: &str| -> String {
+    let right_at = |v: usize, k: &str| -> String {
         if right.along_outer {
-            right.memory().load_vector(&format!("(column + ({k}) * {})", right.inner_stride))
+            right.memory().load_vector(&format!("(column{v} + ({k}) * {})", right.inner_stride))
         } else {
-            let at = |c: &&str| right.load(&format!("(column.{c} + ({k}) * {})", right.inner_stride));
+            let at = |c: &&str| right.load(&format!("(column{v}.{c} + ({k}) * {})", right.inner_stride));
             gather(ty, &C.iter().map(at).collect::<Vec<_>>())
         }
     };
     e.line("var k = 0u;");
     e.open(format!("for (; k + 4u <= {inner}; k += 4u) {{"));
-    if right.along_inner {
-        for c in C {
-            e.line(format!("let down_{c} = {};", right.memory().load_vector(&format!("(column.{c} + k)"))));
-        }
-        for (j, c) in C.iter().enumerate() {
-            let parts = C.map(|column| part(ty, &format!("down_{column}"), c));
-            e.line(format!("let right{j} = {};", gather(ty, &parts)));
-        }
-    } else {
-        for j in 0..4 {
-            e.line(format!("let right{j} = {};", right_at(&format!("k + {j}u"))));
+    for v in 0..tile.vectors {
+        if right.along_inner {
+            for c in C {
+                let load = right.memory().load_vector(&format!("(column{v}.{c} + k)"));
+                e.line(format!("let down{v}_{c} = {load};"));
+            }
+            for (j, c) in C.iter().enumerate() {
+                let parts = C.map(|column| part(ty, &format!("down{v}_{column}"), c));
+                e.line(format!("let right{j}_{v} = {};", gather(ty, &parts)));
+            }
+        } else {
+            for j in 0..4 {
+                e.line(format!("let right{j}_{v} = {};", right_at(v, &format!("k + {j}u"))));
+            }
         }
     }
     for r in 0..tile.rows {
         if left.along_inner {
             e.line(format!("let left{r} = {};", left.memory().load_vector(&format!("(row{r} + k)"))));
         }
-        let value = |j: usize| {
-            if left.along_inner {
+        for j in 0..4 {
+            let value = if left.along_inner {
                 part(ty, &format!("left{r}"), C[j])
             } else {
-                left.load(&format!("(row{r} + (k + {j}u) * {})", left.inner_stride))
+                e.line(format!(
+                    "let left{r}_{j} = {};",
+                    left.load(&format!("(row{r} + (k + {j}u) * {})", left.inner_stride))
+                ));
+                format!("left{r}_{j}")
+            };
+            for v in 0..tile.vectors {
+                let sum = multiply_add(ty, &format!("sum{r}_{v}"), &value, &format!("right{j}_{v}"));
+                e.line(format!("sum{r}_{v} = {sum};"));
             }
-        };
-        for j in 0..4 {
-            let sum = multiply_add(ty, &format!("sum{r}"), &value(j), &format!("right{j}"));
-            e.line(format!("sum{r} = {sum};"));
         }
     }
     e.close();
     e.open(format!("for (; k < {inner}; k++) {{"));
-    e.line(format!("let right0 = {};", right_at("k")));
+    for v in 0..tile.vectors {
+        e.line(format!("let right_{v} = {};", right_at(v, "k")));
+    }
     for r in 0..tile.rows {
-        let value = left.load(&format!("(row{r} + k * {})", left.inner_stride));
-        e.line(format!("sum{r} = {};", multiply_add(ty, &format!("sum{r}"), &value, "right0")));
+        e.line(format!("let left{r} = {};", left.load(&format!("(row{r} + k * {})", left.inner_stride))));
+        for v in 0..tile.vectors {
+            let sum = multiply_add(ty, &format!("sum{r}_{v}"), &format!("left{r}"), &format!("right_{v}"));
+            e.line(format!("sum{r}_{v} = {sum};"));
+        }
     }
     e.close();
-    e.open(format!("if (first_column >= {columns}) {{"));
-    e.line("return;");
-    e.close();
-    for r in 0..tile.rows {
-        e.open(format!("if (first_row + {r}u < {rows}) {{"));
-        let call = call_finish(product, &format!("first_row + {r}u"), "first_column", &format!("sum{r}"));
-        e.line(call);
+    for v in 0..tile.vectors {
+        e.open(format!("if (first_column{v} < {columns}) {{"));
+        for r in 0..tile.rows {
+            e.open(format!("if (first_row + {r}u < {rows}) {{"));
+            let (row, column) = (format!("first_row + {r}u"), format!("first_column{v}"));
+            e.line(call_finish(product, &row, &column, &format!("sum{r}_{v}")));
+            e.close();
+        }
         e.close();
     }
 }
@@ -655,13 +704,8 @@ fn through_workgroup_memory(
         ("fetch_left", fetch(left, &names.rows, "first_row")),
         ("fetch_right", fetch(right, &names.columns, "first_column")),
     ];
-    let mut text = text.to_owned();
-    for (place, value) in &places {
-        text = text.replace(&format!("{{{{{place}}}}}"), value);
-    }
-    for line in text.lines().filter(|line| !line.starts_with("//")) {
-        e.line(line);
-    }
+    let places = places.each_ref().map(|(place, value)| (*place, value.as_str()));
+    e.insert(text, &places);
     e.open(format!("if (column >= {}) {{", names.columns));
     e.line("return;");
     e.close();
