@@ -146,9 +146,9 @@ impl Executor for Cpu {
             return Ok(prepared.clone());
         }
         let work = match kernel {
-            Kernel::Loop(kernel) => Work::Loop(LoopKernel::new(kernel, false)?),
+            Kernel::Loop(kernel) => Work::Loop(Box::new(LoopKernel::new(kernel, false)?)),
             Kernel::Matmul(kernel) => match matmul::as_loop(kernel) {
-                Some(kernel) => Work::Loop(LoopKernel::new(&kernel, false)?),
+                Some(kernel) => Work::Loop(Box::new(LoopKernel::new(&kernel, false)?)),
                 None => Work::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
             },
             Kernel::Scatter(kernel) => Work::Scatter(Box::new(ScatterKernel::new(kernel, &self.pool)?)),
@@ -255,7 +255,7 @@ struct Ready {
 }
 
 enum Work {
-    Loop(LoopKernel),
+    Loop(Box<LoopKernel>),
     Matmul(Box<MatmulKernel>),
     Scatter(Box<ScatterKernel>),
     Scan(Box<ScanKernel>),
