@@ -27,7 +27,7 @@
 //!   `WGRAD_DEVICE` overrides `best()`.
 //! - [`Tensor::backward`], [`Tensor::backward_with`], [`backward`] and [`grad`] compute gradients; all derivatives can be
 //!   differentiated again.
-//! - [`no_grad`], as a function around a closure and as an attribute of a function, [`enable_grad`], [`set_grad_enabled`] and
+//! - [`no_grad`](fn@no_grad), as a function around a closure and as an attribute of a function, [`enable_grad`], [`set_grad_enabled`] and
 //!   [`GradModeGuard`] say what is recorded.
 //! - [`Error`] is the one error type. No input makes the library panic.
 //!
