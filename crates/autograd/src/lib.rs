@@ -1,1 +1,27 @@
-//! wgrad-autograd
+//! PyTorch's autograd: tensors that remember how they were computed, and their derivatives.
+//!
+//! A [`Tensor`] holds a lazy array of `wgrad-array` and its place on the [`tape`]. Operations (`ops`) compute arrays and record
+//! nodes; [`Tensor::backward`] and [`grad`] (`engine`) walk the nodes from the newest to the oldest. Whether operations record is
+//! the thread's grad mode ([`no_grad`]).
+
+mod args;
+mod engine;
+mod graph;
+mod hooks;
+mod mode;
+mod ops;
+mod print;
+mod storage;
+pub mod tape;
+mod tensor;
+mod view;
+
+pub use args::{IntArray, Options, Value};
+pub use engine::{BackwardOptions, GradOptions, backward, grad};
+pub use graph::GradFn;
+pub use hooks::HookHandle;
+pub use mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled};
+pub use ops::{Bound, CrossEntropyOptions, Data, Reduction, Target, manual_seed};
+pub use tensor::Tensor;
+pub use wgrad_array::{DType, Device, Element, Error, GradRule, Result, Scalar, Stats};
+pub use wgrad_macros::no_grad;

@@ -1,1 +1,42 @@
 //! The `#[no_grad]` attribute.
+
+use proc_macro::TokenStream;
+use quote::quote;
+use syn::{Error, ItemFn, parse_macro_input, parse_quote};
+
+/// Runs a function's body without recording gradients; `@torch.no_grad()`.
+///
+/// For free functions and methods, generic and `async` ones too: an async function runs without recording on whichever
+/// thread it is polled, and what runs between its polls is not affected.
+///
+/// ```ignore
+/// #[no_grad]
+/// fn evaluate(model: &Model, x: &Tensor) -> wgrad::Result<Tensor> {
+///     model.forward(x)
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn no_grad(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let mut function = parse_macro_input!(item as ItemFn);
+    if !arguments.is_empty() {
+        let message = "#[no_grad] takes no arguments";
+        return Error::new_spanned(&function.sig.ident, message).to_compile_error().into();
+    }
+    if function.sig.constness.is_some() {
+        let message = "#[no_grad] has no meaning for a const fn";
+        return Error::new_spanned(function.sig.constness, message).to_compile_error().into();
+    }
+    let body = &function.block;
+    function.block = if function.sig.asyncness.is_some() {
+        parse_quote!({ ::wgrad::no_grad_async(async move #body).await })
+    } else {
+        let statements = &body.stmts;
+        // Hygienic: the body cannot name the guard.
+        let guard = syn::Ident::new("guard", proc_macro2::Span::mixed_site());
+        parse_quote!({
+            let #guard = ::wgrad::GradModeGuard::new(false);
+            #(#statements)*
+        })
+    };
+    quote!(#function).into()
+}

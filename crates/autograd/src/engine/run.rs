@@ -1,0 +1,442 @@
+//! One backward: which nodes, in which order, with which gradients.
+//!
+//! First the nodes that the roots reach are numbered densely and the edges between them are counted; from then on all
+//! bookkeeping is by number. A node runs when all gradients for it have arrived, newest first, so that gradients
+//! live as short as possible. Nothing recurses: depth of the graph is no matter.
+
+use std::cell::Cell;
+use std::collections::BinaryHeap;
+use std::mem;
+
+use smallvec::SmallVec;
+use wgrad_array::{Error, GradRule, Result};
+
+use super::accumulate::accumulate;
+use crate::hooks::{NodeHooks, run_tensor_hooks, wrong_count};
+use crate::tape::{Context, Edge, Function, Grads, Mismatch, NodeKey, SavedValue, lock, mismatch};
+use crate::{GradModeGuard, Tensor};
+
+/// What is asked for.
+pub(super) struct Request {
+    /// The call, for errors.
+    pub(super) op: &'static str,
+    /// Where to start, with which gradients.
+    pub(super) roots: Vec<(Edge, Tensor)>,
+    /// Whether saved values stay.
+    pub(super) retain_graph: bool,
+    /// Whether the backward is recorded.
+    pub(super) create_graph: bool,
+    /// Only these gradients; none: those of all leaves, accumulated.
+    pub(super) wanted: Option<Wanted>,
+}
+
+/// The gradients asked for.
+pub(super) struct Wanted {
+    pub(super) edges: Vec<Edge>,
+    /// Whether leaves among them accumulate (and are not given back).
+    pub(super) accumulate: bool,
+}
+
+/// A node of this run.
+struct Item {
+    key: NodeKey,
+    sequence: u64,
+    /// Gradients that are still to arrive.
+    waiting: u32,
+    /// Its place in [`Run::targets`].
+    targets: (u32, u32),
+    /// The gradients of its outputs so far.
+    grads: SmallVec<[Option<Tensor>; 1]>,
+    /// Whether its derivative is needed.
+    runs: bool,
+    /// Whether a gradient of its outputs is asked for.
+    captured: bool,
+}
+
+impl Item {
+    fn needed(&self) -> bool {
+        self.runs || self.captured
+    }
+}
+
+/// Where one gradient of an item goes.
+#[derive(Clone, Copy)]
+struct Target {
+    item: u32,
+    output: u32,
+}
+
+const NOWHERE: u32 = u32::MAX;
+
+/// The dense numbers of nodes, by slot. Kept between runs so that a run costs by the nodes it visits, not by the size
+/// of the tape: an entry counts only if it carries this run's mark.
+#[derive(Default)]
+struct Numbering {
+    run: u32,
+    numbers: Vec<(u32, u32)>,
+}
+
+thread_local! {
+    static NUMBERING: Cell<Option<Box<Numbering>>> = const { Cell::new(None) };
+}
+
+impl Numbering {
+    /// This thread's table; a nested backward finds none and makes its own.
+    fn take() -> Box<Numbering> {
+        let mut numbering = NUMBERING.take().unwrap_or_default();
+        numbering.run = numbering.run.wrapping_add(1);
+        if numbering.run == 0 {
+            numbering.numbers.clear();
+            numbering.run = 1;
+        }
+        numbering
+    }
+
+    fn get(&self, key: NodeKey) -> Option<u32> {
+        let &(run, number) = self.numbers.get(key.index())?;
+        (run == self.run).then_some(number)
+    }
+
+    fn set(&mut self, key: NodeKey, number: u32) {
+        if key.index() >= self.numbers.len() {
+            self.numbers.resize((key.index() + 1).next_power_of_two(), (0, 0));
+        }
+        self.numbers[key.index()] = (self.run, number);
+    }
+}
+
+struct Run {
+    op: &'static str,
+    retain_graph: bool,
+    create_graph: bool,
+    items: Vec<Item>,
+    targets: Vec<Target>,
+    /// Items whose gradients are complete, the newest on top.
+    ready: BinaryHeap<(u64, u32)>,
+    /// (item, output, position among the wanted), by item.
+    captures: Vec<(u32, u32, u32)>,
+    captured: Vec<Option<Tensor>>,
+}
+
+/// Runs a backward; gives the wanted gradients.
+pub(super) fn run(request: Request) -> Result<Vec<Option<Tensor>>> {
+    let _mode = GradModeGuard::new(request.create_graph);
+    let mut run = Run {
+        op: request.op,
+        retain_graph: request.retain_graph,
+        create_graph: request.create_graph,
+        items: Vec::new(),
+        targets: Vec::new(),
+        ready: BinaryHeap::new(),
+        captures: Vec::new(),
+        captured: Vec::new(),
+    };
+    let mut numbering = Numbering::take();
+    let starts: Vec<u32> = request.roots.iter().map(|(edge, _)| run.number(edge.node.key(), &mut numbering)).collect();
+    run.discover(&mut numbering);
+    if let Some(wanted) = &request.wanted {
+        run.choose(wanted, &numbering);
+    }
+    NUMBERING.set(Some(numbering));
+    run.count_gradients();
+    // The edges of the roots keep the whole graph alive until the run is over.
+    let mut roots = Vec::with_capacity(request.roots.len());
+    for ((edge, grad), &start) in request.roots.into_iter().zip(&starts) {
+        run.receive(start, edge.output, grad)?;
+        roots.push(edge);
+    }
+    for &start in &starts {
+        let item = &run.items[start as usize];
+        if item.waiting == 0 && item.needed() && !run.ready.iter().any(|&(_, ready)| ready == start) {
+            run.ready.push((item.sequence, start));
+        }
+    }
+    while let Some((_, number)) = run.ready.pop() {
+        run.visit(number)?;
+    }
+    Ok(run.captured)
+}
+
+/// What a visit takes from its node.
+struct Work {
+    name: &'static str,
+    function: Function,
+    saved: SmallVec<[SavedValue; 2]>,
+    freed: bool,
+    outputs: usize,
+    hooks: Option<Box<NodeHooks>>,
+}
+
+impl Run {
+    fn number(&mut self, key: NodeKey, numbering: &mut Numbering) -> u32 {
+        numbering.get(key).unwrap_or_else(|| {
+            let number = self.items.len() as u32;
+            numbering.set(key, number);
+            self.items.push(Item {
+                key,
+                sequence: 0,
+                waiting: 0,
+                targets: (0, 0),
+                grads: SmallVec::new(),
+                runs: true,
+                captured: false,
+            });
+            number
+        })
+    }
+
+    /// Numbers everything that the roots reach.
+    fn discover(&mut self, numbering: &mut Numbering) {
+        let mut next = 0;
+        while next < self.items.len() {
+            let start = self.targets.len() as u32;
+            let mut found: SmallVec<[Option<(NodeKey, u32)>; 4]> = SmallVec::new();
+            let sequence = self.items[next].key.with(|node| {
+                found.extend(node.edges.iter().map(|e| e.as_ref().map(|e| (e.node.key(), e.output))));
+                node.sequence
+            });
+            for edge in found {
+                let target = match edge {
+                    Some((key, output)) => Target { item: self.number(key, numbering), output },
+                    None => Target { item: NOWHERE, output: 0 },
+                };
+                self.targets.push(target);
+            }
+            let item = &mut self.items[next];
+            item.sequence = sequence.unwrap_or(0);
+            item.targets = (start, self.targets.len() as u32);
+            next += 1;
+        }
+    }
+
+    /// Restricts the run to what leads to the wanted gradients.
+    fn choose(&mut self, wanted: &Wanted, numbering: &Numbering) {
+        self.captured = vec![None; wanted.edges.len()];
+        let mut accumulating = vec![];
+        for (position, edge) in wanted.edges.iter().enumerate() {
+            let Some(number) = numbering.get(edge.node.key()) else { continue };
+            let is_leaf = edge.node.with(|node| matches!(node.function, Function::Accumulate(_)));
+            if wanted.accumulate && is_leaf {
+                accumulating.push(number);
+            } else {
+                self.captures.push((number, edge.output, position as u32));
+                self.items[number as usize].captured = true;
+            }
+        }
+        self.captures.sort_unstable();
+        // Inputs come before the nodes that use them: a node without targets, or an older one.
+        let mut order: Vec<u32> = (0..self.items.len() as u32).collect();
+        let age = |&number: &u32| {
+            let item: &Item = &self.items[number as usize];
+            (item.targets.0 != item.targets.1, item.sequence)
+        };
+        order.sort_unstable_by_key(age);
+        for number in order {
+            let (start, end) = self.items[number as usize].targets;
+            let leads = self.targets[start as usize..end as usize]
+                .iter()
+                .any(|target| target.item != NOWHERE && self.items[target.item as usize].needed());
+            self.items[number as usize].runs = leads || accumulating.contains(&number);
+        }
+    }
+
+    /// Counts the gradients that each node will get.
+    fn count_gradients(&mut self) {
+        for number in 0..self.items.len() {
+            if !self.items[number].runs {
+                continue;
+            }
+            let (start, end) = self.items[number].targets;
+            for target in &self.targets[start as usize..end as usize] {
+                if target.item != NOWHERE {
+                    self.items[target.item as usize].waiting += 1;
+                }
+            }
+        }
+    }
+
+    /// Adds a gradient to what a node has got.
+    fn receive(&mut self, number: u32, output: u32, grad: Tensor) -> Result<()> {
+        let grads = &mut self.items[number as usize].grads;
+        let output = output as usize;
+        if grads.len() <= output {
+            grads.resize(output + 1, None);
+        }
+        grads[output] = Some(match grads[output].take() {
+            Some(sum) => sum.add(&grad)?,
+            None => grad,
+        });
+        Ok(())
+    }
+
+    /// Runs a node whose gradients are complete, and hands its own on.
+    fn visit(&mut self, number: u32) -> Result<()> {
+        let item = &mut self.items[number as usize];
+        let (key, runs, captured, targets) = (item.key, item.runs, item.captured, item.targets);
+        let mut grads = mem::take(&mut item.grads);
+        let mut results = Grads::new();
+        if grads.iter().any(Option::is_some) {
+            let retain = self.retain_graph;
+            let Some(mut work) = key.with(|node| take_work(node, runs, retain)) else { return Ok(()) };
+            grads.resize(work.outputs, None);
+            self.tensor_hooks(&mut work, &mut grads)?;
+            if captured {
+                self.capture(number, &grads)?;
+            }
+            if runs {
+                results = self.call(key, work, grads, targets)?;
+            }
+        }
+        if !runs {
+            return Ok(());
+        }
+        let mut results = results.into_iter();
+        for position in targets.0..targets.1 {
+            let result = results.next().flatten();
+            let target = self.targets[position as usize];
+            if target.item == NOWHERE || !self.items[target.item as usize].needed() {
+                continue;
+            }
+            if let Some(grad) = result {
+                let grad = self.fitted(grad, target)?;
+                self.receive(target.item, target.output, grad)?;
+            }
+            let item = &mut self.items[target.item as usize];
+            item.waiting -= 1;
+            if item.waiting == 0 {
+                self.ready.push((item.sequence, target.item));
+            }
+        }
+        Ok(())
+    }
+
+    /// Hooks on the gradients of a node's outputs, then those who keep them.
+    fn tensor_hooks(&self, work: &mut Work, grads: &mut [Option<Tensor>]) -> Result<()> {
+        if let Function::Accumulate(leaf) = &work.function {
+            let hooks = lock(&leaf.0.state).extra.as_ref().map(|extra| extra.hooks.clone());
+            if let (Some(hooks), Some(grad)) = (hooks, grads[0].take()) {
+                grads[0] = Some(run_tensor_hooks(&hooks, grad)?);
+            }
+        }
+        let Some(hooks) = &work.hooks else { return Ok(()) };
+        for (output, hooks) in &hooks.tensor {
+            let grad = &mut grads[*output as usize];
+            if let Some(old) = grad.take() {
+                *grad = Some(run_tensor_hooks(hooks, old)?);
+            }
+        }
+        for (output, keeper) in &hooks.retain {
+            if let (Some(grad), Some(keeper)) = (&grads[*output as usize], keeper.upgrade()) {
+                accumulate(&Tensor(keeper), grad, self.create_graph)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn capture(&mut self, number: u32, grads: &[Option<Tensor>]) -> Result<()> {
+        let first = self.captures.partition_point(|&(item, ..)| item < number);
+        for &(item, output, position) in &self.captures[first..] {
+            if item != number {
+                break;
+            }
+            // A handle of its own: the caller's gradient must not be the tensor that was handed in.
+            let own = |grad: &Tensor| Ok(Tensor::from_edge(grad.array()?, grad.gradient_edge()));
+            self.captured[position as usize] = grads[output as usize].as_ref().map(own).transpose()?;
+        }
+        Ok(())
+    }
+
+    fn call(
+        &mut self,
+        key: NodeKey,
+        mut work: Work,
+        mut grads: SmallVec<[Option<Tensor>; 1]>,
+        targets: (u32, u32),
+    ) -> Result<Grads> {
+        let hooks = work.hooks.take();
+        if let (Some(hooks), Some(node)) = (&hooks, key.upgrade()) {
+            for hook in hooks.pre.iter() {
+                if let Some(new) = hook(&grads)? {
+                    if new.len() != grads.len() {
+                        return Err(wrong_count(&node, new.len(), grads.len()));
+                    }
+                    grads = new.into_iter().collect();
+                }
+            }
+        }
+        let mut results = if let Function::Accumulate(leaf) = &work.function {
+            if let Some(Some(grad)) = grads.first() {
+                accumulate(leaf, grad, self.create_graph)?;
+                let hooks = lock(&leaf.0.state).extra.as_ref().map(|extra| extra.post_accumulate.clone());
+                for hook in hooks.iter().flat_map(|hooks| hooks.iter()) {
+                    hook(leaf)?;
+                }
+            }
+            Grads::new()
+        } else {
+            if work.freed {
+                return Err(Error::Autograd {
+                    op: self.op,
+                    rule: GradRule::GraphFreed,
+                    reason: format!(
+                        "the values saved for {} were freed by an earlier backward; give that one retain_graph(true), \
+                         or compute the output anew",
+                        work.name
+                    ),
+                });
+            }
+            let needs: SmallVec<[bool; 4]> = self.targets[targets.0 as usize..targets.1 as usize]
+                .iter()
+                .map(|target| target.item != NOWHERE && self.items[target.item as usize].needed())
+                .collect();
+            let context = Context { key: &key, name: work.name, grads: &grads, saved: &work.saved, needs: &needs };
+            work.function.call(&context)?
+        };
+        if let (Some(hooks), Some(node)) = (&hooks, key.upgrade()) {
+            for hook in hooks.post.iter() {
+                if let Some(new) = hook(&results, &grads)? {
+                    if new.len() != results.len() {
+                        return Err(wrong_count(&node, new.len(), results.len()));
+                    }
+                    results = new.into_iter().collect();
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    /// A gradient summed down and cast to what it is for.
+    fn fitted(&self, grad: Tensor, target: Target) -> Result<Tensor> {
+        let key = self.items[target.item as usize].key;
+        let compared = key.with(|node| {
+            let meta = node.outputs.get(target.output as usize)?;
+            let mismatch = mismatch(node.name, &grad, meta)?;
+            Some((mismatch, meta.clone()))
+        });
+        match compared.flatten() {
+            None => Ok(grad),
+            Some((Mismatch::Error(error), _)) => Err(error),
+            Some((Mismatch::Adapt, meta)) => grad.sum_to(&meta.shape)?.to_dtype(meta.dtype),
+        }
+    }
+}
+
+fn take_work(node: &mut crate::tape::Node, runs: bool, retain: bool) -> Work {
+    let freed = node.freed;
+    let saved = match (runs, retain) {
+        (false, _) => SmallVec::new(),
+        (true, true) => node.saved.clone(),
+        (true, false) => {
+            node.freed |= !node.saved.is_empty();
+            mem::take(&mut node.saved)
+        }
+    };
+    Work {
+        name: node.name,
+        function: node.function.clone(),
+        saved,
+        freed,
+        outputs: node.outputs.len(),
+        hooks: node.hooks.clone(),
+    }
+}

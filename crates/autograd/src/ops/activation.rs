@@ -1,0 +1,82 @@
+//! Softmax and its relatives.
+
+use wgrad_array::{Array, BinaryOp, ReduceOp, Result, UnaryOp};
+use wgrad_array::layout::normalize_dim;
+
+use super::reduce::{require_float, widened};
+use crate::Tensor;
+use crate::tape::{Derivative, record};
+
+impl Tensor {
+    /// `exp(x) / sum(exp(x))` along a dim, without overflow.
+    ///
+    /// # Errors
+    /// If there is no such dim, or the dtype is not a float one.
+    pub fn softmax(&self, dim: isize) -> Result<Tensor> {
+        const OP: &str = "softmax";
+        require_float(OP, self)?;
+        let dim = normalize_dim(OP, dim, self.rank())?;
+        let x = self.operand()?;
+        let out = softmax_array(&x.array, dim)?;
+        Ok(record(out, [x], |_, out| {
+            Derivative::with("SoftmaxBackward0", move |c| {
+                c.each(1, |_| {
+                    let (g, y) = (c.grad()?, c.saved(0)?);
+                    let gy = g.mul(&y)?;
+                    gy.sub(y.mul(gy.sum_dim(dim, true)?)?)
+                })
+            })
+            .save_output(out)
+        }))
+    }
+
+    /// The logarithm of [`Tensor::softmax`], exact where the softmax would round to 0.
+    ///
+    /// # Errors
+    /// As [`Tensor::softmax`].
+    pub fn log_softmax(&self, dim: isize) -> Result<Tensor> {
+        const OP: &str = "log_softmax";
+        require_float(OP, self)?;
+        let dim = normalize_dim(OP, dim, self.rank())?;
+        let x = self.operand()?;
+        let out = log_softmax_array(&x.array, dim)?;
+        Ok(record(out, [x], |_, out| {
+            Derivative::with("LogSoftmaxBackward0", move |c| {
+                c.each(1, |_| {
+                    let (g, y) = (c.grad()?, c.saved(0)?);
+                    g.sub(y.exp()?.mul(g.sum_dim(dim, true)?)?)
+                })
+            })
+            .save_output(out)
+        }))
+    }
+}
+
+/// The dims to fold: none of a 0-dim array.
+fn folded(x: &Array, dim: usize) -> Vec<usize> {
+    if x.rank() == 0 { Vec::new() } else { vec![dim] }
+}
+
+fn shifted(x: &Array, dims: &[usize]) -> Result<Array> {
+    x.binary(BinaryOp::Sub, &x.reduce(ReduceOp::Max, dims, true)?)
+}
+
+fn softmax_array(x: &Array, dim: usize) -> Result<Array> {
+    if x.elements() == 0 {
+        return Ok(x.clone());
+    }
+    let dims = folded(x, dim);
+    let exp = shifted(&widened(x)?, &dims)?.unary(UnaryOp::Exp)?;
+    let sum = exp.reduce(ReduceOp::Sum, &dims, true)?;
+    exp.binary(BinaryOp::Div, &sum)?.cast(x.dtype())
+}
+
+fn log_softmax_array(x: &Array, dim: usize) -> Result<Array> {
+    if x.elements() == 0 {
+        return Ok(x.clone());
+    }
+    let dims = folded(x, dim);
+    let shifted = shifted(&widened(x)?, &dims)?;
+    let sum = shifted.unary(UnaryOp::Exp)?.reduce(ReduceOp::Sum, &dims, true)?;
+    shifted.binary(BinaryOp::Sub, &sum.unary(UnaryOp::Log)?)?.cast(x.dtype())
+}

@@ -1,0 +1,247 @@
+//! Functions of pairs of elements, with broadcasting and promotion as in PyTorch: one row an operation.
+
+use wgrad_array::{Array, BinaryOp, Error, Result, Scalar};
+
+use crate::tape::{Context, Derivative, Grads, record};
+use crate::{Tensor, Value};
+
+/// A row: documentation; name, in-place name, kernel operation, node; which inputs' values which gradients need; the gradients
+/// of a pair of tensors; that of a tensor and a number `s`.
+macro_rules! binary {
+    ($($(#[$doc:meta])* $name:ident, $in_place:ident = $op:ident, $node:literal,
+        needs [$a_for:ident, $b_for:ident],
+        pair |$g:ident, $a:ident, $b:ident| [$da:expr, $db:expr],
+        number |$gs:ident, $s:ident| $ds:expr;)*) => {
+        impl Tensor {$(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// If the shapes do not broadcast, the devices differ, or the dtype has no such operation.
+            pub fn $name(&self, other: impl Into<Value>) -> Result<Tensor> {
+                match other.into() {
+                    Value::Tensor(other) => {
+                        let (x, y) = (self.operand()?, other.operand()?);
+                        let out = combine(&x.array, BinaryOp::$op, &y.array)?;
+                        Ok(record(out, [x, y], |inputs, _| {
+                            Derivative::new($node, |c| {
+                                let $g = c.grad()?;
+                                c.each(2, |i| {
+                                    if i == 0 {
+                                        binary!(@value $a_for first, c, 0, $a);
+                                        binary!(@value $b_for first, c, 1, $b);
+                                        $da
+                                    } else {
+                                        binary!(@value $a_for second, c, 0, $a);
+                                        binary!(@value $b_for second, c, 1, $b);
+                                        $db
+                                    }
+                                })
+                            })
+                            .save_input_if(binary!(@needed $a_for, inputs), inputs, 0)
+                            .save_input_if(binary!(@needed $b_for, inputs), inputs, 1)
+                        }))
+                    }
+                    Value::Scalar(number) => {
+                        let x = self.operand()?;
+                        let out = x.array.binary_scalar(BinaryOp::$op, number)?;
+                        Ok(record(out, [x], |_, _| Derivative::with_scalar($node, number, |c, $s| {
+                            let $gs = c.grad()?;
+                            c.each(1, |_| $ds)
+                        })))
+                    }
+                }
+            }
+
+            #[doc = concat!("[`Tensor::", stringify!($name), "`] in place.")]
+            ///
+            /// # Errors
+            #[doc = concat!("As [`Tensor::", stringify!($name), "`] and [`Tensor::copy_`].")]
+            pub fn $in_place(&self, other: impl Into<Value>) -> Result<Tensor> {
+                self.write(stringify!($in_place), || self.$name(other))
+            }
+        )*}
+    };
+    // Whose gradients need the value of this input: none, that of the other one, or both.
+    (@value none $turn:ident, $c:ident, $i:literal, $v:ident) => {};
+    (@value both $turn:ident, $c:ident, $i:literal, $v:ident) => { let $v = &$c.saved($i)?; };
+    (@value first first, $c:ident, $i:literal, $v:ident) => { let $v = &$c.saved($i)?; };
+    (@value second second, $c:ident, $i:literal, $v:ident) => { let $v = &$c.saved($i)?; };
+    (@value $needed:ident $turn:ident, $c:ident, $i:literal, $v:ident) => {};
+    (@needed none, $inputs:ident) => { false };
+    (@needed both, $inputs:ident) => { true };
+    (@needed first, $inputs:ident) => { $inputs[0].needs_grad() };
+    (@needed second, $inputs:ident) => { $inputs[1].needs_grad() };
+}
+
+binary! {
+    /// `self + other`.
+    add, add_ = Add, "AddBackward0", needs [none, none],
+        pair |g, a, b| [Ok(g.clone()), Ok(g.clone())],
+        number |g, _s| Ok(g.clone());
+
+    /// `self - other`.
+    sub, sub_ = Sub, "SubBackward0", needs [none, none],
+        pair |g, a, b| [Ok(g.clone()), g.neg()],
+        number |g, _s| Ok(g.clone());
+
+    /// `self * other`.
+    mul, mul_ = Mul, "MulBackward0", needs [second, first],
+        pair |g, a, b| [g.mul(b), g.mul(a)],
+        number |g, s| g.mul(s);
+
+    /// `self / other`, true division: integers give f32.
+    div, div_ = Div, "DivBackward0", needs [second, both],
+        pair |g, a, b| [g.div(b), g.neg()?.mul(a.div(b)?.div(b)?)],
+        number |g, s| g.div(s);
+
+    /// The remainder with the sign of `other`; `torch.remainder`.
+    remainder, remainder_ = Rem, "RemainderBackward0", needs [second, second],
+        pair |g, a, b| [Ok(g.clone()), g.neg()?.mul(a.div(b)?.floor()?)],
+        number |g, _s| Ok(g.clone());
+
+    /// The larger; NaN if either is. Equal elements get half of the gradient each.
+    maximum, maximum_ = Max, "MaximumBackward0", needs [both, both],
+        pair |g, a, b| [share(g, a, b, a.lt(b)?), share(g, a, b, b.lt(a)?)],
+        number |g, _s| Ok(g.clone());
+
+    /// The smaller; NaN if either is. Equal elements get half of the gradient each.
+    minimum, minimum_ = Min, "MinimumBackward0", needs [both, both],
+        pair |g, a, b| [share(g, a, b, a.gt(b)?), share(g, a, b, b.gt(a)?)],
+        number |g, _s| Ok(g.clone());
+}
+
+/// A winner's gradient: all of it, half of it in a tie, none where it lost.
+fn share(g: &Tensor, a: &Tensor, b: &Tensor, lost: Tensor) -> Result<Tensor> {
+    a.eq(b)?.where_cond(g.mul(0.5)?, g)?.masked_fill(&lost, 0.0)
+}
+
+/// `a op b`. A 0-dim operand promotes by its category only, as in PyTorch.
+pub(super) fn combine(a: &Array, op: BinaryOp, b: &Array) -> Result<Array> {
+    if a.dtype() != b.dtype() {
+        if b.rank() == 0 && a.rank() > 0 && b.dtype().category() <= a.dtype().category() {
+            return a.binary(op, &b.cast(a.dtype())?);
+        }
+        if a.rank() == 0 && b.rank() > 0 && a.dtype().category() <= b.dtype().category() {
+            return a.cast(b.dtype())?.binary(op, b);
+        }
+    }
+    a.binary(op, b)
+}
+
+impl Tensor {
+    /// `number - self`; `torch.rsub`.
+    ///
+    /// # Errors
+    /// If the dtype has no subtraction.
+    pub fn rsub(&self, number: impl Into<Scalar>) -> Result<Tensor> {
+        let x = self.operand()?;
+        let out = x.array.scalar_binary(number, BinaryOp::Sub)?;
+        Ok(record(out, [x], |_, _| Derivative::new("RsubBackward1", |c| c.each(1, |_| c.grad()?.neg()))))
+    }
+
+    /// `self` to the power of `exponent`.
+    ///
+    /// # Errors
+    /// If the shapes do not broadcast, the devices differ, or an integer is raised to a negative number.
+    pub fn pow(&self, exponent: impl Into<Value>) -> Result<Tensor> {
+        match exponent.into() {
+            Value::Scalar(exponent) => self.pow_number(exponent),
+            Value::Tensor(exponent) => {
+                let (x, e) = (self.operand()?, exponent.operand()?);
+                let out = combine(&x.array, BinaryOp::Pow, &e.array)?;
+                Ok(record(out, [x, e], |inputs, out| {
+                    Derivative::new("PowBackward1", pow_backward)
+                        .save_input(inputs, 0)
+                        .save_input(inputs, 1)
+                        .save_output(out)
+                }))
+            }
+        }
+    }
+
+    /// [`Tensor::pow`] in place.
+    ///
+    /// # Errors
+    /// As [`Tensor::pow`] and [`Tensor::copy_`].
+    pub fn pow_(&self, exponent: impl Into<Value>) -> Result<Tensor> {
+        self.write("pow_", || self.pow(exponent))
+    }
+
+    fn pow_number(&self, exponent: Scalar) -> Result<Tensor> {
+        let x = self.operand()?;
+        if let Scalar::Int(n) = exponent
+            && n < 0
+            && !self.dtype().is_float()
+        {
+            let reason = format!("an integer tensor cannot be raised to {n}; use a float exponent, or cast the tensor");
+            return Err(Error::Argument { op: "pow", reason });
+        }
+        let out = pow_array(&x.array, exponent)?;
+        Ok(record(out, [x], |inputs, _| {
+            Derivative::with_scalar("PowBackward0", exponent, |c, exponent| {
+                c.each(1, |_| {
+                    let n = exponent.as_f64();
+                    let (g, x) = (c.grad()?, c.saved(0)?);
+                    if n == 0.0 {
+                        return g.zeros_like();
+                    }
+                    if n == 1.0 {
+                        return Ok(g.clone());
+                    }
+                    g.mul(x.pow(n - 1.0)?.mul(n)?)
+                })
+            })
+            .save_input(inputs, 0)
+        }))
+    }
+
+    /// `base` to the power of this tensor; `base ** x`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn rpow(&self, base: impl Into<Scalar>) -> Result<Tensor> {
+        let base = base.into();
+        let x = self.operand()?;
+        let out = x.array.scalar_binary(base, BinaryOp::Pow)?;
+        Ok(record(out, [x], |inputs, out| {
+            Derivative::with_scalar("PowBackward2", base, |c, base| {
+                c.each(1, |_| {
+                    let (g, x, y) = (c.grad()?, c.saved(0)?, c.saved(1)?);
+                    let grad = g.mul(y.mul(base.as_f64().ln())?)?;
+                    if base.as_f64() == 0.0 { grad.masked_fill(&x.ge(0.0)?, 0.0) } else { Ok(grad) }
+                })
+            })
+            .save_input(inputs, 0)
+            .save_output(out)
+        }))
+    }
+}
+
+/// Small powers are products, which are exact where a general power is not, and cheaper.
+fn pow_array(x: &Array, exponent: Scalar) -> Result<Array> {
+    let dtype = exponent.promote(x.dtype());
+    let x = x.cast(dtype)?;
+    match exponent.as_f64() {
+        n if !dtype.is_float() && n > 3.0 => x.binary_scalar(BinaryOp::Pow, exponent),
+        1.0 => Ok(x),
+        2.0 => x.binary(BinaryOp::Mul, &x),
+        3.0 => x.binary(BinaryOp::Mul, &x)?.binary(BinaryOp::Mul, &x),
+        0.5 => x.unary(wgrad_array::UnaryOp::Sqrt),
+        -0.5 => x.unary(wgrad_array::UnaryOp::Rsqrt),
+        -1.0 => x.unary(wgrad_array::UnaryOp::Reciprocal),
+        _ => x.binary_scalar(BinaryOp::Pow, exponent),
+    }
+}
+
+fn pow_backward(c: &Context) -> Result<Grads> {
+    let (g, x, e, y) = (c.grad()?, c.saved(0)?, c.saved(1)?, c.saved(2)?);
+    c.each(2, |i| {
+        if i == 0 {
+            // 0 to the power of 0 is 1 wherever the 0s came from: its derivative is 0, not 0 * inf.
+            g.mul(e.mul(x.pow(e.sub(1.0)?)?)?)?.masked_fill(&e.eq(0.0)?, 0.0)
+        } else {
+            let flat = x.eq(0.0)?.logical_and(&e.ge(0.0)?)?;
+            g.mul(y.mul(x.log()?)?.masked_fill(&flat, 0.0)?)
+        }
+    })
+}

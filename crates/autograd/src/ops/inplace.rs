@@ -1,0 +1,266 @@
+//! Writing in place: the rules, the storage, and the history.
+//!
+//! An operation in place is the operation, and then its result put where the tensor's value was. A tensor of its own takes over the
+//! result's history. Through a view, the base gets a new value with the view's elements replaced, and a history
+//! that says so (`CopySlices`); every view then finds a history that starts at the base's new one.
+
+use std::sync::Arc;
+
+use wgrad_array::{Array, DType, Error, GradRule, Result, Scalar};
+
+use crate::storage::{Value, ViewKind};
+use crate::tape::{Derivative, Edge, Operand, lock, record, record_edge};
+use crate::view::{ViewStep, apply_all, write_all};
+use crate::{Tensor, is_grad_enabled};
+
+impl Tensor {
+    /// Copies another tensor's elements, which broadcast to this one's shape and are cast to its dtype.
+    ///
+    /// # Errors
+    /// What every operation in place refuses, with [`Error::Autograd`]: a leaf that requires grad or a view of one with grad mode on, an
+    /// expanded tensor, a view that was made with others or without grad mode. And shapes that do not broadcast.
+    pub fn copy_(&self, source: &Tensor) -> Result<Tensor> {
+        self.write("copy_", || {
+            let (old, new) = (self.operand()?, source.operand()?);
+            let out = new.array.to_device(self.device())?.cast(self.dtype())?.expand(self.shape())?;
+            let (dtype, device) = (source.dtype(), source.device().clone());
+            Ok(record(out, [old, new], |_, _| {
+                Derivative::with("CopyBackwards", move |c| {
+                    c.each(2, |i| if i == 0 { c.grad()?.zeros_like() } else { c.grad()?.to((dtype, &device)) })
+                })
+            }))
+        })
+    }
+
+    /// Sets every element to a number.
+    ///
+    /// # Errors
+    /// As [`Tensor::copy_`].
+    pub fn fill_(&self, value: impl Into<Scalar>) -> Result<Tensor> {
+        self.overwrite("fill_", "FillBackward0", value.into())
+    }
+
+    /// Sets every element to 0.
+    ///
+    /// # Errors
+    /// As [`Tensor::copy_`].
+    pub fn zero_(&self) -> Result<Tensor> {
+        self.overwrite("zero_", "ZeroBackward0", Scalar::Int(0))
+    }
+
+    fn overwrite(&self, op: &'static str, node: &'static str, value: Scalar) -> Result<Tensor> {
+        self.write(op, || {
+            self.replaced(node, Array::full(self.shape(), value, self.dtype(), self.device())?)
+        })
+    }
+
+    /// Puts the result of `compute` where this tensor's value is. Returns the tensor itself.
+    pub(crate) fn write(&self, op: &'static str, compute: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        self.check_overlap(op)?;
+        let new = compute()?;
+        if new.shape() != self.shape() {
+            return Err(Error::ShapeMismatch {
+                op,
+                lhs: self.shape().to_vec(),
+                rhs: new.shape().to_vec(),
+                reason: "differ: the result of an operation in place must have the shape of the tensor it is written to".into(),
+            });
+        }
+        if !storable(new.dtype(), self.dtype()) {
+            let reason = format!("does not hold the result, which is {}; use the operation that is not in place", new.dtype());
+            return Err(Error::DType { op, dtype: self.dtype(), reason });
+        }
+        let new = new.to_dtype(self.dtype())?;
+        let history = is_grad_enabled();
+        if history && (self.requires_grad() || new.requires_grad()) {
+            self.check_history(op)?;
+        }
+        self.store(&new.array()?, if history { new.gradient_edge() } else { None })?;
+        Ok(self.clone())
+    }
+
+    /// Elements in one place cannot hold two values.
+    fn check_overlap(&self, op: &'static str) -> Result<()> {
+        let layout = self.layout();
+        let repeated = layout.shape().iter().zip(layout.strides()).any(|(&size, &stride)| size > 1 && stride == 0);
+        let windows = layout.elements() > 1 && overlaps(layout.shape(), layout.strides());
+        if !repeated && !windows {
+            return Ok(());
+        }
+        Err(Error::Autograd {
+            op,
+            rule: GradRule::Overlap,
+            reason: "elements of this tensor share memory (it was expanded or unfolded); write to its deep_clone()".into(),
+        })
+    }
+
+    /// What grad mode forbids.
+    fn check_history(&self, op: &'static str) -> Result<()> {
+        let fail = |rule, reason: &str| Err(Error::Autograd { op, rule, reason: reason.to_owned() });
+        if let Some(kind) = self.view_kind() {
+            match kind {
+                ViewKind::Multiple(maker) => {
+                    return Err(Error::Autograd {
+                        op,
+                        rule: GradRule::ViewInPlace,
+                        reason: format!(
+                            "this view was made by {maker}, together with others, and cannot be written to; \
+                             use the operation that is not in place"
+                        ),
+                    });
+                }
+                ViewKind::NoGrad => {
+                    return fail(
+                        GradRule::ViewInPlace,
+                        "this view was made with grad mode off and is written to with grad mode on; do both in one mode",
+                    );
+                }
+                ViewKind::Plain => {}
+            }
+            if self.base().is_some_and(|base| base.is_leaf() && base.requires_grad()) {
+                return fail(
+                    GradRule::LeafInPlace,
+                    "this is a view of a leaf that requires grad; write to it inside of no_grad, or use the operation \
+                     that is not in place",
+                );
+            }
+        }
+        if self.is_leaf() && self.requires_grad() {
+            return fail(
+                GradRule::LeafInPlace,
+                "this is a leaf that requires grad; write to it inside of no_grad, or use the operation that is not in place",
+            );
+        }
+        Ok(())
+    }
+
+    fn store(&self, value: &Array, edge: Option<Edge>) -> Result<()> {
+        let base = self.base();
+        let steps = self.steps_in_base(base.as_ref());
+        let Some(base) = base else {
+            self.update_value(|_| Ok(value.clone()))?;
+            return self.take_history(edge);
+        };
+        // The base's new value is recorded from its old one before either changes.
+        let copied = match edge {
+            None => None,
+            Some(edge) => {
+                let old = base.operand()?;
+                let written = write_all(&steps, &old.array, value)?;
+                let inserted = Operand { array: value.clone(), edge: Some(edge) };
+                record_edge(&written, [old, inserted], |_, _| copy_slices(Arc::from(steps)))
+            }
+        };
+        self.update_value(|_| Ok(value.clone()))?;
+        base.take_history(copied)
+    }
+
+    /// Makes an edge the tensor's history, if there is one.
+    fn take_history(&self, edge: Option<Edge>) -> Result<()> {
+        let Some(edge) = edge else { return Ok(()) };
+        let mut state = lock(&self.0.state);
+        let old = state.edge.replace(edge.clone());
+        state.requires_grad = false;
+        let retains = state.extra.as_ref().is_some_and(|extra| extra.retains_grad);
+        drop(state);
+        if retains {
+            if let Some(old) = &old {
+                self.release_at(old);
+            }
+            self.retain_at(&edge);
+        }
+        Ok(())
+    }
+
+    fn steps_in_base(&self, base: Option<&Tensor>) -> Vec<ViewStep> {
+        let view = match &lock(&self.0.state).value {
+            Value::Shared(shared) => shared.view.clone(),
+            Value::Own(_) => None,
+        };
+        match (view, base) {
+            (Some(view), Some(base)) => view.steps_from(base),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Replaces the value by a function of it, in the storage if it is shared. If another thread writes meanwhile, the
+    /// function is called again with the newer value.
+    pub(crate) fn update_value(&self, update: impl Fn(&Array) -> Result<Array>) -> Result<()> {
+        loop {
+            let (storage, steps) = {
+                let state = lock(&self.0.state);
+                match &state.value {
+                    Value::Own(old) => {
+                        let old = old.clone();
+                        drop(state);
+                        let new = update(&old)?;
+                        let mut state = lock(&self.0.state);
+                        if let Value::Own(current) = &mut state.value
+                            && current.is_same(&old)
+                        {
+                            let _old = std::mem::replace(current, new);
+                            drop(state);
+                            return Ok(());
+                        }
+                        continue;
+                    }
+                    Value::Shared(shared) => {
+                        (shared.storage.clone(), shared.view.as_ref().map(|view| view.steps.clone()))
+                    }
+                }
+            };
+            let (whole, version) = storage.read();
+            let new = match steps {
+                None => update(&whole)?,
+                Some(steps) => {
+                    let part = steps.iter().try_fold(whole.clone(), |array, step| step.apply(&array))?;
+                    write_all(&steps, &whole, &update(&part)?)?
+                }
+            };
+            if storage.replace(new, version).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The gradient of a base after a write through a view: nothing where it was overwritten; and that of what was written.
+fn copy_slices(steps: Arc<[ViewStep]>) -> Derivative {
+    Derivative::with("CopySlices", move |c| {
+        let g = c.grad()?;
+        c.each(2, |i| {
+            if i == 0 { without_part(g, &steps) } else { apply_all(&steps, g) }
+        })
+    })
+}
+
+/// A tensor with the elements that a view sees set to 0.
+fn without_part(x: &Tensor, steps: &Arc<[ViewStep]>) -> Result<Tensor> {
+    let x = x.operand()?;
+    let part = steps.iter().try_fold(x.array.clone(), |array, step| step.apply(&array))?;
+    let zeros = Array::full(part.shape(), Scalar::Int(0), part.dtype(), part.device())?;
+    let out = write_all(steps, &x.array, &zeros)?;
+    Ok(record(out, [x], |_, _| {
+        let steps = steps.clone();
+        Derivative::with("CopySlices", move |c| c.each(1, |_| without_part(c.grad()?, &steps)))
+    }))
+}
+
+/// Whether an in-place operation may store this dtype there: never into a lesser kind of number.
+fn storable(result: DType, target: DType) -> bool {
+    result.category() <= target.category()
+}
+
+/// Whether two indices of a tensor with these strides share an element: sorted by stride, each dim must step over all that
+/// the smaller ones reach.
+fn overlaps(shape: &[usize], strides: &[isize]) -> bool {
+    let mut dims: Vec<(usize, usize)> =
+        shape.iter().zip(strides).filter(|&(&size, _)| size > 1).map(|(&size, &s)| (s.unsigned_abs(), size)).collect();
+    dims.sort_unstable();
+    let mut reach = 0;
+    dims.iter().any(|&(stride, size)| {
+        let overlap = stride <= reach;
+        reach += stride * (size - 1);
+        overlap
+    })
+}

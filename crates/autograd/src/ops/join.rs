@@ -1,0 +1,242 @@
+//! Tensors put together: side by side, on top of each other, with margins, repeated.
+
+use smallvec::SmallVec;
+use wgrad_array::layout::{Dims, normalize_dim};
+use wgrad_array::{Array, BinaryOp, Error, Result, Scalar};
+
+use crate::tape::{Derivative, record};
+use crate::view::{Squeeze, ViewStep};
+use crate::{IntArray, Tensor};
+
+impl Tensor {
+    /// Tensors side by side along a dim. As in PyTorch, 1-dim tensors without elements are left out.
+    ///
+    /// # Errors
+    /// If there are none, other dims differ, or the devices differ.
+    pub fn cat(tensors: &[&Tensor], dim: isize) -> Result<Tensor> {
+        const OP: &str = "cat";
+        let Some(first) = tensors.iter().find(|x| x.shape() != [0]).or(tensors.first()) else {
+            return Err(Error::Argument { op: OP, reason: "there are no tensors to put together".into() });
+        };
+        if first.rank() == 0 {
+            let reason = "has no dims to put tensors side by side in; use stack".to_owned();
+            return Err(Error::Shape { op: OP, shape: Vec::new(), reason });
+        }
+        let dim = normalize_dim(OP, dim, first.rank())?;
+        let dtype = tensors.iter().fold(first.dtype(), |dtype, x| dtype.promote(x.dtype()));
+        let joined: Vec<&Tensor> =
+            tensors.iter().copied().filter(|x| x.shape() != [0] || first.shape() == [0]).collect();
+        let inputs = joined.iter().map(|x| x.operand()).collect::<Result<Vec<_>>>()?;
+        let arrays = inputs.iter().map(|x| x.array.cast(dtype)).collect::<Result<Vec<_>>>()?;
+        let out = Array::cat(&arrays, dim)?;
+        Ok(record(out, inputs, |inputs, _| {
+            let sizes: Vec<usize> = inputs.iter().map(|x| x.array.shape()[dim]).collect();
+            Derivative::with("CatBackward0", move |c| {
+                let g = c.grad()?;
+                c.each(sizes.len(), |i| {
+                    let start = sizes[..i].iter().sum();
+                    g.view_value(&ViewStep::Slice { dim, start, len: sizes[i], step: 1 })
+                })
+            })
+        }))
+    }
+
+    /// Tensors of one shape on top of each other along a new dim.
+    ///
+    /// # Errors
+    /// If there are none, or shapes or devices differ.
+    pub fn stack(tensors: &[&Tensor], dim: isize) -> Result<Tensor> {
+        const OP: &str = "stack";
+        let Some(first) = tensors.first() else {
+            return Err(Error::Argument { op: OP, reason: "there are no tensors to stack".into() });
+        };
+        let dim = normalize_dim(OP, dim, first.rank() + 1)?;
+        if let Some(other) = tensors.iter().find(|x| x.shape() != first.shape()) {
+            return Err(Error::ShapeMismatch {
+                op: OP,
+                lhs: first.shape().to_vec(),
+                rhs: other.shape().to_vec(),
+                reason: "differ; all tensors of a stack have one shape".into(),
+            });
+        }
+        let dtype = tensors.iter().fold(first.dtype(), |dtype, x| dtype.promote(x.dtype()));
+        let inputs = tensors.iter().map(|x| x.operand()).collect::<Result<Vec<_>>>()?;
+        let arrays = inputs.iter().map(|x| x.array.cast(dtype)?.unsqueeze(dim)).collect::<Result<Vec<_>>>()?;
+        let out = Array::cat(&arrays, dim)?;
+        Ok(record(out, inputs, |inputs, _| {
+            let count = inputs.len();
+            Derivative::with("StackBackward0", move |c| {
+                let g = c.grad()?;
+                c.each(count, |index| g.view_value(&ViewStep::Select { dim, index }))
+            })
+        }))
+    }
+
+    /// Margins of a number around the last dims: pairs (before, after), the last dim's first, as in `F.pad`; negative
+    /// ones crop.
+    ///
+    /// # Errors
+    /// If there are more pairs than dims, or more is cropped than is there.
+    pub fn pad(&self, margins: &[(isize, isize)], value: impl Into<Scalar>) -> Result<Tensor> {
+        const OP: &str = "pad";
+        let fail = |reason: String| Error::Shape { op: OP, shape: self.shape().to_vec(), reason };
+        let Some(unpadded) = self.rank().checked_sub(margins.len()) else {
+            return Err(fail(format!("has fewer dims than the {} pairs of margins", margins.len())));
+        };
+        let mut amounts: SmallVec<[(isize, isize); 4]> = SmallVec::from_elem((0, 0), unpadded);
+        amounts.extend(margins.iter().rev().copied());
+        for (&(before, after), &size) in amounts.iter().zip(self.shape()) {
+            let total = [before, after].iter().try_fold(size as isize, |sum, &n| sum.checked_add(n));
+            if total.is_none_or(|total| total < 0) {
+                return Err(fail(format!("cannot get the margins {margins:?}: a dim would have a negative size")));
+            }
+        }
+        let x = self.operand()?;
+        let value = value.into();
+        let mut out = x.array.pad(&amounts)?;
+        if value.as_f64() != 0.0 {
+            let inside = Array::full(self.shape(), true, wgrad_array::DType::Bool, self.device())?.pad(&amounts)?;
+            out = Array::select(&inside, &out, &Array::full(&[], value, self.dtype(), self.device())?)?;
+        }
+        Ok(record(out, [x], |_, _| {
+            let back: Vec<(isize, isize)> = margins.iter().map(|&(before, after)| (-before, -after)).collect();
+            Derivative::with("ConstantPadNdBackward0", move |c| c.each(1, |_| c.grad()?.pad(&back, 0.0)))
+        }))
+    }
+
+    /// The tensor repeated this often along each dim; more counts than dims repeat along new dims in front.
+    ///
+    /// # Errors
+    /// If there are fewer counts than dims, or one is negative.
+    pub fn repeat(&self, counts: impl Into<IntArray>) -> Result<Tensor> {
+        const OP: &str = "repeat";
+        let counts = counts.into().shape(OP)?;
+        let Some(new) = counts.len().checked_sub(self.rank()) else {
+            let reason = format!("has more dims than the {} counts", counts.len());
+            return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
+        };
+        // [n] is seen as [1, n], expanded to [count, n] and joined to [count * n].
+        let (mut split, mut wide, mut joined) = (Dims::new(), Dims::new(), Dims::new());
+        for (d, &count) in counts.iter().enumerate() {
+            let size = if d < new { 1 } else { self.shape()[d - new] };
+            split.extend([1, size]);
+            wide.extend([count, size]);
+            joined.push(count.saturating_mul(size));
+        }
+        wgrad_array::layout::checked_elements(OP, &joined)?;
+        let x = self.operand()?;
+        let out = x.array.reshape(&split)?.expand(&wide)?.reshape(&joined)?;
+        Ok(record(out, [x], |_, _| {
+            Derivative::with("RepeatBackward0", move |c| {
+                let repeated: Vec<usize> = (0..counts.len()).map(|d| 2 * d).collect();
+                c.each(1, |_| {
+                    let parts = c.grad()?.view_value(&ViewStep::Reshape { from: joined.clone(), to: wide.clone() })?;
+                    let sum = if repeated.is_empty() { parts } else { parts.sum_dim(repeated.as_slice(), true)? };
+                    let from = sum.0.shape.clone();
+                    sum.view_value(&ViewStep::Reshape { from, to: c.input_shape(0)? })
+                })
+            })
+        }))
+    }
+
+    /// Elements no smaller than `min` and no larger than `max`, each a number, a tensor that broadcasts, or `None`.
+    /// Where `min` is above `max` the result is `max`. An element at a number's bound gets no gradient.
+    ///
+    /// # Errors
+    /// If both are `None`, or a tensor does not fit.
+    pub fn clamp(&self, min: impl Into<Bound>, max: impl Into<Bound>) -> Result<Tensor> {
+        match (min.into(), max.into()) {
+            (Bound::None, Bound::None) => Err(Error::Argument {
+                op: "clamp",
+                reason: "neither min nor max was given; give at least one".into(),
+            }),
+            (Bound::Tensor(min), Bound::Tensor(max)) => self.maximum(min)?.minimum(max),
+            (Bound::Tensor(min), max) => {
+                let bounded = self.maximum(min)?;
+                if matches!(max, Bound::None) { Ok(bounded) } else { bounded.clamp(Bound::None, max) }
+            }
+            (min, Bound::Tensor(max)) => {
+                if matches!(min, Bound::None) { self.minimum(max) } else { self.clamp(min, Bound::None)?.minimum(max) }
+            }
+            (min, max) => self.clamp_numbers(min.number(), max.number()),
+        }
+    }
+
+    /// [`Tensor::clamp`] in place.
+    ///
+    /// # Errors
+    /// As [`Tensor::clamp`] and [`Tensor::copy_`].
+    pub fn clamp_(&self, min: impl Into<Bound>, max: impl Into<Bound>) -> Result<Tensor> {
+        self.write("clamp_", || self.clamp(min, max))
+    }
+
+    fn clamp_numbers(&self, min: Option<Scalar>, max: Option<Scalar>) -> Result<Tensor> {
+        let x = self.operand()?;
+        let mut out = x.array.clone();
+        if let Some(min) = min {
+            out = out.binary_scalar(BinaryOp::Max, min)?;
+        }
+        if let Some(max) = max {
+            out = out.binary_scalar(BinaryOp::Min, max)?;
+        }
+        Ok(record(out, [x], |inputs, _| {
+            Derivative::with("ClampBackward1", move |c| {
+                c.each(1, |_| {
+                    let x = c.saved(0)?;
+                    let above = min.map(|min| x.gt(min)).transpose()?;
+                    let below = max.map(|max| x.lt(max)).transpose()?;
+                    let inside = match (above, below) {
+                        (Some(above), Some(below)) => above.logical_and(&below)?,
+                        (Some(side), None) | (None, Some(side)) => side,
+                        (None, None) => return Ok(c.grad()?.clone()),
+                    };
+                    c.grad()?.keep_where(&inside)
+                })
+            })
+            .save_input(inputs, 0)
+        }))
+    }
+}
+
+/// A bound of [`Tensor::clamp`].
+#[derive(Clone, Debug)]
+pub enum Bound {
+    /// Unbounded.
+    None,
+    /// The same for all elements.
+    Scalar(Scalar),
+    /// One for each element.
+    Tensor(Tensor),
+}
+
+impl Bound {
+    fn number(self) -> Option<Scalar> {
+        match self {
+            Bound::Scalar(number) => Some(number),
+            Bound::None | Bound::Tensor(_) => None,
+        }
+    }
+}
+
+impl From<&Tensor> for Bound {
+    fn from(tensor: &Tensor) -> Self {
+        Bound::Tensor(tensor.clone())
+    }
+}
+
+impl From<Option<f64>> for Bound {
+    fn from(number: Option<f64>) -> Self {
+        number.map_or(Bound::None, |number| Bound::Scalar(number.into()))
+    }
+}
+
+macro_rules! bound {
+    ($($ty:ty),*) => {$(
+        impl From<$ty> for Bound {
+            fn from(number: $ty) -> Self {
+                Bound::Scalar(number.into())
+            }
+        }
+    )*};
+}
+bound!(f64, f32, i64, i32);

@@ -1,0 +1,380 @@
+//! Losses.
+
+use wgrad_array::layout::Dims;
+use wgrad_array::{Array, BinaryOp, DType, Error, ReduceOp, Result, Scalar, UnaryOp};
+
+use super::index::places;
+use super::reduce::{require_float, widened};
+use crate::Tensor;
+use crate::tape::{Derivative, record};
+use crate::view::Squeeze;
+
+/// What becomes of the losses of the elements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// Their sum.
+    Sum,
+    /// Each on its own.
+    None,
+}
+
+impl Reduction {
+    fn array(self, losses: &Array) -> Result<Array> {
+        let all: Dims = (0..losses.rank()).collect();
+        match self {
+            Reduction::None => Ok(losses.clone()),
+            Reduction::Sum => losses.reduce(ReduceOp::Sum, &all, false),
+            Reduction::Mean => {
+                let sum = losses.reduce(ReduceOp::Sum, &all, false)?;
+                sum.binary_scalar(BinaryOp::Mul, 1.0 / losses.elements() as f64)
+            }
+        }
+    }
+
+    fn tensor(self, losses: &Tensor) -> Result<Tensor> {
+        match self {
+            Reduction::None => Ok(losses.clone()),
+            Reduction::Sum => losses.sum(),
+            Reduction::Mean => losses.mean(),
+        }
+    }
+
+    /// What the gradient of each element's loss is multiplied by.
+    fn scale(self, elements: usize) -> f64 {
+        if self == Reduction::Mean { 1.0 / elements as f64 } else { 1.0 }
+    }
+}
+
+/// The settings of [`Tensor::cross_entropy_with`] and [`Tensor::nll_loss_with`].
+#[derive(Clone, Debug)]
+pub struct CrossEntropyOptions {
+    /// A weight for each class.
+    pub weight: Option<Tensor>,
+    /// The class that counts for nothing; -100.
+    pub ignore_index: i64,
+    /// What part of each target is spread over all classes; 0.
+    pub label_smoothing: f64,
+    /// Mean (over the weights), sum, or neither.
+    pub reduction: Reduction,
+}
+
+impl Default for CrossEntropyOptions {
+    fn default() -> Self {
+        CrossEntropyOptions { weight: None, ignore_index: -100, label_smoothing: 0.0, reduction: Reduction::Mean }
+    }
+}
+
+impl Tensor {
+    /// The squared distance from a target of the same shape; `F.mse_loss`.
+    ///
+    /// # Errors
+    /// If the shapes or devices differ, or the dtype is not a float one.
+    pub fn mse_loss(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
+        const OP: &str = "mse_loss";
+        same_shape(OP, self, target)?;
+        let (x, t) = (self.operand()?, target.operand()?);
+        let dtype = self.dtype().promote(target.dtype());
+        if !dtype.is_float() {
+            require_float(OP, self)?;
+        }
+        let distance = widened(&x.array.cast(dtype)?)?.binary(BinaryOp::Sub, &widened(&t.array.cast(dtype)?)?)?;
+        let out = reduction.array(&distance.binary(BinaryOp::Mul, &distance)?)?.cast(dtype)?;
+        let scale = 2.0 * reduction.scale(distance.elements());
+        Ok(record(out, [x, t], |inputs, _| {
+            Derivative::with("MseLossBackward0", move |c| {
+                let (x, t) = (c.saved(0)?, c.saved(1)?);
+                let g = c.grad()?.mul(scale)?;
+                c.each(2, |i| if i == 0 { g.mul(x.sub(&t)?) } else { g.mul(t.sub(&x)?) })
+            })
+            .save_input(inputs, 0)
+            .save_input(inputs, 1)
+        }))
+    }
+
+    /// The cross entropy of these scores (dim 1 are the classes; dim 0 if there is no other) and a target, averaged; `F.cross_entropy`. The
+    /// target holds classes, or, as floats of the scores' shape, probabilities.
+    ///
+    /// ```
+    /// use wgrad_autograd::{Device, Tensor};
+    /// let scores = Tensor::new([[2f32, 0.0], [0.0, 0.0]], &Device::cpu())?;
+    /// let loss = scores.cross_entropy(&Tensor::new([0i64, 1], &Device::cpu())?)?;
+    /// assert!((loss.item::<f32>()? - 0.410038).abs() < 1e-5);
+    /// # Ok::<(), wgrad_autograd::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the shapes do not fit; a class out of range is an error when the result is read.
+    pub fn cross_entropy(&self, target: &Tensor) -> Result<Tensor> {
+        self.cross_entropy_with(target, &CrossEntropyOptions::default())
+    }
+
+    /// [`Tensor::cross_entropy`] with settings.
+    ///
+    /// # Errors
+    /// As [`Tensor::cross_entropy`]; and if a setting is out of its range.
+    pub fn cross_entropy_with(&self, target: &Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
+        const OP: &str = "cross_entropy";
+        require_float(OP, self)?;
+        let smoothing = options.label_smoothing;
+        if !(0.0..=1.0).contains(&smoothing) {
+            let reason = format!("label_smoothing is {smoothing}; it must lie between 0 and 1");
+            return Err(Error::Argument { op: OP, reason });
+        }
+        let class_dim = usize::from(self.rank() > 1);
+        let classes = classes(OP, self)?;
+        let log_p = self.log_softmax(class_dim as isize)?;
+        let weight = options.weight.as_ref().map(|weight| class_weight(OP, weight, classes)).transpose()?;
+        let spread_weight = |x: &Tensor| match &weight {
+            None => Ok(x.clone()),
+            Some(weight) => {
+                let mut shape = vec![1; x.rank()];
+                shape[class_dim] = classes;
+                x.mul(weight.reshape(shape)?)
+            }
+        };
+        if target.dtype().is_float() {
+            same_shape(OP, self, target)?;
+            let target = if smoothing > 0.0 {
+                target.mul(1.0 - smoothing)?.add(smoothing / classes as f64)?
+            } else {
+                target.clone()
+            };
+            let losses = spread_weight(&log_p.mul(target)?)?;
+            let batch = self.numel() as f64 / classes as f64;
+            return match options.reduction {
+                Reduction::None => losses.sum_dim(class_dim, false)?.neg(),
+                Reduction::Sum => losses.sum()?.neg(),
+                Reduction::Mean => losses.sum()?.neg()?.div(batch),
+            };
+        }
+        let nll = log_p.nll_loss_with(target, options)?;
+        if smoothing == 0.0 {
+            return Ok(nll);
+        }
+        let valid = target.ne(options.ignore_index)?;
+        let smooth = spread_weight(&log_p)?.sum_dim(class_dim, false)?.neg()?.keep_where(&valid)?;
+        let smooth = match options.reduction {
+            Reduction::None => smooth,
+            Reduction::Sum => smooth.sum()?,
+            Reduction::Mean => {
+                let (_, weights) = target_weights(target, &weight, options.ignore_index, self.dtype())?;
+                smooth.sum()?.div(Tensor::from_array(weights).sum()?)?
+            }
+        };
+        nll.mul(1.0 - smoothing)?.add(smooth.mul(smoothing / classes as f64)?)
+    }
+
+    /// The negative log-likelihood of target classes, given logarithms of probabilities (dim 1 are the classes; dim 0 if there is no other),
+    /// averaged; `F.nll_loss`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit; a class out of range is an error when the result is read.
+    pub fn nll_loss(&self, target: &Tensor) -> Result<Tensor> {
+        self.nll_loss_with(target, &CrossEntropyOptions::default())
+    }
+
+    /// [`Tensor::nll_loss`] with settings; label smoothing has no place here.
+    ///
+    /// # Errors
+    /// As [`Tensor::nll_loss`].
+    pub fn nll_loss_with(&self, target: &Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
+        const OP: &str = "nll_loss";
+        require_float(OP, self)?;
+        let dim = usize::from(self.rank() > 1);
+        let classes = classes(OP, self)?;
+        let mut expected: Dims = self.shape().into();
+        expected.remove(dim);
+        if target.shape() != expected.as_slice() {
+            return Err(Error::ShapeMismatch {
+                op: OP,
+                lhs: self.shape().to_vec(),
+                rhs: target.shape().to_vec(),
+                reason: format!("do not fit: the target must be {:?}, a class for each row of scores", expected.as_slice()),
+            });
+        }
+        if !matches!(target.dtype(), DType::I64 | DType::I32) {
+            let reason = "cannot be classes; cast them to i64".to_owned();
+            return Err(Error::DType { op: OP, dtype: target.dtype(), reason });
+        }
+        let weight = options.weight.as_ref().map(|weight| class_weight(OP, weight, classes)).transpose()?;
+        let x = self.operand()?;
+        let (target, weights) = target_weights(target, &weight, options.ignore_index, self.dtype())?;
+        let picked = x.array.gather(dim, &target.unsqueeze(dim)?)?.squeeze(dim)?;
+        let all: Dims = (0..weights.rank()).collect();
+        let mut coefficients = weights.unary(UnaryOp::Neg)?;
+        if options.reduction == Reduction::Mean {
+            let total = weights.reduce(ReduceOp::Sum, &all, false)?;
+            coefficients = coefficients.binary(BinaryOp::Div, &total)?;
+        }
+        let losses = widened(&picked)?.binary(BinaryOp::Mul, &coefficients)?;
+        // A -inf that counts for nothing must not become NaN.
+        let zero = Array::full(&[], Scalar::Int(0), losses.dtype(), self.device())?;
+        let counts = weights.binary_scalar(BinaryOp::Ne, 0.0)?;
+        let losses = Array::select(&counts, &losses, &zero)?;
+        let out = match options.reduction {
+            Reduction::None => losses,
+            Reduction::Sum => losses.reduce(ReduceOp::Sum, &all, false)?,
+            // Where nothing counts, the mean over nothing is NaN.
+            Reduction::Mean if self.numel() == 0 => Array::full(&[], f64::NAN, losses.dtype(), self.device())?,
+            Reduction::Mean => {
+                let total = weights.reduce(ReduceOp::Sum, &all, false)?;
+                let sum = losses.reduce(ReduceOp::Sum, &all, false)?;
+                let nan = Array::full(&[], f64::NAN, losses.dtype(), self.device())?;
+                Array::select(&total.binary_scalar(BinaryOp::Eq, 0.0)?, &nan, &sum)?
+            }
+        }
+        .cast(self.dtype())?;
+        let node = if self.rank() > 2 { "NllLoss2DBackward0" } else { "NllLossBackward0" };
+        Ok(record(out, [x], |_, _| {
+            Derivative::with(node, move |c| {
+                c.each(1, |_| {
+                    let shape = c.input_shape(0)?;
+                    let target = c.saved(1)?.array()?;
+                    let hit = Tensor::from_array(places(&target, dim, &shape)?);
+                    let g = c.grad()?.mul(c.saved(0)?)?.unsqueeze(dim as isize)?;
+                    g.expand_value(&shape)?.keep_where(&hit)
+                })
+            })
+            .save(&coefficients)
+            .save(&target)
+        }))
+    }
+
+    /// The cross entropy of a probability's logarithm of odds (this tensor) and a target probability;
+    /// `F.binary_cross_entropy_with_logits`. `weight` multiplies each loss, `pos_weight` that of the positive class; both broadcast.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, the devices differ, or the dtype is not a float one.
+    pub fn binary_cross_entropy_with_logits<'a>(
+        &self,
+        target: &Tensor,
+        weight: impl Into<Option<&'a Tensor>>,
+        pos_weight: impl Into<Option<&'a Tensor>>,
+        reduction: Reduction,
+    ) -> Result<Tensor> {
+        const OP: &str = "binary_cross_entropy_with_logits";
+        require_float(OP, self)?;
+        same_shape(OP, self, target)?;
+        let (weight, pos_weight) = (weight.into(), pos_weight.into());
+        let (x, t) = (self.operand()?, target.operand()?);
+        // log(1 + exp(-x)) = log1p(exp(-|x|)) + max(-x, 0), which does not overflow.
+        let wide = widened(&x.array)?;
+        let log_term = wide.unary(UnaryOp::Abs)?.unary(UnaryOp::Neg)?.unary(UnaryOp::Exp)?.unary(UnaryOp::Log1p)?;
+        let hinge = wide.unary(UnaryOp::Neg)?.binary_scalar(BinaryOp::Max, 0.0)?;
+        let mut softplus = log_term.binary(BinaryOp::Add, &hinge)?;
+        if let Some(positive) = pos_weight {
+            let extra = positive.array()?.binary_scalar(BinaryOp::Sub, 1.0)?.binary(BinaryOp::Mul, &t.array)?;
+            softplus = softplus.binary(BinaryOp::Mul, &extra.binary_scalar(BinaryOp::Add, 1.0)?)?;
+        }
+        let rest = t.array.scalar_binary(1.0, BinaryOp::Sub)?;
+        let mut losses = rest.binary(BinaryOp::Mul, &wide)?.binary(BinaryOp::Add, &softplus)?;
+        if let Some(weight) = weight {
+            losses = losses.binary(BinaryOp::Mul, &weight.array()?)?;
+        }
+        let out = reduction.array(&losses)?.cast(self.dtype())?;
+        let scale = reduction.scale(losses.elements());
+        let (weight, positive) = (weight.map(Tensor::detach), pos_weight.map(Tensor::detach));
+        Ok(record(out, [x, t], |inputs, _| {
+            Derivative::with("BinaryCrossEntropyWithLogitsBackward0", move |c| {
+                let (x, t) = (c.saved(0)?, c.saved(1)?);
+                let mut g = c.grad()?.mul(scale)?;
+                if let Some(weight) = &weight {
+                    g = g.mul(weight)?;
+                }
+                c.each(2, |i| match (&positive, i) {
+                    (None, 0) => g.mul(x.sigmoid()?.sub(&t)?),
+                    (None, _) => g.mul(x.neg()?),
+                    (Some(positive), 0) => {
+                        let weighted = positive.mul(&t)?;
+                        g.mul(weighted.add(t.rsub(1.0)?)?.mul(x.sigmoid()?)?.sub(&weighted)?)
+                    }
+                    (Some(positive), _) => {
+                        // -x + (pos_weight - 1) * softplus(-x)
+                        let softplus = x.neg()?.softplus()?;
+                        g.mul(positive.sub(1.0)?.mul(softplus)?.sub(&x)?)
+                    }
+                })
+            })
+            .save_input(inputs, 0)
+            .save_input(inputs, 1)
+        }))
+    }
+
+    /// `log(1 + exp(x))`, without overflow.
+    fn softplus(&self) -> Result<Tensor> {
+        let x = self.operand()?;
+        let log_term = x.array.unary(UnaryOp::Abs)?.unary(UnaryOp::Neg)?.unary(UnaryOp::Exp)?.unary(UnaryOp::Log1p)?;
+        let out = log_term.binary(BinaryOp::Add, &x.array.binary_scalar(BinaryOp::Max, 0.0)?)?;
+        Ok(record(out, [x], |inputs, _| {
+            Derivative::new("SoftplusBackward0", |c| c.each(1, |_| c.grad()?.mul(c.saved(0)?.sigmoid()?)))
+                .save_input(inputs, 0)
+        }))
+    }
+
+    /// The absolute distance from a target of the same shape; `F.l1_loss`.
+    ///
+    /// # Errors
+    /// As [`Tensor::mse_loss`].
+    pub fn l1_loss(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
+        same_shape("l1_loss", self, target)?;
+        reduction.tensor(&self.sub(target)?.abs()?)
+    }
+}
+
+fn same_shape(op: &'static str, x: &Tensor, target: &Tensor) -> Result<()> {
+    if x.shape() == target.shape() {
+        return Ok(());
+    }
+    Err(Error::ShapeMismatch {
+        op,
+        lhs: x.shape().to_vec(),
+        rhs: target.shape().to_vec(),
+        reason: "differ; input and target have one shape".into(),
+    })
+}
+
+/// The number of classes.
+fn classes(op: &'static str, x: &Tensor) -> Result<usize> {
+    match x.shape() {
+        [] => {
+            let reason = "has no dim of classes; the scores are [classes], or [batch, classes, ..]".to_owned();
+            Err(Error::Shape { op, shape: Vec::new(), reason })
+        }
+        [classes] => Ok(*classes),
+        [_, classes, ..] => Ok(*classes),
+    }
+}
+
+fn class_weight(op: &'static str, weight: &Tensor, classes: usize) -> Result<Tensor> {
+    if weight.shape() == [classes] {
+        return Ok(weight.detach());
+    }
+    let reason = format!("is not [{classes}], a weight for each class");
+    Err(Error::Shape { op, shape: weight.shape().to_vec(), reason })
+}
+
+/// The target with ignored classes set to 0, and each element's weight: 0 for the ignored.
+fn target_weights(
+    target: &Tensor,
+    weight: &Option<Tensor>,
+    ignore_index: i64,
+    dtype: DType,
+) -> Result<(Array, Array)> {
+    let target = target.array()?;
+    let compute = if dtype.is_half() { DType::F32 } else { dtype };
+    let valid = target.binary_scalar(BinaryOp::Ne, Scalar::Int(ignore_index))?;
+    let zero = Array::full(&[], Scalar::Int(0), target.dtype(), target.device())?;
+    let safe = Array::select(&valid, &target, &zero)?;
+    let weights = match weight {
+        None => valid.cast(compute)?,
+        Some(weight) => {
+            let flat = safe.reshape(&[safe.elements()])?;
+            let picked = weight.array()?.cast(compute)?.index_select(0, &flat)?.reshape(safe.shape())?;
+            picked.binary(BinaryOp::Mul, &valid.cast(compute)?)?
+        }
+    };
+    Ok((safe, weights))
+}

@@ -1,0 +1,49 @@
+//! The operations on tensors, by family.
+//!
+//! # Adding an operation
+//! Everything about an operation stands in one place: its documentation, its forward in array operations, and its
+//! derivative in *tensor* operations, so that derivatives of derivatives come for free.
+//!
+//! - An elementwise operation is a row of the table in `unary` or `binary`, a comparison or another function without
+//!   gradient of the table in `logic`.
+//! - Any other operation is a method in its family's file, in this form:
+//!
+//! ```text
+//! pub fn cumsum(&self, dim: isize) -> Result<Tensor> {
+//!     let dim = normalize_dim("cumsum", dim, self.rank())?;       // check, and normalise the arguments
+//!     let x = self.operand()?;                                    // its value and its place in the graph, at once
+//!     let out = x.array.scan(ReduceOp::Sum, dim)?;                // forward, lazily
+//!     Ok(record(out, [x], |inputs, out| {                         // recorded only if x needs a gradient
+//!         Derivative::with("CumsumBackward0", move |c| c.each(1, |_| c.grad()?.flip([dim])?.cumsum(..)))
+//!             // .save_input(inputs, 0) .save_output(out) .save(&mask): found again with c.saved(position)
+//!     }))
+//! }
+//! ```
+//!
+//! `c.each(n, |i| …)` asks for the gradient of input `i` only where it is wanted. A gradient may have the broadcast
+//! shape or a higher precision: the engine sums it down and casts it. `c.input_shape(i)` is the input's shape.
+//! In-place variants are `self.write("name_", || self.name(…))`.
+//! Inside of derivatives `view_value` makes views that share no storage, which is cheaper.
+
+mod activation;
+mod arithmetic;
+mod binary;
+mod create;
+mod index;
+mod inplace;
+mod join;
+mod logic;
+mod loss;
+mod matmul;
+mod norm;
+mod random;
+mod reduce;
+mod transfer;
+mod unary;
+mod views;
+
+pub use create::Data;
+pub use join::Bound;
+pub use loss::{CrossEntropyOptions, Reduction};
+pub use random::manual_seed;
+pub use transfer::Target;

@@ -1,0 +1,98 @@
+//! Normalisation.
+
+use wgrad_array::layout::Dims;
+use wgrad_array::{Array, BinaryOp, Error, ReduceOp, Result, UnaryOp};
+
+use super::reduce::{require_float, widened};
+use crate::tape::{Context, Derivative, Operand, record};
+use crate::{IntArray, Tensor, is_grad_enabled};
+
+impl Tensor {
+    /// `(x - mean) / sqrt(var + eps) * weight + bias` over the last dims, which have the sizes `normalized_shape`; `F.layer_norm`.
+    /// Weight and bias have that shape. PyTorch's default for `eps` is 1e-5.
+    ///
+    /// # Errors
+    /// If the last dims, the weight or the bias have another shape, or the dtype is not a float one.
+    pub fn layer_norm<'a>(
+        &self,
+        normalized_shape: impl Into<IntArray>,
+        weight: impl Into<Option<&'a Tensor>>,
+        bias: impl Into<Option<&'a Tensor>>,
+        eps: f64,
+    ) -> Result<Tensor> {
+        const OP: &str = "layer_norm";
+        require_float(OP, self)?;
+        let normalized = normalized_shape.into().shape(OP)?;
+        if normalized.is_empty() || !self.shape().ends_with(&normalized) {
+            let reason = format!("does not end with the dims to normalise, {:?}", normalized.as_slice());
+            return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
+        }
+        let (weight, bias) = (weight.into(), bias.into());
+        for x in [weight, bias].into_iter().flatten() {
+            if x.shape() != normalized.as_slice() {
+                let reason = format!("is not that of the dims to normalise, {:?}", normalized.as_slice());
+                return Err(Error::Shape { op: OP, shape: x.shape().to_vec(), reason });
+            }
+        }
+        let x = self.operand()?;
+        let dims: Dims = (self.rank() - normalized.len()..self.rank()).collect();
+        let wide = widened(&x.array)?;
+        let (mean, rstd) = statistics(&wide, &dims, eps)?;
+        let mut out = wide.binary(BinaryOp::Sub, &mean)?.binary(BinaryOp::Mul, &rstd)?;
+        let weight = weight.map(Tensor::operand).transpose()?;
+        let bias = bias.map(Tensor::operand).transpose()?;
+        if let Some(weight) = &weight {
+            out = out.binary(BinaryOp::Mul, &widened(&weight.array)?)?;
+        }
+        if let Some(bias) = &bias {
+            out = out.binary(BinaryOp::Add, &widened(&bias.array)?)?;
+        }
+        let out = out.cast(self.dtype())?;
+        let has_weight = weight.is_some();
+        // An absent weight or bias keeps its place, without an edge.
+        let absent = || Operand { array: x.array.clone(), edge: None };
+        let inputs = [weight.unwrap_or_else(absent), bias.unwrap_or_else(absent)];
+        let [weight, bias] = inputs;
+        Ok(record(out, [x, weight, bias], |inputs, _| {
+            Derivative::with("NativeLayerNormBackward0", move |c| {
+                let (g, x) = (c.grad()?, c.saved(0)?);
+                let (centred, rstd) = normalisation(c, &x, &dims, eps)?;
+                let scaled = centred.mul(&rstd)?;
+                c.each(3, |i| match i {
+                    0 => {
+                        let g = if has_weight { g.mul(c.saved(1)?)? } else { g.clone() };
+                        let along = scaled.mul(g.mul(&scaled)?.mean_dim(&dims, true)?)?;
+                        g.sub(g.mean_dim(&dims, true)?)?.sub(along)?.mul(&rstd)
+                    }
+                    1 => g.mul(&scaled),
+                    _ => Ok(g.clone()),
+                })
+            })
+            .save_input(inputs, 0)
+            .save_input_if(has_weight, inputs, 1)
+            .save(&mean)
+            .save(&rstd)
+        }))
+    }
+}
+
+/// Mean and reciprocal standard deviation of rows.
+fn statistics(x: &Array, dims: &[usize], eps: f64) -> Result<(Array, Array)> {
+    let count: usize = dims.iter().map(|&d| x.shape()[d]).product();
+    let average = |x: &Array| x.reduce(ReduceOp::Sum, dims, true)?.binary_scalar(BinaryOp::Mul, 1.0 / count as f64);
+    let mean = average(x)?;
+    let centred = x.binary(BinaryOp::Sub, &mean)?;
+    let var = average(&centred.binary(BinaryOp::Mul, &centred)?)?;
+    Ok((mean, var.binary_scalar(BinaryOp::Add, eps)?.unary(UnaryOp::Rsqrt)?))
+}
+
+/// The centred input and the reciprocal standard deviation: from the saved statistics, or, where gradients of gradients are
+/// recorded, from the input, on which they depend.
+fn normalisation(c: &Context, x: &Tensor, dims: &Dims, eps: f64) -> Result<(Tensor, Tensor)> {
+    if !is_grad_enabled() {
+        return Ok((x.sub(c.saved(2)?)?, c.saved(3)?));
+    }
+    let centred = x.sub(x.mean_dim(dims, true)?)?;
+    let rstd = centred.mul(&centred)?.mean_dim(dims, true)?.add(eps)?.rsqrt()?;
+    Ok((centred, rstd))
+}

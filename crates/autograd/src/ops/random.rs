@@ -1,0 +1,236 @@
+//! Random tensors: counter-based, so that a seed gives the same numbers on every device.
+
+use std::sync::Mutex;
+
+use wgrad_array::{Array, BinaryOp, DType, Device, Error, Result, Scalar, UnaryOp, philox4x32_10};
+
+use super::reduce::require_float;
+use crate::tape::{Derivative, lock, record};
+use crate::{IntArray, Options, Tensor};
+
+/// The process's generator: a seed, and how many random tensors were made with it.
+struct Generator {
+    seed: u64,
+    next: u64,
+}
+
+static GENERATOR: Mutex<Generator> = Mutex::new(Generator { seed: 0, next: 0 });
+
+/// Starts the generator of all random numbers anew; `torch.manual_seed`. Without it the seed is 0.
+///
+/// The same calls after it give the same numbers, on every device.
+pub fn manual_seed(seed: u64) {
+    *lock(&GENERATOR) = Generator { seed, next: 0 };
+}
+
+/// A seed, and a stream that nobody else gets.
+fn next_stream() -> (u64, u64) {
+    let mut generator = lock(&GENERATOR);
+    generator.next += 1;
+    (generator.seed, generator.next - 1)
+}
+
+/// Uniform numbers in [0, 1) with all the digits that the dtype has there.
+fn uniform(shape: &[usize], dtype: DType, device: &Device) -> Result<Array> {
+    let (seed, stream) = next_stream();
+    let digits = match dtype {
+        DType::F64 => {
+            let words = words(shape, seed, stream, device)?;
+            let high = words.0.binary_scalar(BinaryOp::Shr, 5i64)?.cast(DType::F64)?;
+            let low = words.1.binary_scalar(BinaryOp::Shr, 6i64)?.cast(DType::F64)?;
+            let bits = high.binary_scalar(BinaryOp::Mul, 67_108_864.0)?.binary(BinaryOp::Add, &low)?;
+            return bits.binary_scalar(BinaryOp::Mul, 1.0 / 9_007_199_254_740_992.0);
+        }
+        DType::F16 => 2048.0,
+        DType::BF16 => 256.0,
+        _ => return Array::uniform(shape, seed, stream, device)?.cast(dtype),
+    };
+    // Rounding to fewer digits could give 1.
+    let scaled = Array::uniform(shape, seed, stream, device)?.binary_scalar(BinaryOp::Mul, digits)?;
+    scaled.unary(UnaryOp::Floor)?.binary_scalar(BinaryOp::Mul, 1.0 / digits)?.cast(dtype)
+}
+
+/// Two random words for each element.
+fn words(shape: &[usize], seed: u64, stream: u64, device: &Device) -> Result<(Array, Array)> {
+    let mut pairs = shape.to_vec();
+    pairs.push(2);
+    let bits = Array::random_bits(&pairs, seed, stream, device)?;
+    let word = |i| bits.slice(shape.len(), i, 1, 1)?.reshape(shape);
+    Ok((word(0)?, word(1)?))
+}
+
+fn float_options(op: &'static str, options: &Options) -> Result<DType> {
+    match options.dtype {
+        None => Ok(DType::F32),
+        Some(dtype) if dtype.is_float() => Ok(dtype),
+        Some(dtype) => {
+            let reason = "does not hold fractions; use a float dtype, or randint".to_owned();
+            Err(Error::DType { op, dtype, reason })
+        }
+    }
+}
+
+impl Tensor {
+    /// Uniform random numbers in [0, 1); f32 unless the options say otherwise.
+    ///
+    /// # Errors
+    /// If the shape is too large, or the dtype is not a float one.
+    pub fn rand(shape: impl Into<IntArray>, options: impl Into<Options>) -> Result<Tensor> {
+        const OP: &str = "rand";
+        let options = options.into();
+        let dtype = float_options(OP, &options)?;
+        Ok(Tensor::from_array(uniform(&shape.into().shape(OP)?, dtype, &options.device)?))
+    }
+
+    /// Random numbers of the standard normal distribution; f32 unless the options say otherwise.
+    ///
+    /// # Errors
+    /// If the shape is too large, or the dtype is not a float one.
+    pub fn randn(shape: impl Into<IntArray>, options: impl Into<Options>) -> Result<Tensor> {
+        const OP: &str = "randn";
+        let options = options.into();
+        let dtype = float_options(OP, &options)?;
+        let (seed, stream) = next_stream();
+        let normal = Array::normal(&shape.into().shape(OP)?, seed, stream, &options.device)?;
+        Ok(Tensor::from_array(normal.cast(dtype)?))
+    }
+
+    /// Random integers in `low..high`; i64 unless the options say otherwise.
+    ///
+    /// # Errors
+    /// If the range is empty, or the shape is too large.
+    pub fn randint(
+        low: i64,
+        high: i64,
+        shape: impl Into<IntArray>,
+        options: impl Into<Options>,
+    ) -> Result<Tensor> {
+        const OP: &str = "randint";
+        let options = options.into();
+        let fail = |reason: String| Error::Argument { op: OP, reason };
+        let range = high.checked_sub(low).filter(|&range| range > 0);
+        let Some(range) = range else {
+            return Err(fail(format!("there is no integer from {low} to before {high}, or too many")));
+        };
+        let shape = shape.into().shape(OP)?;
+        let (seed, stream) = next_stream();
+        let offset = if range <= 1 << 31 {
+            let bits = Array::random_bits(&shape, seed, stream, &options.device)?;
+            bits.binary_scalar(BinaryOp::Mul, range)?.binary_scalar(BinaryOp::Shr, 32i64)?
+        } else {
+            let (high, low) = words(&shape, seed, stream, &options.device)?;
+            let bits = high.binary_scalar(BinaryOp::Shl, 31i64)?.binary(BinaryOp::Xor, &low)?;
+            bits.binary_scalar(BinaryOp::Rem, range)?
+        };
+        let out = offset.binary_scalar(BinaryOp::Add, low)?;
+        Ok(Tensor::from_array(out.cast(options.dtype.unwrap_or(DType::I64))?))
+    }
+
+    /// The numbers `0..n` in a random order; i64 unless the options say otherwise.
+    ///
+    /// # Errors
+    /// If `n` is too large.
+    pub fn randperm(n: usize, options: impl Into<Options>) -> Result<Tensor> {
+        const OP: &str = "randperm";
+        let options = options.into();
+        wgrad_array::layout::checked_elements(OP, &[n])?;
+        let (seed, stream) = next_stream();
+        let key = [seed as u32, (seed >> 32) as u32];
+        let mut order: Vec<i64> = (0..n as i64).collect();
+        for i in (1..n).rev() {
+            let counter = [i as u32, (i as u64 >> 32) as u32, stream as u32, (stream >> 32) as u32];
+            let words = philox4x32_10(counter, key);
+            let bits = u64::from(words[0]) << 32 | u64::from(words[1]);
+            order.swap(i, ((u128::from(bits) * (i as u128 + 1)) >> 64) as usize);
+        }
+        let order = Tensor::from_slice(&order, n, &options.device)?;
+        order.to_dtype(options.dtype.unwrap_or(DType::I64))
+    }
+
+    /// 1 with the probability that this tensor's element gives, else 0, in its dtype.
+    ///
+    /// # Errors
+    /// If the dtype is not a float one.
+    pub fn bernoulli(&self) -> Result<Tensor> {
+        require_float("bernoulli", self)?;
+        let chance = uniform(self.shape(), DType::F32, self.device())?;
+        let hit = chance.binary(BinaryOp::Lt, &self.array()?.cast(DType::F32)?)?;
+        Ok(Tensor::from_array(hit.cast(self.dtype())?))
+    }
+
+    /// [`Tensor::rand`] with this tensor's shape, dtype and device.
+    ///
+    /// # Errors
+    /// As [`Tensor::rand`].
+    pub fn rand_like(&self) -> Result<Tensor> {
+        Tensor::rand(self.shape(), (self.dtype(), self.device()))
+    }
+
+    /// [`Tensor::randn`] with this tensor's shape, dtype and device.
+    ///
+    /// # Errors
+    /// As [`Tensor::randn`].
+    pub fn randn_like(&self) -> Result<Tensor> {
+        Tensor::randn(self.shape(), (self.dtype(), self.device()))
+    }
+
+    /// Uniform random numbers in `low..high`, in place.
+    ///
+    /// # Errors
+    /// As [`Tensor::rand`] and [`Tensor::copy_`].
+    pub fn uniform_(&self, low: f64, high: f64) -> Result<Tensor> {
+        self.write("uniform_", || {
+            require_float("uniform_", self)?;
+            let random = uniform(self.shape(), self.dtype(), self.device())?;
+            let out = random.binary_scalar(BinaryOp::Mul, high - low)?.binary_scalar(BinaryOp::Add, low)?;
+            self.replaced("UniformBackward0", out)
+        })
+    }
+
+    /// Random numbers of a normal distribution, in place.
+    ///
+    /// # Errors
+    /// As [`Tensor::randn`] and [`Tensor::copy_`].
+    pub fn normal_(&self, mean: f64, std: f64) -> Result<Tensor> {
+        self.write("normal_", || {
+            require_float("normal_", self)?;
+            let (seed, stream) = next_stream();
+            let normal = Array::normal(self.shape(), seed, stream, self.device())?.cast(self.dtype())?;
+            let out = normal.binary_scalar(BinaryOp::Mul, std)?.binary_scalar(BinaryOp::Add, mean)?;
+            self.replaced("NormalBackward0", out)
+        })
+    }
+
+    /// A value that does not depend on the tensor's own, which gets a gradient of zeros.
+    pub(super) fn replaced(&self, node: &'static str, value: Array) -> Result<Tensor> {
+        let old = self.operand()?;
+        Ok(record(value, [old], |_, _| Derivative::new(node, |c| c.each(1, |_| c.grad()?.zeros_like()))))
+    }
+
+    /// With probability `p` each element becomes 0, the others are scaled by `1 / (1 - p)`; `F.dropout`. Itself if not `training`.
+    ///
+    /// # Errors
+    /// If `p` is not a probability, or the dtype is not a float one.
+    pub fn dropout(&self, p: f64, training: bool) -> Result<Tensor> {
+        const OP: &str = "dropout";
+        if !(0.0..=1.0).contains(&p) {
+            let reason = format!("the probability is {p}; it must lie between 0 and 1");
+            return Err(Error::Argument { op: OP, reason });
+        }
+        require_float(OP, self)?;
+        if !training || p == 0.0 {
+            return Ok(self.clone());
+        }
+        let x = self.operand()?;
+        let keep = uniform(self.shape(), DType::F32, self.device())?.binary_scalar(BinaryOp::Ge, p)?;
+        let scale = if p == 1.0 { 0.0 } else { 1.0 / (1.0 - p) };
+        let zero = Array::full(&[], Scalar::Int(0), self.dtype(), self.device())?;
+        let out = Array::select(&keep, &x.array.binary_scalar(BinaryOp::Mul, scale)?, &zero)?;
+        Ok(record(out, [x], |_, _| {
+            Derivative::with_scalar("MulBackward0", scale.into(), |c, scale| {
+                c.each(1, |_| c.grad()?.mul(scale)?.keep_where(&c.saved(0)?))
+            })
+            .save(&keep)
+        }))
+    }
+}

@@ -1,0 +1,227 @@
+//! Functions of each element: one row an operation.
+
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
+
+use wgrad_array::{Array, BinaryOp, Result, UnaryOp};
+
+use crate::Tensor;
+use crate::tape::{Derivative, record};
+
+/// A row: documentation; name and in-place name; forward on the array `x`; node; what the derivative uses besides the
+/// gradient `g`: `input` (x), `output` (y) or `nothing`; the derivative.
+macro_rules! unary {
+    ($($(#[$doc:meta])* $name:ident, $in_place:ident = |$x:ident| $forward:expr, $node:literal,
+        $saved:ident |$g:ident, $v:ident| $derivative:expr;)*) => {
+        impl Tensor {$(
+            $(#[$doc])*
+            pub fn $name(&self) -> Result<Tensor> {
+                let input = self.operand()?;
+                let $x = &input.array;
+                let out = $forward?;
+                Ok(record(out, [input], |_inputs, _out| {
+                    let derivative = Derivative::new($node, |c| c.each(1, |_| {
+                        let $g = c.grad()?;
+                        unary!(@value $saved, c, $v);
+                        $derivative
+                    }));
+                    unary!(@save $saved, derivative, _inputs, _out)
+                }))
+            }
+
+            #[doc = concat!("[`Tensor::", stringify!($name), "`] in place.")]
+            ///
+            /// # Errors
+            #[doc = concat!("As [`Tensor::", stringify!($name), "`] and [`Tensor::copy_`].")]
+            pub fn $in_place(&self) -> Result<Tensor> {
+                self.write(stringify!($in_place), || self.$name())
+            }
+        )*}
+    };
+    (@value nothing, $c:ident, $v:ident) => {};
+    (@value $saved:ident, $c:ident, $v:ident) => { let $v = &$c.saved(0)?; };
+    (@save nothing, $derivative:ident, $inputs:ident, $out:ident) => { $derivative };
+    (@save input, $derivative:ident, $inputs:ident, $out:ident) => { $derivative.save_input($inputs, 0) };
+    (@save output, $derivative:ident, $inputs:ident, $out:ident) => { $derivative.save_output($out) };
+}
+
+unary! {
+    /// `-x`.
+    ///
+    /// # Errors
+    /// For bool: use [`Tensor::logical_not`].
+    neg, neg_ = |x| x.unary(UnaryOp::Neg), "NegBackward0", nothing |g, x| g.neg();
+
+    /// `|x|`; the derivative at 0 is 0.
+    ///
+    /// # Errors
+    /// If the device fails.
+    abs, abs_ = |x| x.unary(UnaryOp::Abs), "AbsBackward0", input |g, x| g.mul(x.sign()?);
+
+    /// -1, 0 or 1.
+    ///
+    /// # Errors
+    /// If the device fails.
+    sign, sign_ = |x| x.unary(UnaryOp::Sign), "SignBackward0", nothing |g, x| g.zeros_like();
+
+    /// e to the x. Integers give f32, as with all functions whose values are fractions.
+    ///
+    /// # Errors
+    /// If the device fails.
+    exp, exp_ = |x| x.unary(UnaryOp::Exp), "ExpBackward0", output |g, y| g.mul(y);
+
+    /// The natural logarithm: -inf at 0, NaN below.
+    ///
+    /// # Errors
+    /// If the device fails.
+    log, log_ = |x| x.unary(UnaryOp::Log), "LogBackward0", input |g, x| g.div(x);
+
+    /// `log(1 + x)`, exact near 0.
+    ///
+    /// # Errors
+    /// If the device fails.
+    log1p, log1p_ = |x| x.unary(UnaryOp::Log1p), "Log1PBackward0", input |g, x| g.div(x.add(1.0)?);
+
+    /// `exp(x) - 1`, exact near 0.
+    ///
+    /// # Errors
+    /// If the device fails.
+    expm1, expm1_ = |x| x.unary(UnaryOp::Expm1), "Expm1Backward0", output |g, y| g.mul(y.add(1.0)?);
+
+    /// The square root: NaN below 0; the derivative at 0 is inf.
+    ///
+    /// # Errors
+    /// If the device fails.
+    sqrt, sqrt_ = |x| x.unary(UnaryOp::Sqrt), "SqrtBackward0", output |g, y| g.div(y.mul(2.0)?);
+
+    /// `1 / sqrt(x)`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    rsqrt, rsqrt_ = |x| x.unary(UnaryOp::Rsqrt), "RsqrtBackward0",
+        output |g, y| g.mul(-0.5)?.mul(y.mul(y)?.mul(y)?);
+
+    /// `x * x`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    square, square_ = |x| x.binary(BinaryOp::Mul, x), "PowBackward0", input |g, x| g.mul(x.mul(2.0)?);
+
+    /// `1 / x`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    reciprocal, reciprocal_ = |x| x.unary(UnaryOp::Reciprocal), "ReciprocalBackward0",
+        output |g, y| g.neg()?.mul(y.mul(y)?);
+
+    /// The sine of radians.
+    ///
+    /// # Errors
+    /// If the device fails.
+    sin, sin_ = |x| x.unary(UnaryOp::Sin), "SinBackward0", input |g, x| g.mul(x.cos()?);
+
+    /// The cosine of radians.
+    ///
+    /// # Errors
+    /// If the device fails.
+    cos, cos_ = |x| x.unary(UnaryOp::Cos), "CosBackward0", input |g, x| g.neg()?.mul(x.sin()?);
+
+    /// The hyperbolic tangent.
+    ///
+    /// # Errors
+    /// If the device fails.
+    tanh, tanh_ = |x| x.unary(UnaryOp::Tanh), "TanhBackward0",
+        output |g, y| g.mul(y.mul(y)?.rsub(1.0)?);
+
+    /// `1 / (1 + exp(-x))`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    sigmoid, sigmoid_ = |x| x.unary(UnaryOp::Sigmoid), "SigmoidBackward0",
+        output |g, y| g.mul(y.rsub(1.0)?)?.mul(y);
+
+    /// The Gauss error function.
+    ///
+    /// # Errors
+    /// If the device fails.
+    erf, erf_ = |x| x.unary(UnaryOp::Erf), "ErfBackward0",
+        input |g, x| g.mul(x.mul(x)?.neg()?.exp()?.mul(FRAC_2_SQRT_PI)?);
+
+    /// `max(x, 0)`; the derivative at 0 is 0.
+    ///
+    /// # Errors
+    /// If the device fails.
+    relu, relu_ = |x| x.binary_scalar(BinaryOp::Max, 0i64), "ReluBackward0",
+        output |g, y| g.keep_where(&y.gt(0.0)?);
+
+    /// `x * sigmoid(x)`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    silu, silu_ = |x| x.binary(BinaryOp::Mul, &x.unary(UnaryOp::Sigmoid)?), "SiluBackward0", input |g, x| {
+        let s = x.sigmoid()?;
+        g.mul(s.mul(x.mul(s.rsub(1.0)?)?.add(1.0)?)?)
+    };
+
+    /// `x * Φ(x)` with the normal distribution's Φ; `gelu(approximate="none")`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    gelu, gelu_ = |x| gelu_array(x), "GeluBackward0", input |g, x| {
+        let cdf = x.mul(FRAC_1_SQRT_2)?.erf()?.add(1.0)?.mul(0.5)?;
+        let pdf = x.mul(x)?.mul(-0.5)?.exp()?.mul(1.0 / (2.0 * PI).sqrt())?;
+        g.mul(cdf.add(x.mul(pdf)?)?)
+    };
+
+    /// The approximation of [`Tensor::gelu`] by a tanh; `gelu(approximate="tanh")`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    gelu_tanh, gelu_tanh_ = |x| gelu_tanh_array(x), "GeluBackward0", input |g, x| {
+        let t = x.mul(x)?.mul(x)?.mul(GELU_CUBE)?.add(x)?.mul(GELU_SCALE)?.tanh()?;
+        let inner = x.mul(x)?.mul(3.0 * GELU_CUBE)?.add(1.0)?.mul(GELU_SCALE)?;
+        let right = t.mul(&t)?.rsub(1.0)?.mul(inner)?.mul(x)?;
+        g.mul(t.add(1.0)?.add(right)?.mul(0.5)?)
+    };
+
+    /// The integer below.
+    ///
+    /// # Errors
+    /// If the device fails.
+    floor, floor_ = |x| x.unary(UnaryOp::Floor), "FloorBackward0", nothing |g, x| g.zeros_like();
+
+    /// The integer above.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ceil, ceil_ = |x| x.unary(UnaryOp::Ceil), "CeilBackward0", nothing |g, x| g.zeros_like();
+
+    /// The nearest integer, of two the even one.
+    ///
+    /// # Errors
+    /// If the device fails.
+    round, round_ = |x| x.unary(UnaryOp::Round), "RoundBackward0", nothing |g, x| g.zeros_like();
+
+    /// The integer nearer to 0.
+    ///
+    /// # Errors
+    /// If the device fails.
+    trunc, trunc_ = |x| x.unary(UnaryOp::Trunc), "TruncBackward0", nothing |g, x| g.zeros_like();
+}
+
+fn gelu_array(x: &Array) -> Result<Array> {
+    let erf = x.binary_scalar(BinaryOp::Mul, FRAC_1_SQRT_2)?.unary(UnaryOp::Erf)?;
+    let cdf = erf.binary_scalar(BinaryOp::Add, 1.0)?.binary_scalar(BinaryOp::Mul, 0.5)?;
+    x.binary(BinaryOp::Mul, &cdf)
+}
+
+/// `sqrt(2 / pi)` and the weight of the cube, of the published approximation.
+const GELU_SCALE: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
+const GELU_CUBE: f64 = 0.044715;
+
+fn gelu_tanh_array(x: &Array) -> Result<Array> {
+    let cube = x.binary(BinaryOp::Mul, x)?.binary(BinaryOp::Mul, x)?;
+    let inner = cube.binary_scalar(BinaryOp::Mul, GELU_CUBE)?.binary(BinaryOp::Add, x)?;
+    let tanh = inner.binary_scalar(BinaryOp::Mul, GELU_SCALE)?.unary(UnaryOp::Tanh)?;
+    let half = x.binary_scalar(BinaryOp::Mul, 0.5)?;
+    half.binary(BinaryOp::Mul, &tanh.binary_scalar(BinaryOp::Add, 1.0)?)
+}

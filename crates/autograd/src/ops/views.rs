@@ -1,0 +1,536 @@
+//! Views: other shapes of the same storage. Writing to a view in place writes to its base, and the other way round.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use wgrad_array::layout::{Dims, broadcast_shapes, normalize_dim};
+use wgrad_array::{Error, Result};
+
+use crate::storage::{Shared, Value, View, ViewKind};
+use crate::tape::{Derivative, Edge, Meta, lock, output_edges, record, record_edge};
+use crate::view::ViewStep;
+use crate::{IntArray, Tensor, is_grad_enabled};
+
+impl Tensor {
+    /// The view that a step makes, recorded under a node's name and sharing the storage.
+    fn view_step(&self, node: &'static str, step: ViewStep) -> Result<Tensor> {
+        let x = self.operand()?;
+        let out = step.apply(&x.array)?;
+        let kind = if is_grad_enabled() { ViewKind::Plain } else { ViewKind::NoGrad };
+        let edge = record_edge(&out, [x], |_, _| step_derivative(node, step.clone()));
+        self.share_view(step, out, edge, kind)
+    }
+
+    /// A view that shares the storage. `array` is its value, `edge` its history.
+    pub(super) fn share_view(
+        &self,
+        step: ViewStep,
+        array: wgrad_array::Array,
+        edge: Option<Edge>,
+        kind: ViewKind,
+    ) -> Result<Tensor> {
+        let Some(layout) = step.layout(&self.layout()) else {
+            return Ok(Tensor::from_edge(array, edge));
+        };
+        let meta = Meta::of(&array);
+        let parent = self.shared()?;
+        let (mut steps, base) = match &parent.view {
+            Some(view) => (view.steps.to_vec(), view.base.clone()),
+            None => (Vec::new(), None),
+        };
+        steps.push(step);
+        let view = View {
+            steps: Arc::from(steps),
+            layout,
+            base: Some(base.unwrap_or_else(|| self.clone())),
+            kind,
+            history_version: parent.seen,
+        };
+        let shared = Shared { storage: parent.storage, seen: parent.seen, array, view: Some(view) };
+        Ok(Tensor::with_value(meta, Value::Shared(Box::new(shared)), edge))
+    }
+
+    /// The value of a view without its storage in common: what derivatives use.
+    pub(crate) fn view_value(&self, step: &ViewStep) -> Result<Tensor> {
+        let x = self.operand()?;
+        let out = step.apply(&x.array)?;
+        let name = match step {
+            ViewStep::Reshape { .. } => "ViewBackward0",
+            ViewStep::Permute { .. } => "PermuteBackward0",
+            ViewStep::Expand { .. } => "ExpandBackward0",
+            ViewStep::Slice { .. } => "SliceBackward0",
+            ViewStep::Select { .. } => "SelectBackward0",
+            ViewStep::Diagonal { .. } => "DiagonalBackward0",
+            ViewStep::Unfold { .. } => "UnfoldBackward0",
+        };
+        Ok(record(out, [x], |_, _| step_derivative(name, step.clone())))
+    }
+
+    /// Expanded to a shape, without a storage in common.
+    pub(crate) fn expand_value(&self, shape: &[usize]) -> Result<Tensor> {
+        if self.shape() == shape {
+            return Ok(self.clone());
+        }
+        self.view_value(&ViewStep::Expand { from: self.0.shape.clone(), to: shape.into() })
+    }
+
+    /// The last two dims exchanged, without a storage in common.
+    pub(crate) fn transposed_value(&self) -> Result<Tensor> {
+        let mut dims: SmallVec<[usize; 4]> = (0..self.rank()).collect();
+        dims.swap(self.rank() - 2, self.rank() - 1);
+        self.view_value(&ViewStep::Permute { dims })
+    }
+
+    /// Undoes a permutation.
+    pub(crate) fn unpermute(&self, dims: &[usize]) -> Result<Tensor> {
+        let mut inverse: SmallVec<[usize; 4]> = SmallVec::from_elem(0, dims.len());
+        for (to, &from) in dims.iter().enumerate() {
+            inverse[from] = to;
+        }
+        self.view_value(&ViewStep::Permute { dims: inverse })
+    }
+
+    /// The same elements in row-major order under another shape; a size of -1 is what remains. A view where strides allow it,
+    /// else a copy.
+    ///
+    /// # Errors
+    /// If the number of elements differs.
+    pub fn reshape(&self, shape: impl Into<IntArray>) -> Result<Tensor> {
+        let to = resolve("reshape", self.shape(), &shape.into())?;
+        let step = ViewStep::Reshape { from: self.0.shape.clone(), to };
+        match step.layout(&self.layout()) {
+            Some(_) if self.is_contiguous() => self.view_step("ViewBackward0", step),
+            Some(_) => self.view_step("ReshapeAliasBackward0", step),
+            None => {
+                let x = self.operand()?;
+                let out = step.apply(&x.array)?;
+                Ok(record(out, [x], |_, _| step_derivative("UnsafeViewBackward0", step)))
+            }
+        }
+    }
+
+    /// As [`Tensor::reshape`], but always a view.
+    ///
+    /// # Errors
+    /// If the number of elements differs, or the strides do not allow it: use `reshape`.
+    pub fn view(&self, shape: impl Into<IntArray>) -> Result<Tensor> {
+        let to = resolve("view", self.shape(), &shape.into())?;
+        let step = ViewStep::Reshape { from: self.0.shape.clone(), to };
+        if step.layout(&self.layout()).is_none() {
+            let reason = format!(
+                "with strides {:?} cannot be viewed in the new shape without a copy; use reshape()",
+                self.stride()
+            );
+            return Err(Error::Shape { op: "view", shape: self.shape().to_vec(), reason });
+        }
+        self.view_step("ViewBackward0", step)
+    }
+
+    /// Dims `start..=end` as one.
+    ///
+    /// # Errors
+    /// If a dim is not there, or `end` comes before `start`.
+    pub fn flatten(&self, start: isize, end: isize) -> Result<Tensor> {
+        const OP: &str = "flatten";
+        let (first, last) = (normalize_dim(OP, start, self.rank())?, normalize_dim(OP, end, self.rank())?);
+        if first > last {
+            return Err(Error::Argument { op: OP, reason: format!("start dim {start} comes after end dim {end}") });
+        }
+        if self.rank() == 0 {
+            return self.reshape([1]);
+        }
+        if first == last {
+            return Ok(self.clone());
+        }
+        let mut shape = Dims::from(&self.shape()[..first]);
+        shape.push(self.shape()[first..=last].iter().product());
+        shape.extend_from_slice(&self.shape()[last + 1..]);
+        self.reshape(&shape)
+    }
+
+    /// One dim as several.
+    ///
+    /// # Errors
+    /// If there is no such dim, or the sizes' product is not its size.
+    pub fn unflatten(&self, dim: isize, sizes: impl Into<IntArray>) -> Result<Tensor> {
+        const OP: &str = "unflatten";
+        let dim = normalize_dim(OP, dim, self.rank())?;
+        let size = self.size(dim as isize)?;
+        let mut shape = Dims::from(&self.shape()[..dim]);
+        shape.extend(resolve(OP, &[size], &sizes.into())?);
+        shape.extend_from_slice(&self.shape()[dim + 1..]);
+        self.view(&shape)
+    }
+
+    /// The dims in another order.
+    ///
+    /// # Errors
+    /// If the dims are not all dims, each once.
+    pub fn permute(&self, dims: impl Into<IntArray>) -> Result<Tensor> {
+        const OP: &str = "permute";
+        let dims = dims.into().dims(OP, self.rank())?;
+        if dims.len() != self.rank() {
+            let reason = format!("has {} dims, but {} were named; name each once", self.rank(), dims.len());
+            return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
+        }
+        self.view_step("PermuteBackward0", ViewStep::Permute { dims: dims.as_slice().into() })
+    }
+
+    /// Two dims exchanged.
+    ///
+    /// # Errors
+    /// If a dim is not there.
+    pub fn transpose(&self, dim0: isize, dim1: isize) -> Result<Tensor> {
+        self.swap_dims("transpose", "TransposeBackward0", dim0, dim1)
+    }
+
+    /// The dims of a matrix exchanged; a tensor of fewer dims stays as it is.
+    ///
+    /// # Errors
+    /// If there are more than two dims.
+    pub fn t(&self) -> Result<Tensor> {
+        match self.rank() {
+            0 | 1 => self.view_step("TBackward0", ViewStep::Permute { dims: (0..self.rank()).collect() }),
+            2 => self.swap_dims("t", "TBackward0", 0, 1),
+            rank => {
+                let reason = format!("has {rank} dims; t() is for at most two, use transpose() or mt()");
+                Err(Error::Shape { op: "t", shape: self.shape().to_vec(), reason })
+            }
+        }
+    }
+
+    /// The last two dims exchanged; `mT`.
+    ///
+    /// # Errors
+    /// If there are fewer than two dims.
+    pub fn mt(&self) -> Result<Tensor> {
+        if self.rank() < 2 {
+            let reason = "has fewer than two dims to exchange".to_owned();
+            return Err(Error::Shape { op: "mt", shape: self.shape().to_vec(), reason });
+        }
+        self.swap_dims("mt", "TransposeBackward0", -2, -1)
+    }
+
+    fn swap_dims(&self, op: &'static str, node: &'static str, dim0: isize, dim1: isize) -> Result<Tensor> {
+        let (a, b) = (normalize_dim(op, dim0, self.rank())?, normalize_dim(op, dim1, self.rank())?);
+        let mut dims: SmallVec<[usize; 4]> = (0..self.rank()).collect();
+        if self.rank() > 0 {
+            dims.swap(a, b);
+        }
+        self.view_step(node, ViewStep::Permute { dims })
+    }
+
+    /// Dims of size 1 repeated, and new ones in front, without memory; -1 keeps a size.
+    ///
+    /// # Errors
+    /// If another size than 1 would have to change.
+    pub fn expand(&self, sizes: impl Into<IntArray>) -> Result<Tensor> {
+        const OP: &str = "expand";
+        let sizes = sizes.into();
+        let given = sizes.as_slice();
+        let fail = |reason: String| Error::Shape { op: OP, shape: self.shape().to_vec(), reason };
+        let Some(new) = given.len().checked_sub(self.rank()) else {
+            return Err(fail(format!("has more dims than the {} sizes {given:?}", given.len())));
+        };
+        let mut to = Dims::new();
+        for (d, &size) in given.iter().enumerate() {
+            to.push(match (size, d.checked_sub(new).map(|d| self.shape()[d])) {
+                (-1, Some(old)) => old,
+                (size, _) if size < 0 => return Err(fail(format!("cannot be expanded to {given:?}: size {size}"))),
+                (size, Some(old)) if old != 1 && old as isize != size => {
+                    return Err(fail(format!("cannot be expanded to {given:?}: only dims of size 1 can")));
+                }
+                (size, _) => size as usize,
+            });
+        }
+        wgrad_array::layout::checked_elements(OP, &to)?;
+        self.view_step("ExpandBackward0", ViewStep::Expand { from: self.0.shape.clone(), to })
+    }
+
+    /// Expanded to a shape by the rules of broadcasting; `broadcast_to`.
+    ///
+    /// # Errors
+    /// If this shape does not broadcast to it.
+    pub fn broadcast_to(&self, shape: impl Into<IntArray>) -> Result<Tensor> {
+        const OP: &str = "broadcast_to";
+        let to = shape.into().shape(OP)?;
+        let both = broadcast_shapes(OP, self.shape(), &to)?;
+        if both != to {
+            let reason = "do not fit: the first must broadcast to the second".to_owned();
+            return Err(Error::ShapeMismatch { op: OP, lhs: self.shape().to_vec(), rhs: to.to_vec(), reason });
+        }
+        self.expand(&to)
+    }
+
+    /// Without its dims of size 1.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn squeeze(&self) -> Result<Tensor> {
+        let keep = self.shape().iter().copied().filter(|&size| size != 1).collect();
+        self.view_step("SqueezeBackward0", ViewStep::Reshape { from: self.0.shape.clone(), to: keep })
+    }
+
+    /// Without those of these dims that have size 1.
+    ///
+    /// # Errors
+    /// If a dim is not there or named twice.
+    pub fn squeeze_dim(&self, dims: impl Into<IntArray>) -> Result<Tensor> {
+        let given = dims.into();
+        let dims = given.dims("squeeze", self.rank())?;
+        let kept = |&(d, &size): &(usize, &usize)| size != 1 || !dims.contains(&d);
+        let keep = self.shape().iter().enumerate().filter(kept).map(|(_, &size)| size).collect();
+        let node = if given.as_slice().len() == 1 { "SqueezeBackward1" } else { "SqueezeBackward2" };
+        self.view_step(node, ViewStep::Reshape { from: self.0.shape.clone(), to: keep })
+    }
+
+    /// With a new dim of size 1 before `dim`.
+    ///
+    /// # Errors
+    /// If there is no such place.
+    pub fn unsqueeze(&self, dim: isize) -> Result<Tensor> {
+        let dim = normalize_dim("unsqueeze", dim, self.rank() + 1)?;
+        let mut to = self.0.shape.clone();
+        to.insert(dim, 1);
+        self.view_step("UnsqueezeBackward0", ViewStep::Reshape { from: self.0.shape.clone(), to })
+    }
+
+    /// `length` indices of a dim from `start` (which may be negative) on.
+    ///
+    /// # Errors
+    /// If there is no such dim or they are not all inside of it.
+    pub fn narrow(&self, dim: isize, start: isize, length: usize) -> Result<Tensor> {
+        const OP: &str = "narrow";
+        let dim = self.sliced_dim(OP, dim)?;
+        let size = self.shape()[dim];
+        let first = if start < 0 { start + size as isize } else { start };
+        if first < 0 || (first as usize).checked_add(length).is_none_or(|end| end > size) {
+            let past = (start as i64).saturating_add(length as i64 - 1);
+            return Err(Error::Index { op: OP, index: if first < 0 { start as i64 } else { past }, size });
+        }
+        self.view_step("SliceBackward0", ViewStep::Slice { dim, start: first as usize, len: length, step: 1 })
+    }
+
+    /// Every `step`-th index of a dim from `start` to before `end`, which may be negative or beyond the ends as in Python;
+    /// `x[start:end:step]`. `None` is the beginning or the end.
+    ///
+    /// # Errors
+    /// If there is no such dim, or the step is 0.
+    pub fn slice(
+        &self,
+        dim: isize,
+        start: impl Into<Option<isize>>,
+        end: impl Into<Option<isize>>,
+        step: usize,
+    ) -> Result<Tensor> {
+        const OP: &str = "slice";
+        let dim = self.sliced_dim(OP, dim)?;
+        if step == 0 {
+            return Err(Error::Argument { op: OP, reason: "the step is 0; it must be at least 1".into() });
+        }
+        let size = self.shape()[dim] as isize;
+        let clamp = |i: isize| if i < 0 { i.saturating_add(size).max(0) } else { i.min(size) };
+        let (start, end) = (clamp(start.into().unwrap_or(0)), clamp(end.into().unwrap_or(size)));
+        let len = ((end - start).max(0) as usize).div_ceil(step);
+        self.view_step("SliceBackward0", ViewStep::Slice { dim, start: start as usize, len, step })
+    }
+
+    fn sliced_dim(&self, op: &'static str, dim: isize) -> Result<usize> {
+        if self.rank() == 0 {
+            return Err(Error::Dim { op, dim, rank: 0 });
+        }
+        normalize_dim(op, dim, self.rank())
+    }
+
+    /// One index of a dim, which goes away; `x[index]` for dim 0. A negative index counts from the end.
+    ///
+    /// # Errors
+    /// If there is no such dim or index.
+    pub fn select(&self, dim: isize, index: isize) -> Result<Tensor> {
+        const OP: &str = "select";
+        let dim = self.sliced_dim(OP, dim)?;
+        let size = self.shape()[dim];
+        let at = if index < 0 { index + size as isize } else { index };
+        if at < 0 || at >= size as isize {
+            return Err(Error::Index { op: OP, index: index as i64, size });
+        }
+        self.view_step("SelectBackward0", ViewStep::Select { dim, index: at as usize })
+    }
+
+    /// The elements `(i, i + offset)` of two dims, as a new last dim.
+    ///
+    /// # Errors
+    /// If the dims are not there or the same.
+    pub fn diagonal(&self, offset: isize, dim1: isize, dim2: isize) -> Result<Tensor> {
+        const OP: &str = "diagonal";
+        let (first, second) = (self.sliced_dim(OP, dim1)?, self.sliced_dim(OP, dim2)?);
+        if first == second {
+            return Err(Error::DuplicateDim { op: OP, dim: first, dims: vec![dim1, dim2] });
+        }
+        let (rows, columns) = (self.shape()[first], self.shape()[second]);
+        let shift = offset.unsigned_abs();
+        let len = if offset >= 0 {
+            rows.min(columns.saturating_sub(shift))
+        } else {
+            rows.saturating_sub(shift).min(columns)
+        };
+        self.view_step("DiagonalBackward0", ViewStep::Diagonal { offset, dim1: first, dim2: second, len })
+    }
+
+    /// Windows of `size` indices of a dim, `step` apart, as a new last dim.
+    ///
+    /// # Errors
+    /// If there is no such dim, it is smaller than a window, or the step is 0.
+    pub fn unfold(&self, dim: isize, size: usize, step: usize) -> Result<Tensor> {
+        const OP: &str = "unfold";
+        let dim = self.sliced_dim(OP, dim)?;
+        if step == 0 || size > self.shape()[dim] {
+            let reason = format!("windows of {size} elements, {step} apart, do not fit into a dim of size {}", self.shape()[dim]);
+            return Err(Error::Argument { op: OP, reason });
+        }
+        self.view_step("UnfoldBackward0", ViewStep::Unfold { dim, size, step })
+    }
+
+    /// Dims in reverse order. As in PyTorch this is a copy, not a view.
+    ///
+    /// # Errors
+    /// If a dim is not there or named twice.
+    pub fn flip(&self, dims: impl Into<IntArray>) -> Result<Tensor> {
+        let dims = dims.into().dims("flip", self.rank())?;
+        let x = self.operand()?;
+        if self.rank() == 0 {
+            return self.deep_clone();
+        }
+        let out = x.array.flip(&dims)?;
+        Ok(record(out, [x], |_, _| Derivative::with("FlipBackward0", move |c| c.each(1, |_| c.grad()?.flip(&dims)))))
+    }
+
+    /// Pieces of `size` indices along a dim; the last may be smaller. Views of this tensor, which may not be written to.
+    ///
+    /// # Errors
+    /// If there is no such dim, or the size is 0 and the dim's is not.
+    pub fn split(&self, size: usize, dim: isize) -> Result<Vec<Tensor>> {
+        const OP: &str = "split";
+        let whole = self.shape()[self.sliced_dim(OP, dim)?];
+        if size == 0 && whole > 0 {
+            return Err(Error::Argument { op: OP, reason: "the size is 0; it must be at least 1".into() });
+        }
+        let count = whole.div_ceil(size.max(1)).max(1);
+        let sizes: Vec<usize> = (0..count).map(|i| size.min(whole - i * size)).collect();
+        self.split_sizes(&sizes, dim, "SplitBackward0")
+    }
+
+    /// Pieces of these sizes along a dim, which they must fill; `split` with a list.
+    ///
+    /// # Errors
+    /// If there is no such dim, or the sizes' sum is not its size.
+    pub fn split_with_sizes(&self, sizes: &[usize], dim: isize) -> Result<Vec<Tensor>> {
+        self.split_sizes(sizes, dim, "SplitWithSizesBackward0")
+    }
+
+    fn split_sizes(&self, sizes: &[usize], dim: isize, node: &'static str) -> Result<Vec<Tensor>> {
+        const OP: &str = "split";
+        let at = self.sliced_dim(OP, dim)?;
+        let whole = self.shape()[at];
+        if sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size)) != Some(whole) {
+            let reason = format!("the sizes {sizes:?} do not add up to {whole}, the size of dim {dim}");
+            return Err(Error::Argument { op: OP, reason });
+        }
+        let starts = sizes.iter().scan(0, |next, &size| Some(std::mem::replace(next, *next + size)));
+        let steps = starts.zip(sizes).map(|(start, &len)| ViewStep::Slice { dim: at, start, len, step: 1 }).collect();
+        self.multiple(steps, node, "split", move |pieces| Tensor::cat(&pieces.iter().collect::<Vec<_>>(), at as isize))
+    }
+
+    /// At most `count` pieces of one size along a dim; the last may be smaller.
+    ///
+    /// # Errors
+    /// If there is no such dim, or the count is 0.
+    pub fn chunk(&self, count: usize, dim: isize) -> Result<Vec<Tensor>> {
+        const OP: &str = "chunk";
+        let whole = self.shape()[self.sliced_dim(OP, dim)?];
+        if count == 0 {
+            return Err(Error::Argument { op: OP, reason: "the count is 0; it must be at least 1".into() });
+        }
+        if whole == 0 {
+            return self.split_sizes(&vec![0; count], dim, "SplitWithSizesBackward0");
+        }
+        self.split(whole.div_ceil(count), dim)
+    }
+
+    /// The slices of a dim, which goes away. Views of this tensor, which may not be written to.
+    ///
+    /// # Errors
+    /// If there is no such dim.
+    pub fn unbind(&self, dim: isize) -> Result<Vec<Tensor>> {
+        let at = self.sliced_dim("unbind", dim)?;
+        let steps: Vec<_> = (0..self.shape()[at]).map(|index| ViewStep::Select { dim: at, index }).collect();
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.multiple(steps, "UnbindBackward0", "unbind", move |pieces| {
+            Tensor::stack(&pieces.iter().collect::<Vec<_>>(), at as isize)
+        })
+    }
+
+    /// Several views that one node makes. `join` puts the gradients of all of them together.
+    fn multiple(
+        &self,
+        steps: Vec<ViewStep>,
+        node: &'static str,
+        op: &'static str,
+        join: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+    ) -> Result<Vec<Tensor>> {
+        let x = self.operand()?;
+        let arrays = steps.iter().map(|step| step.apply(&x.array)).collect::<Result<Vec<_>>>()?;
+        let shapes: Vec<Dims> = arrays.iter().map(|array| array.shape().into()).collect();
+        let (dtype, device) = (self.dtype(), self.device().clone());
+        let edges = output_edges(&arrays, [x], |_, _| {
+            Derivative::with(node, move |c| {
+                let piece = |(grad, shape): (&Option<Tensor>, &Dims)| match grad {
+                    Some(grad) => Ok(grad.clone()),
+                    None => Tensor::zeros(shape, (dtype, &device)),
+                };
+                c.each(1, |_| join(&c.grads.iter().zip(&shapes).map(piece).collect::<Result<Vec<_>>>()?))
+            })
+        });
+        let views = steps.into_iter().zip(arrays).zip(edges);
+        views.map(|((step, array), edge)| self.share_view(step, array, edge, ViewKind::Multiple(op))).collect()
+    }
+
+    /// In row-major memory; itself if it is so already.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn contiguous(&self) -> Result<Tensor> {
+        if self.is_contiguous() { Ok(self.clone()) } else { self.deep_clone() }
+    }
+
+    /// How this tensor may be written to, if it is a view.
+    pub(crate) fn view_kind(&self) -> Option<ViewKind> {
+        match &lock(&self.0.state).value {
+            Value::Shared(shared) => shared.view.as_ref().filter(|view| view.base.is_some()).map(|view| view.kind),
+            Value::Own(_) => None,
+        }
+    }
+}
+
+fn step_derivative(node: &'static str, step: ViewStep) -> Derivative {
+    Derivative::with(node, move |c| c.each(1, |_| step.adjoint(c.grad()?, &c.input_shape(0)?)))
+}
+
+/// A shape with at most one -1, for as many elements as another has.
+fn resolve(op: &'static str, from: &[usize], sizes: &IntArray) -> Result<Dims> {
+    let given = sizes.as_slice();
+    let fail = |reason: String| Error::Shape { op, shape: from.to_vec(), reason };
+    let elements: usize = from.iter().product();
+    let known = IntArray::from(given.iter().copied().filter(|&size| size != -1).collect::<Vec<_>>()).shape(op)?;
+    let product: usize = known.iter().product();
+    let unknown = given.len() - known.len();
+    let rest = match unknown {
+        0 if product == elements => 0,
+        1 if product > 0 && elements % product == 0 => elements / product,
+        0 | 1 => return Err(fail(format!("has {elements} elements, which do not fill the shape {given:?}"))),
+        _ => return Err(fail(format!("cannot become {given:?}: only one size can be -1"))),
+    };
+    Ok(given.iter().map(|&size| if size == -1 { rest } else { size as usize }).collect())
+}

@@ -1,0 +1,227 @@
+//! Printing as PyTorch does: the same digits, widths, line breaks and suffixes.
+
+use std::fmt;
+
+use wgrad_array::{Array, DType, Result, Scalar};
+
+use crate::Tensor;
+
+/// PyTorch's print options, with their defaults.
+const PRECISION: usize = 4;
+const THRESHOLD: usize = 1000;
+const EDGE_ITEMS: usize = 3;
+const LINE_WIDTH: usize = 80;
+
+/// A tensor's elements, those left out of a summary excepted.
+struct Elements {
+    /// The shape with long dims cut to twice the edge items.
+    shape: Vec<usize>,
+    /// Which dims were cut.
+    cut: Vec<bool>,
+    values: Vec<Scalar>,
+}
+
+impl Elements {
+    /// Reads a tensor's elements; of a large one only the edges.
+    fn read(x: &Array) -> Result<Elements> {
+        let summarize = x.elements() > THRESHOLD;
+        let mut edges = x.clone();
+        let mut cut = Vec::new();
+        for (dim, &size) in x.shape().iter().enumerate() {
+            let long = summarize && size > 2 * EDGE_ITEMS;
+            cut.push(long);
+            if long {
+                let first = edges.slice(dim, 0, EDGE_ITEMS, 1)?;
+                let last = edges.slice(dim, size - EDGE_ITEMS, EDGE_ITEMS, 1)?;
+                edges = Array::cat(&[first, last], dim)?;
+            }
+        }
+        let values = match x.dtype() {
+            DType::Bool => edges.to_vec::<bool>()?.into_iter().map(Scalar::Bool).collect(),
+            DType::U8 | DType::I32 | DType::I64 => {
+                edges.cast(DType::I64)?.to_vec::<i64>()?.into_iter().map(Scalar::Int).collect()
+            }
+            DType::F64 => edges.to_vec::<f64>()?.into_iter().map(Scalar::Float).collect(),
+            DType::F32 | DType::F16 | DType::BF16 => {
+                let wide = edges.cast(DType::F32)?.to_vec::<f32>()?;
+                wide.into_iter().map(|value| Scalar::Float(value.into())).collect()
+            }
+        };
+        Ok(Elements { shape: edges.shape().to_vec(), cut, values })
+    }
+}
+
+/// How the numbers of one tensor are written: all alike, and equally wide.
+struct Format {
+    style: Style,
+    width: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Style {
+    /// Integers and bools.
+    Plain,
+    /// Floats that are all integers: `1.`
+    Whole,
+    /// Four decimals.
+    Fixed,
+    /// Four decimals and an exponent.
+    Scientific,
+}
+
+impl Format {
+    fn of(dtype: DType, values: &[Scalar]) -> Format {
+        let mut format = Format { style: Style::Plain, width: 1 };
+        if !dtype.is_float() {
+            format.width = values.iter().map(|&value| format.text(value).len()).max().unwrap_or(1).max(1);
+            return format;
+        }
+        let numbers: Vec<f64> =
+            values.iter().map(|value| value.as_f64()).filter(|value| value.is_finite() && *value != 0.0).collect();
+        format.style = Style::Whole;
+        if numbers.is_empty() {
+            return format;
+        }
+        let largest = numbers.iter().fold(0f64, |max, value| max.max(value.abs()));
+        let smallest = numbers.iter().fold(f64::INFINITY, |min, value| min.min(value.abs()));
+        let wide_range = match dtype {
+            // As PyTorch on devices without f64, and for halves: the quotient in f32 decides the same way.
+            DType::F64 => largest / smallest > 1000.0,
+            _ => f64::from(largest as f32) / f64::from(smallest as f32) > 1000.0,
+        };
+        format.style = if wide_range || largest > 1e8 || smallest < 1e-4 {
+            Style::Scientific
+        } else if numbers.iter().all(|value| value.fract() == 0.0) {
+            Style::Whole
+        } else {
+            Style::Fixed
+        };
+        format.width = numbers.iter().map(|&value| format.text(Scalar::Float(value)).len()).max().unwrap_or(1);
+        format
+    }
+
+    fn text(&self, value: Scalar) -> String {
+        let value = match value {
+            Scalar::Bool(value) => return if value { "True".into() } else { "False".into() },
+            Scalar::Int(value) => return value.to_string(),
+            Scalar::Float(value) => value,
+        };
+        if value.is_nan() {
+            return "nan".into();
+        }
+        if value.is_infinite() {
+            return if value > 0.0 { "inf".into() } else { "-inf".into() };
+        }
+        match self.style {
+            Style::Plain | Style::Whole => format!("{value:.0}."),
+            Style::Fixed => format!("{value:.PRECISION$}"),
+            Style::Scientific => scientific(value),
+        }
+    }
+
+    fn padded(&self, value: Scalar) -> String {
+        format!("{:>width$}", self.text(value), width = self.width)
+    }
+}
+
+/// Python's `{:.4e}`: at least two digits of exponent, and its sign.
+fn scientific(value: f64) -> String {
+    let text = format!("{value:.PRECISION$e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, digits) = match exponent.strip_prefix('-') {
+        Some(digits) => ('-', digits),
+        None => ('+', exponent),
+    };
+    format!("{mantissa}e{sign}{digits:0>2}")
+}
+
+/// The elements as nested lists.
+fn body(elements: &Elements, format: &Format, dim: usize, start: usize, indent: usize) -> String {
+    let Some(&size) = elements.shape.get(dim) else {
+        return format.padded(elements.values[start]);
+    };
+    let stride: usize = elements.shape[dim + 1..].iter().product();
+    let cut = elements.cut[dim];
+    if dim + 1 == elements.shape.len() {
+        let mut items: Vec<String> = (0..size).map(|i| format.padded(elements.values[start + i])).collect();
+        if cut {
+            items.insert(EDGE_ITEMS, " ...".into());
+        }
+        let per_line = (LINE_WIDTH.saturating_sub(indent) / (format.width + 2)).max(1);
+        let lines: Vec<String> = items.chunks(per_line).map(|line| line.join(", ")).collect();
+        return format!("[{}]", lines.join(&format!(",\n{}", " ".repeat(indent + 1))));
+    }
+    let mut slices: Vec<String> =
+        (0..size).map(|i| body(elements, format, dim + 1, start + i * stride, indent + 1)).collect();
+    if cut {
+        slices.insert(EDGE_ITEMS, "...".into());
+    }
+    let inner = elements.shape.len() - dim - 1;
+    let separator = format!(",{}{}", "\n".repeat(inner), " ".repeat(indent + 1));
+    format!("[{}]", slices.join(&separator))
+}
+
+fn describe(x: &Tensor) -> Result<String> {
+    const PREFIX: &str = "tensor(";
+    let mut suffixes = Vec::new();
+    if !x.device().is_cpu() {
+        suffixes.push(format!("device='{}'", x.device()));
+    }
+    let default_dtype = matches!(x.dtype(), DType::F32 | DType::I64 | DType::Bool);
+    let text = if x.numel() == 0 {
+        if x.rank() != 1 {
+            let sizes: Vec<String> = x.shape().iter().map(usize::to_string).collect();
+            suffixes.push(format!("size=({})", sizes.join(", ")));
+        }
+        if x.dtype() != DType::F32 {
+            suffixes.push(format!("dtype=torch.{}", x.dtype().torch_name()));
+        }
+        "[]".to_owned()
+    } else {
+        if !default_dtype {
+            suffixes.push(format!("dtype=torch.{}", x.dtype().torch_name()));
+        }
+        let elements = Elements::read(&x.array()?)?;
+        let format = Format::of(x.dtype(), &elements.values);
+        body(&elements, &format, 0, 0, PREFIX.len())
+    };
+    match x.grad_fn() {
+        Some(node) => suffixes.push(format!("grad_fn=<{}>", node.name())),
+        None if x.requires_grad() => suffixes.push("requires_grad=True".into()),
+        None => {}
+    }
+    let mut out = format!("{PREFIX}{text}");
+    let mut last_line = out.len() - out.rfind('\n').map_or(0, |position| position + 1) + 1;
+    if out.contains('\n') {
+        last_line += 1;
+    }
+    for suffix in suffixes {
+        if last_line + suffix.len() + 2 > LINE_WIDTH {
+            out.push_str(&format!(",\n{}{suffix}", " ".repeat(PREFIX.len())));
+            last_line = PREFIX.len() + suffix.len();
+        } else {
+            out.push_str(&format!(", {suffix}"));
+            last_line += suffix.len() + 2;
+        }
+    }
+    out.push(')');
+    Ok(out)
+}
+
+/// As PyTorch prints a tensor; large ones are summarised. An error on the way to the value stands in its place.
+///
+/// ```
+/// use wgrad_autograd::{Device, Tensor};
+/// let x = Tensor::new([[1f32, 9.0, 0.0]], &Device::cpu())?.requires_grad_(true)?;
+/// assert_eq!(x.to_string(), "tensor([[1., 9., 0.]], requires_grad=True)");
+/// assert_eq!((&x + 1.0)?.to_string(), "tensor([[ 2., 10.,  1.]], grad_fn=<AddBackward0>)");
+/// # Ok::<(), wgrad_autograd::Error>(())
+/// ```
+impl fmt::Display for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match describe(self) {
+            Ok(text) => f.pad(&text),
+            Err(error) => write!(f, "tensor(<{error}>)"),
+        }
+    }
+}

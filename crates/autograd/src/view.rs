@@ -1,0 +1,279 @@
+//! View steps: what one view does to its input, forwards, backwards, and when somebody writes through it.
+
+use smallvec::SmallVec;
+use wgrad_array::layout::{Dims, Strides};
+use wgrad_array::{Array, BinaryOp, DType, Layout, Result, Scalar};
+
+use crate::Tensor;
+use crate::tape::{Derivative, record};
+
+/// One view operation with its arguments checked: dims are counted from the front and in range.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ViewStep {
+    /// The same elements in row-major order under another shape.
+    Reshape { from: Dims, to: Dims },
+    /// Dim `d` of the view is dim `dims[d]` of the input.
+    Permute { dims: SmallVec<[usize; 4]> },
+    /// Dims of size 1, and new ones in front, repeated.
+    Expand { from: Dims, to: Dims },
+    /// Every `step`-th index of a dim.
+    Slice { dim: usize, start: usize, len: usize, step: usize },
+    /// One index of a dim, which goes away.
+    Select { dim: usize, index: usize },
+    /// The elements `(i, i + offset)` of two dims, as a new last dim.
+    Diagonal { offset: isize, dim1: usize, dim2: usize, len: usize },
+    /// Windows of a dim, as a new last dim.
+    Unfold { dim: usize, size: usize, step: usize },
+}
+
+use ViewStep::*;
+
+impl ViewStep {
+    /// The view of an array.
+    pub(crate) fn apply(&self, x: &Array) -> Result<Array> {
+        match self {
+            Reshape { to, .. } => x.reshape(to),
+            Permute { dims } => x.permute(dims),
+            Expand { to, .. } => x.expand(to),
+            &Slice { dim, start, len, step } => x.slice(dim, start, len, step),
+            &Select { dim, index } => x.slice(dim, index, 1, 1)?.squeeze(dim),
+            &Diagonal { offset, dim1, dim2, .. } => x.diagonal(offset, dim1, dim2),
+            &Unfold { dim, size, step } => x.unfold(dim, size, step),
+        }
+    }
+
+    /// Where the view's elements lie if the input's lie like this. `None` for a reshape that strides cannot express.
+    pub(crate) fn layout(&self, x: &Layout) -> Option<Layout> {
+        let (mut shape, mut strides) = (Dims::from(x.shape()), Strides::from(x.strides()));
+        let mut offset = x.offset() as isize;
+        match self {
+            Reshape { to, .. } => return x.reshape(to),
+            Permute { dims } => {
+                shape = dims.iter().map(|&d| x.shape()[d]).collect();
+                strides = dims.iter().map(|&d| x.strides()[d]).collect();
+            }
+            Expand { to, .. } => {
+                let new = to.len() - shape.len();
+                strides = (0..to.len())
+                    .map(|d| if d < new || (shape[d - new] == 1 && to[d] != 1) { 0 } else { strides[d - new] })
+                    .collect();
+                shape = to.clone();
+            }
+            &Slice { dim, start, len, step } => {
+                offset += strides[dim] * start as isize;
+                shape[dim] = len;
+                strides[dim] *= step as isize;
+            }
+            &Select { dim, index } => {
+                offset += strides[dim] * index as isize;
+                shape.remove(dim);
+                strides.remove(dim);
+            }
+            &Diagonal { offset: diagonal, dim1, dim2, len } => {
+                if len > 0 {
+                    offset += if diagonal >= 0 { diagonal * strides[dim2] } else { -diagonal * strides[dim1] };
+                }
+                let stride = strides[dim1] + strides[dim2];
+                for dim in [dim1.max(dim2), dim1.min(dim2)] {
+                    shape.remove(dim);
+                    strides.remove(dim);
+                }
+                shape.push(len);
+                strides.push(stride);
+            }
+            &Unfold { dim, size, step } => {
+                shape.push(size);
+                strides.push(strides[dim]);
+                shape[dim] = (shape[dim] - size) / step + 1;
+                strides[dim] *= step as isize;
+            }
+        }
+        Some(Layout::new(&shape, &strides, offset as usize))
+    }
+
+    /// The input with the view's elements replaced by `value`, which has the view's shape.
+    pub(crate) fn write(&self, x: &Array, value: &Array) -> Result<Array> {
+        match self {
+            Reshape { from, .. } => value.reshape(from),
+            Permute { dims } => value.permute(&inverse(dims)),
+            // Writable only where nothing is repeated: the dims in front have size 1.
+            Expand { from, .. } => value.reshape(from),
+            &Slice { dim, start, step, .. } => {
+                let mut starts = Dims::from_elem(0, x.rank());
+                let mut steps = Dims::from_elem(1, x.rank());
+                (starts[dim], steps[dim]) = (start, step);
+                x.update(&starts, &steps, value)
+            }
+            &Select { dim, index } => {
+                let mut starts = Dims::from_elem(0, x.rank());
+                starts[dim] = index;
+                x.update(&starts, &Dims::from_elem(1, x.rank()), &value.unsqueeze(dim)?)
+            }
+            &Diagonal { offset, dim1, dim2, .. } => write_diagonal(x, value, offset, dim1, dim2),
+            &Unfold { dim, size, step } => write_windows(x, value, dim, size, step),
+        }
+    }
+
+    /// Gradient of the input from that of the view: zeros where the view does not look, sums where it looks twice.
+    pub(crate) fn adjoint(&self, grad: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        match self {
+            Reshape { from, to } => grad.view_value(&Reshape { from: to.clone(), to: from.clone() }),
+            Permute { dims } => grad.view_value(&Permute { dims: inverse(dims) }),
+            Expand { from, .. } => grad.sum_to(from),
+            &Unfold { dim, size, step } => fold_windows(grad, shape, dim, size, step),
+            _ => {
+                let g = grad.operand()?;
+                let out = self.embed(&g.array, shape)?;
+                let step = self.clone();
+                Ok(record(out, [g], |_, _| {
+                    Derivative::with(self.adjoint_name(), move |c| c.each(1, |_| c.grad()?.view_value(&step)))
+                }))
+            }
+        }
+    }
+
+    /// Zeros of a shape with the view's elements set.
+    fn embed(&self, value: &Array, shape: &[usize]) -> Result<Array> {
+        let mut starts = Dims::from_elem(0, shape.len());
+        let mut steps = Dims::from_elem(1, shape.len());
+        match *self {
+            Slice { dim, start, step, .. } => {
+                (starts[dim], steps[dim]) = (start, step);
+                value.embed(&starts, &steps, shape)
+            }
+            Select { dim, index } => {
+                starts[dim] = index;
+                value.unsqueeze(dim)?.embed(&starts, &steps, shape)
+            }
+            _ => self.write(&Array::full(shape, Scalar::Int(0), value.dtype(), value.device())?, value),
+        }
+    }
+
+    fn adjoint_name(&self) -> &'static str {
+        match self {
+            Slice { .. } => "SliceBackwardBackward0",
+            Select { .. } => "SelectBackwardBackward0",
+            _ => "DiagonalBackwardBackward0",
+        }
+    }
+}
+
+/// The view of a view of … a tensor, recorded but without a storage in common.
+pub(crate) fn apply_all(steps: &[ViewStep], x: &Tensor) -> Result<Tensor> {
+    steps.iter().try_fold(x.clone(), |x, step| x.view_value(step))
+}
+
+/// The gradient of a tensor of this shape from that of its view of views.
+pub(crate) fn adjoint_all(steps: &[ViewStep], grad: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    let mut shapes: Vec<Dims> = vec![shape.into()];
+    let mut layout = Layout::contiguous(shape);
+    for step in steps {
+        // Only the shapes matter here; a reshape has its own.
+        layout = step.layout(&Layout::contiguous(layout.shape())).unwrap_or_else(|| match step {
+            Reshape { to, .. } => Layout::contiguous(to),
+            _ => layout.clone(),
+        });
+        shapes.push(layout.shape().into());
+    }
+    steps.iter().zip(&shapes).rev().try_fold(grad.clone(), |grad, (step, shape)| step.adjoint(&grad, shape))
+}
+
+/// `x` with the elements of its view of views replaced.
+pub(crate) fn write_all(steps: &[ViewStep], x: &Array, value: &Array) -> Result<Array> {
+    let mut inputs = vec![x.clone()];
+    for step in steps {
+        let next = step.apply(&inputs[inputs.len() - 1])?;
+        inputs.push(next);
+    }
+    steps.iter().zip(&inputs).rev().try_fold(value.clone(), |value, (step, input)| step.write(input, &value))
+}
+
+/// Dims of size 1 that come and go.
+pub(crate) trait Squeeze: Sized {
+    /// With a new dim of size 1 before `dim`.
+    fn unsqueeze(&self, dim: usize) -> Result<Self>;
+    /// Without the dim, which has size 1.
+    fn squeeze(&self, dim: usize) -> Result<Self>;
+}
+
+impl Squeeze for Array {
+    fn unsqueeze(&self, dim: usize) -> Result<Array> {
+        let mut shape: Dims = self.shape().into();
+        shape.insert(dim, 1);
+        self.reshape(&shape)
+    }
+
+    fn squeeze(&self, dim: usize) -> Result<Array> {
+        let mut shape: Dims = self.shape().into();
+        shape.remove(dim);
+        self.reshape(&shape)
+    }
+}
+
+fn inverse(dims: &[usize]) -> SmallVec<[usize; 4]> {
+    let mut inverse = SmallVec::from_elem(0, dims.len());
+    for (to, &from) in dims.iter().enumerate() {
+        inverse[from] = to;
+    }
+    inverse
+}
+
+/// `value` has the diagonal last; each element of the result asks which diagonal element lies in its row.
+fn write_diagonal(x: &Array, value: &Array, offset: isize, dim1: usize, dim2: usize) -> Result<Array> {
+    let len = value.shape()[value.rank() - 1];
+    if len == 0 {
+        return Ok(x.clone());
+    }
+    let device = x.device();
+    let above = Scalar::Int(offset.max(0) as i64);
+    let below = Scalar::Int((-offset).max(0) as i64);
+    let row = Array::coordinate(x.shape(), dim1, device)?.binary_scalar(BinaryOp::Sub, below)?;
+    let column = Array::coordinate(x.shape(), dim2, device)?.binary_scalar(BinaryOp::Sub, above)?;
+    // Both count along the diagonal where they are equal; beyond its end they differ.
+    let mask = row.binary(BinaryOp::Eq, &column)?;
+    let rows = x.shape()[dim1];
+    let index = Array::arange(Scalar::Int(0), Scalar::Int(1), rows, DType::I64, device)?
+        .binary_scalar(BinaryOp::Sub, below)?
+        .binary_scalar(BinaryOp::Max, Scalar::Int(0))?
+        .binary_scalar(BinaryOp::Min, Scalar::Int(len as i64 - 1))?;
+    let spread = value.index_select(value.rank() - 1, &index)?;
+    // The rows go to dim1, and dim2 is repeated.
+    let mut dims: SmallVec<[usize; 4]> = (0..x.rank() - 1).collect();
+    let last = dims.len() - 1;
+    dims.remove(last);
+    let position = if dim1 > dim2 { dim1 - 1 } else { dim1 };
+    dims.insert(position, last);
+    let spread = spread.permute(&dims)?.unsqueeze(dim2)?.expand(x.shape())?;
+    Array::select(&mask, &spread, x)
+}
+
+/// Windows that do not overlap, side by side in a slice of the dim.
+fn write_windows(x: &Array, value: &Array, dim: usize, size: usize, step: usize) -> Result<Array> {
+    let windows = value.shape()[dim];
+    let mut result = x.clone();
+    for offset in 0..size {
+        let part = value.slice(value.rank() - 1, offset, 1, 1)?.squeeze(value.rank() - 1)?;
+        let write = Slice { dim, start: offset, len: windows, step };
+        result = write.write(&result, &part)?;
+    }
+    Ok(result)
+}
+
+/// The sum of windows at their places.
+fn fold_windows(grad: &Tensor, shape: &[usize], dim: usize, size: usize, step: usize) -> Result<Tensor> {
+    let windows = grad.shape()[dim];
+    let last = grad.rank() - 1;
+    let mut sum: Option<Tensor> = None;
+    for offset in 0..size {
+        let part = grad.view_value(&Select { dim: last, index: offset })?;
+        let part = Slice { dim, start: offset, len: windows, step }.adjoint(&part, shape)?;
+        sum = Some(match sum {
+            Some(sum) => sum.add(&part)?,
+            None => part,
+        });
+    }
+    match sum {
+        Some(sum) => Ok(sum),
+        None => grad.zeros_of(shape),
+    }
+}
