@@ -42,5 +42,9 @@ pub const OPS: Table = &[
         }
     }),
     ("chunk", |c| many(c.tensor("input")?.chunk(c.size("chunks")?, c.int_or("dim", 0)?))),
+    ("as_strided", |c| {
+        let offset = c.opt_int("storage_offset")?.map(|_| c.size("storage_offset")).transpose()?;
+        one(c.tensor("input")?.as_strided(c.ints("size")?, &c.ints("stride")?, offset))
+    }),
     ("unbind", |c| many(c.tensor("input")?.unbind(c.int_or("dim", 0)?))),
 ];

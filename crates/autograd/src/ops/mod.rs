@@ -38,6 +38,7 @@ mod matmul;
 mod norm;
 mod random;
 mod reduce;
+mod strided;
 mod transfer;
 mod unary;
 mod views;
