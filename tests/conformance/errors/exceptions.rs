@@ -42,8 +42,21 @@ const INFERENCE: &str = "there is no inference mode";
 const FUNCTION: &str = "there are no user-defined functions";
 const MODULES: &str = "modules, optimizers and state dicts are not part of this library";
 
-/// Calls, by operator and a part of PyTorch's message.
-const CALLS: &[(&str, &str, &str)] = &[];
+/// Calls, by operator (empty: any) and a part of PyTorch's message.
+const CALLS: &[(&str, &str, &str)] = &[
+    ("", "only tensors with up to 64 dims", "there is no bound on the number of dims"),
+    ("", "ZeroDivisionError", "an integer divided by 0 is 0 on every device: kernels do not trap"),
+    ("", "is not a valid value for reduction", ENUM),
+    ("gelu", "approximate argument must be", "there is a function for each kind: gelu and gelu_tanh"),
+    ("narrow", "length must be non-negative", UNSIGNED),
+    ("narrow", "start must be an 0-dim integral", "start is an isize: the types say so"),
+    ("split", "split_size be non-negative", UNSIGNED),
+    ("linspace", "number of steps must be non-negative", UNSIGNED),
+    ("eye", "must be greater or equal to 0", UNSIGNED),
+];
+
+const UNSIGNED: &str = "the argument is a usize: the types say so";
+const ENUM: &str = "the argument is an enum: the types say so";
 
 /// Why a scenario is not run.
 pub fn scenario(name: &str) -> Option<&'static str> {
@@ -52,6 +65,6 @@ pub fn scenario(name: &str) -> Option<&'static str> {
 
 /// Why a call that PyTorch refuses is not run.
 pub fn call(op: &str, message: &str) -> Option<&'static str> {
-    let matches = |entry: &&(&str, &str, &str)| entry.0 == op && message.contains(entry.1);
+    let matches = |entry: &&(&str, &str, &str)| (entry.0.is_empty() || entry.0 == op) && message.contains(entry.1);
     CALLS.iter().find(matches).map(|(_, _, reason)| *reason)
 }

@@ -10,9 +10,9 @@ mod nn;
 mod reduce;
 mod views;
 
-use wgrad::{DType, Reduction, Result, Tensor};
+use wgrad::{Reduction, Result, Tensor};
 
-use crate::call::{Call, Outcome, Stop, unclear};
+use crate::call::{Call, Outcome, unclear};
 
 /// An operator: its arguments by name in, its outputs out.
 pub type Op = fn(&Call) -> Outcome;

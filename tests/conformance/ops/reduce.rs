@@ -6,11 +6,11 @@ use super::{Table, input_as, one, two};
 use crate::call::{Call, Outcome};
 
 pub const OPS: Table = &[
-    ("sum", |c| one(input_as(c, "input")?.sum_dim(dims(c)?, keepdim(c)?))),
+    ("sum", |c| cast(c, input_as(c, "input")?.sum_dim(dims(c)?, keepdim(c)?))),
     ("mean", |c| one(input_as(c, "input")?.mean_dim(dims(c)?, keepdim(c)?))),
     ("prod", |c| match c.opt_int("dim")? {
-        None => one(input_as(c, "input")?.prod()),
-        Some(dim) => one(input_as(c, "input")?.prod_dim(dim, keepdim(c)?)),
+        None => cast(c, input_as(c, "input")?.prod()),
+        Some(dim) => cast(c, input_as(c, "input")?.prod_dim(dim, keepdim(c)?)),
     }),
     ("amax", |c| one(c.tensor("input")?.amax(dims(c)?, keepdim(c)?))),
     ("amin", |c| one(c.tensor("input")?.amin(dims(c)?, keepdim(c)?))),
@@ -23,8 +23,15 @@ pub const OPS: Table = &[
     ("var", |c| one(c.tensor("input")?.var_dim(dims(c)?, c.float("correction", 1.0)?, keepdim(c)?))),
     ("std", |c| one(c.tensor("input")?.std_dim(dims(c)?, c.float("correction", 1.0)?, keepdim(c)?))),
     ("logsumexp", |c| one(c.tensor("input")?.logsumexp(c.ints("dim")?, keepdim(c)?))),
-    ("cumsum", |c| one(input_as(c, "input")?.cumsum(c.int("dim")?))),
+    ("cumsum", |c| cast(c, input_as(c, "input")?.cumsum(c.int("dim")?))),
 ];
+
+/// The output in the dtype that was asked for: integers are folded in i64.
+fn cast(c: &Call, output: Result<Tensor>) -> Outcome {
+    let output = output?;
+    let dtype = c.opt_dtype("dtype")?.unwrap_or(output.dtype());
+    one(output.to_dtype(dtype))
+}
 
 /// The dims to fold; none: all.
 pub fn dims(c: &Call) -> Outcome<Vec<isize>> {

@@ -72,7 +72,8 @@ impl Tensor {
         }
         let new = new.to_dtype(self.dtype())?;
         let history = is_grad_enabled();
-        if history && (self.requires_grad() || new.requires_grad()) {
+        let tracked = || self.base().is_some_and(|base| base.requires_grad());
+        if history && (self.requires_grad() || new.requires_grad() || tracked()) {
             self.check_history(op)?;
         }
         self.store(&new.array()?, if history { new.gradient_edge() } else { None })?;

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 use wgrad_array::layout::{Dims, normalize_dim};
 use wgrad_array::{Array, BinaryOp, Error, Result, Scalar};
 
+use super::binary::combine;
 use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
 use crate::{IntArray, Tensor};
@@ -150,7 +151,7 @@ impl Tensor {
                 op: "clamp",
                 reason: "neither min nor max was given; give at least one".into(),
             }),
-            (Bound::Tensor(min), Bound::Tensor(max)) => self.maximum(min)?.minimum(max),
+            (Bound::Tensor(min), Bound::Tensor(max)) => self.clamp_tensors(&min, &max),
             (Bound::Tensor(min), max) => {
                 let bounded = self.maximum(min)?;
                 if matches!(max, Bound::None) { Ok(bounded) } else { bounded.clamp(Bound::None, max) }
@@ -168,6 +169,38 @@ impl Tensor {
     /// As [`Tensor::clamp`] and [`Tensor::copy_`].
     pub fn clamp_(&self, min: impl Into<Bound>, max: impl Into<Bound>) -> Result<Tensor> {
         self.write("clamp_", || self.clamp(min, max))
+    }
+
+    fn clamp_tensors(&self, min: &Tensor, max: &Tensor) -> Result<Tensor> {
+        let (x, low, high) = (self.operand()?, min.operand()?, max.operand()?);
+        let out = combine(&combine(&x.array, BinaryOp::Max, &low.array)?, BinaryOp::Min, &high.array)?;
+        Ok(record(out, [x, low, high], |inputs, _| {
+            Derivative::new("ClampBackward0", |c| {
+                let (g, x, min, max) = (c.grad()?, c.saved(0)?, c.saved(1)?, c.saved(2)?);
+                // Bounds that cross give the upper one; an element at a bound shares the gradient with it.
+                let crossed = min.gt(&max)?;
+                let at = |bound: &Tensor| x.eq(bound)?.masked_fill(&crossed, false);
+                let half = |at: Tensor| at.where_cond(g.mul(0.5)?, g);
+                c.each(3, |i| match i {
+                    0 => {
+                        let outside = x.lt(&min)?.logical_or(&x.gt(&max)?)?.logical_or(&crossed)?;
+                        half(at(&min)?.logical_or(&at(&max)?)?)?.masked_fill(&outside, 0.0)
+                    }
+                    1 => {
+                        let lost = x.gt(&min)?.logical_or(&crossed)?;
+                        half(at(&min)?)?.masked_fill(&lost, 0.0)
+                    }
+                    _ => {
+                        let won = x.gt(&max)?.logical_or(&crossed)?;
+                        let at = at(&max)?;
+                        half(at.clone())?.keep_where(&won.logical_or(&at)?)
+                    }
+                })
+            })
+            .save_input(inputs, 0)
+            .save_input(inputs, 1)
+            .save_input(inputs, 2)
+        }))
     }
 
     fn clamp_numbers(&self, min: Option<Scalar>, max: Option<Scalar>) -> Result<Tensor> {

@@ -214,6 +214,7 @@ impl Tensor {
         let zero = Array::full(&[], Scalar::Int(0), losses.dtype(), self.device())?;
         let counts = weights.binary_scalar(BinaryOp::Ne, 0.0)?;
         let losses = Array::select(&counts, &losses, &zero)?;
+        let coefficients = Array::select(&counts, &coefficients, &zero)?;
         let out = match options.reduction {
             Reduction::None => losses,
             Reduction::Sum => losses.reduce(ReduceOp::Sum, &all, false)?,
@@ -293,24 +294,13 @@ impl Tensor {
                     }
                     (Some(positive), _) => {
                         // -x + (pos_weight - 1) * softplus(-x)
-                        let softplus = x.neg()?.softplus()?;
+                        let softplus = x.neg()?.softplus(1.0, 20.0)?;
                         g.mul(positive.sub(1.0)?.mul(softplus)?.sub(&x)?)
                     }
                 })
             })
             .save_input(inputs, 0)
             .save_input(inputs, 1)
-        }))
-    }
-
-    /// `log(1 + exp(x))`, without overflow.
-    fn softplus(&self) -> Result<Tensor> {
-        let x = self.operand()?;
-        let log_term = x.array.unary(UnaryOp::Abs)?.unary(UnaryOp::Neg)?.unary(UnaryOp::Exp)?.unary(UnaryOp::Log1p)?;
-        let out = log_term.binary(BinaryOp::Add, &x.array.binary_scalar(BinaryOp::Max, 0.0)?)?;
-        Ok(record(out, [x], |inputs, _| {
-            Derivative::new("SoftplusBackward0", |c| c.each(1, |_| c.grad()?.mul(c.saved(0)?.sigmoid()?)))
-                .save_input(inputs, 0)
         }))
     }
 

@@ -2,13 +2,19 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
 
-use wgrad_array::{Array, BinaryOp, Result, UnaryOp};
+use wgrad_array::{Array, BinaryOp, DType, Result, UnaryOp};
 
+use super::reduce::widened;
 use crate::Tensor;
 use crate::tape::{Derivative, record};
 
+/// A result computed in f32, as an f16 or bf16 again; others stay.
+pub(super) fn rounded(out: Array, dtype: DType) -> Result<Array> {
+    if dtype.is_half() && out.dtype() == DType::F32 { out.cast(dtype) } else { Ok(out) }
+}
+
 /// A row: documentation; name and in-place name; forward on the array `x`; node; what the derivative uses besides the
-/// gradient `g`: `input` (x), `output` (y) or `nothing`; the derivative.
+/// gradient `g`: `input` (x), `output` (y) or `nothing`; the derivative. Halves are computed in f32 on the way there and back.
 macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident, $in_place:ident = |$x:ident| $forward:expr, $node:literal,
         $saved:ident |$g:ident, $v:ident| $derivative:expr;)*) => {
@@ -16,11 +22,11 @@ macro_rules! unary {
             $(#[$doc])*
             pub fn $name(&self) -> Result<Tensor> {
                 let input = self.operand()?;
-                let $x = &input.array;
-                let out = $forward?;
+                let $x = &widened(&input.array)?;
+                let out = rounded($forward?, self.dtype())?;
                 Ok(record(out, [input], |_inputs, _out| {
                     let derivative = Derivative::new($node, |c| c.each(1, |_| {
-                        let $g = c.grad()?;
+                        let $g = &c.grad()?.widened()?;
                         unary!(@value $saved, c, $v);
                         $derivative
                     }));
@@ -38,11 +44,13 @@ macro_rules! unary {
         )*}
     };
     (@value nothing, $c:ident, $v:ident) => {};
-    (@value $saved:ident, $c:ident, $v:ident) => { let $v = &$c.saved(0)?; };
+    (@value $saved:ident, $c:ident, $v:ident) => { let $v = &$c.saved(0)?.widened()?; };
     (@save nothing, $derivative:ident, $inputs:ident, $out:ident) => { $derivative };
     (@save input, $derivative:ident, $inputs:ident, $out:ident) => { $derivative.save_input($inputs, 0) };
     (@save output, $derivative:ident, $inputs:ident, $out:ident) => { $derivative.save_output($out) };
 }
+
+pub(super) use unary;
 
 unary! {
     /// `-x`.

@@ -384,6 +384,9 @@ impl Tensor {
     /// If there is no such dim, it is smaller than a window, or the step is 0.
     pub fn unfold(&self, dim: isize, size: usize, step: usize) -> Result<Tensor> {
         const OP: &str = "unfold";
+        if self.rank() == 0 {
+            return self.unsqueeze(0)?.unfold(dim, size, step)?.squeeze_dim(0);
+        }
         let dim = self.sliced_dim(OP, dim)?;
         if step == 0 || size > self.shape()[dim] {
             let reason = format!("windows of {size} elements, {step} apart, do not fit into a dim of size {}", self.shape()[dim]);
