@@ -46,5 +46,15 @@ pub const OPS: Table = &[
         let offset = c.opt_int("storage_offset")?.map(|_| c.size("storage_offset")).transpose()?;
         one(c.tensor("input")?.as_strided(c.ints("size")?, &c.ints("stride")?, offset))
     }),
+    ("movedim", |c| one(c.tensor("input")?.movedim(c.ints("source")?, c.ints("destination")?))),
+    ("roll", |c| one(c.tensor("input")?.roll(c.ints("shifts")?, c.ints_or("dims", &[])?))),
+    ("rot90", |c| one(c.tensor("input")?.rot90(c.int_or("k", 1)?, c.ints_or("dims", &[0, 1])?))),
+    ("diag", |c| one(c.tensor("input")?.diag(c.int_or("diagonal", 0)?))),
+    ("diag_embed", |c| {
+        let (dim1, dim2) = (c.int_or("dim1", -2)?, c.int_or("dim2", -1)?);
+        one(c.tensor("input")?.diag_embed(c.int_or("offset", 0)?, dim1, dim2))
+    }),
+    ("pixel_shuffle", |c| one(c.tensor("input")?.pixel_shuffle(c.size("upscale_factor")?))),
+    ("pixel_unshuffle", |c| one(c.tensor("input")?.pixel_unshuffle(c.size("downscale_factor")?))),
     ("unbind", |c| many(c.tensor("input")?.unbind(c.int_or("dim", 0)?))),
 ];

@@ -27,8 +27,10 @@
 
 mod activation;
 mod arithmetic;
+mod arrange;
 mod binary;
 mod create;
+mod einsum;
 mod index;
 mod inplace;
 mod join;
@@ -37,6 +39,7 @@ mod loss;
 mod matmul;
 mod norm;
 mod pairs;
+mod products;
 mod random;
 mod rectifier;
 mod reduce;
@@ -47,6 +50,7 @@ mod unary;
 mod views;
 
 pub use create::Data;
+pub use arrange::PadMode;
 pub use join::Bound;
 pub use loss::{CrossEntropyOptions, Reduction};
 pub use pairs::Rounding;

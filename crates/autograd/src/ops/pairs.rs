@@ -153,9 +153,8 @@ impl Tensor {
     pub fn atan2(&self, other: impl Into<Value>) -> Result<Tensor> {
         self.pair(other.into(), "Atan2Backward0", Array::atan2, |i, g, a, b| {
             let square = a.mul(a)?.add(b.mul(b)?)?;
-            // At the origin there is no angle, and no gradient.
-            let origin = square.eq(0.0)?;
-            let scaled = g.div(square.masked_fill(&origin, 1.0)?)?.masked_fill(&origin, 0.0)?;
+            // At the origin there is no angle, and no gradient; the second one is not a number there.
+            let scaled = g.mul(square.reciprocal()?.masked_fill(&square.eq(0.0)?, 0.0)?)?;
             if i == 0 { scaled.mul(b) } else { scaled.mul(a.neg()?) }
         })
     }
