@@ -52,6 +52,7 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("narrow", "start must be an 0-dim integral", "start is an isize: the types say so"),
     ("split", "split_size be non-negative", UNSIGNED),
     ("linspace", "number of steps must be non-negative", UNSIGNED),
+    ("pad", "Padding length must be divisible by 2", "margins are pairs: the types say so"),
     ("eye", "must be greater or equal to 0", UNSIGNED),
 ];
 

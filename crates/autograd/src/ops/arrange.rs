@@ -58,9 +58,12 @@ impl Tensor {
         }
         let mut out = self.clone();
         for (&shift, &dim) in shifts.as_slice().iter().zip(dims.as_slice()) {
+            if self.rank() == 0 {
+                return Err(Error::Dim { op: OP, dim, rank: 0 });
+            }
             let at = normalize_dim(OP, dim, self.rank())?;
-            let size = self.shape().get(at).copied().unwrap_or(1) as isize;
-            if size == 0 || self.rank() == 0 {
+            let size = self.shape()[at] as isize;
+            if size == 0 {
                 continue;
             }
             let start = (-shift).rem_euclid(size);
@@ -342,7 +345,11 @@ impl Tensor {
                 continue;
             }
             let place = |i: isize| match (i - before, mode) {
-                (i, PadMode::Circular) => i.rem_euclid(size),
+                // What a negative margin crops is not wrapped around either.
+                (i, PadMode::Circular) => {
+                    let (start, end) = ((-before).max(0), size - (-after).max(0));
+                    start + (i - start).rem_euclid((end - start).max(1))
+                }
                 (i, PadMode::Replicate) => i.clamp(0, size - 1),
                 (i, PadMode::Reflect) if i < 0 => -i,
                 (i, PadMode::Reflect) if i >= size => 2 * (size - 1) - i,

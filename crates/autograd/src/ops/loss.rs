@@ -34,7 +34,7 @@ impl Reduction {
         }
     }
 
-    fn tensor(self, losses: &Tensor) -> Result<Tensor> {
+    pub(super) fn tensor(self, losses: &Tensor) -> Result<Tensor> {
         match self {
             Reduction::None => Ok(losses.clone()),
             Reduction::Sum => losses.sum(),
