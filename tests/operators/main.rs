@@ -172,7 +172,7 @@ fn compare(what: &str, found: &Tensor, expected: &Tensor, (rtol, atol): (f64, f6
 
 /// All elements, read on the CPU.
 fn numbers(x: &Tensor) -> Outcome<Vec<f64>> {
-    let x = x.detach().to(&Device::cpu()).map_err(words)?;
+    let x = x.detach().to(Device::cpu()).map_err(words)?;
     if x.dtype() == DType::I64 {
         return Ok(x.to_vec::<i64>().map_err(words)?.into_iter().map(|n| n as f64).collect());
     }

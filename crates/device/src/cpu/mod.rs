@@ -20,6 +20,8 @@ mod program;
 mod scan;
 mod scatter;
 mod simd;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -145,7 +147,10 @@ impl Executor for Cpu {
         }
         let work = match kernel {
             Kernel::Loop(kernel) => Work::Loop(LoopKernel::new(kernel, false)?),
-            Kernel::Matmul(kernel) => Work::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
+            Kernel::Matmul(kernel) => match matmul::as_loop(kernel) {
+                Some(kernel) => Work::Loop(LoopKernel::new(&kernel, false)?),
+                None => Work::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
+            },
             Kernel::Scatter(kernel) => Work::Scatter(Box::new(ScatterKernel::new(kernel, &self.pool)?)),
             Kernel::Scan(kernel) => Work::Scan(Box::new(ScanKernel::new(kernel)?)),
         };
