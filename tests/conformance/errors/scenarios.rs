@@ -116,6 +116,13 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("copy_shape", |d| ones(&[4], d)?.copy_(&ones(&[5], d)?).map(drop)),
     ("copy_leaf", |d| leaf(&[6], d)?.copy_(&Tensor::zeros([6], d)?).map(drop)),
     ("setitem_shape", |d| ones(&[7, 3], d)?.select(0, 0)?.copy_(&ones(&[2], d)?).map(drop)),
+    ("setitem_mask_shape", |d| {
+        let mask = Tensor::new([true, false, true, true], d)?;
+        ones(&[4], d)?.index_put(&[Some(mask)], &ones(&[2], d)?, false).map(drop)
+    }),
+    ("index_put_setitem_range", |d| {
+        ones(&[7], d)?.index_put(&[Some(Tensor::new([7i64], d)?)], &ones(&[], d)?, false)?.eval()
+    }),
     ("item_many", |d| ones(&[5], d)?.item::<f32>().map(drop)),
     ("item_empty", |d| ones(&[0], d)?.item::<f32>().map(drop)),
     ("bool_many", |d| ones(&[5], d)?.item::<bool>().map(drop)),

@@ -1,7 +1,7 @@
 //! Elements arranged anew: dims moved, rolled, turned, repeated; diagonals; grids; margins taken from the tensor itself.
 
 use wgrad_array::layout::{checked_elements, normalize_dim};
-use wgrad_array::{Array, BinaryOp, DType, Error, Expr, Result, Scalar};
+use wgrad_array::{Array, DType, Error, Expr, Result, Scalar};
 
 use crate::{IntArray, Tensor};
 
@@ -394,17 +394,4 @@ impl Tensor {
 
 fn at_least(tensors: &[&Tensor], widen: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<Tensor>> {
     tensors.iter().map(|x| widen(x)).collect()
-}
-
-/// The positions 0, 1, … along a dim of a shape, as i64.
-pub(super) fn positions(len: usize, like: &Tensor) -> Result<Tensor> {
-    let line = Array::arange(Scalar::Int(0), Scalar::Int(1), len, DType::I64, like.device())?;
-    Ok(Tensor::from_array(line))
-}
-
-/// Indices that may count from the end, counted from the front.
-pub(super) fn from_front(index: &Tensor, size: usize) -> Result<Tensor> {
-    let index = Expr::of(&index.array()?);
-    let moved = index.binary(BinaryOp::Add, Scalar::Int(size as i64));
-    Ok(Tensor::from_array(index.lt(Scalar::Int(0)).select(moved, index).done()?))
 }

@@ -84,6 +84,9 @@ impl Tensor {
         const OP: &str = "batch_norm";
         require_float(OP, self)?;
         if self.rank() < 2 {
+            if self.shape() == [0] {
+                return self.deep_clone();
+            }
             let reason = "has no channels: fewer than two dims".to_owned();
             return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
         }
@@ -186,6 +189,9 @@ impl Tensor {
         let &[batch, channels, ref rest @ ..] = self.shape() else {
             return fail("has no channels: fewer than two dims".into());
         };
+        if channels == 0 || rest.contains(&0) {
+            return fail("has no values to normalise".into());
+        }
         if groups == 0 || channels % groups != 0 {
             return fail(format!("has {channels} channels, which do not make {groups} groups"));
         }

@@ -383,7 +383,8 @@ impl Tensor {
         let divisor = fold.count as f64 - correction;
         let scale = 1.0 / divisor.max(0.0);
         // Where elements do not suffice the variance is not a number, but over given dims its gradient is that of the formula.
-        let slope = if dims.as_slice().is_empty() { 2.0 * scale } else { 2.0 / divisor };
+        let of_all = dims.as_slice().is_empty();
+        let slope = if of_all { 2.0 * scale } else { 2.0 / divisor };
         let wide = widened(&x.array)?;
         let mean = wide.reduce(ReduceOp::Sum, &fold.dims, true)?;
         let mean = mean.binary_scalar(BinaryOp::Mul, 1.0 / fold.count as f64)?;
@@ -405,6 +406,12 @@ impl Tensor {
                         g = g.div(y.mul(2.0)?)?.masked_fill(&y.eq(0.0)?, 0.0)?;
                     }
                     let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
+                    if of_all && divisor <= 0.0 {
+                        // Infinitely steep whichever way an element moves, but undefined at the mean.
+                        let slope =
+                            distance.eq(0.0)?.where_cond(f64::NAN, distance.full_like(f64::INFINITY)?)?;
+                        return fold.spread(&g, x.shape())?.mul(slope);
+                    }
                     fold.spread(&g.mul(slope)?, x.shape())?.mul(distance)
                 })
             });
