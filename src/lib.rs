@@ -43,7 +43,8 @@
 
 // Tensors, and what their methods take.
 pub use wgrad_autograd::{
-    Bound, CrossEntropyOptions, Data, IntArray, Number, Options, Reduction, Target, Tensor, Value,
+    BatchNormOptions, Bound, CrossEntropyOptions, Data, Index, IntArray, Number, Options, PadMode, Reduction,
+    Rounding, ScatterReduce, Target, Tensor, Unique, Value,
 };
 // Devices, dtypes, numbers, errors.
 pub use wgrad_autograd::{
