@@ -98,11 +98,6 @@ impl Call {
         self.args.get(name).filter(|arg| !matches!(arg, Arg::Null))
     }
 
-    /// Whether the argument is a tensor.
-    pub fn is_tensor(&self, name: &str) -> bool {
-        matches!(self.get(name), Some(Arg::Tensor(_)))
-    }
-
     fn required(&self, name: &str) -> Outcome<&Arg> {
         self.get(name).ok_or_else(|| Stop::Arguments(format!("{name} is missing")))
     }
@@ -213,11 +208,6 @@ impl Call {
     pub fn sizes(&self, name: &str) -> Outcome<Vec<usize>> {
         let size = |n: isize| usize::try_from(n).map_err(|_| not(name, "sizes: one is negative"));
         self.ints(name)?.into_iter().map(size).collect()
-    }
-
-    /// Sizes, or the default.
-    pub fn sizes_or(&self, name: &str, default: &[usize]) -> Outcome<Vec<usize>> {
-        if self.get(name).is_some() { self.sizes(name) } else { Ok(default.to_vec()) }
     }
 
     /// A truth value, or the default.

@@ -74,7 +74,7 @@ fn factorial(n: usize) -> f64 {
 /// The n-th derivative of digamma for z >= 0.5.
 fn polygamma(n: usize, z: &Expr, dtype: DType) -> Expr {
     let (start, terms) = asymptotic(dtype);
-    let sign = if n % 2 == 0 { -1.0 } else { 1.0 };
+    let sign = if n.is_multiple_of(2) { -1.0 } else { 1.0 };
     let low = z.lt(start as f64);
     let inside = z.min(start as f64);
     let power = |x: &Expr, n: usize| (1..n).fold(x.clone(), |power, _| power * x);
@@ -175,7 +175,7 @@ impl Array {
             let mut coefficients = cotangent_derivative(n);
             coefficients.reverse();
             let turned = cotangent.polynomial(&coefficients) * PI.powi(n as i32 + 1);
-            let reflected = if n % 2 == 0 { &positive - turned } else { -&positive - turned };
+            let reflected = if n.is_multiple_of(2) { &positive - turned } else { -&positive - turned };
             reflect.select(reflected, positive)
         })
     }
