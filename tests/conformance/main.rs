@@ -1,180 +1,158 @@
-//! Calls of every operator replayed against PyTorch's results: values, gradients, gradients of gradients, on every device
-//! present and on contiguous and transposed inputs.
-//!
-//! `cases.json` holds one call a line: operator, inputs, arguments, expected outputs and gradients, tolerances; every string that names
-//! a tensor is a key of `cases.safetensors`. The expected numbers were computed by PyTorch 2.15 in float64 from inputs that
-//! are exact in their dtype, and rounded once. A tolerance covers what f32 PyTorch itself is off.
+//! Replays PyTorch's operator test cases on every device and compares with what PyTorch gives: values, gradients, and
+//! gradients of gradients. `README.md` beside this file says where the cases come from and how to run a part of them.
 
-mod calls;
-mod data;
+#![allow(missing_docs)]
+
+mod call;
+mod case;
+mod compare;
+mod errors;
+mod not_yet;
+mod ops;
+mod replay;
+mod report;
+mod source;
+mod tensors;
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use calls::Call;
-use data::Tensors;
-use serde_json::Value as Json;
-use wgrad::{DType, Device, GradOptions, Tensor, grad};
+use anyhow::{Context, Result};
+use case::CaseFile;
+use not_yet::NOT_YET;
+use report::OpReport;
+use source::Files;
+use tensors::Store;
+use wgrad::Device;
 
-/// What went wrong, in words.
-type Outcome<T = ()> = Result<T, String>;
+/// Operators and case ids to run; empty for all.
+struct Filter(Vec<String>);
 
-fn words(error: wgrad::Error) -> String {
-    error.to_string()
+impl Filter {
+    /// From `WGRAD_CONFORMANCE_OPS` (`pow,mul/3`) and the arguments that are not options.
+    fn new() -> Filter {
+        let variable = std::env::var("WGRAD_CONFORMANCE_OPS").unwrap_or_default();
+        let names = variable.split(',').map(str::to_owned).chain(std::env::args().skip(1));
+        Filter(names.filter(|name| !name.is_empty() && !name.starts_with('-')).collect())
+    }
+
+    fn op(&self, op: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|name| name.split('/').next() == Some(op))
+    }
+
+    fn case(&self, op: &str, id: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|name| name == op || name == id)
+    }
 }
 
-#[test]
-fn as_pytorch_on_every_device() {
-    let tensors = Tensors::read(include_bytes!("cases.safetensors"));
-    let cases: Vec<Json> = serde_json::from_str(include_str!("cases.json")).unwrap();
-    assert!(cases.len() > 1000);
-    let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
-    if names.len() == 1 {
-        assert!(
-            std::env::var_os("WGRAD_REQUIRE_GPU").is_none_or(|v| v != "1"),
-            "WGRAD_REQUIRE_GPU=1, but no adapter"
-        );
-        eprintln!("no GPU adapter: only the CPU is tested");
+fn main() -> ExitCode {
+    // Asked for its tests by a harness, it has none to name.
+    if std::env::args().any(|arg| arg == "--list") {
+        return ExitCode::SUCCESS;
     }
-    for name in names {
-        let device: Device = name.parse().unwrap();
-        let mut failures = Vec::new();
-        for case in &cases {
-            if let Err(error) = replay(case, &tensors, &device) {
-                failures.push(format!("{} {} {}: {error}", case["id"], case["dtype"], case["args"]));
+    match run() {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("conformance: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs everything on every device; how many failed.
+fn run() -> Result<usize> {
+    let filter = Filter::new();
+    let (origin, set) = source::read()?;
+    println!("cases from {origin}");
+    let (mut passed, mut failed) = check_lists(&set, &filter);
+    for device in devices()? {
+        println!("\ndevice {device}\n{}", report::heading());
+        let jobs: Vec<(&String, &Files)> =
+            set.iter().filter(|(op, _)| op.as_str() != "errors" && filter.op(op)).collect();
+        for report in replay_all(&jobs, &filter, &device)? {
+            println!("{report}");
+            report.failures.iter().for_each(|failure| println!("    {failure}"));
+            if report.skipped > 0 {
+                println!("    {} cases skipped: {device} has no such dtype", report.skipped);
+            }
+            passed += report.cases.passed;
+            failed += report.cases.failed();
+        }
+        if let Some(files) = set.get("errors").filter(|_| filter.op("errors")) {
+            let count = errors::run(files, &device, &filter.0)?;
+            passed += count.passed;
+            failed += count.failed();
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(failed)
+}
+
+/// Every operator of the set must be known or be named in `NOT_YET`, not both; each that is not counts as failed.
+fn check_lists(set: &BTreeMap<String, Files>, filter: &Filter) -> (usize, usize) {
+    let mut failed = 0;
+    for op in set.keys().filter(|op| op.as_str() != "errors" && filter.op(op)) {
+        let problem = match (ops::find(op).is_some(), NOT_YET.contains(&op.as_str())) {
+            (false, false) => "is unknown: add it to the table in ops",
+            (true, true) => "is there: take it off the list NOT_YET",
+            _ => continue,
+        };
+        println!("operator {op} {problem}");
+        failed += 1;
+    }
+    if !NOT_YET.is_empty() {
+        println!("{} operators do not exist yet: {}", NOT_YET.len(), NOT_YET.join(" "));
+    }
+    (0, failed)
+}
+
+/// The device in `WGRAD_DEVICE`, or all there are.
+fn devices() -> Result<Vec<Device>> {
+    match std::env::var("WGRAD_DEVICE") {
+        Ok(name) if !name.is_empty() => Ok(vec![name.parse()?]),
+        _ => Ok(vec![Device::cpu()]),
+    }
+}
+
+/// Replays operators on as many threads as there are processors; reports in the operators' order.
+fn replay_all(jobs: &[(&String, &Files)], filter: &Filter, device: &Device) -> Result<Vec<OpReport>> {
+    let next = AtomicUsize::new(0);
+    let reports = Mutex::new(Vec::new());
+    let work = || {
+        while let Some((op, files)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let report = replay_op(op, files, filter, device).with_context(|| format!("the cases of {op}"));
+            if let Ok(mut reports) = reports.lock() {
+                reports.push((op.as_str(), report));
             }
         }
-        assert!(
-            failures.is_empty(),
-            "{name}: {} of {} cases\n{}",
-            failures.len(),
-            cases.len(),
-            failures.join("\n")
-        );
-    }
-}
-
-fn replay(case: &Json, tensors: &Tensors, device: &Device) -> Outcome {
-    let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
-    let mut inputs = BTreeMap::new();
-    let mut wanted = Vec::new();
-    for input in case["inputs"].as_array().into_iter().flatten() {
-        let name = text(&input["name"]);
-        let mut tensor = tensors.get(&text(&input["tensor"]), device)?;
-        if let Some(layout) = input.get("strided") {
-            tensor = data::strided(&tensor, layout)?;
-        }
-        if input["requires_grad"] == true {
-            // The view is the leaf.
-            tensor = tensor.detach().requires_grad_(true).map_err(words)?;
-            wanted.push(name.clone());
-        }
-        inputs.insert(name, tensor);
-    }
-    let call = Call { op: &text(&case["op"]), inputs: &inputs, args: &case["args"], device };
-    let outputs = call.run()?;
-    let tolerance = |kind: &str| {
-        let number = |name: &str| case[format!("{kind}{name}")].as_f64().unwrap_or(0.0);
-        (number("rtol"), number("atol"))
     };
-    let expected = case["outputs"].as_array().cloned().unwrap_or_default();
-    if expected.len() != outputs.len() {
-        return Err(format!("{} outputs instead of {}", outputs.len(), expected.len()));
-    }
-    for (output, expected) in outputs.iter().zip(&expected) {
-        if let Some(key) = expected.as_str() {
-            compare("output", output, &tensors.get(key, device)?, tolerance(""))?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // A failed case reports its panic itself.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    std::thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(work)));
+    std::panic::set_hook(hook);
+    let mut reports = reports.into_inner().unwrap_or_default();
+    reports.sort_by_key(|(op, _)| *op);
+    reports.into_iter().map(|(_, report)| report).filter_map(Result::transpose).collect()
+}
+
+/// `None` for an operator that is not there yet.
+fn replay_op(name: &str, files: &Files, filter: &Filter, device: &Device) -> Result<Option<OpReport>> {
+    let Some(op) = ops::find(name) else { return Ok(None) };
+    let file: CaseFile = serde_json::from_slice(&files.json)?;
+    anyhow::ensure!(file.op == name, "the file is about {}", file.op);
+    let store = Store::new(&files.safetensors)?;
+    let mut report = OpReport::new(name);
+    for case in file.cases.iter().filter(|case| filter.case(name, &case.id)) {
+        if !tensors::supported(case, &store, device)? {
+            report.skipped += 1;
+            continue;
         }
+        report.add(&case.id, &case.dtype, &replay::replay(op, case, &store, device));
     }
-    let Some(expected) = case["grads"].as_object() else { return Ok(()) };
-    let second = case["grad_grads"].as_object();
-    let mut seeds = Vec::new();
-    for key in case["grad_outputs"].as_array().into_iter().flatten() {
-        let seed = key.as_str().map(|key| tensors.get(key, device)).transpose()?;
-        seeds.push(match seed {
-            Some(seed) if second.is_some() => Some(seed.requires_grad_(true).map_err(words)?),
-            seed => seed,
-        });
-    }
-    let (roots, root_seeds): (Vec<&Tensor>, Vec<Option<Tensor>>) = outputs
-        .iter()
-        .zip(seeds.clone())
-        .filter(|(output, seed)| seed.is_some() && output.requires_grad())
-        .unzip();
-    let leaves: Vec<(String, Tensor)> =
-        wanted.iter().map(|name| (name.clone(), inputs[name].clone())).collect();
-    let first = gradients(&roots, root_seeds, &leaves, second.is_some())?;
-    check_gradients("gradient", &first, expected, tensors, device, tolerance("grad_"))?;
-    let Some(second) = second else { return Ok(()) };
-    // The gradients of sum(gradient * v) over all gradients.
-    let mut terms = Vec::new();
-    for (name, key) in second["v"].as_object().into_iter().flatten() {
-        if let Some(gradient) = first.get(name) {
-            let product =
-                gradient.mul(tensors.get(key.as_str().unwrap_or_default(), device)?).map_err(words)?;
-            terms.push(product.sum().map_err(words)?);
-        }
-    }
-    let terms: Vec<&Tensor> = terms.iter().filter(|term| term.requires_grad()).collect();
-    let mut leaves = leaves;
-    for (i, seed) in seeds.into_iter().enumerate() {
-        leaves.extend(seed.map(|seed| (format!("grad_outputs.{i}"), seed)));
-    }
-    let found =
-        if terms.is_empty() { BTreeMap::new() } else { gradients(&terms, Vec::new(), &leaves, false)? };
-    let none = serde_json::Map::new();
-    let expected = second["grads"].as_object().unwrap_or(&none);
-    check_gradients("second gradient", &found, expected, tensors, device, tolerance("grad_grad_"))
-}
-
-fn gradients(
-    roots: &[&Tensor],
-    seeds: Vec<Option<Tensor>>,
-    leaves: &[(String, Tensor)],
-    create_graph: bool,
-) -> Outcome<BTreeMap<String, Tensor>> {
-    let inputs: Vec<&Tensor> = leaves.iter().map(|(_, leaf)| leaf).collect();
-    let options = GradOptions::new().grad_outputs(seeds).create_graph(create_graph).allow_unused(true);
-    let found = grad(roots, &inputs, options).map_err(words)?;
-    Ok(leaves.iter().zip(found).filter_map(|((name, _), gradient)| Some((name.clone(), gradient?))).collect())
-}
-
-fn check_gradients(
-    what: &str,
-    found: &BTreeMap<String, Tensor>,
-    expected: &serde_json::Map<String, Json>,
-    tensors: &Tensors,
-    device: &Device,
-    tolerance: (f64, f64),
-) -> Outcome {
-    for (name, key) in expected {
-        let expected = tensors.get(key.as_str().unwrap_or_default(), device)?;
-        // No gradient is a gradient of zeros.
-        let zeros = expected.zeros_like().map_err(words)?;
-        compare(&format!("{what} of {name}"), found.get(name).unwrap_or(&zeros), &expected, tolerance)?;
-    }
-    Ok(())
-}
-
-/// Shape and dtype must be equal; numbers equal, or both finite and within `atol + rtol * |expected|`.
-fn compare(what: &str, found: &Tensor, expected: &Tensor, (rtol, atol): (f64, f64)) -> Outcome {
-    if (found.shape(), found.dtype()) != (expected.shape(), expected.dtype()) {
-        return Err(format!("{what} is {found:?} instead of {expected:?}"));
-    }
-    let (found, expected) = (numbers(found)?, numbers(expected)?);
-    for (i, (&a, &b)) in found.iter().zip(&expected).enumerate() {
-        let near = a.is_finite() && b.is_finite() && (a - b).abs() <= atol + rtol * b.abs();
-        if !near && a != b && !(a.is_nan() && b.is_nan()) {
-            return Err(format!("{what}[{i}] is {a} instead of {b}"));
-        }
-    }
-    Ok(())
-}
-
-/// All elements, read on the CPU.
-fn numbers(x: &Tensor) -> Outcome<Vec<f64>> {
-    let x = x.detach().to(Device::cpu()).map_err(words)?;
-    if x.dtype() == DType::I64 {
-        return Ok(x.to_vec::<i64>().map_err(words)?.into_iter().map(|n| n as f64).collect());
-    }
-    x.to(DType::F64).and_then(|x| x.to_vec()).map_err(words)
+    Ok(Some(report))
 }

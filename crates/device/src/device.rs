@@ -67,6 +67,8 @@ pub struct DeviceOptions {
     pub max_workgroups_per_dimension: Option<u32>,
     /// The most bytes in use and pooled.
     pub memory_limit: Option<u64>,
+    /// Spread work as on a hardware GPU, also on a software adapter: to test those kernels where there is no GPU.
+    pub as_hardware: bool,
 }
 
 /// A place where tensors live and kernels run. A cheap handle; all handles of one device are equal.

@@ -4,7 +4,7 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, check, devices, lowered, run, smallest};
+use gpu_common::{Random, check, devices, hardware, lowered, run, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{Access, IndexedDim, Instr, Kernel, Loop, ReduceOp, Store, UnaryOp};
 use wgrad_device::{DType, Device, DeviceOptions, Element, Error};
@@ -109,7 +109,7 @@ fn uploads_into_recycled_memory_wait_for_kernels_before_them() {
 fn a_hundred_million_elements_keep_their_digits() {
     let n = 100_000_000;
     let value = 0.1f32;
-    for device in devices() {
+    for device in devices().into_iter().chain(lowered(&hardware())) {
         let executor = device.executor();
         // 400 MB of the same number, which is the worst case for sums that grow; made on the device.
         let fill = Kernel::Loop(Loop {
@@ -168,7 +168,7 @@ fn the_first_best_is_found_and_nan_is_best() {
                 .for_each(|(i, v)| *v = if i % 2 == 0 { 0.0 } else { -0.0 });
             contents = f32::to_bytes(&values).to_vec();
         }
-        for device in devices().into_iter().chain(lowered(&smallest())) {
+        for device in devices().into_iter().chain(lowered(&smallest())).chain(lowered(&hardware())) {
             for &op in &ops {
                 let result =
                     if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) { DType::I64 } else { dtype };

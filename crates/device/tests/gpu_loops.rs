@@ -4,7 +4,7 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, check, devices, lowered, smallest};
+use gpu_common::{Random, check, devices, hardware, lowered, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{
     Access, BinaryOp, Const, IndexedDim, Instr, Kernel, Loop, Range, ReduceOp, Reg, Store, Ty, UnaryOp,
@@ -365,5 +365,13 @@ fn with_the_smallest_limits() {
     for device in lowered(&smallest()) {
         fuzz(&device, 2000..2040, 3000, false);
         fuzz(&device, 3000..3040, 20000, true);
+    }
+}
+
+#[test]
+fn as_on_hardware() {
+    for device in lowered(&hardware()) {
+        fuzz(&device, 4000..4030, 3000, false);
+        fuzz(&device, 5000..5080, 20000, true);
     }
 }

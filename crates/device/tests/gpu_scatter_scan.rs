@@ -40,6 +40,7 @@ fn exact(random: &mut Random, dtype: DType, elements: usize) -> Vec<u8> {
     (0..elements).flat_map(one).collect()
 }
 
+#[allow(clippy::too_many_arguments)]
 /// `index_add` of rows [count, features] into [size, features]; or `scatter_add` along dim 0, with an index for each.
 fn scatter(
     device: &Device,

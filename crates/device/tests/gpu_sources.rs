@@ -4,7 +4,7 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, devices, smallest};
+use gpu_common::{devices, hardware, lowered, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{
     Access, BinaryOp, IndexedDim, Instr, Kernel, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp,
@@ -260,10 +260,9 @@ fn every_source_translates_to_every_language() {
     for device in devices() {
         prepare_everything(&device);
     }
-    for device in gpu_common::lowered(&smallest()) {
-        prepare_everything(&device);
+    for options in [smallest(), hardware()] {
+        lowered(&options).iter().for_each(prepare_everything);
     }
-    let _ = Random::new(0);
     let sources = gpu_sources();
     println!("{} sources", sources.len());
     for source in sources {

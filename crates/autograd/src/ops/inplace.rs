@@ -267,7 +267,7 @@ fn storable(result: DType, target: DType) -> bool {
 
 /// Whether two indices of a tensor with these strides share an element: sorted by stride, each dim must step over all that
 /// the smaller ones reach.
-fn overlaps(shape: &[usize], strides: &[isize]) -> bool {
+pub(super) fn overlaps(shape: &[usize], strides: &[isize]) -> bool {
     let mut dims: Vec<(usize, usize)> = shape
         .iter()
         .zip(strides)

@@ -13,7 +13,7 @@ use crate::{IntArray, Tensor, is_grad_enabled};
 
 impl Tensor {
     /// The view that a step makes, recorded under a node's name and sharing the storage.
-    fn view_step(&self, node: &'static str, step: ViewStep) -> Result<Tensor> {
+    pub(super) fn view_step(&self, node: &'static str, step: ViewStep) -> Result<Tensor> {
         let x = self.operand()?;
         let out = step.apply(&x.array)?;
         let kind = if is_grad_enabled() { ViewKind::Plain } else { ViewKind::NoGrad };
@@ -62,6 +62,7 @@ impl Tensor {
             ViewStep::Select { .. } => "SelectBackward0",
             ViewStep::Diagonal { .. } => "DiagonalBackward0",
             ViewStep::Unfold { .. } => "UnfoldBackward0",
+            ViewStep::Strided { .. } => "AsStridedBackward0",
         };
         Ok(record(out, [x], |_, _| step_derivative(name, step.clone())))
     }

@@ -136,8 +136,7 @@ impl LoopKernel {
             }
             Mode::Tiles => {
                 let options = Options { expand: false, ..options };
-                let columns = q.min(32);
-                let rows = p.min(1024 / columns).min((lanes / columns).max(8));
+                let (rows, columns) = plan::square_tile(draft.lane_bytes, p, q);
                 (options, Cover::Tiles { batches, p, q, rows, columns }, rows * columns)
             }
             Mode::Rows => {

@@ -20,6 +20,8 @@ mod program;
 mod scan;
 mod scatter;
 mod simd;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -144,8 +146,11 @@ impl Executor for Cpu {
             return Ok(prepared.clone());
         }
         let work = match kernel {
-            Kernel::Loop(kernel) => Work::Loop(LoopKernel::new(kernel, false)?),
-            Kernel::Matmul(kernel) => Work::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
+            Kernel::Loop(kernel) => Work::Loop(Box::new(LoopKernel::new(kernel, false)?)),
+            Kernel::Matmul(kernel) => match matmul::as_loop(kernel) {
+                Some(kernel) => Work::Loop(Box::new(LoopKernel::new(&kernel, false)?)),
+                None => Work::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
+            },
             Kernel::Scatter(kernel) => Work::Scatter(Box::new(ScatterKernel::new(kernel, &self.pool)?)),
             Kernel::Scan(kernel) => Work::Scan(Box::new(ScanKernel::new(kernel)?)),
         };
@@ -250,7 +255,7 @@ struct Ready {
 }
 
 enum Work {
-    Loop(LoopKernel),
+    Loop(Box<LoopKernel>),
     Matmul(Box<MatmulKernel>),
     Scatter(Box<ScatterKernel>),
     Scan(Box<ScanKernel>),

@@ -30,6 +30,13 @@ pub fn tile_lanes(lane_bytes: usize, run: usize) -> usize {
     (TILE_BYTES / lane_bytes / 64 * 64).clamp(64, most)
 }
 
+/// Rows and columns of a tile of two dims: long enough in both for whole cache lines and their neighbours.
+pub fn square_tile(lane_bytes: usize, p: usize, q: usize) -> (usize, usize) {
+    let side = if lane_bytes * 64 * 64 <= TILE_BYTES { 64 } else { 32 };
+    let columns = q.min(side);
+    (p.min(side * side / columns).min((TILE_BYTES / lane_bytes / columns).max(8)), columns)
+}
+
 /// Leaves out dims of size 1 and merges dims that every map steps through as one.
 pub fn merge_dims(kernel: &Loop) -> Loop {
     let rank = kernel.sizes.len();

@@ -150,7 +150,7 @@ impl Adapter {
                     available: crate::device::available_names(),
                 }
             })?;
-        let software = self.info.device_type == DeviceType::Cpu;
+        let software = self.info.device_type == DeviceType::Cpu && !options.as_hardware;
         let gpu = Gpu::new(self.name.clone(), device, queue, software, options.memory_limit)?;
         Ok(Device::from_executor(self.name.clone(), Box::new(gpu)))
     }

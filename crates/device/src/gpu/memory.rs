@@ -270,7 +270,7 @@ mod tests {
     fn classes_hold_the_request_and_waste_little() {
         for bytes in (0..200_000).chain((1u64 << 20..1 << 28).step_by(77_777)) {
             let size = class(bytes).unwrap();
-            assert!(size >= bytes && size % 256 == 0, "{bytes} became {size}");
+            assert!(size >= bytes && size.is_multiple_of(256), "{bytes} became {size}");
             assert!(bytes <= 65_536 || size - bytes <= bytes / 8 + 256, "{bytes} became {size}");
         }
         assert_eq!(class(u64::MAX), None);

@@ -66,10 +66,10 @@ pub(super) fn functions_for(source: &str) -> String {
     let mut found: HashMap<&str, &Function> = HashMap::new();
     let mut open: Vec<&str> = tokens(source).collect();
     while let Some(name) = open.pop() {
-        if let Some((name, function)) = LIBRARY.get_key_value(name) {
-            if found.insert(name, function).is_none() {
-                open.extend(function.uses.iter().map(String::as_str));
-            }
+        if let Some((name, function)) = LIBRARY.get_key_value(name)
+            && found.insert(name, function).is_none()
+        {
+            open.extend(function.uses.iter().map(String::as_str));
         }
     }
     let mut functions: Vec<&Function> = found.into_values().collect();

@@ -144,10 +144,10 @@ impl Stream {
         self.words.clear();
         self.dispatches = 0;
         self.in_flight.push_back(index.clone());
-        if self.in_flight.len() > MAX_IN_FLIGHT {
-            if let Some(oldest) = self.in_flight.pop_front() {
-                wait(shared, Some(oldest));
-            }
+        if self.in_flight.len() > MAX_IN_FLIGHT
+            && let Some(oldest) = self.in_flight.pop_front()
+        {
+            wait(shared, Some(oldest));
         }
         Some(index)
     }

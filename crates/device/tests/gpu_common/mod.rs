@@ -36,6 +36,11 @@ pub fn smallest() -> DeviceOptions {
     }
 }
 
+/// The plans for hardware GPUs, whatever the adapter is.
+pub fn hardware() -> DeviceOptions {
+    DeviceOptions { as_hardware: true, ..DeviceOptions::default() }
+}
+
 /// A small generator of test data with a fixed seed.
 pub struct Random(u64);
 

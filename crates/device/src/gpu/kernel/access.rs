@@ -66,7 +66,7 @@ impl Body<'_> {
             && access.indexed.iter().all(|dim| four(dim.stride))
             && access.guards.iter().all(|&g| kernel.ranges[g].strides[d] == 0)
             && self.index_width(index) == Width::One;
-        let whole_rows = kernel.sizes[d] % 4 == 0;
+        let whole_rows = kernel.sizes[d].is_multiple_of(4);
         let others = |j: usize| j != index && kernel.accesses[j].buffer == access.buffer && self.is_stored(j);
         let alone = kernel.sizes.len() == 1 && !(0..kernel.accesses.len()).any(others);
         // Without its own whole vectors a store would write over its neighbours.

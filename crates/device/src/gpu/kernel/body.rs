@@ -29,7 +29,7 @@ pub(super) struct Body<'n> {
     known: Vec<Reg>,
     /// The expression of [`Instr::Accumulator`].
     pub(super) accumulator: Option<String>,
-    /// Whether each of the four indices exists, where some may not: the name of a vec4<bool>.
+    /// Whether each of the four indices exists, where some may not: the name of a vector.
     pub(super) valid: Option<String>,
     /// Whether this invocation's row exists, where it may not.
     pub(super) live: Option<String>,

@@ -151,7 +151,7 @@ impl Fold {
     }
 
     /// The state of words.
-    pub(super) fn from_words(self, words: &[String]) -> String {
+    pub(super) fn of_words(self, words: &[String]) -> String {
         let value = match self.ty {
             Ty::I64 => format!("I64({}, {})", words[0], words[1]),
             _ if self.is_search() => words[0].clone(),

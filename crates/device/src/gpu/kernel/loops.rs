@@ -52,10 +52,10 @@ pub(super) fn plan(shared: &Shared, kernel: &Loop, needs: &mut Vec<u64>) -> Resu
     let rows = choose_rows(shared, &nest);
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let outer: Vec<usize> = (0..nest.kernel.outer()).collect();
-    if !is_split(shared, &nest, &rows) {
-        if let Ok(spaces) = nest.spaces(&used, &outer, rows.vector, shared.caps.max_binding) {
-            return spaces.iter().map(|(part, windows)| whole_rows(shared, part, windows, &rows)).collect();
-        }
+    if !is_split(shared, &nest, &rows)
+        && let Ok(spaces) = nest.spaces(&used, &outer, rows.vector, shared.caps.max_binding)
+    {
+        return spaces.iter().map(|(part, windows)| whole_rows(shared, part, windows, &rows)).collect();
     }
     let mut steps = Vec::new();
     split(shared, &nest, &rows, &mut steps)?;
@@ -132,7 +132,7 @@ pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: 
 /// Says which of four indices exist, where some may not.
 pub(super) fn validity(e: &mut Emitter<'_>, body: &mut Body<'_>) {
     body.valid = None;
-    if let Some(d) = body.vector.filter(|&d| body.nest.kernel.sizes[d] % 4 != 0) {
+    if let Some(d) = body.vector.filter(|&d| !body.nest.kernel.sizes[d].is_multiple_of(4)) {
         let size = e.number(&format!("size{d}"), body.nest.kernel.sizes[d]);
         e.line(format!("let valid = (vec4<u32>(i{d}) + {LANES}) < vec4<u32>({size});"));
         body.valid = Some("valid".to_owned());
@@ -150,7 +150,7 @@ fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
             across += usize::from(outer > 0 && access.strides[outer - 1].unsigned_abs() == 1);
         }
     }
-    let long_enough = |size: usize| size >= 16 || (size >= 4 && size % 4 == 0);
+    let long_enough = |size: usize| size >= 16 || (size >= 4 && size.is_multiple_of(4));
     if across > along && outer > 0 {
         let vector = long_enough(kernel.sizes[outer - 1]).then(|| outer - 1);
         return Rows { vector, lanes: 1, workgroup: if shared.caps.software { 16 } else { 64 } };
@@ -211,10 +211,10 @@ fn folds_of(body: &Body<'_>, pass: usize) -> Vec<(Reg, Reg, Fold)> {
     let kernel = &body.nest.kernel;
     let mut folds = Vec::new();
     for (reg, instr) in kernel.body.iter().enumerate() {
-        if let Instr::Reduce { op, a } = instr {
-            if body.stages[reg] == pass + 1 {
-                folds.push((reg as Reg, *a, Fold { op: *op, ty: body.types[*a as usize] }));
-            }
+        if let Instr::Reduce { op, a } = instr
+            && body.stages[reg] == pass + 1
+        {
+            folds.push((reg as Reg, *a, Fold { op: *op, ty: body.types[*a as usize] }));
         }
     }
     folds
@@ -241,9 +241,9 @@ fn is_split(shared: &Shared, nest: &Nest, rows: &Rows) -> bool {
     if walk * weight(nest) * stages > MAX_ITERATIONS {
         return true;
     }
-    let (busy, worth) = if shared.caps.software { (16, 2048) } else { (16 << 10, 32) };
-    threads * 2 <= busy * (rows.lanes as usize) && threads < busy && walk >= worth
-        || (!shared.caps.software && threads * 2 <= busy && walk >= worth)
+    // Invocations that keep the device busy, and the steps of a walk that are worth two dispatches.
+    let (busy, worth) = if shared.caps.software { (16, 2048) } else { (8 << 10, 32) };
+    threads <= busy && walk >= worth
 }
 
 /// One dispatch that does everything for whole rows.

@@ -269,7 +269,7 @@ fn read_state(fold: Fold, start: &str, place: &str, width: Width) -> String {
     let words = fold.words();
     let one = |c: usize| {
         let word = |k: usize| format!("internal.scratch[{start} + ({place} + {c}u) * {words}u + {k}u]");
-        fold.from_words(&(0..words).map(word).collect::<Vec<_>>())
+        fold.of_words(&(0..words).map(word).collect::<Vec<_>>())
     };
     match width {
         Width::One => one(0),
