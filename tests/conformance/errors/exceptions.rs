@@ -58,6 +58,7 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("linspace", "number of steps must be non-negative", UNSIGNED),
     ("pad", "Padding length must be divisible by 2", "margins are pairs: the types say so"),
     ("gaussian_nll_loss", "is not valid", ENUM),
+    ("scatter_reduce", "reduce argument must be either", ENUM),
     (
         "binary_cross_entropy",
         "between 0 and 1",

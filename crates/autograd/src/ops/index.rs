@@ -178,16 +178,33 @@ impl Tensor {
                     let (g, flat) = (c.grad()?, c.saved(0)?);
                     let to: Dims = [flat.numel(), width][..].into();
                     let mut g = g.view_value(&ViewStep::Reshape { from: g.0.shape.clone(), to })?;
-                    if scale_grad_by_freq {
-                        let ones = Tensor::ones([flat.numel()], (g.dtype(), g.device()))?;
-                        let counts = g.zeros_of(&[rows])?.index_add(0, &flat, &ones)?;
-                        g = g.div(counts.index_select(0, &flat)?.unsqueeze(1)?)?;
-                    }
                     if let Some(row) = padding {
                         g = g.masked_fill(&flat.eq(row)?.unsqueeze(1)?, 0.0)?;
                     }
+                    if scale_grad_by_freq {
+                        return g.added_by_frequency(&flat, rows);
+                    }
                     g.zeros_of(&[rows, width])?.index_add(0, &flat, &g)
                 })
+            })
+            .save(&flat)
+        }))
+    }
+
+    /// Rows added up at their indices, each divided by how often its index occurs. Its own derivative leaves that
+    /// division out, as PyTorch's does.
+    fn added_by_frequency(&self, index: &Tensor, rows: usize) -> Result<Tensor> {
+        let g = self.operand()?;
+        let flat = index.array()?;
+        let zeros = |shape: &[usize]| Array::full(shape, 0.0, self.dtype(), self.device());
+        let ones = Array::full(&[index.numel()], 1.0, self.dtype(), self.device())?;
+        let counts = zeros(&[rows])?.index_scatter(ScatterOp::Add, 0, &flat, &ones)?;
+        let each = counts.index_select(0, &flat)?.reshape(&[index.numel(), 1])?;
+        let scaled = g.array.binary(BinaryOp::Div, &each)?;
+        let out = zeros(&[rows, self.shape()[1]])?.index_scatter(ScatterOp::Add, 0, &flat, &scaled)?;
+        Ok(record(out, [g], |_, _| {
+            Derivative::new("EmbeddingDenseBackwardBackward0", |c| {
+                c.each(1, |_| c.grad()?.index_select(0, &c.saved(0)?))
             })
             .save(&flat)
         }))

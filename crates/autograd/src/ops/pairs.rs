@@ -347,7 +347,7 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not broadcast or the devices differ, or for a fraction as the value of integers.
     pub fn addcmul(&self, tensor1: &Tensor, tensor2: &Tensor, value: impl Into<Scalar>) -> Result<Tensor> {
-        self.add_scaled(tensor1.mul(tensor2)?, value)
+        self.add_scaled(tensor1.mul(tensor2)?, number(value))
     }
 
     /// `self + value * tensor1 / tensor2`.
@@ -359,7 +359,7 @@ impl Tensor {
             let reason = "has no true quotient; divide with a rounding, or cast the tensors".to_owned();
             return Err(Error::DType { op: "addcdiv", dtype: tensor1.dtype(), reason });
         }
-        self.add_scaled(tensor1.div(tensor2)?, value)
+        self.add_scaled(tensor1.div(tensor2)?, number(value))
     }
 
     /// Elements no smaller than `min`; see [`Tensor::clamp`].
@@ -469,4 +469,12 @@ fn log_sum(a: &Array, b: &Array, base: f64) -> Result<Array> {
     let rest = (-(&a - &b).abs() * base).exp().log1p() / base;
     // Equal infinities have no distance.
     larger.is_finite().not().select(&larger, &larger + rest).done()
+}
+
+/// A truth value as the number that it counts as.
+fn number(value: impl Into<Scalar>) -> Scalar {
+    match value.into() {
+        Scalar::Bool(flag) => Scalar::Int(flag.into()),
+        value => value,
+    }
 }

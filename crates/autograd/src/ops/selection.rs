@@ -342,9 +342,13 @@ impl Tensor {
             let reason = "is not that of a single value; use index_copy".to_owned();
             return Err(Error::Shape { op: OP, shape: value.shape().to_vec(), reason });
         }
-        let mut shape = self.shape().to_vec();
-        shape[at] = index.numel();
-        self.index_copy(dim, &index, &value.expand(shape)?)
+        // A mask, so that an index that is named twice counts once in the value's gradient.
+        let ones = Tensor::ones([index.numel()], (DType::I64, self.device()))?;
+        let filled =
+            Tensor::zeros([self.shape()[at]], (DType::I64, self.device()))?.index_copy(0, &index, &ones)?;
+        let mut shape = vec![1; self.rank()];
+        shape[at] = self.shape()[at];
+        self.masked_fill(&filled.ne(0)?.reshape(shape)?, &value)
     }
 
     /// Elements at places of the flattened tensor, which may count from the end; the result has the index's shape.

@@ -267,7 +267,7 @@ impl Tensor {
     }
 
     /// The sums of the weights of equal elements of a list of integers: [`Tensor::bincount`] where each counts as much as its weight. Weights
-    /// that are not f32 are added up in f64.
+    /// that are not f32 are added up in f64; without elements the result is i64.
     ///
     /// # Errors
     /// As [`Tensor::bincount`]; and if there are not as many weights as elements.
@@ -281,7 +281,12 @@ impl Tensor {
                 reason: "differ: there is one weight for each element".into(),
             });
         }
-        let dtype = if weights.dtype() == DType::F32 { DType::F32 } else { DType::F64 };
+        // PyTorch does not look at the weights of no elements.
+        let dtype = match weights.dtype() {
+            _ if self.numel() == 0 => DType::I64,
+            DType::F32 => DType::F32,
+            _ => DType::F64,
+        };
         let weights = weights.detach().to_dtype(dtype)?;
         Tensor::zeros([bins], (dtype, self.device()))?.index_add(0, &index, &weights)
     }
