@@ -27,7 +27,7 @@
 //!   `WGRAD_DEVICE` overrides `best()`.
 //! - [`Tensor::backward`], [`Tensor::backward_with`], [`backward`] and [`grad`] compute gradients; all derivatives can be
 //!   differentiated again.
-//! - [`no_grad`], as a function around a closure and as an attribute of a function, [`enable_grad`], [`set_grad_enabled`] and
+//! - [`no_grad`](fn@no_grad), as a function around a closure and as an attribute of a function, [`enable_grad`], [`set_grad_enabled`] and
 //!   [`GradModeGuard`] say what is recorded.
 //! - [`Error`] is the one error type. No input makes the library panic.
 //!
@@ -43,7 +43,8 @@
 
 // Tensors, and what their methods take.
 pub use wgrad_autograd::{
-    Bound, CrossEntropyOptions, Data, IntArray, Number, Options, Reduction, Target, Tensor, Value,
+    BatchNormOptions, Bound, CrossEntropyOptions, Data, Index, IntArray, Number, Options, PadMode, Reduction,
+    Rounding, ScatterReduce, Target, Tensor, Unique, Value,
 };
 // Devices, dtypes, numbers, errors.
 pub use wgrad_autograd::{

@@ -3,6 +3,7 @@
 mod autograd {
     mod article;
     mod derivatives;
+    mod errors;
     mod graph;
     mod hooks;
     mod in_place;

@@ -8,15 +8,15 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::measure::Check;
-use crate::report::{Report, align, marked, ratio, time};
+use crate::report::{Report, align, marked, ratio};
 
 /// Results of other libraries, by their names.
 pub struct Against(BTreeMap<String, Library>);
 
 #[derive(Default)]
 struct Library {
-    /// Median seconds of a task.
-    medians: BTreeMap<String, f64>,
+    /// Median seconds of a task, and how many cores other programs used meanwhile.
+    medians: BTreeMap<String, (f64, Option<f64>)>,
     /// Loss or losses, and gradients, of a task.
     checks: BTreeMap<String, Value>,
 }
@@ -30,7 +30,7 @@ pub fn read(path: &Path) -> Result<Against> {
         let Some(peer) = line["peer"].as_str() else { continue };
         let library = libraries.entry(peer.to_owned()).or_default();
         if let (Some(task), Some(median)) = (line["task"].as_str(), line["median_s"].as_f64()) {
-            library.medians.insert(task.to_owned(), median);
+            library.medians.insert(task.to_owned(), (median, line["other_cpu"].as_f64()));
         }
         if let Some(task) = line["check"].as_str() {
             library.checks.insert(task.to_owned(), line.clone());
@@ -52,12 +52,12 @@ impl Against {
             }
             lines[0].push("values".to_owned());
             for task in report.tasks() {
-                let Some(&theirs) = library.medians.get(task) else { continue };
-                let mut line = vec![task.clone(), time(theirs)];
+                let Some(&(theirs, other_cpu)) = library.medians.get(task) else { continue };
+                let mut line = vec![task.clone(), marked(theirs, other_cpu)];
                 let mut differences = Vec::new();
                 for device in report.devices() {
                     let ours = report.get(device, task);
-                    line.push(ours.map(marked).unwrap_or_default());
+                    line.push(ours.map(|m| marked(m.median_s, m.other_cpu)).unwrap_or_default());
                     line.push(ours.map(|m| ratio(theirs / m.median_s)).unwrap_or_default());
                     if let (Some(ours), Some(check)) = (ours, library.checks.get(task)) {
                         let found = differences_between(&ours.check, check);
@@ -86,7 +86,7 @@ fn differences_between(ours: &Check, theirs: &Value) -> Vec<String> {
     };
     let mut found = Vec::new();
     for (i, (a, b)) in ours.losses.iter().zip(losses).enumerate() {
-        if !((a - b).abs() <= 1e-4 * b.abs().max(1e-3)) {
+        if differ(*a, b, 1e-4 * b.abs().max(1e-3)) {
             found.push(format!("loss {i} ({a} for {b})"));
         }
     }
@@ -96,10 +96,16 @@ fn differences_between(ours: &Check, theirs: &Value) -> Vec<String> {
         // The second figure is a sum, which rounding may change at will.
         for (place, what) in [(0, "norm"), (2, "first element"), (3, "last element")] {
             let expected = expected.get(place).and_then(Value::as_f64).unwrap_or(f64::NAN);
-            if !((figures[place] - expected).abs() <= 1e-3 * norm.max(1e-6)) {
+            if differ(figures[place], expected, 1e-3 * norm.max(1e-6)) {
                 found.push(format!("{what} of the gradient of {name} ({} for {expected})", figures[place]));
             }
         }
     }
     found
+}
+
+/// Whether two numbers are further apart than that; NaN is far from everything.
+fn differ(a: f64, b: f64, tolerance: f64) -> bool {
+    let distance = (a - b).abs();
+    distance.is_nan() || distance > tolerance
 }

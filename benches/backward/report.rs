@@ -113,6 +113,7 @@ impl Report {
     /// Median times, how much faster each device is than the first, and what the runs cost there. A star marks a
     /// time while other programs used more than 0.3 of a core.
     pub fn table(&self) -> String {
+        let shown = |m: &Measurement| marked(m.median_s, m.other_cpu);
         let mut lines = vec![vec!["task".to_owned()]];
         let base = self.devices.first().cloned().unwrap_or_default();
         lines[0].push(base.clone());
@@ -124,10 +125,10 @@ impl Report {
         }
         for task in &self.tasks {
             let first = self.get(&base, task);
-            let mut line = vec![task.clone(), first.map(marked).unwrap_or_default()];
+            let mut line = vec![task.clone(), first.map(shown).unwrap_or_default()];
             for device in self.devices.iter().skip(1) {
                 let here = self.get(device, task);
-                line.push(here.map(marked).unwrap_or_default());
+                line.push(here.map(shown).unwrap_or_default());
                 line.push(first.zip(here).map(|(a, b)| ratio(a.median_s / b.median_s)).unwrap_or_default());
             }
             for device in &self.devices {
@@ -158,10 +159,10 @@ fn place(device: &Device) -> String {
     }
 }
 
-/// A median, with a star if it was disturbed.
-pub fn marked(m: &Measurement) -> String {
-    let star = if m.other_cpu.is_some_and(|cores| cores > 0.3) { "*" } else { "" };
-    time(m.median_s) + star
+/// A time, with a star if it was disturbed by other programs that used so many cores.
+pub fn marked(seconds: f64, other_cpu: Option<f64>) -> String {
+    let star = if other_cpu.is_some_and(|cores| cores > 0.3) { "*" } else { "" };
+    time(seconds) + star
 }
 
 /// A time with three digits.

@@ -8,7 +8,7 @@ use crate::inputs::{leaf, linear, norm, targets, tensor};
 pub struct Task {
     pub name: String,
     only: Only,
-    setup: Box<dyn Fn(&Device) -> Result<Run>>,
+    setup: Box<Setup>,
 }
 
 /// Where a task makes sense.
@@ -20,6 +20,8 @@ enum Only {
     /// Not on the CPU: it moves data from there.
     Gpu,
 }
+
+type Setup = dyn Fn(&Device) -> Result<Run>;
 
 /// A task that is set up: each call is one run.
 pub type Run = Box<dyn FnMut() -> Result<Outcome>>;

@@ -96,7 +96,7 @@ impl Progress {
             print!("\r{bar} {}", if done == self.total { "\n" } else { "" });
             // A terminal that has gone away is no reason to stop training.
             let _ = std::io::stdout().flush();
-        } else if done == self.total || done % self.total.div_ceil(self.lines.max(1)) == 0 {
+        } else if done == self.total || done.is_multiple_of(self.total.div_ceil(self.lines.max(1))) {
             println!("{bar}");
         }
     }

@@ -2,6 +2,8 @@
 
 use wgrad::{CrossEntropyOptions, DType, Device, Reduction, Result, Tensor, gradcheck, gradgradcheck};
 
+/// One input, several outputs.
+type Split = fn(&Tensor) -> Result<Vec<Tensor>>;
 type Function = Box<dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>>;
 
 /// Numbers without ties, away from 0 and from integers.
@@ -124,7 +126,7 @@ fn reductions() {
     }
     layouts("sum", -2.0, 2.0, |x| x.sum());
     layouts("cumsum", -2.0, 2.0, |x| x.cumsum(-1));
-    let nonempty: [(&str, fn(&Tensor) -> Result<Vec<Tensor>>); 6] = [
+    let nonempty: [(&str, Split); 6] = [
         ("mean", |x| Ok(vec![x.mean()?])),
         ("prod", |x| Ok(vec![x.prod()?])),
         ("max", |x| Ok(vec![x.max()?])),
@@ -161,7 +163,7 @@ fn subgradients() -> Result<()> {
     assert_eq!(gradient(&[2.0, 1.0, 2.0], &|x| x.max())?, [0.5, 0.0, 0.5]);
     assert_eq!(gradient(&[2.0, 1.0, 2.0], &|x| x.amax(0, false))?, [0.5, 0.0, 0.5]);
     assert_eq!(gradient(&[2.0, 1.0, 2.0], &|x| Ok(x.max_dim(0, false)?.0))?, [1.0, 0.0, 0.0]);
-    assert_eq!(gradient(&[1.0, 2.0], &|x| x.maximum(&Tensor::ones([2], &Device::cpu())?))?, [0.5, 1.0]);
+    assert_eq!(gradient(&[1.0, 2.0], &|x| x.maximum(&Tensor::ones([2], Device::cpu())?))?, [0.5, 1.0]);
     assert_eq!(gradient(&[0.0, 0.5, 1.0], &|x| x.clamp(0.0, 1.0))?, [0.0, 1.0, 0.0]);
     assert_eq!(gradient(&[0.0, 2.0], &|x| x.pow(0.0))?, [0.0, 0.0]);
     assert_eq!(gradient(&[3.0, 3.0], &|x| x.std())?, [0.0, 0.0]);
@@ -200,7 +202,7 @@ fn views_and_joins() {
         check(name, &|x| Ok(vec![view(&x[0])?.square()?]), &[leaf(&[2, 3, 4], -2.0, 2.0, 5)]);
         check(name, &|x| Ok(vec![view(&x[0].permute([2, 1, 0])?)?]), &[leaf(&[4, 3, 2], -2.0, 2.0, 5)]);
     }
-    let pieces: [(&str, fn(&Tensor) -> Result<Vec<Tensor>>); 4] = [
+    let pieces: [(&str, Split); 4] = [
         ("split", |x| x.split(2, 1)),
         ("split_with_sizes", |x| x.split_with_sizes(&[1, 0, 2], 1)),
         ("chunk", |x| x.chunk(2, 1)),

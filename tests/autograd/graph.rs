@@ -30,7 +30,7 @@ fn leaves() -> Result<()> {
     let integers = Tensor::new([1i64], &Device::cpu())?;
     assert_eq!(rule(integers.requires_grad_(true)), GradRule::RequiresGradDType);
     assert!(x.to(DType::F32)?.is_same(&x));
-    let wrong = Tensor::zeros([3], &Device::cpu())?;
+    let wrong = Tensor::zeros([3], Device::cpu())?;
     assert_eq!(rule(x.set_grad(Some(&wrong))), GradRule::GradientMismatch);
     assert_eq!(rule(x.set_grad(Some(&x))), GradRule::GradientMismatch);
     x.set_grad(Some(&x.ones_like()?))?;
@@ -68,11 +68,11 @@ fn roots_and_gradients() -> Result<()> {
     let x = leaf(&[1.0, 2.0]);
     let y = x.mul(3.0)?;
     assert_eq!(rule(y.backward()), GradRule::ImplicitGradient);
-    let plain = Tensor::ones([1], &Device::cpu())?;
+    let plain = Tensor::ones([1], Device::cpu())?;
     let error = backward(&[&y.sum()?, &plain], BackwardOptions::new()).unwrap_err();
     assert!(error.to_string().contains("output 1"), "{error}");
     assert_eq!(rule(plain.backward()), GradRule::NoGraph);
-    let short = Tensor::ones([1], &Device::cpu())?;
+    let short = Tensor::ones([1], Device::cpu())?;
     assert_eq!(rule(y.backward_with(BackwardOptions::new().gradient(&short))), GradRule::GradientMismatch);
     let sum = y.sum()?;
     backward(&[&sum, &sum, &x.sum()?], BackwardOptions::new().retain_graph(true))?;
@@ -128,7 +128,7 @@ fn grad_touches_nothing() -> Result<()> {
     let contradiction = keep().materialize_grads(true).allow_unused(false);
     assert_eq!(rule(grad(&[&z], &[&unused], contradiction)), GradRule::Options);
     assert_eq!(rule(grad(&[&z], &[], keep())), GradRule::Options);
-    let plain = Tensor::ones([1], &Device::cpu())?;
+    let plain = Tensor::ones([1], Device::cpu())?;
     assert_eq!(rule(grad(&[&z], &[&plain], keep())), GradRule::NeedsRequiresGrad);
     Ok(())
 }
@@ -137,7 +137,7 @@ fn grad_touches_nothing() -> Result<()> {
 fn batched_gradients() -> Result<()> {
     let x = leaf(&[1.0, 2.0, 3.0]);
     let y = x.mul(&x)?;
-    let seeds = Tensor::eye(3, 3, &Device::cpu())?;
+    let seeds = Tensor::eye(3, 3, Device::cpu())?;
     let options = GradOptions::new().grad_outputs([Some(seeds)]).is_grads_batched(true);
     let jacobian = grad(&[&y], &[&x], options)?.remove(0).unwrap();
     assert_eq!(jacobian.shape(), [3, 3]);
@@ -160,7 +160,7 @@ fn higher_orders() -> Result<()> {
 fn gradients_are_summed_down_and_cast() -> Result<()> {
     let x = leaf(&[1.0, 2.0]);
     let half = Tensor::new([f16::from_f32(1.5)], &Device::cpu())?.requires_grad_(true)?;
-    let matrix = Tensor::ones([3, 2], &Device::cpu())?;
+    let matrix = Tensor::ones([3, 2], Device::cpu())?;
     matrix.mul(&x)?.mul(&half)?.sum()?.backward()?;
     assert_eq!(values(&x.grad().unwrap()), [4.5, 4.5]);
     let grad = half.grad().unwrap();
@@ -175,8 +175,49 @@ fn the_graph_can_be_walked() -> Result<()> {
     let names: Vec<_> =
         node.next_functions().into_iter().map(|next| next.map(|(node, _)| node.name())).collect();
     assert_eq!(names, [Some("MulBackward0"), Some("AccumulateGrad")]);
+    let next = x.mul(2.0)?.grad_fn().unwrap().next_functions();
+    assert!(next.len() == 2 && next[1].is_none(), "a number has a place, but no node");
     let pieces = Tensor::arange(0, 6, 1, DType::F32)?.requires_grad_(true)?.split(2, 0)?;
     let next = pieces[2].mul(1.0)?.grad_fn().unwrap().next_functions();
     assert_eq!(next[0].as_ref().map(|(node, output)| (node.name(), *output)), Some(("SplitBackward0", 2)));
+    Ok(())
+}
+
+/// Messages of this thread.
+struct Messages;
+
+thread_local! {
+    static MESSAGES: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl log::Log for Messages {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record) {
+        if record.level() == log::Level::Warn {
+            MESSAGES.with_borrow_mut(|messages| messages.push(record.args().to_string()));
+        }
+    }
+    fn flush(&self) {}
+}
+
+#[test]
+fn reading_the_gradient_of_a_non_leaf_warns_once() -> Result<()> {
+    log::set_logger(&Messages).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let messages = || MESSAGES.take();
+    let x = leaf(&[1.0]);
+    assert!(x.grad().is_none() && messages().is_empty());
+    let y = x.mul(2.0)?;
+    y.backward()?;
+    assert!(y.grad().is_none() && y.grad().is_none());
+    let warnings = messages();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("retain_grad") && warnings[0].contains("detach().requires_grad_(true)"));
+    let z = x.mul(2.0)?;
+    z.retain_grad()?;
+    z.backward()?;
+    assert!(z.grad().is_some() && messages().is_empty());
     Ok(())
 }

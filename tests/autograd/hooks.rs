@@ -162,7 +162,7 @@ fn what_hooks_must_not_do() -> Result<()> {
     let x = leaf(&[1.0, 2.0]);
     x.register_hook(|grad| Ok(Some(grad.sum()?)))?;
     assert_eq!(rule(x.mul(2.0)?.sum()?.backward().unwrap_err()), GradRule::Hook);
-    let plain = Tensor::ones([1], &Device::cpu())?;
+    let plain = Tensor::ones([1], Device::cpu())?;
     assert_eq!(rule(plain.register_hook(|_| Ok(None)).unwrap_err()), GradRule::NeedsRequiresGrad);
     assert_eq!(rule(plain.retain_grad().unwrap_err()), GradRule::NeedsRequiresGrad);
     let y = leaf(&[1.0]).mul(2.0)?;

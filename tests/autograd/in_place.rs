@@ -49,7 +49,7 @@ fn values_are_shared() -> Result<()> {
 
 #[test]
 fn strides_decide_what_is_a_view() -> Result<()> {
-    let x = Tensor::zeros([3, 4], &Device::cpu())?;
+    let x = Tensor::zeros([3, 4], Device::cpu())?;
     assert!(x.reshape([12])?.is_view());
     assert!(!x.t()?.reshape([12])?.is_view());
     assert!(x.t()?.view([12]).is_err());
@@ -83,7 +83,7 @@ fn history_of_views_of_a_base_written_in_place() -> Result<()> {
     let x = ramp(&[2, 2]);
     let base = x.mul(2.0)?;
     let view = base.t()?.select(0, 1)?;
-    base.mul_(&base.detach())?;
+    base.mul_(base.detach())?;
     assert_eq!((values(&view), view.grad_fn().unwrap().name()), (vec![4., 36.], "AsStridedBackward0"));
     view.sum()?.backward()?;
     assert_eq!(values(&x.grad().unwrap()), [0., 4., 0., 12.]);
@@ -92,7 +92,7 @@ fn history_of_views_of_a_base_written_in_place() -> Result<()> {
 
 #[test]
 fn assignment_of_something_that_requires_grad() -> Result<()> {
-    let target = Tensor::zeros([2, 2], &Device::cpu())?;
+    let target = Tensor::zeros([2, 2], Device::cpu())?;
     let x = ramp(&[2]);
     target.select(1, 0)?.copy_(&x)?;
     target.select(0, 1)?.fill_(7.0)?;
@@ -147,11 +147,11 @@ fn rules() -> Result<()> {
     assert_eq!(rule(y.unbind(0)?[0].add_(1.0)), GradRule::ViewInPlace);
     let view = no_grad(|| y.select(0, 0))?;
     assert_eq!(rule(view.add_(1.0)), GradRule::ViewInPlace);
-    let plain = Tensor::zeros([2], &Device::cpu())?;
+    let plain = Tensor::zeros([2], Device::cpu())?;
     assert_eq!(rule(plain.expand([3, 2])?.add_(1.0)), GradRule::Overlap);
     assert_eq!(rule(plain.unfold(0, 2, 1)?.expand([2, 2])?.add_(1.0)), GradRule::Overlap);
     assert_eq!(rule(plain.select(0, 0)?.detach_()), GradRule::ViewInPlace);
-    assert!(matches!(plain.add_(&Tensor::zeros([3, 2], &Device::cpu())?), Err(Error::ShapeMismatch { .. })));
+    assert!(matches!(plain.add_(&Tensor::zeros([3, 2], Device::cpu())?), Err(Error::ShapeMismatch { .. })));
     let integers = Tensor::zeros([2], DType::I64)?;
     assert!(matches!(integers.add_(1.5), Err(Error::DType { .. })));
     assert_eq!(integers.add_(2)?.to_vec::<i64>()?, [2, 2]);

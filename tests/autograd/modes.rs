@@ -26,7 +26,7 @@ fn nested_and_restored() {
     let panicked = catch_unwind(AssertUnwindSafe(|| no_grad(|| panic!("on purpose"))));
     assert!(panicked.is_err() && is_grad_enabled());
     let early =
-        || -> Result<()> { no_grad(|| Err(Tensor::zeros([2], &Device::cpu())?.item::<f32>().unwrap_err())) };
+        || -> Result<()> { no_grad(|| Err(Tensor::zeros([2], Device::cpu())?.item::<f32>().unwrap_err())) };
     assert!(early().is_err() && is_grad_enabled());
 }
 
@@ -75,9 +75,9 @@ async fn asynchronous(x: &Tensor) -> Result<bool> {
 
 #[test]
 fn the_attribute() -> Result<()> {
-    let model = Model { weight: Tensor::ones([1], &Device::cpu())?.requires_grad_(true)? };
-    assert!(!model.evaluate(&Tensor::ones([2], &Device::cpu())?)?.requires_grad());
-    assert!(!model.evaluate(&Tensor::zeros([0], &Device::cpu())?)?.requires_grad());
+    let model = Model { weight: Tensor::ones([1], Device::cpu())?.requires_grad_(true)? };
+    assert!(!model.evaluate(&Tensor::ones([2], Device::cpu())?)?.requires_grad());
+    assert!(!model.evaluate(&Tensor::zeros([0], Device::cpu())?)?.requires_grad());
     assert_eq!(each(&[1, 2], |_| ()), [false, false]);
     assert!(is_grad_enabled());
     let mut future = pin!(asynchronous(&model.weight));

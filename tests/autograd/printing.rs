@@ -80,7 +80,7 @@ fn as_pytorch() -> Result<()> {
 
 #[test]
 fn errors_are_printed_too() -> Result<()> {
-    let table = Tensor::ones([2, 2], &Device::cpu())?;
+    let table = Tensor::ones([2, 2], Device::cpu())?;
     let index = Tensor::new([5i64], &Device::cpu())?;
     let text = table.index_select(0, &index)?.to_string();
     assert!(text.contains("index 5"), "{text}");

@@ -23,10 +23,10 @@ fn a_seed_gives_the_same_numbers() -> Result<()> {
     let first = draw()?;
     assert_eq!(first, draw()?);
     manual_seed(8);
-    assert_ne!(first[..5], Tensor::rand([5], &Device::cpu())?.to_vec::<f32>()?);
+    assert_ne!(first[..5], Tensor::rand([5], Device::cpu())?.to_vec::<f32>()?);
     assert_ne!(
-        Tensor::rand([5], &Device::cpu())?.to_vec::<f32>()?,
-        Tensor::rand([5], &Device::cpu())?.to_vec::<f32>()?
+        Tensor::rand([5], Device::cpu())?.to_vec::<f32>()?,
+        Tensor::rand([5], Device::cpu())?.to_vec::<f32>()?
     );
     Ok(())
 }
@@ -45,20 +45,20 @@ fn distributions() -> Result<()> {
     }
     let normal = Tensor::randn([20_000], DType::F64)?;
     assert!(normal.mean()?.item::<f64>()?.abs() < 0.03 && (normal.std()?.item::<f64>()? - 1.0).abs() < 0.03);
-    let dice = Tensor::randint(1, 7, [6_000], &Device::cpu())?.to_vec::<i64>()?;
+    let dice = Tensor::randint(1, 7, [6_000], Device::cpu())?.to_vec::<i64>()?;
     for face in 1..=6 {
         let count = dice.iter().filter(|&&n| n == face).count();
         assert!((850..1150).contains(&count), "{face} came {count} times");
     }
-    let wide = Tensor::randint(-1 << 40, 1 << 40, [1000], &Device::cpu())?.to_vec::<i64>()?;
+    let wide = Tensor::randint(-1 << 40, 1 << 40, [1000], Device::cpu())?.to_vec::<i64>()?;
     assert!(wide.iter().all(|n| n.abs() <= 1 << 40) && wide.iter().any(|n| n.abs() > 1 << 38));
-    let coins = Tensor::full([10_000], 0.25, &Device::cpu())?.bernoulli()?.mean()?.item::<f32>()?;
+    let coins = Tensor::full([10_000], 0.25, Device::cpu())?.bernoulli()?.mean()?.item::<f32>()?;
     assert!((coins - 0.25).abs() < 0.02);
-    let mut order = Tensor::randperm(100, &Device::cpu())?.to_vec::<i64>()?;
+    let mut order = Tensor::randperm(100, Device::cpu())?.to_vec::<i64>()?;
     assert_ne!(order, (0..100).collect::<Vec<_>>());
     order.sort_unstable();
     assert_eq!(order, (0..100).collect::<Vec<_>>());
-    let x = Tensor::zeros([1000], &Device::cpu())?;
+    let x = Tensor::zeros([1000], Device::cpu())?;
     assert!((x.uniform_(2.0, 3.0)?.mean()?.item::<f32>()? - 2.5).abs() < 0.05);
     assert!((x.normal_(5.0, 2.0)?.mean()?.item::<f32>()? - 5.0).abs() < 0.3);
     Ok(())
@@ -66,7 +66,7 @@ fn distributions() -> Result<()> {
 
 #[test]
 fn dropout() -> Result<()> {
-    let x = Tensor::ones([1000], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::ones([1000], Device::cpu())?.requires_grad_(true)?;
     let y = x.dropout(0.2, true)?;
     y.sum()?.backward()?;
     let kept = y.to_vec::<f32>()?;
@@ -77,6 +77,6 @@ fn dropout() -> Result<()> {
     assert_eq!(x.dropout(1.0, true)?.sum()?.item::<f32>()?, 0.0);
     assert!(matches!(x.dropout(1.5, true), Err(Error::Argument { .. })));
     assert!(matches!(Tensor::rand([2], DType::I64), Err(Error::DType { .. })));
-    assert!(matches!(Tensor::randint(3, 3, [2], &Device::cpu()), Err(Error::Argument { .. })));
+    assert!(matches!(Tensor::randint(3, 3, [2], Device::cpu()), Err(Error::Argument { .. })));
     Ok(())
 }

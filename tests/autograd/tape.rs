@@ -35,7 +35,7 @@ fn alone(name: &str, test: impl FnOnce() -> Result<()>) -> Result<()> {
 fn nodes_die_with_their_owners() -> Result<()> {
     alone("nodes_die_with_their_owners", || {
         let live = || tape::stats().live;
-        let x = Tensor::ones([3], &Device::cpu())?.requires_grad_(true)?;
+        let x = Tensor::ones([3], Device::cpu())?.requires_grad_(true)?;
         assert_eq!(live(), 0);
         let y = x.exp()?.mul(&x)?;
         assert_eq!(live(), 3);
@@ -64,7 +64,7 @@ fn nodes_die_with_their_owners() -> Result<()> {
 #[test]
 fn a_loop_without_backward_holds_no_nodes() -> Result<()> {
     alone("a_loop_without_backward_holds_no_nodes", || {
-        let x = Tensor::ones([1], &Device::cpu())?.requires_grad_(true)?;
+        let x = Tensor::ones([1], Device::cpu())?.requires_grad_(true)?;
         for _ in 0..20_000 {
             let loss = x.mul(2.0)?.add(1.0)?;
             assert!(loss.requires_grad());
@@ -78,7 +78,7 @@ fn a_loop_without_backward_holds_no_nodes() -> Result<()> {
 
 #[test]
 fn deep_graphs() -> Result<()> {
-    let x = Tensor::ones([1], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::ones([1], Device::cpu())?.requires_grad_(true)?;
     let mut y = x.clone();
     for _ in 0..150_000 {
         y = y.add(1.0)?;
@@ -97,7 +97,7 @@ fn deep_graphs() -> Result<()> {
 
 #[test]
 fn threads_sum_into_shared_leaves() -> Result<()> {
-    let shared = Tensor::ones([4], &Device::cpu())?.requires_grad_(true)?;
+    let shared = Tensor::ones([4], Device::cpu())?.requires_grad_(true)?;
     let base = shared.mul(2.0)?;
     std::thread::scope(|scope| {
         let work = |seed: u32| {

@@ -22,7 +22,8 @@ pub(crate) fn after_building(array: &Array) {
     }
     let built = BUILT.get().wrapping_add(1);
     BUILT.set(built);
-    if (array.depth() >= MAX_DEPTH && is_deep(array) || built.is_multiple_of(INTERVAL) && memory_has_grown(array))
+    if (array.depth() >= MAX_DEPTH && is_deep(array)
+        || built.is_multiple_of(INTERVAL) && memory_has_grown(array))
         && let Err(error) = array.eval()
     {
         log::warn!("automatic evaluation of {array:?} failed, it stays pending: {error}");

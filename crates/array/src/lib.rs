@@ -6,6 +6,7 @@
 
 mod array;
 mod eval;
+mod expr;
 mod flush;
 mod graph;
 mod op;
@@ -14,6 +15,7 @@ mod plan;
 
 pub use array::Array;
 pub use eval::with_fusion;
+pub use expr::{Expr, Side};
 pub use wgrad_device::kernel::{BinaryOp, ReduceOp, ScatterOp, UnaryOp};
 pub use wgrad_device::{
     Category, DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Layout, Result,

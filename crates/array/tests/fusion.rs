@@ -257,7 +257,10 @@ fn random_programs_agree_on_every_device() {
 fn gpus() -> Vec<Device> {
     let found: Vec<Device> = (0..).map_while(|i| Device::wgpu(i).ok()).collect();
     if found.is_empty() {
-        assert!(std::env::var_os("WGRAD_REQUIRE_GPU").is_none_or(|v| v != "1"), "WGRAD_REQUIRE_GPU=1, but no adapter");
+        assert!(
+            std::env::var_os("WGRAD_REQUIRE_GPU").is_none_or(|v| v != "1"),
+            "WGRAD_REQUIRE_GPU=1, but no adapter"
+        );
         eprintln!("no GPU adapter: this test checked nothing");
     }
     found

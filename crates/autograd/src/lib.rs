@@ -25,7 +25,10 @@ pub use gradcheck::{gradcheck, gradgradcheck};
 pub use graph::GradFn;
 pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled};
-pub use ops::{Bound, CrossEntropyOptions, Data, Number, Reduction, Target, manual_seed};
+pub use ops::{
+    BatchNormOptions, Bound, CrossEntropyOptions, Data, Index, Number, PadMode, Reduction, Rounding,
+    ScatterReduce, Target, Unique, manual_seed,
+};
 pub use tensor::Tensor;
 pub use wgrad_array::{DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule};
 pub use wgrad_array::{Result, Scalar, Stats};

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 use wgrad_array::layout::{Dims, Strides};
-use wgrad_array::{Array, BinaryOp, DType, Layout, Result, Scalar};
+use wgrad_array::{Array, BinaryOp, DType, Layout, Result, Scalar, ScatterOp};
 
 use crate::Tensor;
 use crate::tape::{Derivative, record};
@@ -24,6 +24,8 @@ pub(crate) enum ViewStep {
     Diagonal { offset: isize, dim1: usize, dim2: usize, len: usize },
     /// Windows of a dim, as a new last dim.
     Unfold { dim: usize, size: usize, step: usize },
+    /// Any places of the storage, which is the input in row-major order.
+    Strided { shape: Dims, strides: Strides, offset: usize },
 }
 
 use ViewStep::*;
@@ -39,6 +41,12 @@ impl ViewStep {
             &Select { dim, index } => x.slice(dim, index, 1, 1)?.squeeze(dim),
             &Diagonal { offset, dim1, dim2, .. } => x.diagonal(offset, dim1, dim2),
             &Unfold { dim, size, step } => x.unfold(dim, size, step),
+            Strided { shape, strides, offset } => {
+                let x = x.contiguous()?;
+                x.eval()?;
+                let first = x.layout().map_or(0, Layout::offset);
+                x.strided(shape, strides, first + offset)
+            }
         }
     }
 
@@ -48,6 +56,7 @@ impl ViewStep {
         let mut offset = x.offset() as isize;
         match self {
             Reshape { to, .. } => return x.reshape(to),
+            Strided { shape, strides, offset } => return Some(Layout::new(shape, strides, *offset)),
             Permute { dims } => {
                 shape = dims.iter().map(|&d| x.shape()[d]).collect();
                 strides = dims.iter().map(|&d| x.strides()[d]).collect();
@@ -114,6 +123,12 @@ impl ViewStep {
             }
             &Diagonal { offset, dim1, dim2, .. } => write_diagonal(x, value, offset, dim1, dim2),
             &Unfold { dim, size, step } => write_windows(x, value, dim, size, step),
+            Strided { shape, strides, offset } => {
+                let places = places(shape, strides, *offset, x)?;
+                let line = x.reshape(&[x.elements()])?;
+                let value = value.reshape(&[value.elements()])?;
+                line.index_scatter(ScatterOp::Assign, 0, &places, &value)?.reshape(x.shape())
+            }
         }
     }
 
@@ -124,6 +139,11 @@ impl ViewStep {
             Permute { dims } => grad.view_value(&Permute { dims: inverse(dims) }),
             Expand { from, .. } => grad.sum_to(from),
             &Unfold { dim, size, step } => fold_windows(grad, shape, dim, size, step),
+            Strided { shape: sizes, strides, offset } => {
+                let line = grad.zeros_of(&[shape.iter().product()])?;
+                let places = Tensor::from_array(places(sizes, strides, *offset, &line.array()?)?);
+                line.index_add(0, &places, &grad.reshaped(&[grad.numel()])?)?.reshaped(shape)
+            }
             _ => {
                 let g = grad.operand()?;
                 let out = self.embed(&g.array, shape)?;
@@ -211,6 +231,17 @@ impl Squeeze for Array {
         shape.remove(dim);
         self.reshape(&shape)
     }
+}
+
+/// The position in row-major order of each element of a strided view, as a list on the device of `like`.
+pub(crate) fn places(shape: &[usize], strides: &[isize], offset: usize, like: &Array) -> Result<Array> {
+    let mut places = Array::full(shape, Scalar::Int(offset as i64), DType::I64, like.device())?;
+    for (dim, &stride) in strides.iter().enumerate() {
+        let along = Array::coordinate(shape, dim, like.device())?.cast(DType::I64)?;
+        places =
+            places.binary(BinaryOp::Add, &along.binary_scalar(BinaryOp::Mul, Scalar::Int(stride as i64))?)?;
+    }
+    places.reshape(&[places.elements()])
 }
 
 fn inverse(dims: &[usize]) -> SmallVec<[usize; 4]> {

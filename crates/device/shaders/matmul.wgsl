@@ -1,7 +1,7 @@
 // The middle of a matrix product: 64 x 64 elements of the result by 256 invocations, 16 steps of the inner dim at a time.
 // The slices' rows are 68 long, so that invocations that write side by side use different banks.
-let first_row = row_and_batch.y * 64u;
-let first_column = tiles.y * 64u;
+let first_row = row_tile * 64u;
+let first_column = column_tile * 64u;
 let row_in_tile = local / 16u * 4u;
 let column_in_tile = local % 16u * 4u;
 var sum0 = {{four}}(0);
@@ -17,11 +17,11 @@ for (var k0 = 0u; k0 < {{inner}}; k0 += 16u) {
     for (var k = 0u; k < 16u; k++) {
         let at = k * 68u + column_in_tile;
         let right = {{four}}(right_slice[at], right_slice[at + 1u], right_slice[at + 2u], right_slice[at + 3u]);
-        let from = k * 68u + row_in_tile;
-        sum0 += left_slice[from] * right;
-        sum1 += left_slice[from + 1u] * right;
-        sum2 += left_slice[from + 2u] * right;
-        sum3 += left_slice[from + 3u] * right;
+        let beside = k * 68u + row_in_tile;
+        sum0 += left_slice[beside] * right;
+        sum1 += left_slice[beside + 1u] * right;
+        sum2 += left_slice[beside + 2u] * right;
+        sum3 += left_slice[beside + 3u] * right;
     }
     workgroupBarrier();
 }

@@ -67,6 +67,8 @@ pub struct DeviceOptions {
     pub max_workgroups_per_dimension: Option<u32>,
     /// The most bytes in use and pooled.
     pub memory_limit: Option<u64>,
+    /// Spread work as on a hardware GPU, also on a software adapter: to test those kernels where there is no GPU.
+    pub as_hardware: bool,
 }
 
 /// A place where tensors live and kernels run. A cheap handle; all handles of one device are equal.
@@ -155,7 +157,8 @@ impl Device {
     /// A fresh device, shared with nobody, with limits lowered by `options`: to see how a program does on a smaller
     /// GPU. `name` is an adapter's, as in [`Device::available`].
     pub fn open_with(name: &str, options: DeviceOptions) -> Result<Device> {
-        let (family, index) = split(name).filter(|(family, _)| *family != "cpu").ok_or_else(|| unreadable(name))?;
+        let (family, index) =
+            split(name).filter(|(family, _)| *family != "cpu").ok_or_else(|| unreadable(name))?;
         open_fresh(family, index, &options)
     }
 

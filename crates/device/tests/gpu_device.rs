@@ -4,7 +4,7 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, check, devices, lowered, run, smallest};
+use gpu_common::{Random, check, devices, hardware, lowered, run, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{Access, IndexedDim, Instr, Kernel, Loop, ReduceOp, Store, UnaryOp};
 use wgrad_device::{DType, Device, DeviceOptions, Element, Error};
@@ -19,7 +19,10 @@ fn fold(op: ReduceOp, dtype: DType, rows: usize, n: usize, strides: [isize; 2]) 
     Kernel::Loop(Loop {
         sizes: smallvec![rows, n],
         inner: 1,
-        accesses: vec![Access::new(0, dtype, &strides, 0), Access::new(1, result, &[if rows == 1 { 0 } else { 1 }, 0], 0)],
+        accesses: vec![
+            Access::new(0, dtype, &strides, 0),
+            Access::new(1, result, &[if rows == 1 { 0 } else { 1 }, 0], 0),
+        ],
         ranges: vec![],
         body: vec![load(0), Instr::Reduce { op, a: 0 }],
         stores: vec![Store { access: 1, value: 1 }],
@@ -106,7 +109,7 @@ fn uploads_into_recycled_memory_wait_for_kernels_before_them() {
 fn a_hundred_million_elements_keep_their_digits() {
     let n = 100_000_000;
     let value = 0.1f32;
-    for device in devices() {
+    for device in devices().into_iter().chain(lowered(&hardware())) {
         let executor = device.executor();
         // 400 MB of the same number, which is the worst case for sums that grow; made on the device.
         let fill = Kernel::Loop(Loop {
@@ -120,7 +123,13 @@ fn a_hundred_million_elements_keep_their_digits() {
         let input = executor.alloc(n * 4).unwrap();
         executor.prepare(&fill).unwrap().launch(&[&input], &[]).unwrap();
         // All at once; long rows; many rows; along columns, few and many.
-        for (rows, strides) in [(1, [0, 1]), (4, [n as isize / 4, 1]), (10_000, [10_000, 1]), (100, [1, 100]), (10_000, [1, 10_000])] {
+        for (rows, strides) in [
+            (1, [0, 1]),
+            (4, [n as isize / 4, 1]),
+            (10_000, [10_000, 1]),
+            (100, [1, 100]),
+            (10_000, [1, 10_000]),
+        ] {
             let kernel = fold(ReduceOp::Sum, DType::F32, rows, n / rows, strides);
             let output = executor.alloc(rows * 4).unwrap();
             executor.prepare(&kernel).unwrap().launch(&[&input, &output], &[]).unwrap();
@@ -153,16 +162,29 @@ fn the_first_best_is_found_and_nan_is_best() {
             values[n + 3000] = -f32::NAN;
             values[2 * n..3 * n].fill(f32::NEG_INFINITY);
             values[3 * n..4 * n].fill(f32::INFINITY);
-            values[4 * n..5 * n].iter_mut().enumerate().for_each(|(i, v)| *v = if i % 2 == 0 { 0.0 } else { -0.0 });
+            values[4 * n..5 * n]
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, v)| *v = if i % 2 == 0 { 0.0 } else { -0.0 });
             contents = f32::to_bytes(&values).to_vec();
         }
-        for device in devices().into_iter().chain(lowered(&smallest())) {
+        for device in devices().into_iter().chain(lowered(&smallest())).chain(lowered(&hardware())) {
             for &op in &ops {
-                let result = if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) { DType::I64 } else { dtype };
+                let result =
+                    if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) { DType::I64 } else { dtype };
                 // Along rows, along columns, and all as one row.
-                for (rows, n, strides) in [(rows, n, [n as isize, 1]), (n, rows, [1, n as isize]), (1, rows * n, [0, 1])] {
+                for (rows, n, strides) in
+                    [(rows, n, [n as isize, 1]), (n, rows, [1, n as isize]), (1, rows * n, [0, 1])]
+                {
                     let kernel = fold(op, dtype, rows, n, strides);
-                    check(&device, &kernel, &[contents.clone(), vec![0; rows * result.size()]], &[dtype, result], &[], 0.0);
+                    check(
+                        &device,
+                        &kernel,
+                        &[contents.clone(), vec![0; rows * result.size()]],
+                        &[dtype, result],
+                        &[],
+                        0.0,
+                    );
                 }
             }
         }
@@ -230,7 +252,10 @@ fn every_run_gives_the_same_bits() {
             let kernel = fold(ReduceOp::Sum, DType::F32, rows, 700_000 / rows, strides);
             let first = run(&device, &kernel, &contents, &[]).unwrap();
             for _ in 0..5 {
-                assert!(run(&device, &kernel, &contents, &[]).unwrap()[1] == first[1], "{device}: {rows} rows");
+                assert!(
+                    run(&device, &kernel, &contents, &[]).unwrap()[1] == first[1],
+                    "{device}: {rows} rows"
+                );
             }
         }
     }
@@ -245,14 +270,20 @@ fn a_bad_index_in_a_load_is_reported_once() {
             let kernel = Kernel::Loop(Loop {
                 sizes: smallvec![n],
                 inner: 0,
-                accesses: vec![access, Access::new(1, DType::I64, &[1], 0), Access::new(2, DType::F32, &[1], 0)],
+                accesses: vec![
+                    access,
+                    Access::new(1, DType::I64, &[1], 0),
+                    Access::new(2, DType::F32, &[1], 0),
+                ],
                 ranges: vec![],
                 body: vec![load(1), Instr::Load { access: 0, indices: smallvec![0] }],
                 stores: vec![Store { access: 2, value: 1 }],
             });
             let mut indices: Vec<i64> = (0..n as i64).map(|i| i % 10).collect();
             let source = f32::to_bytes(&[0.5; 10]).to_vec();
-            let run = |indices: &[i64]| run(&device, &kernel, &[source.clone(), i64::to_bytes(indices).to_vec(), vec![0; n * 4]], &[]);
+            let run = |indices: &[i64]| {
+                run(&device, &kernel, &[source.clone(), i64::to_bytes(indices).to_vec(), vec![0; n * 4]], &[])
+            };
             run(&indices).unwrap();
             indices[n / 2] = 10;
             assert_eq!(run(&indices).unwrap_err(), Error::Index { op: "gather", index: 10, size: 10 });
@@ -266,7 +297,10 @@ fn a_bad_index_in_a_load_is_reported_once() {
 fn kernels_refuse_what_they_cannot_do() {
     for device in devices() {
         let doubles = fold(ReduceOp::Sum, DType::F64, 1, 4, [0, 1]);
-        assert!(matches!(device.executor().prepare(&doubles).map(drop), Err(Error::DType { dtype: DType::F64, .. })));
+        assert!(matches!(
+            device.executor().prepare(&doubles).map(drop),
+            Err(Error::DType { dtype: DType::F64, .. })
+        ));
         let kernel = fold(ReduceOp::Sum, DType::F32, 2, 4, [4, 1]);
         let prepared = device.executor().prepare(&kernel).unwrap();
         let small = device.executor().alloc(16).unwrap();

@@ -20,7 +20,8 @@ fn map(inputs: &[DType], output: DType, n: usize, operations: &[Instr]) -> Kerne
     let mut body: Vec<Instr> = (0..inputs.len()).map(load).collect();
     body.extend_from_slice(operations);
     let dtypes = inputs.iter().chain([&output]);
-    let accesses: Vec<Access> = dtypes.enumerate().map(|(i, &dtype)| Access::new(i, dtype, &[1], 0)).collect();
+    let accesses: Vec<Access> =
+        dtypes.enumerate().map(|(i, &dtype)| Access::new(i, dtype, &[1], 0)).collect();
     let store = Store { access: inputs.len(), value: body.len() as u32 - 1 };
     Kernel::Loop(Loop { sizes: smallvec![n], inner: 0, accesses, ranges: vec![], body, stores: vec![store] })
 }
@@ -50,8 +51,26 @@ fn arguments() -> Vec<f32> {
 }
 
 const SPECIAL: [f32; 20] = [
-    0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 1.5, 2.5, -2.5, f32::INFINITY, f32::NEG_INFINITY, f32::NAN,
-    f32::MAX, f32::MIN, f32::MIN_POSITIVE, 8388609.0,
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    -0.5,
+    2.0,
+    -2.0,
+    3.0,
+    -3.0,
+    1.5,
+    2.5,
+    -2.5,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+    f32::NAN,
+    f32::MAX,
+    f32::MIN,
+    f32::MIN_POSITIVE,
+    8388609.0,
 ];
 
 /// The distance in units of the last place of the true value.
@@ -81,9 +100,25 @@ fn unary_functions_are_accurate() {
     let arguments = arguments();
     for device in devices() {
         for (op, most) in [
-            (Neg, 0.0), (Abs, 0.0), (Sign, 0.0), (Floor, 0.0), (Ceil, 0.0), (Round, 0.0), (Trunc, 0.0),
-            (Reciprocal, 2.5), (Sqrt, 1.0), (Rsqrt, 4.0), (Exp, 2.0), (Expm1, 3.0), (Log, 2.0), (Log1p, 3.0),
-            (Sin, 3.0), (Cos, 3.0), (Tanh, 4.0), (Sigmoid, 4.0), (Erf, 4.0),
+            (Neg, 0.0),
+            (Abs, 0.0),
+            (Sign, 0.0),
+            (Floor, 0.0),
+            (Ceil, 0.0),
+            (Round, 0.0),
+            (Trunc, 0.0),
+            (Reciprocal, 2.5),
+            (Sqrt, 1.0),
+            (Rsqrt, 4.0),
+            (Exp, 2.0),
+            (Expm1, 3.0),
+            (Log, 2.0),
+            (Log1p, 3.0),
+            (Sin, 3.0),
+            (Cos, 3.0),
+            (Tanh, 4.0),
+            (Sigmoid, 4.0),
+            (Erf, 4.0),
         ] {
             let found = apply(&device, &[&arguments], Instr::Unary { op, a: 0 });
             let mut worst = (0.0, 0.0);
@@ -120,17 +155,28 @@ fn binary_functions_are_accurate() {
     }
     for device in devices() {
         for (op, most) in [
-            (BinaryOp::Add, 0.5), (BinaryOp::Sub, 0.5), (BinaryOp::Mul, 0.5), (BinaryOp::Div, 2.5), (BinaryOp::Max, 0.0),
-            (BinaryOp::Min, 0.0), (BinaryOp::Rem, 1.0), (BinaryOp::Pow, 4.0),
+            (BinaryOp::Add, 0.5),
+            (BinaryOp::Sub, 0.5),
+            (BinaryOp::Mul, 0.5),
+            (BinaryOp::Div, 2.5),
+            (BinaryOp::Max, 0.0),
+            (BinaryOp::Min, 0.0),
+            (BinaryOp::Rem, 1.0),
+            (BinaryOp::Pow, 4.0),
         ] {
             let found = apply(&device, &[&a, &b], Instr::Binary { op, a: 0, b: 1 });
             let mut worst = 0f64;
             for ((&x, &y), &z) in a.iter().zip(&b).zip(&found) {
-                let Value::F64(truth) = reference::binary(op, Value::F64(f64::from(x)), Value::F64(f64::from(y))) else {
+                let Value::F64(truth) =
+                    reference::binary(op, Value::F64(f64::from(x)), Value::F64(f64::from(y)))
+                else {
                     panic!("{op:?} of floats");
                 };
                 let error = ulps(z, truth);
-                assert!(error <= most, "{device}: {op:?} of {x:e} and {y:e} is {z:e}, not {truth:e} ({error} ULP)");
+                assert!(
+                    error <= most,
+                    "{device}: {op:?} of {x:e} and {y:e} is {z:e}, not {truth:e} ({error} ULP)"
+                );
                 worst = worst.max(error);
             }
             println!("{device} {op:?}: {worst:.2} ULP");
@@ -165,7 +211,29 @@ fn integers_wrap_divide_and_shift_exactly() {
     use BinaryOp::*;
     let random = &mut Random::new(11);
     let mut pairs: Vec<(i64, i64)> = Vec::new();
-    let edges = [0, 1, -1, 2, -2, 3, 7, -7, 31, 32, 33, 63, 64, 65, i64::MAX, i64::MIN, i64::MAX - 1, 1 << 31, 1 << 32, -(1 << 31), 10_000_000_000];
+    let edges = [
+        0,
+        1,
+        -1,
+        2,
+        -2,
+        3,
+        7,
+        -7,
+        31,
+        32,
+        33,
+        63,
+        64,
+        65,
+        i64::MAX,
+        i64::MIN,
+        i64::MAX - 1,
+        1 << 31,
+        1 << 32,
+        -(1 << 31),
+        10_000_000_000,
+    ];
     for a in edges {
         pairs.extend(edges.map(|b| (a, b)));
     }
@@ -175,7 +243,9 @@ fn integers_wrap_divide_and_shift_exactly() {
     }
     let n = pairs.len();
     let wide = |f: fn(&(i64, i64)) -> i64| pairs.iter().flat_map(|p| f(p).to_le_bytes()).collect::<Vec<u8>>();
-    let narrow = |f: fn(&(i64, i64)) -> i64| pairs.iter().flat_map(|p| (f(p) as i32).to_le_bytes()).collect::<Vec<u8>>();
+    let narrow = |f: fn(&(i64, i64)) -> i64| {
+        pairs.iter().flat_map(|p| (f(p) as i32).to_le_bytes()).collect::<Vec<u8>>()
+    };
     for device in devices() {
         for (dtype, contents) in [
             (DType::I64, [wide(|p| p.0), wide(|p| p.1), vec![0; n * 8]]),
@@ -202,29 +272,78 @@ fn integers_wrap_divide_and_shift_exactly() {
 fn casts_are_exact() {
     let random = &mut Random::new(5);
     let mut floats: Vec<f32> = SPECIAL.to_vec();
-    floats.extend([65504.0, 65519.9, 65520.0, 5.9e-8, 2.9e-8, 3.0e-8, 6.1e-5, 1e30, -1e30, 2147483648.0, 4294967296.5, 9.3e18, 255.5, 256.5]);
-    floats.extend((0..5000).map(|_| f32::from_bits(random.bits() as u32)).filter(|x| x.is_nan() || x.abs() >= f32::MIN_POSITIVE));
+    floats.extend([
+        65504.0,
+        65519.9,
+        65520.0,
+        5.9e-8,
+        2.9e-8,
+        3.0e-8,
+        6.1e-5,
+        1e30,
+        -1e30,
+        2147483648.0,
+        4294967296.5,
+        9.3e18,
+        255.5,
+        256.5,
+    ]);
+    floats.extend(
+        (0..5000)
+            .map(|_| f32::from_bits(random.bits() as u32))
+            .filter(|x| x.is_nan() || x.abs() >= f32::MIN_POSITIVE),
+    );
     floats.extend((0..3000).map(|i| (i as f32 - 1500.0) * 2f32.powi(-24)));
-    let mut ints: Vec<i64> = vec![0, 1, -1, i64::MAX, i64::MIN, 16777217, -16777217, (1 << 53) + 1, 0x7fff_ffbf_ffff_ffff, 0x4000_0040_0000_0001];
+    let mut ints: Vec<i64> = vec![
+        0,
+        1,
+        -1,
+        i64::MAX,
+        i64::MIN,
+        16777217,
+        -16777217,
+        (1 << 53) + 1,
+        0x7fff_ffbf_ffff_ffff,
+        0x4000_0040_0000_0001,
+    ];
     ints.extend((0..3000).map(|_| (random.bits() as i64) >> random.below(64)));
     for device in devices() {
         for to in [DType::F16, DType::BF16, DType::F32, DType::I32, DType::I64, DType::U8, DType::Bool] {
             let n = floats.len();
             let kernel = map(&[DType::F32], to, n, &[Instr::Cast { a: 0, to }]);
-            check(&device, &kernel, &[f32::to_bytes(&floats).to_vec(), vec![0; n * to.size()]], &[DType::F32, to], &[], 0.0);
+            check(
+                &device,
+                &kernel,
+                &[f32::to_bytes(&floats).to_vec(), vec![0; n * to.size()]],
+                &[DType::F32, to],
+                &[],
+                0.0,
+            );
             if to.is_half() {
                 // Bit for bit, beyond what the comparison of values sees.
-                let found = run(&device, &kernel, &[f32::to_bytes(&floats).to_vec(), vec![0; n * 2]], &[]).unwrap();
+                let found =
+                    run(&device, &kernel, &[f32::to_bytes(&floats).to_vec(), vec![0; n * 2]], &[]).unwrap();
                 for (x, bytes) in floats.iter().zip(found[1].chunks(2)).filter(|(x, _)| !x.is_nan()) {
                     let found = u16::from_le_bytes([bytes[0], bytes[1]]);
-                    let truth = if to == DType::F16 { half::f16::from_f32(*x).to_bits() } else { half::bf16::from_f32(*x).to_bits() };
+                    let truth = if to == DType::F16 {
+                        half::f16::from_f32(*x).to_bits()
+                    } else {
+                        half::bf16::from_f32(*x).to_bits()
+                    };
                     assert_eq!(found, truth, "{device}: {x:e} as {to}");
                 }
             }
             let n = ints.len();
             if !to.is_half() {
                 let kernel = map(&[DType::I64], to, n, &[Instr::Cast { a: 0, to }]);
-                check(&device, &kernel, &[i64::to_bytes(&ints).to_vec(), vec![0; n * to.size()]], &[DType::I64, to], &[], 0.0);
+                check(
+                    &device,
+                    &kernel,
+                    &[i64::to_bytes(&ints).to_vec(), vec![0; n * to.size()]],
+                    &[DType::I64, to],
+                    &[],
+                    0.0,
+                );
             }
         }
         // All halves, back and forth.
@@ -234,7 +353,14 @@ fn casts_are_exact() {
             let kernel = map(&[dtype], DType::F32, n, &[]);
             let Kernel::Loop(mut kernel) = kernel else { unreachable!("a loop") };
             kernel.stores[0].value = 0;
-            check(&device, &Kernel::Loop(kernel), &[halves.clone(), vec![0; n * 4]], &[dtype, DType::F32], &[], 0.0);
+            check(
+                &device,
+                &Kernel::Loop(kernel),
+                &[halves.clone(), vec![0; n * 4]],
+                &[dtype, DType::F32],
+                &[],
+                0.0,
+            );
         }
     }
 }
@@ -243,13 +369,18 @@ fn casts_are_exact() {
 fn random_bits_are_philox() {
     for device in devices() {
         for n in [7, 1000] {
-            let kernel = map(&[], DType::I64, n, &[
-                Instr::Coord { dim: 0 },
-                Instr::Cast { a: 0, to: DType::I64 },
-                Instr::Const(wgrad_device::kernel::Const::new(0u32, Ty::U32)),
-                Instr::Param { index: 0, ty: Ty::U32 },
-                Instr::Select { cond: 5, a: 3, b: 2 },
-            ]);
+            let kernel = map(
+                &[],
+                DType::I64,
+                n,
+                &[
+                    Instr::Coord { dim: 0 },
+                    Instr::Cast { a: 0, to: DType::I64 },
+                    Instr::Const(wgrad_device::kernel::Const::new(0u32, Ty::U32)),
+                    Instr::Param { index: 0, ty: Ty::U32 },
+                    Instr::Select { cond: 5, a: 3, b: 2 },
+                ],
+            );
             // Coordinates become U32 only through constants and random bits: chain one draw into the next.
             let Kernel::Loop(mut kernel) = kernel else { unreachable!("a loop") };
             kernel.body = vec![

@@ -4,9 +4,11 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, check, devices, lowered, smallest};
+use gpu_common::{Random, check, devices, hardware, lowered, smallest};
 use smallvec::smallvec;
-use wgrad_device::kernel::{Access, BinaryOp, Const, IndexedDim, Instr, Kernel, Loop, Range, Reg, ReduceOp, Store, Ty, UnaryOp};
+use wgrad_device::kernel::{
+    Access, BinaryOp, Const, IndexedDim, Instr, Kernel, Loop, Range, ReduceOp, Reg, Store, Ty, UnaryOp,
+};
 use wgrad_device::layout::{Dims, Strides};
 use wgrad_device::{DType, Device, Scalar};
 
@@ -151,12 +153,42 @@ impl Builder<'_> {
                 let b = self.any();
                 let b = if ty == Ty::U32 { a } else { self.as_type(b, ty) };
                 let op = match ty {
-                    Ty::Bool => self.random.pick(&[BinaryOp::And, BinaryOp::Or, BinaryOp::Xor, BinaryOp::Max, BinaryOp::Lt, BinaryOp::Ge]),
-                    Ty::F32 => self.random.pick(&[BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Max, BinaryOp::Min, BinaryOp::Lt, BinaryOp::Ge, BinaryOp::Ne]),
+                    Ty::Bool => self.random.pick(&[
+                        BinaryOp::And,
+                        BinaryOp::Or,
+                        BinaryOp::Xor,
+                        BinaryOp::Max,
+                        BinaryOp::Lt,
+                        BinaryOp::Ge,
+                    ]),
+                    Ty::F32 => self.random.pick(&[
+                        BinaryOp::Add,
+                        BinaryOp::Sub,
+                        BinaryOp::Mul,
+                        BinaryOp::Max,
+                        BinaryOp::Min,
+                        BinaryOp::Lt,
+                        BinaryOp::Ge,
+                        BinaryOp::Ne,
+                    ]),
                     _ => self.random.pick(&[
-                        BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Rem, BinaryOp::Max, BinaryOp::Min,
-                        BinaryOp::And, BinaryOp::Or, BinaryOp::Xor, BinaryOp::Shl, BinaryOp::Shr, BinaryOp::Eq, BinaryOp::Lt,
-                        BinaryOp::Le, BinaryOp::Gt, BinaryOp::Pow,
+                        BinaryOp::Add,
+                        BinaryOp::Sub,
+                        BinaryOp::Mul,
+                        BinaryOp::Div,
+                        BinaryOp::Rem,
+                        BinaryOp::Max,
+                        BinaryOp::Min,
+                        BinaryOp::And,
+                        BinaryOp::Or,
+                        BinaryOp::Xor,
+                        BinaryOp::Shl,
+                        BinaryOp::Shr,
+                        BinaryOp::Eq,
+                        BinaryOp::Lt,
+                        BinaryOp::Le,
+                        BinaryOp::Gt,
+                        BinaryOp::Pow,
                     ]),
                 };
                 self.push(Instr::Binary { op, a, b })
@@ -164,7 +196,15 @@ impl Builder<'_> {
             5 | 6 => {
                 let op = match ty {
                     Ty::Bool => UnaryOp::Not,
-                    Ty::F32 => self.random.pick(&[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Sin, UnaryOp::IsNan]),
+                    Ty::F32 => self.random.pick(&[
+                        UnaryOp::Neg,
+                        UnaryOp::Abs,
+                        UnaryOp::Sign,
+                        UnaryOp::Tanh,
+                        UnaryOp::Sigmoid,
+                        UnaryOp::Sin,
+                        UnaryOp::IsNan,
+                    ]),
                     _ => self.random.pick(&[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not]),
                 };
                 self.push(Instr::Unary { op, a })
@@ -210,7 +250,14 @@ impl Builder<'_> {
                 let op = self.random.pick(&[ReduceOp::Sum, ReduceOp::Max, ReduceOp::Min]);
                 return self.push(Instr::Reduce { op, a });
             }
-            _ => self.random.pick(&[ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::ArgMax, ReduceOp::ArgMin]),
+            _ => self.random.pick(&[
+                ReduceOp::Sum,
+                ReduceOp::Prod,
+                ReduceOp::Max,
+                ReduceOp::Min,
+                ReduceOp::ArgMax,
+                ReduceOp::ArgMin,
+            ]),
         };
         self.push(Instr::Reduce { op, a })
     }
@@ -224,7 +271,8 @@ impl Builder<'_> {
             Ty::I64 => DType::I64,
             _ => self.random.pick(&[DType::F32, DType::F16, DType::BF16]),
         };
-        let value = if matches!(dtype, DType::U8) { self.push(Instr::Cast { a: value, to: dtype }) } else { value };
+        let value =
+            if matches!(dtype, DType::U8) { self.push(Instr::Cast { a: value, to: dtype }) } else { value };
         let outer = self.kernel.sizes.len() - self.kernel.inner;
         let sizes: Dims = if row { self.kernel.sizes[..outer].into() } else { self.kernel.sizes.clone() };
         let (mut strides, offset, elements) = self.layout(&sizes, true);
@@ -317,5 +365,13 @@ fn with_the_smallest_limits() {
     for device in lowered(&smallest()) {
         fuzz(&device, 2000..2040, 3000, false);
         fuzz(&device, 3000..3040, 20000, true);
+    }
+}
+
+#[test]
+fn as_on_hardware() {
+    for device in lowered(&hardware()) {
+        fuzz(&device, 4000..4030, 3000, false);
+        fuzz(&device, 5000..5080, 20000, true);
     }
 }

@@ -11,12 +11,17 @@ use wgrad_device::{DType, Device, Error};
 
 const DTYPES: [DType; 7] =
     [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
-const OPS: [ScatterOp; 5] = [ScatterOp::Assign, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min];
+const OPS: [ScatterOp; 5] =
+    [ScatterOp::Assign, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min];
 
 fn indices(random: &mut Random, dtype: DType, count: usize, size: usize) -> Vec<u8> {
     let one = |_| {
         let index = random.below(size);
-        if dtype == DType::I32 { (index as i32).to_le_bytes().to_vec() } else { (index as i64).to_le_bytes().to_vec() }
+        if dtype == DType::I32 {
+            (index as i32).to_le_bytes().to_vec()
+        } else {
+            (index as i64).to_le_bytes().to_vec()
+        }
     };
     (0..count).flat_map(one).collect()
 }
@@ -35,8 +40,18 @@ fn exact(random: &mut Random, dtype: DType, elements: usize) -> Vec<u8> {
     (0..elements).flat_map(one).collect()
 }
 
+#[allow(clippy::too_many_arguments)]
 /// `index_add` of rows [count, features] into [size, features]; or `scatter_add` along dim 0, with an index for each.
-fn scatter(device: &Device, seed: u64, op: ScatterOp, dtype: DType, count: usize, size: usize, features: usize, each: bool) {
+fn scatter(
+    device: &Device,
+    seed: u64,
+    op: ScatterOp,
+    dtype: DType,
+    count: usize,
+    size: usize,
+    features: usize,
+    each: bool,
+) {
     let random = &mut Random::new(seed);
     let index_dtype = random.pick(&[DType::I32, DType::I64]);
     let based = random.chance(50);
@@ -140,8 +155,10 @@ fn scan(device: &Device, seed: u64, op: ReduceOp, dtype: DType, sizes: &[usize])
     }
     let source = Access::new(0, dtype, &reversed, offset);
     let kernel = Scan { op, sizes: sizes.into(), source, target: Access::new(1, dtype, &strides, 0) };
-    let contents =
-        [if op == ReduceOp::Prod { exact(random, dtype, elements) } else { random.bytes(dtype, elements) }, vec![0; elements * dtype.size()]];
+    let contents = [
+        if op == ReduceOp::Prod { exact(random, dtype, elements) } else { random.bytes(dtype, elements) },
+        vec![0; elements * dtype.size()],
+    ];
     eprintln!("{op:?} {dtype} {sizes:?}");
     check(device, &Kernel::Scan(kernel), &contents, &[dtype; 2], &[], 1e-4);
 }
@@ -180,7 +197,8 @@ fn a_running_sum_over_millions() {
             source: Access::new(0, DType::I32, &[1], 0),
             target: Access::new(1, DType::I32, &[1], 0),
         };
-        let result = run(&device, &Kernel::Scan(kernel), &[source.clone(), vec![0; n * 4]], &[]).expect("a scan");
+        let result =
+            run(&device, &Kernel::Scan(kernel), &[source.clone(), vec![0; n * 4]], &[]).expect("a scan");
         let mut sum = 0;
         for (i, bytes) in result[1].chunks(4).enumerate() {
             sum += (i % 3) as i32;

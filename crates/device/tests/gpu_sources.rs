@@ -4,10 +4,11 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, devices, smallest};
+use gpu_common::{devices, hardware, lowered, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{
-    Access, BinaryOp, IndexedDim, Instr, Kernel, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp, Store, Ty, UnaryOp,
+    Access, BinaryOp, IndexedDim, Instr, Kernel, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp,
+    Store, Ty, UnaryOp,
 };
 use wgrad_device::{DType, Device, gpu_sources};
 
@@ -27,21 +28,64 @@ fn operations(dtype: DType, sizes: &[usize], inner: usize) -> Loop {
     let mut body = vec![load(0)];
     let unary: &[UnaryOp] = match ty {
         Ty::F32 => &[
-            UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Floor, UnaryOp::Ceil, UnaryOp::Round, UnaryOp::Trunc,
-            UnaryOp::Reciprocal, UnaryOp::Sqrt, UnaryOp::Rsqrt, UnaryOp::Exp, UnaryOp::Expm1, UnaryOp::Log, UnaryOp::Log1p,
-            UnaryOp::Sin, UnaryOp::Cos, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Erf,
+            UnaryOp::Neg,
+            UnaryOp::Abs,
+            UnaryOp::Sign,
+            UnaryOp::Floor,
+            UnaryOp::Ceil,
+            UnaryOp::Round,
+            UnaryOp::Trunc,
+            UnaryOp::Reciprocal,
+            UnaryOp::Sqrt,
+            UnaryOp::Rsqrt,
+            UnaryOp::Exp,
+            UnaryOp::Expm1,
+            UnaryOp::Log,
+            UnaryOp::Log1p,
+            UnaryOp::Sin,
+            UnaryOp::Cos,
+            UnaryOp::Tanh,
+            UnaryOp::Sigmoid,
+            UnaryOp::Erf,
         ],
         Ty::Bool => &[UnaryOp::Not],
         _ => &[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not],
     };
     let binary: &[BinaryOp] = match ty {
         Ty::F32 => &[
-            BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Rem, BinaryOp::Pow, BinaryOp::Max, BinaryOp::Min,
+            BinaryOp::Add,
+            BinaryOp::Sub,
+            BinaryOp::Mul,
+            BinaryOp::Div,
+            BinaryOp::Rem,
+            BinaryOp::Pow,
+            BinaryOp::Max,
+            BinaryOp::Min,
         ],
-        Ty::Bool => &[BinaryOp::And, BinaryOp::Or, BinaryOp::Xor, BinaryOp::Lt, BinaryOp::Le, BinaryOp::Gt, BinaryOp::Ge, BinaryOp::Eq],
+        Ty::Bool => &[
+            BinaryOp::And,
+            BinaryOp::Or,
+            BinaryOp::Xor,
+            BinaryOp::Lt,
+            BinaryOp::Le,
+            BinaryOp::Gt,
+            BinaryOp::Ge,
+            BinaryOp::Eq,
+        ],
         _ => &[
-            BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Rem, BinaryOp::Pow, BinaryOp::Max, BinaryOp::Min,
-            BinaryOp::And, BinaryOp::Or, BinaryOp::Xor, BinaryOp::Shl, BinaryOp::Shr,
+            BinaryOp::Add,
+            BinaryOp::Sub,
+            BinaryOp::Mul,
+            BinaryOp::Div,
+            BinaryOp::Rem,
+            BinaryOp::Pow,
+            BinaryOp::Max,
+            BinaryOp::Min,
+            BinaryOp::And,
+            BinaryOp::Or,
+            BinaryOp::Xor,
+            BinaryOp::Shl,
+            BinaryOp::Shr,
         ],
     };
     for &op in unary {
@@ -53,7 +97,9 @@ fn operations(dtype: DType, sizes: &[usize], inner: usize) -> Loop {
     let mut stores = Vec::new();
     if inner > 0 {
         let a = body.len() as u32 - 1;
-        for op in [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::ArgMax, ReduceOp::ArgMin] {
+        for op in
+            [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::ArgMax, ReduceOp::ArgMin]
+        {
             body.push(Instr::Reduce { op, a });
         }
         let last = body.len() as u32 - 1;
@@ -74,7 +120,8 @@ fn operations(dtype: DType, sizes: &[usize], inner: usize) -> Loop {
 
 fn prepare_everything(device: &Device) {
     let executor = device.executor();
-    let prepare = |kernel: Kernel| drop(executor.prepare(&kernel).unwrap_or_else(|e| panic!("{e}\n{kernel:?}")));
+    let prepare =
+        |kernel: Kernel| drop(executor.prepare(&kernel).unwrap_or_else(|e| panic!("{e}\n{kernel:?}")));
     for dtype in DTYPES {
         for sizes in [&[3][..], &[64], &[5, 18]] {
             prepare(Kernel::Loop(operations(dtype, sizes, 0)));
@@ -91,14 +138,26 @@ fn prepare_everything(device: &Device) {
                 let accesses = vec![Access::new(0, dtype, &[1], 0), Access::new(1, to, &[1], 0)];
                 let body = vec![load(0), Instr::Cast { a: 0, to }];
                 let stores = vec![Store { access: 1, value: 1 }];
-                prepare(Kernel::Loop(Loop { sizes: smallvec![n], inner: 0, accesses, ranges: vec![], body, stores }));
+                prepare(Kernel::Loop(Loop {
+                    sizes: smallvec![n],
+                    inner: 0,
+                    accesses,
+                    ranges: vec![],
+                    body,
+                    stores,
+                }));
             }
         }
         for (m, n, k) in [(1, 8, 8), (70, 80, 90), (9, 1, 40), (4, 4, 3000)] {
             let epilogue = Loop {
                 sizes: smallvec![m, n],
                 inner: 0,
-                accesses: vec![Access::new(2, dtype, &[if m == 1 { 0 } else { n as isize }, if n == 1 { 0 } else { 1 }], 0)],
+                accesses: vec![Access::new(
+                    2,
+                    dtype,
+                    &[if m == 1 { 0 } else { n as isize }, if n == 1 { 0 } else { 1 }],
+                    0,
+                )],
                 ranges: vec![],
                 body: vec![Instr::Accumulator],
                 stores: vec![Store { access: 0, value: 0 }],
@@ -156,7 +215,8 @@ fn prepare_everything(device: &Device) {
 fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
     use naga::{back, valid};
     let module = naga::front::wgsl::parse_str(source)?;
-    let info = valid::Validator::new(valid::ValidationFlags::all(), valid::Capabilities::empty()).validate(&module)?;
+    let info = valid::Validator::new(valid::ValidationFlags::all(), valid::Capabilities::empty())
+        .validate(&module)?;
     back::spv::write_vec(&module, &info, &back::spv::Options::default(), None)?;
     let mut resources = back::msl::EntryPointResources::default();
     for (_, variable) in module.global_variables.iter() {
@@ -183,7 +243,15 @@ fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
         entry_point: "main".to_owned(),
         multiview: None,
     };
-    back::glsl::Writer::new(&mut String::new(), &module, &info, &options, &pipeline, naga::proc::BoundsCheckPolicies::default())?.write()?;
+    back::glsl::Writer::new(
+        &mut String::new(),
+        &module,
+        &info,
+        &options,
+        &pipeline,
+        naga::proc::BoundsCheckPolicies::default(),
+    )?
+    .write()?;
     Ok(())
 }
 
@@ -192,10 +260,9 @@ fn every_source_translates_to_every_language() {
     for device in devices() {
         prepare_everything(&device);
     }
-    for device in gpu_common::lowered(&smallest()) {
-        prepare_everything(&device);
+    for options in [smallest(), hardware()] {
+        lowered(&options).iter().for_each(prepare_everything);
     }
-    let _ = Random::new(0);
     let sources = gpu_sources();
     println!("{} sources", sources.len());
     for source in sources {

@@ -107,6 +107,7 @@ impl Array {
         let name = binary_name(op);
         check_device(name, self, other)?;
         let compute = compute_dtype(op, self.dtype().promote(other.dtype()))?;
+        let op = of_truths(op, compute);
         // Most calls have operands of one shape and one dtype: nothing to do for them.
         if self.shape() == other.shape() && self.dtype() == compute && other.dtype() == compute {
             return self.combine(op, other, compute);
@@ -122,6 +123,7 @@ impl Array {
     pub fn binary_scalar(&self, op: BinaryOp, number: impl Into<Scalar>) -> Result<Array> {
         let number = number.into();
         let compute = compute_dtype(op, number.promote(self.dtype()))?;
+        let op = of_truths(op, compute);
         self.cast(compute)?.combine_scalar(op, Operands::ArrayScalar(number.cast(compute)), compute)
     }
 
@@ -132,6 +134,7 @@ impl Array {
     pub fn scalar_binary(&self, number: impl Into<Scalar>, op: BinaryOp) -> Result<Array> {
         let number = number.into();
         let compute = compute_dtype(op, number.promote(self.dtype()))?;
+        let op = of_truths(op, compute);
         self.cast(compute)?.combine_scalar(op, Operands::ScalarArray(number.cast(compute)), compute)
     }
 
@@ -266,6 +269,15 @@ fn compute_dtype(op: BinaryOp, dtype: DType) -> Result<DType> {
         }
         Pow | Rem if dtype == DType::Bool => Ok(DType::U8),
         _ => Ok(dtype),
+    }
+}
+
+/// Sums of bools are or, products are and, as in PyTorch.
+fn of_truths(op: BinaryOp, compute: DType) -> BinaryOp {
+    match op {
+        BinaryOp::Add if compute == DType::Bool => BinaryOp::Or,
+        BinaryOp::Mul if compute == DType::Bool => BinaryOp::And,
+        op => op,
     }
 }
 

@@ -5,7 +5,10 @@ mod elementwise;
 mod index;
 mod matmul;
 mod reduce;
+mod series;
+mod special;
 mod transfer;
+mod trigonometry;
 mod view;
 
 use smallvec::smallvec;

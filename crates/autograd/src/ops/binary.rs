@@ -69,7 +69,8 @@ macro_rules! binary {
         Ok(record(out, [x], |_, _| Derivative::with_scalar($node, $value, |c, $s| {
             let $g = c.grad()?;
             c.each(1, |_| $grad)
-        })))
+        })
+        .and_a_number()))
     }};
     // Whose gradients need the value of this input: none, that of the other one, or both.
     (@value none $turn:ident, $c:ident, $i:literal, $v:ident) => {};

@@ -141,6 +141,19 @@ impl Tensor {
     /// # Errors
     /// If this tensor holds no integers, or `weight` is not a matrix.
     pub fn embedding(&self, weight: &Tensor, padding_idx: impl Into<Option<isize>>) -> Result<Tensor> {
+        self.embedding_with(weight, padding_idx, false)
+    }
+
+    /// [`Tensor::embedding`]; with `scale_grad_by_freq` a row's gradient is divided by how often its index occurs.
+    ///
+    /// # Errors
+    /// As [`Tensor::embedding`].
+    pub fn embedding_with(
+        &self,
+        weight: &Tensor,
+        padding_idx: impl Into<Option<isize>>,
+        scale_grad_by_freq: bool,
+    ) -> Result<Tensor> {
         const OP: &str = "embedding";
         let &[rows, width] = weight.shape() else {
             let reason = "is not a matrix; the table has one row for each index".to_owned();
@@ -165,6 +178,11 @@ impl Tensor {
                     let (g, flat) = (c.grad()?, c.saved(0)?);
                     let to: Dims = [flat.numel(), width][..].into();
                     let mut g = g.view_value(&ViewStep::Reshape { from: g.0.shape.clone(), to })?;
+                    if scale_grad_by_freq {
+                        let ones = Tensor::ones([flat.numel()], (g.dtype(), g.device()))?;
+                        let counts = g.zeros_of(&[rows])?.index_add(0, &flat, &ones)?;
+                        g = g.div(counts.index_select(0, &flat)?.unsqueeze(1)?)?;
+                    }
                     if let Some(row) = padding {
                         g = g.masked_fill(&flat.eq(row)?.unsqueeze(1)?, 0.0)?;
                     }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use wgrad_array::layout::broadcast_shapes;
 use wgrad_array::{Array, DType, Error, GradRule, Result, Scalar};
 
 use crate::storage::{Value, ViewKind};
@@ -20,7 +21,16 @@ impl Tensor {
     /// What every operation in place refuses, with [`Error::Autograd`]: a leaf that requires grad or a view of one with grad mode on, an
     /// expanded tensor, a view that was made with others or without grad mode. And shapes that do not broadcast.
     pub fn copy_(&self, source: &Tensor) -> Result<Tensor> {
-        self.write("copy_", || {
+        const OP: &str = "copy_";
+        self.write(OP, || {
+            if broadcast_shapes(OP, self.shape(), source.shape())?.as_slice() != self.shape() {
+                return Err(Error::ShapeMismatch {
+                    op: OP,
+                    lhs: self.shape().to_vec(),
+                    rhs: source.shape().to_vec(),
+                    reason: "do not fit: the source must broadcast to the tensor it is copied to".into(),
+                });
+            }
             let (old, new) = (self.operand()?, source.operand()?);
             let out = new.array.to_device(self.device())?.cast(self.dtype())?.expand(self.shape())?;
             let (dtype, device) = (source.dtype(), source.device().clone());
@@ -257,7 +267,7 @@ fn storable(result: DType, target: DType) -> bool {
 
 /// Whether two indices of a tensor with these strides share an element: sorted by stride, each dim must step over all that
 /// the smaller ones reach.
-fn overlaps(shape: &[usize], strides: &[isize]) -> bool {
+pub(super) fn overlaps(shape: &[usize], strides: &[isize]) -> bool {
     let mut dims: Vec<(usize, usize)> = shape
         .iter()
         .zip(strides)

@@ -1,6 +1,6 @@
 //! Comparisons and truth values, and choosing by them.
 
-use wgrad_array::{Array, BinaryOp, DType, Result, Scalar, UnaryOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar, UnaryOp};
 
 use super::binary::combine;
 use crate::tape::{Derivative, Operand, record};
@@ -132,18 +132,34 @@ impl Tensor {
         }
     }
 
-    /// The tensor with `value` where the bool `mask`, which broadcasts to it, holds.
+    /// The tensor with `value`, a number or a 0-dim tensor, where the bool `mask`, which broadcasts to it, holds.
     ///
     /// # Errors
-    /// If the mask is not bool or does not broadcast to this tensor's shape, or the devices differ.
-    pub fn masked_fill(&self, mask: &Tensor, value: impl Into<Scalar>) -> Result<Tensor> {
+    /// If the mask is not bool or does not broadcast, the value is of a higher kind than the tensor, or the devices differ.
+    pub fn masked_fill(&self, mask: &Tensor, value: impl Into<Value>) -> Result<Tensor> {
+        const OP: &str = "masked_fill";
         let x = self.operand()?;
         let mask = mask.array()?;
-        let value = Array::full(&[], value.into(), self.dtype(), self.device())?;
-        let out = Array::select(&mask, &value, &x.array)?;
-        Ok(record(out, [x], |_, _| {
+        let (category, value) = match value.into() {
+            Value::Tensor(value) if value.rank() > 0 => {
+                let reason = "is not that of a single value; use where_cond".to_owned();
+                return Err(Error::Shape { op: OP, shape: value.shape().to_vec(), reason });
+            }
+            Value::Tensor(value) => (value.dtype().category(), value.operand()?),
+            Value::Scalar(number) => {
+                let array = Array::full(&[], number, self.dtype(), self.device())?;
+                (number.category(), Operand { array, edge: None })
+            }
+        };
+        if category > self.dtype().category() {
+            let reason = format!("cannot hold a value of the kind {category:?}; cast the tensor first");
+            return Err(Error::DType { op: OP, dtype: self.dtype(), reason });
+        }
+        let out = Array::select(&mask, &value.array.cast(self.dtype())?, &x.array)?;
+        Ok(record(out, [x, value], |_, _| {
             Derivative::new("MaskedFillBackward0", |c| {
-                c.each(1, |_| c.grad()?.masked_fill(&c.saved(0)?, 0.0))
+                let (g, mask) = (c.grad()?, c.saved(0)?);
+                c.each(2, |i| if i == 0 { g.masked_fill(&mask, 0.0) } else { g.keep_where(&mask) })
             })
             .save(&mask)
         }))
@@ -153,7 +169,7 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`Tensor::masked_fill`] and [`Tensor::copy_`].
-    pub fn masked_fill_(&self, mask: &Tensor, value: impl Into<Scalar>) -> Result<Tensor> {
+    pub fn masked_fill_(&self, mask: &Tensor, value: impl Into<Value>) -> Result<Tensor> {
         self.write("masked_fill_", || self.masked_fill(mask, value))
     }
 

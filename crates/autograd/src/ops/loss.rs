@@ -34,7 +34,7 @@ impl Reduction {
         }
     }
 
-    fn tensor(self, losses: &Tensor) -> Result<Tensor> {
+    pub(super) fn tensor(self, losses: &Tensor) -> Result<Tensor> {
         match self {
             Reduction::None => Ok(losses.clone()),
             Reduction::Sum => losses.sum(),
@@ -307,25 +307,13 @@ impl Tensor {
                     }
                     (Some(positive), _) => {
                         // -x + (pos_weight - 1) * softplus(-x)
-                        let softplus = x.neg()?.softplus()?;
+                        let softplus = x.logsigmoid()?.neg()?;
                         g.mul(positive.sub(1.0)?.mul(softplus)?.sub(&x)?)
                     }
                 })
             })
             .save_input(inputs, 0)
             .save_input(inputs, 1)
-        }))
-    }
-
-    /// `log(1 + exp(x))`, without overflow.
-    fn softplus(&self) -> Result<Tensor> {
-        let x = self.operand()?;
-        let log_term =
-            x.array.unary(UnaryOp::Abs)?.unary(UnaryOp::Neg)?.unary(UnaryOp::Exp)?.unary(UnaryOp::Log1p)?;
-        let out = log_term.binary(BinaryOp::Add, &x.array.binary_scalar(BinaryOp::Max, 0.0)?)?;
-        Ok(record(out, [x], |inputs, _| {
-            Derivative::new("SoftplusBackward0", |c| c.each(1, |_| c.grad()?.mul(c.saved(0)?.sigmoid()?)))
-                .save_input(inputs, 0)
         }))
     }
 

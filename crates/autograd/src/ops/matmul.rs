@@ -144,7 +144,7 @@ impl Tensor {
     }
 
     /// Another shape, without a storage in common.
-    pub(super) fn reshaped(&self, shape: &[usize]) -> Result<Tensor> {
+    pub(crate) fn reshaped(&self, shape: &[usize]) -> Result<Tensor> {
         if self.shape() == shape {
             return Ok(self.clone());
         }

@@ -45,6 +45,13 @@ pub(super) fn widened(x: &Array) -> Result<Array> {
     if x.dtype().is_half() { x.cast(DType::F32) } else { Ok(x.clone()) }
 }
 
+impl Tensor {
+    /// A half in f32, others as they are.
+    pub(crate) fn widened(&self) -> Result<Tensor> {
+        if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
+    }
+}
+
 /// A floating-point tensor, or an error.
 pub(super) fn require_float(op: &'static str, x: &Tensor) -> Result<()> {
     if x.dtype().is_float() {
@@ -373,7 +380,11 @@ impl Tensor {
         require_float(op, self)?;
         let fold = Fold::new(op, self.shape(), dims)?;
         let x = self.operand()?;
-        let scale = 1.0 / (fold.count as f64 - correction).max(0.0);
+        let divisor = fold.count as f64 - correction;
+        let scale = 1.0 / divisor.max(0.0);
+        // Where elements do not suffice the variance is not a number, but over given dims its gradient is that of the formula.
+        let of_all = dims.as_slice().is_empty();
+        let slope = if of_all { 2.0 * scale } else { 2.0 / divisor };
         let wide = widened(&x.array)?;
         let mean = wide.reduce(ReduceOp::Sum, &fold.dims, true)?;
         let mean = mean.binary_scalar(BinaryOp::Mul, 1.0 / fold.count as f64)?;
@@ -395,8 +406,13 @@ impl Tensor {
                         g = g.div(y.mul(2.0)?)?.masked_fill(&y.eq(0.0)?, 0.0)?;
                     }
                     let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
-                    let scale = 2.0 / (fold.count as f64 - correction);
-                    fold.spread(&g.mul(scale)?, x.shape())?.mul(distance)
+                    if of_all && divisor <= 0.0 {
+                        // Infinitely steep whichever way an element moves, but undefined at the mean.
+                        let slope =
+                            distance.eq(0.0)?.where_cond(f64::NAN, distance.full_like(f64::INFINITY)?)?;
+                        return fold.spread(&g, x.shape())?.mul(slope);
+                    }
+                    fold.spread(&g.mul(slope)?, x.shape())?.mul(distance)
                 })
             });
             let derivative = derivative.save_input(inputs, 0);

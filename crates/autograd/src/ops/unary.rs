@@ -8,8 +8,13 @@ use super::reduce::widened;
 use crate::Tensor;
 use crate::tape::{Derivative, record};
 
+/// A result computed in f32, as an f16 or bf16 again; others stay.
+pub(super) fn rounded(out: Array, dtype: DType) -> Result<Array> {
+    if dtype.is_half() && out.dtype() == DType::F32 { out.cast(dtype) } else { Ok(out) }
+}
+
 /// A row: documentation; name and in-place name; forward on the array `x`; node; what the derivative uses besides the
-/// gradient `g`: `input` (x), `output` (y) or `nothing`; the derivative.
+/// gradient `g`: `input` (x), `output` (y) or `nothing`; the derivative. Halves are computed in f32 on the way there and back.
 macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident, $in_place:ident = |$x:ident| $forward:expr, $node:literal,
         $saved:ident |$g:ident, $v:ident| $derivative:expr;)*) => {
@@ -17,11 +22,11 @@ macro_rules! unary {
             $(#[$doc])*
             pub fn $name(&self) -> Result<Tensor> {
                 let input = self.operand()?;
-                let $x = &input.array;
-                let out = $forward?;
+                let $x = &widened(&input.array)?;
+                let out = rounded($forward?, self.dtype())?;
                 Ok(record(out, [input], |_inputs, _out| {
                     let derivative = Derivative::new($node, |c| c.each(1, |_| {
-                        let $g = c.grad()?;
+                        let $g = &c.grad()?.widened()?;
                         unary!(@value $saved, c, $v);
                         $derivative
                     }));
@@ -39,11 +44,13 @@ macro_rules! unary {
         )*}
     };
     (@value nothing, $c:ident, $v:ident) => {};
-    (@value $saved:ident, $c:ident, $v:ident) => { let $v = &$c.saved(0)?; };
+    (@value $saved:ident, $c:ident, $v:ident) => { let $v = &$c.saved(0)?.widened()?; };
     (@save nothing, $derivative:ident, $inputs:ident, $out:ident) => { $derivative };
     (@save input, $derivative:ident, $inputs:ident, $out:ident) => { $derivative.save_input($inputs, 0) };
     (@save output, $derivative:ident, $inputs:ident, $out:ident) => { $derivative.save_output($out) };
 }
+
+pub(super) use unary;
 
 unary! {
     /// `-x`.
@@ -158,8 +165,7 @@ unary! {
     ///
     /// # Errors
     /// If the device fails.
-    silu, silu_ = |x| silu_array(x), "SiluBackward0", input |g, x| {
-        let x = &x.widened()?;
+    silu, silu_ = |x| x.binary(BinaryOp::Mul, &x.unary(UnaryOp::Sigmoid)?), "SiluBackward0", input |g, x| {
         let s = x.sigmoid()?;
         g.mul(s.mul(x.mul(s.rsub(1.0)?)?.add(1.0)?)?)
     };
@@ -169,7 +175,6 @@ unary! {
     /// # Errors
     /// If the device fails.
     gelu, gelu_ = |x| gelu_array(x), "GeluBackward0", input |g, x| {
-        let x = &x.widened()?;
         let cdf = x.mul(FRAC_1_SQRT_2)?.erf()?.add(1.0)?.mul(0.5)?;
         let pdf = x.mul(x)?.mul(-0.5)?.exp()?.mul(1.0 / (2.0 * PI).sqrt())?;
         g.mul(cdf.add(x.mul(pdf)?)?)
@@ -180,7 +185,6 @@ unary! {
     /// # Errors
     /// If the device fails.
     gelu_tanh, gelu_tanh_ = |x| gelu_tanh_array(x), "GeluBackward0", input |g, x| {
-        let x = &x.widened()?;
         let t = x.mul(x)?.mul(x)?.mul(GELU_CUBE)?.add(x)?.mul(GELU_SCALE)?.tanh()?;
         let inner = x.mul(x)?.mul(3.0 * GELU_CUBE)?.add(1.0)?.mul(GELU_SCALE)?;
         let right = t.mul(&t)?.rsub(1.0)?.mul(inner)?.mul(x)?;
@@ -212,29 +216,10 @@ unary! {
     trunc, trunc_ = |x| x.unary(UnaryOp::Trunc), "TruncBackward0", nothing |g, x| g.zeros_like();
 }
 
-impl Tensor {
-    /// Halves in f32, for derivatives of several steps that would each round.
-    fn widened(&self) -> Result<Tensor> {
-        if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
-    }
-}
-
-/// Halves take one step in f32, not several that each round.
-fn silu_array(x: &Array) -> Result<Array> {
-    let wide = widened(x)?;
-    wide.binary(BinaryOp::Mul, &wide.unary(UnaryOp::Sigmoid)?)?.cast(promoted(x))
-}
-
-/// The dtype of a fractional function's value.
-fn promoted(x: &Array) -> DType {
-    if x.dtype().is_float() { x.dtype() } else { DType::F32 }
-}
-
 fn gelu_array(x: &Array) -> Result<Array> {
-    let (x, dtype) = (&widened(x)?, promoted(x));
     let erf = x.binary_scalar(BinaryOp::Mul, FRAC_1_SQRT_2)?.unary(UnaryOp::Erf)?;
     let cdf = erf.binary_scalar(BinaryOp::Add, 1.0)?.binary_scalar(BinaryOp::Mul, 0.5)?;
-    x.binary(BinaryOp::Mul, &cdf)?.cast(dtype)
+    x.binary(BinaryOp::Mul, &cdf)
 }
 
 /// `sqrt(2 / pi)` and the weight of the cube, of the published approximation.
@@ -242,10 +227,9 @@ const GELU_SCALE: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
 const GELU_CUBE: f64 = 0.044715;
 
 fn gelu_tanh_array(x: &Array) -> Result<Array> {
-    let (x, dtype) = (&widened(x)?, promoted(x));
     let cube = x.binary(BinaryOp::Mul, x)?.binary(BinaryOp::Mul, x)?;
     let inner = cube.binary_scalar(BinaryOp::Mul, GELU_CUBE)?.binary(BinaryOp::Add, x)?;
     let tanh = inner.binary_scalar(BinaryOp::Mul, GELU_SCALE)?.unary(UnaryOp::Tanh)?;
     let half = x.binary_scalar(BinaryOp::Mul, 0.5)?;
-    half.binary(BinaryOp::Mul, &tanh.binary_scalar(BinaryOp::Add, 1.0)?)?.cast(dtype)
+    half.binary(BinaryOp::Mul, &tanh.binary_scalar(BinaryOp::Add, 1.0)?)
 }

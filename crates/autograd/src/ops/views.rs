@@ -13,7 +13,7 @@ use crate::{IntArray, Tensor, is_grad_enabled};
 
 impl Tensor {
     /// The view that a step makes, recorded under a node's name and sharing the storage.
-    fn view_step(&self, node: &'static str, step: ViewStep) -> Result<Tensor> {
+    pub(super) fn view_step(&self, node: &'static str, step: ViewStep) -> Result<Tensor> {
         let x = self.operand()?;
         let out = step.apply(&x.array)?;
         let kind = if is_grad_enabled() { ViewKind::Plain } else { ViewKind::NoGrad };
@@ -62,6 +62,7 @@ impl Tensor {
             ViewStep::Select { .. } => "SelectBackward0",
             ViewStep::Diagonal { .. } => "DiagonalBackward0",
             ViewStep::Unfold { .. } => "UnfoldBackward0",
+            ViewStep::Strided { .. } => "AsStridedBackward0",
         };
         Ok(record(out, [x], |_, _| step_derivative(name, step.clone())))
     }
@@ -315,7 +316,8 @@ impl Tensor {
         let size = self.shape()[dim];
         let first = if start < 0 { start + size as isize } else { start };
         if first < 0 || (first as usize).checked_add(length).is_none_or(|end| end > size) {
-            let past = (start as i64).saturating_add(length as i64 - 1);
+            let last = i64::try_from(length).unwrap_or(i64::MAX).saturating_sub(1);
+            let past = (start as i64).saturating_add(last);
             return Err(Error::Index { op: OP, index: if first < 0 { start as i64 } else { past }, size });
         }
         self.view_step("SliceBackward0", ViewStep::Slice { dim, start: first as usize, len: length, step: 1 })
@@ -474,6 +476,10 @@ impl Tensor {
             return Err(Error::Argument { op: OP, reason: "the count is 0; it must be at least 1".into() });
         }
         if whole == 0 {
+            if count > MOST_PIECES {
+                let reason = format!("{count} empty pieces were asked for; {MOST_PIECES} are the most");
+                return Err(Error::Argument { op: OP, reason });
+            }
             return self.split_sizes(&vec![0; count], dim, "SplitWithSizesBackward0");
         }
         self.split(whole.div_ceil(count), dim)
@@ -543,6 +549,9 @@ impl Tensor {
 fn step_derivative(node: &'static str, step: ViewStep) -> Derivative {
     Derivative::with(node, move |c| c.each(1, |_| step.adjoint(c.grad()?, &c.input_shape(0)?)))
 }
+
+/// The most pieces of nothing that a tensor can be cut into.
+const MOST_PIECES: usize = 1 << 16;
 
 /// A shape with at most one -1, for as many elements as another has.
 fn resolve(op: &'static str, from: &[usize], sizes: &IntArray) -> Result<Dims> {

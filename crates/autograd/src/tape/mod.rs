@@ -177,6 +177,7 @@ pub(crate) struct NodeRef(NodeKey);
 
 impl NodeRef {
     /// Puts a node on the tape.
+    #[inline]
     pub(crate) fn insert(node: Node) -> NodeRef {
         let index = TAPE.take_slot();
         let slot = TAPE.slot(index);

@@ -69,9 +69,9 @@ pub(crate) struct SavedValue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The operation's own input with this number.
-    Input(usize),
-    /// The operation's own output with this number.
-    Output(u32),
+    Input(u8),
+    /// The operation's first output.
+    Output,
     /// Something without a gradient.
     Constant,
 }
@@ -124,16 +124,16 @@ impl Context<'_> {
     fn edge(&self, source: Source) -> Result<Option<Edge>> {
         match source {
             Source::Constant => Ok(None),
-            Source::Output(output) => Ok(self.key.upgrade().map(|node| Edge { node, output })),
+            Source::Output => Ok(self.key.upgrade().map(|node| Edge { node, output: 0 })),
             Source::Input(input) => self
                 .key
-                .with(|node| node.edges.get(input).cloned().flatten())
+                .with(|node| node.edges.get(usize::from(input)).cloned().flatten())
                 .ok_or_else(|| self.broken("its own node is gone")),
         }
     }
 
     /// The shape of an input whose gradient is wanted.
-    pub(crate) fn input_shape(&self, input: usize) -> Result<Dims> {
+    pub(crate) fn input_shape(&self, input: u8) -> Result<Dims> {
         let edge = self.edge(Source::Input(input))?;
         edge.and_then(|edge| {
             edge.node.with(|node| node.outputs.get(edge.output as usize).map(|m| m.shape.clone()))

@@ -28,6 +28,8 @@ pub(crate) struct Derivative {
     name: &'static str,
     saved: SmallVec<[SavedValue; 2]>,
     function: Function,
+    /// Whether the last operand was a number, which has a place among the inputs but no node.
+    number: bool,
 }
 
 impl Derivative {
@@ -54,24 +56,30 @@ impl Derivative {
     }
 
     fn of(name: &'static str, function: Function) -> Derivative {
-        Derivative { name, saved: SmallVec::new(), function }
+        Derivative { name, saved: SmallVec::new(), function, number: false }
+    }
+
+    /// The operation of a tensor and a number.
+    pub(crate) fn and_a_number(mut self) -> Derivative {
+        self.number = true;
+        self
     }
 
     /// Saves the operation's input with this number. Values are found again in the order in which they were saved.
-    pub(crate) fn save_input(self, inputs: &[Operand], input: usize) -> Derivative {
+    pub(crate) fn save_input(self, inputs: &[Operand], input: u8) -> Derivative {
         self.save_input_if(true, inputs, input)
     }
 
     /// Saves an input if its value is needed; takes up its place in the order in any case.
-    pub(crate) fn save_input_if(mut self, needed: bool, inputs: &[Operand], input: usize) -> Derivative {
-        let array = needed.then(|| inputs[input].array.clone());
+    pub(crate) fn save_input_if(mut self, needed: bool, inputs: &[Operand], input: u8) -> Derivative {
+        let array = needed.then(|| inputs[usize::from(input)].array.clone());
         self.saved.push(SavedValue { array, source: Source::Input(input) });
         self
     }
 
     /// Saves the operation's first output.
     pub(crate) fn save_output(mut self, output: &Array) -> Derivative {
-        self.saved.push(SavedValue { array: Some(output.clone()), source: Source::Output(0) });
+        self.saved.push(SavedValue { array: Some(output.clone()), source: Source::Output });
         self
     }
 
@@ -153,6 +161,7 @@ where
     outputs.iter().enumerate().map(|(i, o)| o.dtype().is_float().then(|| edge(i))).collect()
 }
 
+#[inline]
 fn insert(
     derivative: Derivative,
     edges: impl IntoIterator<Item = Option<Edge>>,
@@ -161,7 +170,7 @@ fn insert(
     NodeRef::insert(Node {
         name: derivative.name,
         sequence: next_sequence(),
-        edges: edges.into_iter().collect(),
+        edges: edges.into_iter().chain(derivative.number.then_some(None)).collect(),
         outputs,
         saved: derivative.saved,
         freed: false,

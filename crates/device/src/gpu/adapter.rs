@@ -142,14 +142,15 @@ impl Adapter {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(self.adapter.request_device(&descriptor)).map_err(|error| {
-            Error::DeviceUnavailable {
-                requested: self.name.clone(),
-                reason: error.to_string(),
-                available: crate::device::available_names(),
-            }
-        })?;
-        let software = self.info.device_type == DeviceType::Cpu;
+        let (device, queue) =
+            pollster::block_on(self.adapter.request_device(&descriptor)).map_err(|error| {
+                Error::DeviceUnavailable {
+                    requested: self.name.clone(),
+                    reason: error.to_string(),
+                    available: crate::device::available_names(),
+                }
+            })?;
+        let software = self.info.device_type == DeviceType::Cpu && !options.as_hardware;
         let gpu = Gpu::new(self.name.clone(), device, queue, software, options.memory_limit)?;
         Ok(Device::from_executor(self.name.clone(), Box::new(gpu)))
     }

@@ -115,9 +115,9 @@ impl Pool {
 
     fn take(&self, bytes: u64) -> Result<Block> {
         let mut state = self.lock();
-        let size = class(bytes).filter(|&size| size <= self.max_buffer).unwrap_or_else(|| {
-            bytes.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX)
-        });
+        let size = class(bytes)
+            .filter(|&size| size <= self.max_buffer)
+            .unwrap_or_else(|| bytes.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX));
         if size > self.max_buffer {
             return Err(state.out_of_memory(bytes, self.max_buffer));
         }
@@ -164,8 +164,9 @@ impl Pool {
 
     fn create(&self, size: u64) -> Option<wgpu::Buffer> {
         use wgpu::BufferUsages as Usage;
-        let scopes = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory]
-            .map(|filter| self.device.push_error_scope(filter));
+        let scopes =
+            [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory]
+                .map(|filter| self.device.push_error_scope(filter));
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
@@ -269,7 +270,7 @@ mod tests {
     fn classes_hold_the_request_and_waste_little() {
         for bytes in (0..200_000).chain((1u64 << 20..1 << 28).step_by(77_777)) {
             let size = class(bytes).unwrap();
-            assert!(size >= bytes && size % 256 == 0, "{bytes} became {size}");
+            assert!(size >= bytes && size.is_multiple_of(256), "{bytes} became {size}");
             assert!(bytes <= 65_536 || size - bytes <= bytes / 8 + 256, "{bytes} became {size}");
         }
         assert_eq!(class(u64::MAX), None);

@@ -94,7 +94,8 @@ impl Gpu {
         let sink = failures.clone();
         device.set_device_lost_callback(move |_, reason| sink.lose(reason));
         let limits = device.limits();
-        let max_binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 31) / 256 * 256;
+        let max_binding =
+            limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 31) / 256 * 256;
         let internal = INTERNAL_BYTES.min(max_binding);
         let caps = Caps {
             software,
@@ -195,7 +196,11 @@ impl Executor for Gpu {
         if offset.checked_add(out.len()).is_none_or(|end| end > buffer.bytes()) {
             return Err(Error::Argument {
                 op: "download",
-                reason: format!("{} bytes from {offset} on leave a buffer of {} bytes", out.len(), buffer.bytes()),
+                reason: format!(
+                    "{} bytes from {offset} on leave a buffer of {} bytes",
+                    out.len(),
+                    buffer.bytes()
+                ),
             });
         }
         if out.is_empty() {

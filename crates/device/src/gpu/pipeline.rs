@@ -90,8 +90,9 @@ impl Pipelines {
             .entry((params_bytes, source.internal))
             .or_insert_with(|| params_layout(&self.device, params_bytes, source.internal))
             .clone();
-        let scopes = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation]
-            .map(|filter| self.device.push_error_scope(filter));
+        let scopes =
+            [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation]
+                .map(|filter| self.device.push_error_scope(filter));
         let module = super::shader::create(&self.device, &source.wgsl);
         let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: None,

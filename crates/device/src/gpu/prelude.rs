@@ -26,7 +26,8 @@ const GENERIC: [&str; 6] = [
     include_str!("../../shaders/reduce.wgsl"),
 ];
 /// Functions that exist in one instance only.
-const CONCRETE: [&str; 2] = [include_str!("../../shaders/vector.wgsl"), include_str!("../../shaders/access.wgsl")];
+const CONCRETE: [&str; 2] =
+    [include_str!("../../shaders/vector.wgsl"), include_str!("../../shaders/access.wgsl")];
 
 /// Names of types in the files, over scalars, over vectors.
 const TYPES: [(&str, &str, &str); 10] = [
@@ -54,7 +55,10 @@ const STRUCTS: [(&str, &str); 12] = [
     ("Best64", "struct Best64 {\n    key: I64,\n    at: u32,\n}"),
     ("Best64x4", "struct Best64x4 {\n    key: I64x4,\n    at: vec4<u32>,\n}"),
     ("Words", "struct Words {\n    x: u32,\n    y: u32,\n    z: u32,\n    w: u32,\n}"),
-    ("Words4", "struct Words4 {\n    x: vec4<u32>,\n    y: vec4<u32>,\n    z: vec4<u32>,\n    w: vec4<u32>,\n}"),
+    (
+        "Words4",
+        "struct Words4 {\n    x: vec4<u32>,\n    y: vec4<u32>,\n    z: vec4<u32>,\n    w: vec4<u32>,\n}",
+    ),
 ];
 
 /// The texts of all functions and structs that `source` needs, in a fixed order.
@@ -62,10 +66,10 @@ pub(super) fn functions_for(source: &str) -> String {
     let mut found: HashMap<&str, &Function> = HashMap::new();
     let mut open: Vec<&str> = tokens(source).collect();
     while let Some(name) = open.pop() {
-        if let Some((name, function)) = LIBRARY.get_key_value(name) {
-            if found.insert(name, function).is_none() {
-                open.extend(function.uses.iter().map(String::as_str));
-            }
+        if let Some((name, function)) = LIBRARY.get_key_value(name)
+            && found.insert(name, function).is_none()
+        {
+            open.extend(function.uses.iter().map(String::as_str));
         }
     }
     let mut functions: Vec<&Function> = found.into_values().collect();
@@ -98,8 +102,10 @@ fn library() -> HashMap<String, Function> {
     }
     let known: Vec<String> = texts.iter().map(|(name, _)| name.clone()).collect();
     let function = |(place, (name, text)): (usize, (String, String))| {
-        let mut uses: Vec<String> =
-            tokens(&text).filter(|token| *token != name && known.iter().any(|k| k == token)).map(str::to_owned).collect();
+        let mut uses: Vec<String> = tokens(&text)
+            .filter(|token| *token != name && known.iter().any(|k| k == token))
+            .map(str::to_owned)
+            .collect();
         uses.sort();
         uses.dedup();
         (name, Function { text, uses, place })

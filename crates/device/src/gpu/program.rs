@@ -10,7 +10,7 @@ use super::stream::Binding;
 use crate::kernel::{Traffic, Ty};
 use crate::{Buffer, Error, Prepared, Result, Scalar};
 
-/// What a binding or a copy refers to.
+/// What a binding refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Slot {
     /// A buffer given at launch.
@@ -38,14 +38,6 @@ pub(super) enum Patch {
     Last { binding: usize, bytes: u64 },
 }
 
-/// One piece of a program.
-pub(super) enum Step {
-    /// A dispatch.
-    Dispatch(Dispatch),
-    /// A copy of bytes, a multiple of 4, from one slot to another.
-    Copy { from: Slot, to: Slot, bytes: u64 },
-}
-
 /// A dispatch of a compiled kernel.
 pub(super) struct Dispatch {
     pub(super) pipeline: Arc<Pipeline>,
@@ -59,7 +51,7 @@ pub(super) struct Dispatch {
 /// A prepared kernel.
 pub(super) struct Program {
     pub(super) shared: Arc<Shared>,
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<Dispatch>,
     /// Bytes of each temporary.
     pub(super) temps: Vec<usize>,
     /// Bytes that each buffer must have.
@@ -80,34 +72,20 @@ impl Prepared for Program {
             Slot::Temp(i) => temps[i].block(),
         };
         let mut stream = shared.stream();
-        for step in &self.steps {
-            match step {
-                Step::Copy { from, to, bytes } => stream.copy(shared, block(*from), block(*to), *bytes),
-                Step::Dispatch(dispatch) => {
-                    let bind = |window: &Window| {
-                        let block = block(window.slot);
-                        // A window beyond the buffer is one that guards keep from being used.
-                        let start = if window.start < block.size { window.start } else { 0 };
-                        let rest = block.size - start;
-                        let needed = window.end.next_multiple_of(256).min(block.size).saturating_sub(start);
-                        let size = if rest <= shared.caps.max_binding { rest } else { needed.max(256) };
-                        Binding { block, offset: start, size: size.min(shared.caps.max_binding) }
-                    };
-                    let bindings: smallvec::SmallVec<[Binding<'_>; 8]> =
-                        dispatch.windows.iter().map(bind).collect();
-                    let mut words: smallvec::SmallVec<[u32; 64]> = dispatch.words.as_slice().into();
-                    for &(word, patch) in &dispatch.patches {
-                        match patch {
-                            Patch::Scalar { param, ty } => write_scalar(&mut words[word..], params[param], ty),
-                            Patch::Last { binding, bytes } => {
-                                words[word] = (bindings[binding].size / bytes) as u32 - 1;
-                            }
-                        }
+        for dispatch in &self.steps {
+            let bind = |window: &Window| bind(shared, block(window.slot), window);
+            let bindings: smallvec::SmallVec<[Binding<'_>; 8]> = dispatch.windows.iter().map(bind).collect();
+            let mut words: smallvec::SmallVec<[u32; 64]> = dispatch.words.as_slice().into();
+            for &(word, patch) in &dispatch.patches {
+                match patch {
+                    Patch::Scalar { param, ty } => write_scalar(&mut words[word..], params[param], ty),
+                    Patch::Last { binding, bytes } => {
+                        words[word] = (bindings[binding].size / bytes) as u32 - 1
                     }
-                    let Dispatch { pipeline, groups, checks_indices, .. } = dispatch;
-                    stream.dispatch(shared, pipeline, &bindings, &words, *groups, *checks_indices);
                 }
             }
+            let Dispatch { pipeline, groups, checks_indices, .. } = dispatch;
+            stream.dispatch(shared, pipeline, &bindings, &words, *groups, *checks_indices);
         }
         drop(stream);
         shared.counters.read.fetch_add(self.traffic.read, Ordering::Relaxed);
@@ -131,11 +109,24 @@ impl Program {
         }
         for (i, (buffer, &need)) in buffers.iter().zip(&self.needs).enumerate() {
             if (buffer.bytes() as u64) < need {
-                return wrong(format!("buffer {i} has {} bytes, and the kernel reaches {need}", buffer.bytes()));
+                return wrong(format!(
+                    "buffer {i} has {} bytes, and the kernel reaches {need}",
+                    buffer.bytes()
+                ));
             }
         }
         Ok(())
     }
+}
+
+/// The part of a block that a window says.
+fn bind<'a>(shared: &Shared, block: &'a Block, window: &Window) -> Binding<'a> {
+    // A window beyond the buffer is one that guards keep from being used.
+    let start = if window.start < block.size { window.start } else { 0 };
+    let rest = block.size - start;
+    let needed = window.end.next_multiple_of(256).min(block.size).saturating_sub(start);
+    let size = if rest <= shared.caps.max_binding { rest } else { needed.max(256) };
+    Binding { block, offset: start, size: size.min(shared.caps.max_binding) }
 }
 
 /// Writes a parameter in the form in which kernels read its type.

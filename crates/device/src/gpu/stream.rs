@@ -55,7 +55,12 @@ impl Stream {
     pub(super) fn new(device: &wgpu::Device, internal_bytes: u64) -> Stream {
         use wgpu::BufferUsages as Usage;
         let buffer = |size, usage| {
-            device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
         };
         Stream {
             pass: None,
@@ -126,14 +131,6 @@ impl Stream {
         shared.counters.dispatches.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Copies between blocks: bytes that are a multiple of 4.
-    pub(super) fn copy(&mut self, shared: &Shared, from: &Block, to: &Block, bytes: u64) {
-        self.pass = None;
-        let encoder =
-            self.encoder.get_or_insert_with(|| shared.device.create_command_encoder(&Default::default()));
-        encoder.copy_buffer_to_buffer(&from.buffer, from.offset, &to.buffer, to.offset, bytes);
-    }
-
     /// Sends what is encoded on its way.
     pub(super) fn submit(&mut self, shared: &Shared) -> Option<wgpu::SubmissionIndex> {
         self.pass = None;
@@ -147,10 +144,10 @@ impl Stream {
         self.words.clear();
         self.dispatches = 0;
         self.in_flight.push_back(index.clone());
-        if self.in_flight.len() > MAX_IN_FLIGHT {
-            if let Some(oldest) = self.in_flight.pop_front() {
-                wait(shared, Some(oldest));
-            }
+        if self.in_flight.len() > MAX_IN_FLIGHT
+            && let Some(oldest) = self.in_flight.pop_front()
+        {
+            wait(shared, Some(oldest));
         }
         Some(index)
     }
@@ -167,7 +164,13 @@ impl Stream {
     }
 
     /// Reads bytes of a block, after all work before it.
-    pub(super) fn download(&mut self, shared: &Shared, block: &Block, offset: u64, out: &mut [u8]) -> Result<()> {
+    pub(super) fn download(
+        &mut self,
+        shared: &Shared,
+        block: &Block,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
         let mut start = offset;
         for part in out.chunks_mut(MAX_STAGING as usize - 8) {
             self.read(shared, Some((block, start)), part)?;
@@ -254,7 +257,6 @@ fn wait(shared: &Shared, submission_index: Option<wgpu::SubmissionIndex>) {
 }
 
 fn bind(shared: &Shared, pipeline: &Pipeline, bindings: &[Binding<'_>]) -> wgpu::BindGroup {
-    
     let entries: Vec<_> = (0u32..)
         .zip(bindings)
         .map(|(binding, Binding { block, offset, size })| {

@@ -20,7 +20,9 @@ pub fn devices() -> Vec<Device> {
 
 /// Devices of their own with these limits, on all adapters present.
 pub fn lowered(options: &DeviceOptions) -> Vec<Device> {
-    let fresh = |device: &Device| Device::open_with(device.name(), options.clone()).expect("a device with lower limits");
+    let fresh = |device: &Device| {
+        Device::open_with(device.name(), options.clone()).expect("a device with lower limits")
+    };
     devices().iter().map(fresh).collect()
 }
 
@@ -32,6 +34,11 @@ pub fn smallest() -> DeviceOptions {
         max_workgroups_per_dimension: Some(256),
         ..DeviceOptions::default()
     }
+}
+
+/// The plans for hardware GPUs, whatever the adapter is.
+pub fn hardware() -> DeviceOptions {
+    DeviceOptions { as_hardware: true, ..DeviceOptions::default() }
 }
 
 /// A small generator of test data with a fixed seed.
@@ -94,7 +101,8 @@ pub fn run(
     params: &[Scalar],
 ) -> Result<Vec<Vec<u8>>, Error> {
     let executor = device.executor();
-    let buffers: Vec<Buffer> = contents.iter().map(|bytes| executor.upload(bytes)).collect::<Result<_, _>>()?;
+    let buffers: Vec<Buffer> =
+        contents.iter().map(|bytes| executor.upload(bytes)).collect::<Result<_, _>>()?;
     let handles: Vec<&Buffer> = buffers.iter().collect();
     executor.prepare(kernel)?.launch(&handles, params)?;
     let mut results = Vec::new();
@@ -107,7 +115,14 @@ pub fn run(
 }
 
 /// Runs a kernel on a device and on the reference, and compares buffers of these dtypes.
-pub fn check(device: &Device, kernel: &Kernel, contents: &[Vec<u8>], dtypes: &[DType], params: &[Scalar], tolerance: f64) {
+pub fn check(
+    device: &Device,
+    kernel: &Kernel,
+    contents: &[Vec<u8>],
+    dtypes: &[DType],
+    params: &[Scalar],
+    tolerance: f64,
+) {
     let mut expected = contents.to_vec();
     let truth = reference::run(kernel, &mut expected, params);
     let result = run(device, kernel, contents, params);
@@ -150,7 +165,8 @@ pub fn difference(found: &[u8], expected: &[u8], dtype: DType, tolerance: f64) -
             let allowed = (tolerance + unit) * b.abs().max(1.0);
             a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed
         } else {
-            found[i * dtype.size()..(i + 1) * dtype.size()] == expected[i * dtype.size()..(i + 1) * dtype.size()]
+            found[i * dtype.size()..(i + 1) * dtype.size()]
+                == expected[i * dtype.size()..(i + 1) * dtype.size()]
         };
         if !same {
             return Some(format!("element {i} is {a}, not {b}"));

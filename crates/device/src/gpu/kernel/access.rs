@@ -66,7 +66,7 @@ impl Body<'_> {
             && access.indexed.iter().all(|dim| four(dim.stride))
             && access.guards.iter().all(|&g| kernel.ranges[g].strides[d] == 0)
             && self.index_width(index) == Width::One;
-        let whole_rows = kernel.sizes[d] % 4 == 0;
+        let whole_rows = kernel.sizes[d].is_multiple_of(4);
         let others = |j: usize| j != index && kernel.accesses[j].buffer == access.buffer && self.is_stored(j);
         let alone = kernel.sizes.len() == 1 && !(0..kernel.accesses.len()).any(others);
         // Without its own whole vectors a store would write over its neighbours.
@@ -105,7 +105,8 @@ impl Body<'_> {
 
     /// The position of the element at the invocation's indices, for a vector the first's.
     fn address(&self, e: &mut Emitter<'_>, label: &str, access: &Access) -> String {
-        let start = self.windows.get(&access.buffer).map_or(0, |window| window.start) / access.dtype.size() as u64;
+        let start =
+            self.windows.get(&access.buffer).map_or(0, |window| window.start) / access.dtype.size() as u64;
         let mut address = e.signed(&format!("{label}_offset"), access.offset - start as isize);
         for (d, &stride) in access.strides.iter().enumerate().filter(|(_, s)| **s != 0) {
             if self.vector == Some(d) && stride == 1 {
@@ -164,10 +165,14 @@ impl Body<'_> {
                 Width::Four => moved = format!("{moved} + {name}_index{k} * {stride}"),
             }
         }
-        let aligned = form == Form::Vectors && width == Width::Four && moved.is_empty() && self.run(index) == Run::Aligned;
+        let aligned = form == Form::Vectors
+            && width == Width::Four
+            && moved.is_empty()
+            && self.run(index) == Run::Aligned;
         let bounded = !access.guards.is_empty() || (self.valid.is_some() && width == Width::Four && !aligned);
         let last = bounded.then(|| self.last(e, &label, access));
-        let memory = Memory { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
+        let memory =
+            Memory { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
         let loaded = if aligned {
             e.line(format!("let {name}_at = {};", bound(&first, last.as_deref(), Width::One)));
             memory.load_vector(&format!("{name}_at"))
@@ -236,7 +241,8 @@ impl Body<'_> {
         let label = format!("y{}", store.access);
         let form = self.forms[&access.buffer];
         let first = self.address(e, &label, access);
-        let memory = Memory { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
+        let memory =
+            Memory { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
         let steps = self.vector.is_some_and(|d| access.strides[d] != 0);
         if let Some(live) = &self.live {
             e.open(format!("if ({live}) {{"));
@@ -349,7 +355,9 @@ impl Memory<'_> {
             DType::F32 if self.mixed => format!("bitcast<vec4<f32>>({buffer}[{at} >> 2u])"),
             DType::I32 if self.mixed => format!("bitcast<vec4<i32>>({buffer}[{at} >> 2u])"),
             DType::F32 | DType::I32 => format!("{buffer}[{at} >> 2u]"),
-            DType::I64 | DType::F64 => format!("i64_split({buffer}[{at} >> 1u], {buffer}[({at} >> 1u) + 1u])"),
+            DType::I64 | DType::F64 => {
+                format!("i64_split({buffer}[{at} >> 1u], {buffer}[({at} >> 1u) + 1u])")
+            }
             DType::F16 => format!("f16_value4(halves_split({buffer}[{at} >> 2u]))"),
             DType::BF16 => format!("bf16_value4(halves_split({buffer}[{at} >> 2u]))"),
             DType::U8 => format!("bitcast<vec4<i32>>(bytes_split({buffer}[{at} >> 2u]))"),

@@ -29,7 +29,7 @@ pub(super) struct Body<'n> {
     known: Vec<Reg>,
     /// The expression of [`Instr::Accumulator`].
     pub(super) accumulator: Option<String>,
-    /// Whether each of the four indices exists, where some may not: the name of a vec4<bool>.
+    /// Whether each of the four indices exists, where some may not: the name of a vector.
     pub(super) valid: Option<String>,
     /// Whether this invocation's row exists, where it may not.
     pub(super) live: Option<String>,
@@ -87,7 +87,8 @@ impl<'n> Body<'n> {
                 _ => Width::One,
             };
             // A fold along the vectorised dim ends in one value.
-            let folded = matches!(instr, Instr::Reduce { .. }) && self.vector.is_some_and(|d| d >= kernel.outer());
+            let folded =
+                matches!(instr, Instr::Reduce { .. }) && self.vector.is_some_and(|d| d >= kernel.outer());
             let width = if folded {
                 Width::One
             } else {
@@ -206,7 +207,10 @@ impl<'n> Body<'n> {
             }
             // Folds are written by the loop around, before anything that needs them.
             Instr::Reduce { .. } => {
-                return Err(Error::Unsupported { op: "prepare", reason: "a reduction outside of its row".to_owned() });
+                return Err(Error::Unsupported {
+                    op: "prepare",
+                    reason: "a reduction outside of its row".to_owned(),
+                });
             }
         };
         e.line(format!("let {name}: {t} = {expression};"));

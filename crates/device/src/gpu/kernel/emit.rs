@@ -204,14 +204,14 @@ impl<'a> Emitter<'a> {
         let _ = write!(self.functions, "{signature} {{\n{body}}}\n\n");
     }
 
-    /// A text from a file, with its marked places filled.
-    pub(super) fn template(&mut self, file: &str, places: &[(&str, &str)]) {
-        let mut text = file.to_owned();
-        for (place, value) in places {
-            text = text.replace(&format!("{{{{{place}}}}}"), value);
+    /// Lines from a file, with its marked places filled.
+    pub(super) fn insert(&mut self, file: &str, places: &[(&str, &str)]) {
+        let fill =
+            |text: String, (place, value): &(&str, &str)| text.replace(&format!("{{{{{place}}}}}"), value);
+        let text = places.iter().fold(file.to_owned(), fill);
+        for line in text.lines().filter(|line| !line.starts_with("//")) {
+            self.line(line);
         }
-        self.functions.push_str(&text);
-        self.functions.push('\n');
     }
 
     /// The kernel as a dispatch of so many workgroups.
@@ -241,7 +241,8 @@ impl<'a> Emitter<'a> {
         }
         head.push_str("}\n\n");
         for (i, (name, element)) in self.bindings.iter().enumerate() {
-            let _ = writeln!(head, "@group(0) @binding({i}) var<storage, read_write> {name}: array<{element}>;");
+            let _ =
+                writeln!(head, "@group(0) @binding({i}) var<storage, read_write> {name}: array<{element}>;");
         }
         head.push_str("@group(1) @binding(0) var<uniform> p: Params;\n");
         if self.internal {
@@ -278,9 +279,3 @@ impl<'a> Emitter<'a> {
 
 /// The number of this workgroup among all of them.
 pub(super) const GROUP: &str = "workgroup.x + workgroup.y * p.groups_x + workgroup.z * p.groups_xy";
-
-/// The steps of one dispatch.
-pub(super) fn step(dispatch: Dispatch) -> crate::gpu::program::Step {
-    crate::gpu::program::Step::Dispatch(dispatch)
-}
-

@@ -151,7 +151,7 @@ impl Fold {
     }
 
     /// The state of words.
-    pub(super) fn from_words(self, words: &[String]) -> String {
+    pub(super) fn of_words(self, words: &[String]) -> String {
         let value = match self.ty {
             Ty::I64 => format!("I64({}, {})", words[0], words[1]),
             _ if self.is_search() => words[0].clone(),
@@ -172,8 +172,13 @@ impl Fold {
             (false, false) => format!("{}({})", type_name(self.ty, Width::Four), parts.join(", ")),
             (false, true) => format!("i64_join({})", parts.join(", ")),
             (true, wide) => {
-                let member = |m: &str| parts.iter().map(|p| format!("{p}.{m}")).collect::<Vec<_>>().join(", ");
-                let key = if wide { format!("i64_join({})", member("key")) } else { format!("vec4<u32>({})", member("key")) };
+                let member =
+                    |m: &str| parts.iter().map(|p| format!("{p}.{m}")).collect::<Vec<_>>().join(", ");
+                let key = if wide {
+                    format!("i64_join({})", member("key"))
+                } else {
+                    format!("vec4<u32>({})", member("key"))
+                };
                 format!("{}({key}, vec4<u32>({}))", self.state(Width::Four), member("at"))
             }
         }

@@ -10,12 +10,12 @@
 use std::collections::BTreeMap;
 
 use super::body::Body;
-use super::emit::{Emitter, GROUP, LANES, Width, step};
+use super::emit::{Emitter, GROUP, LANES, Width};
 use super::fold::Fold;
 use super::nest::{Nest, raise};
 use crate::Result;
 use crate::gpu::Shared;
-use crate::gpu::program::{Step, Window};
+use crate::gpu::program::{Dispatch, Window};
 use crate::kernel::{Instr, Level, Loop, Reg, Store, Ty};
 
 /// Loop iterations that an invocation may run: software adapters stop all loops of an invocation after 65,535.
@@ -37,7 +37,7 @@ struct Rows {
 type Windows = BTreeMap<usize, Window>;
 
 /// The steps of a loop, and the bytes that its buffers need.
-pub(super) fn plan(shared: &Shared, kernel: &Loop, needs: &mut Vec<u64>) -> Result<Vec<Step>> {
+pub(super) fn plan(shared: &Shared, kernel: &Loop, needs: &mut Vec<u64>) -> Result<Vec<Dispatch>> {
     let nest = Nest::new(kernel, 0);
     nest.needs(needs);
     if nest.kernel.rows() == 0 || (nest.kernel.inner == 0 && nest.kernel.row_elements() == 0) {
@@ -52,17 +52,17 @@ pub(super) fn plan(shared: &Shared, kernel: &Loop, needs: &mut Vec<u64>) -> Resu
     let rows = choose_rows(shared, &nest);
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let outer: Vec<usize> = (0..nest.kernel.outer()).collect();
-    if !is_split(shared, &nest, &rows) {
-        if let Ok(spaces) = nest.spaces(&used, &outer, rows.vector, shared.caps.max_binding) {
-            return spaces.iter().map(|(part, windows)| whole_rows(shared, part, windows, &rows)).collect();
-        }
+    if !is_split(shared, &nest, &rows)
+        && let Ok(spaces) = nest.spaces(&used, &outer, rows.vector, shared.caps.max_binding)
+    {
+        return spaces.iter().map(|(part, windows)| whole_rows(shared, part, windows, &rows)).collect();
     }
     let mut steps = Vec::new();
     split(shared, &nest, &rows, &mut steps)?;
     Ok(steps)
 }
 
-fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Step>> {
+fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Dispatch>> {
     let rank = nest.kernel.sizes.len();
     let last = nest.kernel.sizes.last().copied().unwrap_or(1);
     let vector = (rank > 0 && (last >= 16 || last % 4 == 0)).then(|| rank - 1);
@@ -73,17 +73,23 @@ fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Step>> {
 }
 
 /// One dispatch for a loop without inner dims.
-fn elements(shared: &Shared, nest: &Nest, windows: &Windows, vector: Option<usize>) -> Result<Step> {
-    const WORKGROUP: u32 = 64;
+fn elements(shared: &Shared, nest: &Nest, windows: &Windows, vector: Option<usize>) -> Result<Dispatch> {
+    // A workgroup is a GPU's unit of parallel work, and a call of a function on the processor.
+    let (workgroup, each) = if shared.caps.software { (8, 64) } else { (64, 1) };
     let mut body = Body::new(nest, windows, vector, Ty::F32)?;
-    let mut e = Emitter::new(shared, "Elementwise work.", WORKGROUP);
+    let mut e = Emitter::new(shared, "Elementwise work.", workgroup);
     let dims: Vec<usize> = (0..nest.kernel.sizes.len()).collect();
     let threads = count(nest, &dims, vector);
     let limit = e.number("threads", threads);
-    e.line(format!("let thread = ({GROUP}) * {WORKGROUP}u + local;"));
-    e.open(format!("if (thread >= {limit}) {{"));
-    e.line("return;");
-    e.close();
+    let share = workgroup * each;
+    if each > 1 {
+        e.line(format!("let begin = ({GROUP}) * {share}u;"));
+        e.line(format!("let end = min(begin + {share}u, {limit});"));
+        e.open(format!("for (var thread = begin + local; thread < end; thread += {workgroup}u) {{"));
+    } else {
+        e.line(format!("let thread = ({GROUP}) * {workgroup}u + local;"));
+        e.open(format!("if (thread < {limit}) {{"));
+    }
     indices(&mut e, nest, &dims, vector, "thread");
     validity(&mut e, &mut body);
     let values: Vec<Reg> = nest.kernel.stores.iter().map(|store| store.value).collect();
@@ -91,7 +97,8 @@ fn elements(shared: &Shared, nest: &Nest, windows: &Windows, vector: Option<usiz
     for store in &nest.kernel.stores {
         body.store(&mut e, store)?;
     }
-    Ok(step(e.finish(threads.div_ceil(WORKGROUP as usize))?))
+    e.close();
+    e.finish(threads.div_ceil(share as usize))
 }
 
 /// The number of invocations over some dims.
@@ -125,7 +132,7 @@ pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: 
 /// Says which of four indices exist, where some may not.
 pub(super) fn validity(e: &mut Emitter<'_>, body: &mut Body<'_>) {
     body.valid = None;
-    if let Some(d) = body.vector.filter(|&d| body.nest.kernel.sizes[d] % 4 != 0) {
+    if let Some(d) = body.vector.filter(|&d| !body.nest.kernel.sizes[d].is_multiple_of(4)) {
         let size = e.number(&format!("size{d}"), body.nest.kernel.sizes[d]);
         e.line(format!("let valid = (vec4<u32>(i{d}) + {LANES}) < vec4<u32>({size});"));
         body.valid = Some("valid".to_owned());
@@ -143,7 +150,7 @@ fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
             across += usize::from(outer > 0 && access.strides[outer - 1].unsigned_abs() == 1);
         }
     }
-    let long_enough = |size: usize| size >= 16 || (size >= 4 && size % 4 == 0);
+    let long_enough = |size: usize| size >= 16 || (size >= 4 && size.is_multiple_of(4));
     if across > along && outer > 0 {
         let vector = long_enough(kernel.sizes[outer - 1]).then(|| outer - 1);
         return Rows { vector, lanes: 1, workgroup: if shared.caps.software { 16 } else { 64 } };
@@ -204,10 +211,10 @@ fn folds_of(body: &Body<'_>, pass: usize) -> Vec<(Reg, Reg, Fold)> {
     let kernel = &body.nest.kernel;
     let mut folds = Vec::new();
     for (reg, instr) in kernel.body.iter().enumerate() {
-        if let Instr::Reduce { op, a } = instr {
-            if body.stages[reg] == pass + 1 {
-                folds.push((reg as Reg, *a, Fold { op: *op, ty: body.types[*a as usize] }));
-            }
+        if let Instr::Reduce { op, a } = instr
+            && body.stages[reg] == pass + 1
+        {
+            folds.push((reg as Reg, *a, Fold { op: *op, ty: body.types[*a as usize] }));
         }
     }
     folds
@@ -234,13 +241,13 @@ fn is_split(shared: &Shared, nest: &Nest, rows: &Rows) -> bool {
     if walk * weight(nest) * stages > MAX_ITERATIONS {
         return true;
     }
-    let (busy, worth) = if shared.caps.software { (16, 2048) } else { (16 << 10, 32) };
-    threads * 2 <= busy * (rows.lanes as usize) && threads < busy && walk >= worth
-        || (!shared.caps.software && threads * 2 <= busy && walk >= worth)
+    // Invocations that keep the device busy, and the steps of a walk that are worth two dispatches.
+    let (busy, worth) = if shared.caps.software { (16, 2048) } else { (8 << 10, 32) };
+    threads <= busy && walk >= worth
 }
 
 /// One dispatch that does everything for whole rows.
-fn whole_rows(shared: &Shared, nest: &Nest, windows: &Windows, rows: &Rows) -> Result<Step> {
+fn whole_rows(shared: &Shared, nest: &Nest, windows: &Windows, rows: &Rows) -> Result<Dispatch> {
     let mut body = Body::new(nest, windows, rows.vector, Ty::F32)?;
     let mut e = Emitter::new(shared, "Rows of elements, folded and mixed.", rows.workgroup);
     let groups = begin_rows(&mut e, &mut body, rows, None);
@@ -261,7 +268,7 @@ fn whole_rows(shared: &Shared, nest: &Nest, windows: &Windows, rows: &Rows) -> R
         }
     }
     store_rows(&mut e, &mut body, rows, &mut stored)?;
-    Ok(step(e.finish(groups)?))
+    e.finish(groups)
 }
 
 /// Defines the invocation's row and lane, and its outer indices. With chunks, the chunk too.
@@ -285,7 +292,11 @@ fn begin_rows(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, chunks: Opt
     }
     e.line(format!("let thread = group * {per_group}u + local / {lanes}u;"));
     e.line(format!("let lane = local % {lanes}u;"));
-    let live = if chunks.is_some() { format!("thread < {limit} && chunk_live") } else { format!("thread < {limit}") };
+    let live = if chunks.is_some() {
+        format!("thread < {limit} && chunk_live")
+    } else {
+        format!("thread < {limit}")
+    };
     e.line(format!("let live = {live};"));
     e.line(format!("let row = min(thread, {limit} - 1u);"));
     body.live = Some("live".to_owned());
@@ -419,8 +430,11 @@ fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)]) {
     while distance >= 8 {
         e.open(format!("if (lane < {distance}u) {{"));
         for (reg, _, fold) in folds {
-            let joined =
-                fold.join(&format!("lanes_{reg}[local]"), &format!("lanes_{reg}[local + {distance}u]"), Width::One);
+            let joined = fold.join(
+                &format!("lanes_{reg}[local]"),
+                &format!("lanes_{reg}[local + {distance}u]"),
+                Width::One,
+            );
             e.line(format!("lanes_{reg}[local] = {joined};"));
         }
         e.close();
@@ -429,7 +443,8 @@ fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)]) {
     }
     let last = (distance * 2).max(1);
     for (reg, _, fold) in folds {
-        let mut states: Vec<String> = (0..last).map(|i| format!("lanes_{reg}[local - lane + {i}u]")).collect();
+        let mut states: Vec<String> =
+            (0..last).map(|i| format!("lanes_{reg}[local - lane + {i}u]")).collect();
         let mut level = 0;
         while states.len() > 1 {
             let mut joined = Vec::new();

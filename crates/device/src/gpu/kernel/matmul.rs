@@ -11,14 +11,17 @@ use std::collections::BTreeMap;
 
 use super::access::{Form, Memory, element_type, zero};
 use super::body::Body;
-use super::emit::{Emitter, GROUP, LANES, Width, step, type_name};
+use super::emit::{Emitter, GROUP, LANES, Width, type_name};
 use super::loops::{count, indices, validity};
 use super::nest::Nest;
 use crate::gpu::Shared;
-use crate::gpu::program::{Slot, Step, Window};
+use crate::gpu::program::{Dispatch, Slot, Window};
 use crate::kernel::{Access, Loop, Matmul, Reg, Ty};
 use crate::layout::Strides;
 use crate::{Error, Result};
+
+mod tiles;
+use tiles::{Names, Operand, in_registers, through_workgroup_memory};
 
 type Windows = BTreeMap<usize, Window>;
 
@@ -53,7 +56,7 @@ pub(super) fn plan(
     kernel: &Matmul,
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
-) -> Result<Vec<Step>> {
+) -> Result<Vec<Dispatch>> {
     let rank = kernel.epilogue.sizes.len();
     if rank < 2 {
         return Err(Error::Unsupported { op: "matmul", reason: "a product needs two dims".to_owned() });
@@ -67,12 +70,13 @@ pub(super) fn plan(
     if chunks == 1 {
         let used: Vec<usize> = (0..product.nest.kernel.accesses.len()).collect();
         let dims: Vec<usize> = (0..rank).collect();
-        if let Ok(spaces) = product.nest.spaces(&used, &dims, Some(product.columns), shared.caps.max_binding) {
+        if let Ok(spaces) = product.nest.spaces(&used, &dims, Some(product.columns), shared.caps.max_binding)
+        {
             return spaces
                 .into_iter()
                 .map(|(nest, windows)| {
                     let part = Product { nest, ..product };
-                    Ok(step(dispatch(shared, &part, &windows, Target::Epilogue)?))
+                    dispatch(shared, &part, &windows, Target::Epilogue)
                 })
                 .collect();
         }
@@ -109,7 +113,7 @@ fn in_chunks(
     shared: &Shared,
     product: &Product<'_>,
     chunks: usize,
-    steps: &mut Vec<Step>,
+    steps: &mut Vec<Dispatch>,
     temp_bytes: &mut u64,
 ) -> Result<()> {
     let nest = &product.nest;
@@ -138,14 +142,16 @@ fn in_chunks(
     let mut chunk = 0;
     while chunk * size < k {
         let here = nest.restrict(product.k, chunk * size, size.min(k - chunk * size));
-        for (mut nest, windows) in here.spaces(&operands, &dims, Some(product.columns), shared.caps.max_binding)? {
+        for (mut nest, windows) in
+            here.spaces(&operands, &dims, Some(product.columns), shared.caps.max_binding)?
+        {
             // The place in the temporary counts from the part's beginning.
             for d in 0..rank {
                 nest.first[d] -= product.nest.first[d];
             }
             nest.full = product.nest.kernel.sizes.to_vec();
             let part = Product { nest, ..*product };
-            steps.push(step(dispatch(shared, &part, &windows, Target::Chunk(chunk))?));
+            steps.push(dispatch(shared, &part, &windows, Target::Chunk(chunk))?);
         }
         chunk += 1;
     }
@@ -153,7 +159,12 @@ fn in_chunks(
 }
 
 /// One dispatch, or a few, that add the chunks' products and run the epilogue.
-fn epilogue_of_chunks(shared: &Shared, product: &Product<'_>, chunks: usize, steps: &mut Vec<Step>) -> Result<()> {
+fn epilogue_of_chunks(
+    shared: &Shared,
+    product: &Product<'_>,
+    chunks: usize,
+    steps: &mut Vec<Dispatch>,
+) -> Result<()> {
     const WORKGROUP: u32 = 64;
     let rank = product.k;
     let dims: Vec<usize> = (0..rank).collect();
@@ -173,10 +184,8 @@ fn epilogue_of_chunks(shared: &Shared, product: &Product<'_>, chunks: usize, ste
         let width = Width::Four;
         e.bind("products", element_type(temp_dtype(product.ty), false, false), temp_window());
         // Columns that don't exist read the last one's.
-        let mut first = vec![0; rank];
-        for d in 0..rank {
-            first[d] = nest.first[d] - product.nest.first[d];
-        }
+        let starts = nest.first.iter().zip(&product.nest.first);
+        let first: Vec<usize> = starts.map(|(part, whole)| part - whole).collect();
         let place = temp_place(&mut e, product, &nest.kernel.sizes, &product.nest.kernel.sizes, &first);
         e.line(format!("let places = {place};"));
         let elements: usize = product.nest.kernel.sizes[..rank].iter().product();
@@ -188,13 +197,17 @@ fn epilogue_of_chunks(shared: &Shared, product: &Product<'_>, chunks: usize, ste
         e.line(format!("let at = places + vec4<u32>(chunk * {all});"));
         let memory = temp_memory(product.ty);
         let parts = ["x", "y", "z", "w"].map(|c| memory.load(&format!("at.{c}"))).join(", ");
-        let part = if product.ty == Ty::I64 { format!("i64_join({parts})") } else { format!("vec4<{}>({parts})", memory_type(product.ty)) };
+        let part = if product.ty == Ty::I64 {
+            format!("i64_join({parts})")
+        } else {
+            format!("vec4<{}>({parts})", memory_type(product.ty))
+        };
         let part = if product.ty == Ty::Bool { format!("({part} != vec4<i32>(0))") } else { part };
         e.line(format!("accumulator = {};", add(product.ty, "accumulator", &part)));
         e.close();
         body.accumulator = Some("accumulator".to_owned());
         finish_epilogue(&mut e, &mut body, &product.kernel.epilogue)?;
-        steps.push(step(e.finish(threads.div_ceil(WORKGROUP as usize))?));
+        steps.push(e.finish(threads.div_ceil(WORKGROUP as usize))?);
     }
     Ok(())
 }
@@ -230,7 +243,13 @@ fn temp_memory(ty: Ty) -> Memory<'static> {
 }
 
 /// The places of four columns' products in a chunk of the temporary.
-fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, sizes: &[usize], full: &[usize], first: &[usize]) -> String {
+fn temp_place(
+    e: &mut Emitter<'_>,
+    product: &Product<'_>,
+    sizes: &[usize],
+    full: &[usize],
+    first: &[usize],
+) -> String {
     let mut stride = 1;
     let mut terms = Vec::new();
     let mut lanes = String::new();
@@ -239,7 +258,8 @@ fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, sizes: &[usize], full:
         let step = e.number(&format!("place_stride{d}"), stride);
         if d == product.columns {
             let last = e.number(&format!("place_last{d}"), sizes[d].saturating_sub(1));
-            lanes = format!("(min(vec4<u32>(i{d}) + {LANES}, vec4<u32>({last})) + vec4<u32>({start})) * {step}");
+            lanes =
+                format!("(min(vec4<u32>(i{d}) + {LANES}, vec4<u32>({last})) + vec4<u32>({start})) * {step}");
         } else {
             terms.push(format!("(i{d} + {start}) * {step}"));
         }
@@ -252,15 +272,17 @@ fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, sizes: &[usize], full:
 struct Tile {
     /// Rows of a workgroup.
     rows: usize,
-    /// Invocations side by side, of four columns each.
+    /// Invocations side by side.
     lanes: usize,
+    /// Times four columns that an invocation keeps.
+    vectors: usize,
     /// Whether slices of the operands go through workgroup memory.
     shared: bool,
 }
 
 impl Tile {
     fn columns(&self) -> usize {
-        self.lanes * 4
+        self.lanes * self.vectors * 4
     }
 }
 
@@ -304,21 +326,15 @@ impl<'k> Product<'k> {
             _ => 8,
         };
         if shared.caps.software {
-            return Tile { rows: if rows > 8 { 16 } else { few }, lanes: 8, shared: false };
+            // Loads cost more than arithmetic here: the more each invocation keeps, the better.
+            let columns = self.nest.kernel.sizes[self.columns];
+            let vectors = if rows >= 32 && columns > 32 { 2 } else { 1 };
+            return Tile { rows: if rows > 8 { 16 } else { few }, lanes: 8, vectors, shared: false };
         }
         if rows > 8 && matches!(self.ty, Ty::F32 | Ty::I32) {
-            return Tile { rows: 64, lanes: 16, shared: true };
+            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true };
         }
-        Tile { rows: few, lanes: 64, shared: false }
-    }
-}
-
-/// The text of `sum + a * b`, where `a` is one number and `sum` and `b` are four.
-fn multiply_add(ty: Ty, sum: &str, a: &str, b: &str) -> String {
-    match ty {
-        Ty::I64 => format!("i64_add4({sum}, i64_mul4(i64_splat({a}), {b}))"),
-        Ty::Bool => format!("({sum} | (vec4<bool>({a}) & {b}))"),
-        _ => format!("({sum} + {a} * {b})"),
+        Tile { rows: few, lanes: 64, vectors: 1, shared: false }
     }
 }
 
@@ -327,12 +343,7 @@ fn add(ty: Ty, a: &str, b: &str) -> String {
 }
 
 /// One dispatch over a part of the product.
-fn dispatch(
-    shared: &Shared,
-    product: &Product<'_>,
-    windows: &Windows,
-    target: Target,
-) -> Result<crate::gpu::program::Dispatch> {
+fn dispatch(shared: &Shared, product: &Product<'_>, windows: &Windows, target: Target) -> Result<Dispatch> {
     let tile = product.tile(shared);
     let sizes = &product.nest.kernel.sizes;
     let workgroup = if tile.shared { 256 } else { tile.lanes as u32 };
@@ -349,7 +360,8 @@ fn dispatch(
     write_result(&mut e, &mut body, product, target)?;
     let [left, right] = product.operands();
     let left = Operand::new(&mut e, product, windows, left, "left", product.rows, users(left.buffer) > 1);
-    let right = Operand::new(&mut e, product, windows, right, "right", product.columns, users(right.buffer) > 1);
+    let right =
+        Operand::new(&mut e, product, windows, right, "right", product.columns, users(right.buffer) > 1);
     let row_tiles = sizes[product.rows].div_ceil(tile.rows);
     let column_tiles = sizes[product.columns].div_ceil(tile.columns());
     let batch_dims: Vec<usize> = (0..product.k - 2).collect();
@@ -357,12 +369,15 @@ fn dispatch(
     let number = |e: &mut Emitter<'_>, name: &str, n: usize| {
         (e.number(name, n), e.float(&format!("{name}_reciprocal"), 1.0 / n as f32))
     };
-    let (n, reciprocal) = number(&mut e, "column_tiles", column_tiles);
-    e.line(format!("let tiles = divide({GROUP}, {n}, {reciprocal});"));
+    // Neighbouring workgroups share columns: the right operand's panel stays in the cache.
     let (n, reciprocal) = number(&mut e, "row_tiles", row_tiles);
-    e.line(format!("let row_and_batch = divide(tiles.x, {n}, {reciprocal});"));
+    e.line(format!("let tiles = divide({GROUP}, {n}, {reciprocal});"));
+    e.line("let row_tile = tiles.y;");
+    let (n, reciprocal) = number(&mut e, "column_tiles", column_tiles);
+    e.line(format!("let batch_and_column = divide(tiles.x, {n}, {reciprocal});"));
+    e.line("let column_tile = batch_and_column.y;");
     let batches = e.number("batches", batch);
-    e.line("let batch = row_and_batch.x;");
+    e.line("let batch = batch_and_column.x;");
     // Whole workgroups only: nothing else would keep barriers uniform.
     e.open(format!("if (batch >= {batches}) {{"));
     e.line("return;");
@@ -383,15 +398,13 @@ fn dispatch(
     e.finish(row_tiles * column_tiles * batch)
 }
 
-/// The names of a product's sizes.
-struct Names {
-    rows: String,
-    columns: String,
-    inner: String,
-}
-
 /// Writes the function that takes four columns' finished products.
-fn write_result(e: &mut Emitter<'_>, body: &mut Body<'_>, product: &Product<'_>, target: Target) -> Result<()> {
+fn write_result(
+    e: &mut Emitter<'_>,
+    body: &mut Body<'_>,
+    product: &Product<'_>,
+    target: Target,
+) -> Result<()> {
     let t = type_name(product.ty, Width::Four);
     let params: Vec<String> = (0..product.k).map(|d| format!("i{d}: u32")).collect();
     let signature = format!("fn finish({}, accumulator: {t})", params.join(", "));
@@ -427,257 +440,4 @@ fn write_result(e: &mut Emitter<'_>, body: &mut Body<'_>, product: &Product<'_>,
     }
     e.end_function(&signature);
     Ok(())
-}
-
-/// An operand in the text: how one or four of its elements are read.
-struct Operand<'p> {
-    access: &'p Access,
-    name: &'static str,
-    memory_name: String,
-    form: Form,
-    /// Whether four elements along the inner dim, or along the other one, can be read at once.
-    along_inner: bool,
-    along_outer: bool,
-    /// Names of the strides along the inner dim and the other one.
-    inner_stride: String,
-    outer_stride: String,
-    offset: String,
-}
-
-impl<'p> Operand<'p> {
-    fn new(
-        e: &mut Emitter<'_>,
-        product: &'p Product<'_>,
-        windows: &Windows,
-        access: &'p Access,
-        name: &'static str,
-        outer: usize,
-        by_elements: bool,
-    ) -> Operand<'p> {
-        let sizes = &product.nest.kernel.sizes;
-        let window = windows.get(&access.buffer).cloned().unwrap_or_else(|| Window {
-            slot: Slot::Buffer(access.buffer),
-            start: 0,
-            end: 256,
-        });
-        let start = (window.start / access.dtype.size() as u64) as isize;
-        let four = |d: usize| access.strides[d] % 4 == 0;
-        let others = (0..product.k - 2).all(four) && access.offset % 4 == 0 && !by_elements;
-        let along_inner = others && access.strides[product.k] == 1 && four(outer);
-        let along_outer = others && access.strides[outer] == 1 && four(product.k) && sizes[outer] % 4 == 0;
-        let form = if along_inner || along_outer { Form::Vectors } else { Form::Elements };
-        let memory_name = format!("buffer{}", access.buffer);
-        e.bind(&memory_name, element_type(access.dtype, false, form == Form::Vectors), window);
-        Operand {
-            access,
-            name,
-            memory_name,
-            form,
-            along_inner,
-            along_outer: along_outer && !along_inner,
-            inner_stride: e.signed(&format!("{name}_inner_stride"), access.strides[product.k]),
-            outer_stride: e.signed(&format!("{name}_outer_stride"), access.strides[outer]),
-            offset: e.signed(&format!("{name}_offset"), access.offset - start),
-        }
-    }
-
-    /// Defines the place of the batch's first element.
-    fn begin(&self, e: &mut Emitter<'_>, product: &Product<'_>) {
-        let mut at = self.offset.clone();
-        for d in (0..product.k - 2).filter(|&d| self.access.strides[d] != 0) {
-            let stride = e.signed(&format!("{}_stride{d}", self.name), self.access.strides[d]);
-            at = format!("{at} + i{d} * {stride}");
-        }
-        e.line(format!("let {}_batch = {at};", self.name));
-    }
-
-    fn memory(&self) -> Memory<'_> {
-        Memory { buffer: &self.memory_name, dtype: self.access.dtype, form: self.form, mixed: false }
-    }
-
-    /// One element; of a buffer of vectors, picked out of one.
-    fn load(&self, at: &str) -> String {
-        if self.form != Form::Vectors {
-            return self.memory().load(at);
-        }
-        let vector = self.memory().load_vector(at);
-        match Ty::of(self.access.dtype) {
-            Ty::I64 => {
-                let words = format!("{}[({at}) >> 1u]", self.memory_name);
-                format!("i64_at(select({words}.xy, {words}.zw, (({at}) & 1u) == 1u))")
-            }
-            _ if self.access.dtype.size() == 1 => {
-                let word = Memory { form: Form::Elements, ..self.memory() };
-                word.load(at)
-            }
-            _ => format!("{vector}[({at}) & 3u]"),
-        }
-    }
-}
-
-/// The k-th of four values.
-fn part(ty: Ty, vector: &str, c: &str) -> String {
-    if ty == Ty::I64 { format!("i64_{c}({vector})") } else { format!("{vector}.{c}") }
-}
-
-/// Four values from single ones.
-fn gather(ty: Ty, parts: &[String]) -> String {
-    match ty {
-        Ty::I64 => format!("i64_join({})", parts.join(", ")),
-        _ => format!("{}({})", type_name(ty, Width::Four), parts.join(", ")),
-    }
-}
-
-/// Every invocation keeps the tile's rows of its own four columns.
-fn in_registers(
-    e: &mut Emitter<'_>,
-    product: &Product<'_>,
-    tile: &Tile,
-    left: &Operand<'_>,
-    right: &Operand<'_>,
-    names: &Names,
-) {
-    const C: [&str; 4] = ["x", "y", "z", "w"];
-    let ty = product.ty;
-    let t = type_name(ty, Width::Four);
-    let Names { rows, columns, inner } = names;
-    e.line(format!("let first_row = row_and_batch.y * {}u;", tile.rows));
-    e.line(format!("let first_column = (tiles.y * {}u + local) * 4u;", tile.lanes));
-    for r in 0..tile.rows {
-        e.line(format!(
-            "let row{r} = left_batch + min(first_row + {r}u, {rows} - 1u) * {};",
-            left.outer_stride
-        ));
-        e.line(format!("var sum{r}: {t} = {};", zero(ty, Width::Four)));
-    }
-    if right.along_outer {
-        // Columns are a multiple of four: an invocation beyond reads the last ones.
-        e.line(format!("let column = right_batch + min(first_column, {columns} - 4u);"));
-    } else {
-        e.line(format!(
-            "let column = vec4<u32>(right_batch) + min(vec4<u32>(first_column) + {LANES}, vec4<u32>({columns} - 1u)) * {};",
-            right.outer_stride
-        ));
-    }
-    let right_at = |k: &str| -> String {
-        if right.along_outer {
-            right.memory().load_vector(&format!("(column + ({k}) * {})", right.inner_stride))
-        } else {
-            let at = |c: &&str| right.load(&format!("(column.{c} + ({k}) * {})", right.inner_stride));
-            gather(ty, &C.iter().map(at).collect::<Vec<_>>())
-        }
-    };
-    e.line("var k = 0u;");
-    e.open(format!("for (; k + 4u <= {inner}; k += 4u) {{"));
-    if right.along_inner {
-        for c in C {
-            e.line(format!("let down_{c} = {};", right.memory().load_vector(&format!("(column.{c} + k)"))));
-        }
-        for (j, c) in C.iter().enumerate() {
-            let parts = C.map(|column| part(ty, &format!("down_{column}"), c));
-            e.line(format!("let right{j} = {};", gather(ty, &parts)));
-        }
-    } else {
-        for j in 0..4 {
-            e.line(format!("let right{j} = {};", right_at(&format!("k + {j}u"))));
-        }
-    }
-    for r in 0..tile.rows {
-        if left.along_inner {
-            e.line(format!("let left{r} = {};", left.memory().load_vector(&format!("(row{r} + k)"))));
-        }
-        let value = |j: usize| {
-            if left.along_inner {
-                part(ty, &format!("left{r}"), C[j])
-            } else {
-                left.load(&format!("(row{r} + (k + {j}u) * {})", left.inner_stride))
-            }
-        };
-        for j in 0..4 {
-            let sum = multiply_add(ty, &format!("sum{r}"), &value(j), &format!("right{j}"));
-            e.line(format!("sum{r} = {sum};"));
-        }
-    }
-    e.close();
-    e.open(format!("for (; k < {inner}; k++) {{"));
-    e.line(format!("let right0 = {};", right_at("k")));
-    for r in 0..tile.rows {
-        let value = left.load(&format!("(row{r} + k * {})", left.inner_stride));
-        e.line(format!("sum{r} = {};", multiply_add(ty, &format!("sum{r}"), &value, "right0")));
-    }
-    e.close();
-    e.open(format!("if (first_column >= {columns}) {{"));
-    e.line("return;");
-    e.close();
-    for r in 0..tile.rows {
-        e.open(format!("if (first_row + {r}u < {rows}) {{"));
-        let call = call_finish(product, &format!("first_row + {r}u"), "first_column", &format!("sum{r}"));
-        e.line(call);
-        e.close();
-    }
-}
-
-/// Slices of both operands go through workgroup memory; 256 invocations keep 4 x 4 elements each.
-fn through_workgroup_memory(
-    e: &mut Emitter<'_>,
-    product: &Product<'_>,
-    left: &Operand<'_>,
-    right: &Operand<'_>,
-    names: &Names,
-) {
-    let ty = product.ty;
-    let (one, four) = (type_name(ty, Width::One), type_name(ty, Width::Four));
-    e.workgroup_array("left_slice", one, 16 * 68);
-    e.workgroup_array("right_slice", one, 16 * 68);
-    let fetch = |operand: &Operand<'_>, count: &str, first: &str| {
-        let name = operand.name;
-        // Neighbouring invocations read neighbouring elements.
-        let (outer, inner) = if operand.access.strides[product.k] == 1 {
-            ("fetch / 16u", "fetch % 16u")
-        } else {
-            ("fetch % 64u", "fetch / 64u")
-        };
-        let at = format!(
-            "({name}_batch + min({first} + {name}_outer, {count} - 1u) * {} + min(k0 + {name}_inner, {} - 1u) * {})",
-            operand.outer_stride, names.inner, operand.inner_stride
-        );
-        let value = operand.load(&format!("{name}_at"));
-        format!(
-            "        let {name}_outer = {outer};\n        let {name}_inner = {inner};\n        let {name}_at = {at};\n        \
-             {name}_slice[{name}_inner * 68u + {name}_outer] = select({one}(0), {value}, k0 + {name}_inner < {});",
-            names.inner
-        )
-    };
-    let text = include_str!("../../../shaders/matmul.wgsl");
-    let places = [
-        ("four", four.to_owned()),
-        ("inner", names.inner.clone()),
-        ("fetch_left", fetch(left, &names.rows, "first_row")),
-        ("fetch_right", fetch(right, &names.columns, "first_column")),
-    ];
-    let mut text = text.to_owned();
-    for (place, value) in &places {
-        text = text.replace(&format!("{{{{{place}}}}}"), value);
-    }
-    for line in text.lines().filter(|line| !line.starts_with("//")) {
-        e.line(line);
-    }
-    e.open(format!("if (column >= {}) {{", names.columns));
-    e.line("return;");
-    e.close();
-    for r in 0..4 {
-        e.open(format!("if (row + {r}u < {}) {{", names.rows));
-        e.line(call_finish(product, &format!("row + {r}u"), "column", &format!("sum{r}")));
-        e.close();
-    }
-}
-
-fn call_finish(product: &Product<'_>, row: &str, column: &str, sum: &str) -> String {
-    let index = |d: usize| match d {
-        d if d == product.rows => row.to_owned(),
-        d if d == product.columns => column.to_owned(),
-        d => format!("i{d}"),
-    };
-    let places: Vec<String> = (0..product.k).map(index).collect();
-    format!("finish({}, {sum});", places.join(", "))
 }

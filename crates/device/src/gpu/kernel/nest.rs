@@ -34,9 +34,8 @@ impl Nest {
         if !kernel.body.iter().any(|instr| matches!(instr, Instr::Reduce { .. })) {
             kernel.inner = 0;
         }
-        let positional = |instr: &Instr| {
-            matches!(instr, Instr::Reduce { op: ReduceOp::ArgMax | ReduceOp::ArgMin, .. })
-        };
+        let positional =
+            |instr: &Instr| matches!(instr, Instr::Reduce { op: ReduceOp::ArgMax | ReduceOp::ArgMin, .. });
         let ordered = kernel.body.iter().any(positional);
         let (outer, rank) = (kernel.outer(), kernel.sizes.len());
         let used = |kernel: &Loop, d: usize| {
@@ -146,7 +145,8 @@ impl Nest {
             if high.next_multiple_of(256) - start > max_binding {
                 let of_buffer = |i: &&usize| self.kernel.accesses[**i].buffer == buffer;
                 let widest = accesses.iter().filter(of_buffer).max_by_key(|i| {
-                    access_bytes(&self.kernel.accesses[**i], &self.kernel.sizes).map_or(0, |(low, high)| high - low)
+                    access_bytes(&self.kernel.accesses[**i], &self.kernel.sizes)
+                        .map_or(0, |(low, high)| high - low)
                 });
                 return Fit::TooWide(*widest.unwrap_or(&0));
             }
@@ -168,7 +168,8 @@ impl Nest {
         vector_dim: Option<usize>,
         max_binding: u64,
     ) -> Result<Vec<(Nest, BTreeMap<usize, Window>)>> {
-        let count = |dims: &[usize]| dims.iter().map(|&d| self.kernel.sizes[d]).fold(1usize, usize::saturating_mul);
+        let count =
+            |dims: &[usize]| dims.iter().map(|&d| self.kernel.sizes[d]).fold(1usize, usize::saturating_mul);
         let wide = if count(dims) > MAX_THREADS {
             dims.iter().copied().max_by_key(|&d| self.kernel.sizes[d])
         } else {
@@ -194,7 +195,12 @@ impl Nest {
             });
         };
         let mut parts = self.restrict(dim, 0, half).spaces(accesses, dims, vector_dim, max_binding)?;
-        parts.extend(self.restrict(dim, half, whole - half).spaces(accesses, dims, vector_dim, max_binding)?);
+        parts.extend(self.restrict(dim, half, whole - half).spaces(
+            accesses,
+            dims,
+            vector_dim,
+            max_binding,
+        )?);
         Ok(parts)
     }
 
@@ -239,7 +245,8 @@ fn step_sizes(kernel: &Loop, d: usize) -> (usize, usize) {
     };
     let stored = |i: usize| kernel.stores.iter().any(|store| store.access == i);
     let sum = |stores: bool| {
-        let accesses = kernel.accesses.iter().enumerate().filter(|(i, a)| stored(*i) == stores && element_level(a));
+        let accesses =
+            kernel.accesses.iter().enumerate().filter(|(i, a)| stored(*i) == stores && element_level(a));
         accesses.map(|(_, a)| a.strides[d].unsigned_abs()).fold(0usize, usize::saturating_add)
     };
     let (stores, loads) = (sum(true), sum(false));

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use super::body::Body;
-use super::emit::{Emitter, GROUP, Width, step};
+use super::emit::{Emitter, GROUP, Width};
 use super::fold::Fold;
 use super::loops::{count, indices};
 use super::nest::Nest;
 use crate::gpu::Shared;
-use crate::gpu::program::{Slot, Step};
+use crate::gpu::program::{Dispatch, Slot};
 use crate::kernel::{Access, Instr, Loop, ReduceOp, Scan, Store, Ty};
 use crate::layout::{Dims, Strides, contiguous_strides};
 use crate::{DType, Result};
@@ -26,7 +26,12 @@ const WORKGROUP: u32 = 64;
 pub(super) const TEMPS: usize = 1 << 20;
 
 /// The steps of a scan, and the bytes that its buffers and temporaries need.
-pub(super) fn plan(shared: &Shared, scan: &Scan, needs: &mut Vec<u64>, temps: &mut Vec<usize>) -> Result<Vec<Step>> {
+pub(super) fn plan(
+    shared: &Shared,
+    scan: &Scan,
+    needs: &mut Vec<u64>,
+    temps: &mut Vec<usize>,
+) -> Result<Vec<Dispatch>> {
     let mut steps = Vec::new();
     let whole = nest(scan.sizes.clone(), vec![scan.source.clone(), scan.target.clone()]);
     whole.needs(needs);
@@ -44,7 +49,7 @@ pub(super) fn run(
     source: &Access,
     target: &Access,
     temps: &mut Vec<usize>,
-    steps: &mut Vec<Step>,
+    steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
     let fold = Fold { op, ty: Ty::of(source.dtype) };
     let (outer, n) = sizes.split_at(sizes.len().saturating_sub(1));
@@ -102,7 +107,7 @@ fn pieces(
     source: &Access,
     target: Option<&Access>,
     totals: Option<&Access>,
-    steps: &mut Vec<Step>,
+    steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
     let mut sizes: Dims = outer.into();
     let piece = sizes.len();
@@ -169,7 +174,7 @@ fn pieces(
             body.require(&mut e, &[1])?;
             body.store(&mut e, &part.kernel.stores[0])?;
         }
-        steps.push(step(e.finish(threads.div_ceil(WORKGROUP as usize))?));
+        steps.push(e.finish(threads.div_ceil(WORKGROUP as usize))?);
     }
     Ok(())
 }

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 
 use super::access::{Form, Memory, element_type};
 use super::body::{Body, no_f64};
-use super::emit::{Emitter, GROUP, Width, step, type_name};
+use super::emit::{Emitter, GROUP, Width, type_name};
 use super::fold::Fold;
 use super::loops::{count, indices};
 use super::nest::{Nest, access_bytes, raise};
 use super::scan::{self, TEMPS};
 use crate::gpu::Shared;
-use crate::gpu::program::{Slot, Step, Window};
+use crate::gpu::program::{Dispatch, Slot, Window};
 use crate::kernel::{Access, Instr, ReduceOp, Scatter, ScatterOp, Ty};
 use crate::{DType, Error, Result};
 
@@ -48,7 +48,7 @@ pub(super) fn plan(
     kernel: &Scatter,
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
-) -> Result<Vec<Step>> {
+) -> Result<Vec<Dispatch>> {
     if kernel.target.dtype == DType::F64 {
         return Err(no_f64());
     }
@@ -66,7 +66,8 @@ pub(super) fn plan(
     }
     let layout = Layout::new(kernel, nest);
     let largest = [&kernel.source].into_iter().chain(&kernel.indices);
-    let reach = largest.filter_map(|a| access_bytes(a, &kernel.sizes)).map(|(_, high)| high).max().unwrap_or(0);
+    let reach =
+        largest.filter_map(|a| access_bytes(a, &kernel.sizes)).map(|(_, high)| high).max().unwrap_or(0);
     if reach.max(layout.entries as u64 * 4) > shared.caps.max_binding || kernel.elements >= 1 << 31 {
         return Err(Error::Unsupported {
             op: "scatter",
@@ -92,7 +93,8 @@ pub(super) fn plan(
         let values = layout.entries.div_ceil(RUN) * layout.free;
         if is_deep && (values * layout.value_bytes()) as u64 <= shared.caps.max_binding {
             let runs = temp(temps, values * layout.value_bytes());
-            let long_runs = temp(temps, layout.entries.div_ceil(RUN * RUN) * layout.free * layout.value_bytes());
+            let long_runs =
+                temp(temps, layout.entries.div_ceil(RUN * RUN) * layout.free * layout.value_bytes());
             sorted.runs = Some((runs, long_runs));
             steps.push(join_runs(shared, &layout, &sorted, RUN)?);
             steps.push(join_runs(shared, &layout, &sorted, RUN * RUN)?);
@@ -189,13 +191,14 @@ fn is_mixed_radix(kernel: &Scatter, free_dims: &[usize]) -> bool {
 }
 
 /// Writes the key and the number of each entry.
-fn make_keys(shared: &Shared, layout: &Layout<'_>, keys: usize, order: usize) -> Result<Step> {
+fn make_keys(shared: &Shared, layout: &Layout<'_>, keys: usize, order: usize) -> Result<Dispatch> {
     let kernel = layout.kernel;
     let windows = layout.windows();
     // The indices' values come from the body of a loop that only loads them.
     let mut nest = layout.nest.clone();
-    nest.kernel.body =
-        (0..kernel.indices.len()).map(|i| Instr::Load { access: 2 + i, indices: Default::default() }).collect();
+    nest.kernel.body = (0..kernel.indices.len())
+        .map(|i| Instr::Load { access: 2 + i, indices: Default::default() })
+        .collect();
     let mut body = Body::new(&nest, &windows, None, Ty::F32)?;
     let mut e = Emitter::new(shared, "The places that entries write to.", WORKGROUP);
     begin(&mut e, layout.entries);
@@ -224,7 +227,7 @@ fn make_keys(shared: &Shared, layout: &Layout<'_>, keys: usize, order: usize) ->
     e.bind("order", "u32", temp_window(order));
     e.line(format!("keys[thread] = {key};"));
     e.line("order[thread] = thread;");
-    Ok(step(e.finish(layout.entries.div_ceil(WORKGROUP as usize))?))
+    e.finish(layout.entries.div_ceil(WORKGROUP as usize))
 }
 
 fn begin(e: &mut Emitter<'_>, threads: usize) {
@@ -241,7 +244,7 @@ fn sort(
     layout: &Layout<'_>,
     sorted: &mut Sorted,
     temps: &mut Vec<usize>,
-    steps: &mut Vec<Step>,
+    steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
     let Some(mut order) = sorted.order else { return Ok(()) };
     let blocks = layout.entries.div_ceil(SHARE);
@@ -256,7 +259,7 @@ fn sort(
         count.bind("keys", "u32", temp_window(keys));
         count.bind("digits", "i32", temp_window(digits));
         radix(&mut count, include_str!("../../../shaders/radix_count.wgsl"), layout.entries, shift, blocks);
-        steps.push(step(count.finish(blocks.div_ceil(WORKGROUP as usize))?));
+        steps.push(count.finish(blocks.div_ceil(WORKGROUP as usize))?);
         let all = Access::new(TEMPS + digits, DType::I32, &[1], 0);
         // Every digit's scan uses the same temporaries.
         let mut used: Vec<usize> = temps[..scan_temps].to_vec();
@@ -272,7 +275,7 @@ fn sort(
         moves.bind("keys_moved", "u32", temp_window(other_keys));
         moves.bind("order_moved", "u32", temp_window(other_order));
         radix(&mut moves, include_str!("../../../shaders/radix_move.wgsl"), layout.entries, shift, blocks);
-        steps.push(step(moves.finish(blocks.div_ceil(WORKGROUP as usize))?));
+        steps.push(moves.finish(blocks.div_ceil(WORKGROUP as usize))?);
         std::mem::swap(&mut keys, &mut other_keys);
         std::mem::swap(&mut order, &mut other_order);
     }
@@ -282,17 +285,9 @@ fn sort(
 }
 
 fn radix(e: &mut Emitter<'_>, file: &str, entries: usize, shift: usize, blocks: usize) {
-    let (count, shift, blocks) = (e.number("count", entries), e.number("shift", shift), e.number("blocks", blocks));
-    insert(e, file, &[("count", &count), ("shift", &shift), ("blocks", &blocks)]);
-}
-
-/// Writes a file's text, with its marked places filled.
-fn insert(e: &mut Emitter<'_>, file: &str, places: &[(&str, &str)]) {
-    let fill = |text: String, (place, value): &(&str, &str)| text.replace(&format!("{{{{{place}}}}}"), value);
-    let text = places.iter().fold(file.to_owned(), fill);
-    for line in text.lines().filter(|line| !line.starts_with("//")) {
-        e.line(line);
-    }
+    let (count, shift, blocks) =
+        (e.number("count", entries), e.number("shift", shift), e.number("blocks", blocks));
+    e.insert(file, &[("count", &count), ("shift", &shift), ("blocks", &blocks)]);
 }
 
 /// The array of values in a temporary.
@@ -310,7 +305,11 @@ fn from_memory(ty: Ty, value: &str) -> String {
 }
 
 /// Writes the function that reads the source's value of an entry.
-fn source_function(e: &mut Emitter<'_>, layout: &Layout<'_>, windows: &BTreeMap<usize, Window>) -> Result<()> {
+fn source_function(
+    e: &mut Emitter<'_>,
+    layout: &Layout<'_>,
+    windows: &BTreeMap<usize, Window>,
+) -> Result<()> {
     let mut nest = layout.nest.clone();
     nest.kernel.body = vec![Instr::Load { access: 0, indices: Default::default() }];
     nest.kernel.accesses.truncate(1);
@@ -324,7 +323,7 @@ fn source_function(e: &mut Emitter<'_>, layout: &Layout<'_>, windows: &BTreeMap<
 }
 
 /// Joins the values of runs of entries that all have one key; other runs are never read.
-fn join_runs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, length: usize) -> Result<Step> {
+fn join_runs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, length: usize) -> Result<Dispatch> {
     let windows = layout.windows();
     let fold = layout.fold();
     let mut e = Emitter::new(shared, "Runs of entries, joined.", WORKGROUP);
@@ -363,11 +362,11 @@ fn join_runs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, length: usiz
     e.close();
     let result = if layout.ty == Ty::Bool { "select(0, 1, state)" } else { "state" };
     values_memory(layout.ty, target).store(&mut e, "thread", result);
-    Ok(step(e.finish((count * layout.free).div_ceil(WORKGROUP as usize))?))
+    e.finish((count * layout.free).div_ceil(WORKGROUP as usize))
 }
 
 /// Writes all elements of the output, in parts that can be bound.
-fn outputs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, steps: &mut Vec<Step>) -> Result<()> {
+fn outputs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, steps: &mut Vec<Dispatch>) -> Result<()> {
     let kernel = layout.kernel;
     let size = kernel.target.dtype.size();
     let most = (shared.caps.max_binding as usize / size) / 256 * 256;
@@ -377,7 +376,13 @@ fn outputs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, steps: &mut Ve
     Ok(())
 }
 
-fn output_part(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, first: usize, len: usize) -> Result<Step> {
+fn output_part(
+    shared: &Shared,
+    layout: &Layout<'_>,
+    sorted: &Sorted,
+    first: usize,
+    len: usize,
+) -> Result<Dispatch> {
     let kernel = layout.kernel;
     let (dtype, ty) = (kernel.target.dtype, layout.ty);
     let windows = layout.windows();
@@ -420,7 +425,11 @@ fn output_part(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, first: usi
     let value = |i: usize| format!("values[{i}]");
     match dtype {
         DType::F32 | DType::I32 | DType::I64 | DType::F64 => {
-            Memory { buffer: "result", dtype, form: Form::Elements, mixed: false }.store(&mut e, "thread", &value(0));
+            Memory { buffer: "result", dtype, form: Form::Elements, mixed: false }.store(
+                &mut e,
+                "thread",
+                &value(0),
+            );
         }
         DType::F16 | DType::BF16 => {
             let bits = if dtype == DType::F16 { "f16_bits" } else { "bf16_bits" };
@@ -435,7 +444,7 @@ fn output_part(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, first: usi
             e.line(format!("result[thread] = bytes_join(vec4<u32>({all}));"));
         }
     }
-    Ok(step(e.finish(threads.div_ceil(WORKGROUP as usize))?))
+    e.finish(threads.div_ceil(WORKGROUP as usize))
 }
 
 /// Joins the values of an element's entries to `value`.
@@ -466,7 +475,7 @@ fn join_entries(e: &mut Emitter<'_>, layout: &Layout<'_>, sorted: &Sorted, first
         return;
     };
     e.bind("order", "u32", temp_window(order));
-    insert(e, include_str!("../../../shaders/scatter.wgsl"), &[("entries", &entries)]);
+    e.insert(include_str!("../../../shaders/scatter.wgsl"), &[("entries", &entries)]);
     if kernel.op == ScatterOp::Assign {
         e.open("if (end > begin) {");
         e.line("value = source(order[end - 1u], free);");

@@ -25,7 +25,7 @@ struct Cut {
 }
 
 /// Adds the steps of a loop whose rows are cut into chunks.
-pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Step>) -> Result<()> {
+pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -> Result<()> {
     let row_level: Vec<usize> = (0..nest.kernel.accesses.len())
         .filter(|&i| nest.kernel.store_level(&nest.kernel.accesses[i]) == Level::Row)
         .collect();
@@ -52,7 +52,7 @@ pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<S
 }
 
 /// The two halves of the rows, one after the other.
-fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Step>) -> Result<()> {
+fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -> Result<()> {
     let widest = outer_dims(nest).into_iter().max_by_key(|&d| nest.kernel.sizes[d]);
     let unit = if widest == rows.vector { 256 } else { 1 };
     let whole = widest.map_or(0, |d| nest.kernel.sizes[d]);
@@ -135,7 +135,7 @@ fn fold_chunks(
     cut: &Cut,
     first: usize,
     chunks: usize,
-) -> Result<Step> {
+) -> Result<Dispatch> {
     let mut body = Body::new(part, windows, rows.vector, Ty::F32)?;
     let mut e = Emitter::new(shared, "Chunks of rows, folded.", rows.workgroup);
     let groups = begin_rows(&mut e, &mut body, rows, Some(chunks));
@@ -162,7 +162,7 @@ fn fold_chunks(
         }
         e.close();
     }
-    Ok(step(e.finish(groups)?))
+    e.finish(groups)
 }
 
 /// One dispatch that joins the chunks of each row, and writes the values of rows after the last fold.
@@ -174,7 +174,7 @@ fn join_chunks(
     pass: usize,
     cut: &Cut,
     last: bool,
-) -> Result<Step> {
+) -> Result<Dispatch> {
     let width = rows.row_width(nest);
     let lanes = if width == Width::One && cut.chunks > 64 { 64 } else { 1 };
     let joining = Rows { vector: rows.vector, lanes, workgroup: 64 };
@@ -214,7 +214,14 @@ fn join_chunks(
     e.open(if lanes > 1 { "if (live && lane == 0u) {" } else { "if (live) {" });
     for (reg, _, fold) in &folds {
         let start = e.number(&format!("last_{reg}"), cut.scratch.last[*reg as usize]);
-        write_state(&mut e, *fold, &format!("state_{reg}"), &start, &format!("row * {}u", width.count()), width);
+        write_state(
+            &mut e,
+            *fold,
+            &format!("state_{reg}"),
+            &start,
+            &format!("row * {}u", width.count()),
+            width,
+        );
     }
     e.close();
     if last {
@@ -226,7 +233,7 @@ fn join_chunks(
         }
         store_rows(&mut e, &mut body, &joining, &mut vec![false; nest.kernel.stores.len()])?;
     }
-    Ok(step(e.finish(groups)?))
+    e.finish(groups)
 }
 
 /// Reads the results of the folds before a pass.
@@ -262,7 +269,7 @@ fn read_state(fold: Fold, start: &str, place: &str, width: Width) -> String {
     let words = fold.words();
     let one = |c: usize| {
         let word = |k: usize| format!("internal.scratch[{start} + ({place} + {c}u) * {words}u + {k}u]");
-        fold.from_words(&(0..words).map(word).collect::<Vec<_>>())
+        fold.of_words(&(0..words).map(word).collect::<Vec<_>>())
     };
     match width {
         Width::One => one(0),

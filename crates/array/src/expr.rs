@@ -1,0 +1,278 @@
+//! [`Expr`]: arithmetic on arrays written as arithmetic.
+
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+use wgrad_device::kernel::{BinaryOp, UnaryOp};
+use wgrad_device::{DType, Result, Scalar};
+
+use crate::Array;
+
+/// An array in a formula: `+ - * /`, functions and comparisons, with numbers on either side. The first error is carried
+/// to the end, where [`Expr::done`] gives it.
+///
+/// ```
+/// use wgrad_array::{Array, Device, Expr};
+/// let x = Expr::of(&Array::from_slice(&[3.0f32, 4.0], &[2], &Device::cpu())?);
+/// let y = (&x * &x + 1.0).sqrt() - 2.0 / x;
+/// assert_eq!(y.done()?.shape(), [2]);
+/// # Ok::<(), wgrad_array::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is computed of it before done() is read"]
+pub struct Expr(Result<Array>);
+
+impl From<Result<Array>> for Expr {
+    fn from(array: Result<Array>) -> Self {
+        Expr(array)
+    }
+}
+
+macro_rules! functions {
+    ($($(#[$doc:meta])* $name:ident = $op:ident;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(&self) -> Expr {
+            self.map(|x| x.unary(UnaryOp::$op))
+        }
+    )*};
+}
+
+macro_rules! comparisons {
+    ($($(#[$doc:meta])* $name:ident = $op:ident;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(&self, other: impl Into<Side>) -> Expr {
+            self.binary(BinaryOp::$op, other)
+        }
+    )*};
+}
+
+impl Expr {
+    /// An array, to be calculated with.
+    pub fn of(array: &Array) -> Expr {
+        Expr(Ok(array.clone()))
+    }
+
+    /// The result of the formula.
+    ///
+    /// # Errors
+    /// The first that a part of the formula gave.
+    pub fn done(self) -> Result<Array> {
+        self.0
+    }
+
+    /// Any operation of an array.
+    pub fn map(&self, operation: impl FnOnce(&Array) -> Result<Array>) -> Expr {
+        Expr(self.0.as_ref().map_err(Clone::clone).and_then(operation))
+    }
+
+    /// An operation on pairs of elements.
+    pub fn binary(&self, op: BinaryOp, other: impl Into<Side>) -> Expr {
+        match other.into() {
+            Side::Number(number) => self.map(|x| x.binary_scalar(op, number)),
+            Side::Expr(other) => self.map(|x| x.binary(op, &other.0?)),
+        }
+    }
+
+    functions! {
+        /// `|x|`.
+        abs = Abs;
+        /// -1, 0 or 1.
+        sign = Sign;
+        /// The opposite truth value.
+        not = Not;
+        /// The integer below.
+        floor = Floor;
+        /// The nearest integer, of two the even one.
+        round = Round;
+        /// The integer nearer to 0.
+        trunc = Trunc;
+        /// `1 / x`.
+        reciprocal = Reciprocal;
+        /// The square root.
+        sqrt = Sqrt;
+        /// `1 / sqrt(x)`.
+        rsqrt = Rsqrt;
+        /// e to the x.
+        exp = Exp;
+        /// `exp(x) - 1`.
+        expm1 = Expm1;
+        /// The natural logarithm.
+        log = Log;
+        /// `log(1 + x)`.
+        log1p = Log1p;
+        /// The sine.
+        sin = Sin;
+        /// The cosine.
+        cos = Cos;
+        /// The hyperbolic tangent.
+        tanh = Tanh;
+        /// `1 / (1 + exp(-x))`.
+        sigmoid = Sigmoid;
+        /// The Gauss error function.
+        erf = Erf;
+        /// Whether it is NaN.
+        is_nan = IsNan;
+        /// Whether it is neither NaN nor infinite.
+        is_finite = IsFinite;
+    }
+
+    comparisons! {
+        /// `self == other`.
+        eq = Eq;
+        /// `self != other`.
+        ne = Ne;
+        /// `self < other`.
+        lt = Lt;
+        /// `self <= other`.
+        le = Le;
+        /// `self > other`.
+        gt = Gt;
+        /// `self >= other`.
+        ge = Ge;
+        /// The larger; NaN if either is.
+        max = Max;
+        /// The smaller; NaN if either is.
+        min = Min;
+        /// Both of two truth values.
+        and = And;
+        /// Either of two truth values.
+        or = Or;
+        /// Exactly one of two truth values.
+        xor = Xor;
+        /// To the power.
+        pow = Pow;
+        /// The remainder with the sign of `other`.
+        rem = Rem;
+    }
+
+    /// `a` where this truth value holds, else `b`.
+    pub fn select(&self, a: impl Into<Side>, b: impl Into<Side>) -> Expr {
+        let (a, b) = (a.into(), b.into());
+        let like = match (&a, &b) {
+            (Side::Expr(x), _) | (_, Side::Expr(x)) => x.clone(),
+            _ => self.clone(),
+        };
+        self.map(|cond| {
+            let dtype = like.0?.dtype();
+            let side = |side: Side| match side {
+                Side::Expr(x) => x.0,
+                Side::Number(number) => Array::full(&[], number, dtype, cond.device()),
+            };
+            Array::select(cond, &side(a)?, &side(b)?)
+        })
+    }
+
+    /// In another dtype.
+    pub fn cast(&self, dtype: DType) -> Expr {
+        self.map(|x| x.cast(dtype))
+    }
+
+    /// The polynomial with these coefficients, that of the highest power first.
+    pub fn polynomial(&self, coefficients: &[f64]) -> Expr {
+        let (&first, rest) = coefficients.split_first().unwrap_or((&0.0, &[]));
+        let Some((&second, rest)) = rest.split_first() else { return self * 0.0 + first };
+        rest.iter().fold(self * first + second, |sum, &c| sum * self + c)
+    }
+
+    /// The sum of Chebyshev polynomials in `t = self` (within -1..=1) with these coefficients, that of degree 0 first.
+    pub fn chebyshev(&self, coefficients: &[f64]) -> Expr {
+        let (&constant, rest) = coefficients.split_first().unwrap_or((&0.0, &[]));
+        let twice = self * 2.0;
+        // Clenshaw's recurrence from the highest degree down.
+        let (mut last, mut before) = (None::<Expr>, None::<Expr>);
+        for &c in rest.iter().rev() {
+            let mut next = match &last {
+                Some(last) => &twice * last + c,
+                None => self * 0.0 + c,
+            };
+            if let Some(before) = &before {
+                next = next - before;
+            }
+            before = last.replace(next);
+        }
+        match (last, before) {
+            (Some(last), Some(before)) => self * last - before + constant,
+            (Some(last), None) => self * last + constant,
+            _ => self * 0.0 + constant,
+        }
+    }
+}
+
+/// An operand of a formula.
+#[derive(Clone, Debug)]
+pub enum Side {
+    /// A part of the formula.
+    Expr(Expr),
+    /// A number.
+    Number(Scalar),
+}
+
+impl From<Expr> for Side {
+    fn from(expr: Expr) -> Self {
+        Side::Expr(expr)
+    }
+}
+
+impl From<&Expr> for Side {
+    fn from(expr: &Expr) -> Self {
+        Side::Expr(expr.clone())
+    }
+}
+
+impl From<&Array> for Side {
+    fn from(array: &Array) -> Self {
+        Side::Expr(Expr::of(array))
+    }
+}
+
+impl<T: Into<Scalar>> From<T> for Side {
+    fn from(number: T) -> Self {
+        Side::Number(number.into())
+    }
+}
+
+macro_rules! operators {
+    ($($trait:ident $method:ident $op:ident;)*) => {$(
+        operators!(@left $trait $method $op, Expr, &Expr);
+        impl $trait<Expr> for f64 {
+            type Output = Expr;
+            fn $method(self, right: Expr) -> Expr {
+                right.map(|x| x.scalar_binary(self, BinaryOp::$op))
+            }
+        }
+        impl $trait<&Expr> for f64 {
+            type Output = Expr;
+            fn $method(self, right: &Expr) -> Expr {
+                right.map(|x| x.scalar_binary(self, BinaryOp::$op))
+            }
+        }
+    )*};
+    (@left $trait:ident $method:ident $op:ident, $($left:ty),*) => {$(
+        impl<S: Into<Side>> $trait<S> for $left {
+            type Output = Expr;
+            fn $method(self, right: S) -> Expr {
+                self.binary(BinaryOp::$op, right)
+            }
+        }
+    )*};
+}
+
+operators! {
+    Add add Add;
+    Sub sub Sub;
+    Mul mul Mul;
+    Div div Div;
+}
+
+impl Neg for Expr {
+    type Output = Expr;
+    fn neg(self) -> Expr {
+        self.map(|x| x.unary(UnaryOp::Neg))
+    }
+}
+
+impl Neg for &Expr {
+    type Output = Expr;
+    fn neg(self) -> Expr {
+        self.map(|x| x.unary(UnaryOp::Neg))
+    }
+}

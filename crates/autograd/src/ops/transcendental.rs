@@ -1,0 +1,271 @@
+//! Further functions of each element: exponentials, logarithms, angles, special functions. Rows as in `unary`.
+
+use std::f64::consts::{FRAC_2_SQRT_PI, LN_2, LN_10, LOG2_E, LOG10_E, PI};
+
+use wgrad_array::{Array, BinaryOp, DType, Error, Expr, Result, UnaryOp};
+
+use super::reduce::widened;
+use super::unary::{rounded, unary};
+use crate::Tensor;
+use crate::tape::{Derivative, record};
+
+unary! {
+    /// Two to the x.
+    ///
+    /// # Errors
+    /// If the device fails.
+    exp2, exp2_ = |x| x.scalar_binary(2.0, BinaryOp::Pow), "Exp2Backward0", output |g, y| g.mul(y.mul(LN_2)?);
+
+    /// The logarithm to the base 2.
+    ///
+    /// # Errors
+    /// If the device fails.
+    log2, log2_ = |x| (Expr::from(x.unary(UnaryOp::Log)) * LOG2_E).done(), "Log2Backward0", input |g, x| g.div(x.mul(LN_2)?);
+
+    /// The logarithm to the base 10.
+    ///
+    /// # Errors
+    /// If the device fails.
+    log10, log10_ = |x| (Expr::from(x.unary(UnaryOp::Log)) * LOG10_E).done(), "Log10Backward0", input |g, x| g.div(x.mul(LN_10)?);
+
+    /// The tangent of radians.
+    ///
+    /// # Errors
+    /// If the device fails.
+    tan, tan_ = |x| x.tan(), "TanBackward0", output |g, y| g.mul(y.mul(y)?.add(1.0)?);
+
+    /// The angle whose sine it is; NaN outside of -1..=1.
+    ///
+    /// # Errors
+    /// If the device fails.
+    asin, asin_ = |x| x.asin(), "AsinBackward0", input |g, x| g.mul(x.mul(x)?.rsub(1.0)?.rsqrt()?);
+
+    /// The angle whose cosine it is; NaN outside of -1..=1.
+    ///
+    /// # Errors
+    /// If the device fails.
+    acos, acos_ = |x| x.acos(), "AcosBackward0", input |g, x| g.mul(x.mul(x)?.rsub(1.0)?.rsqrt()?.neg()?);
+
+    /// The angle whose tangent it is.
+    ///
+    /// # Errors
+    /// If the device fails.
+    atan, atan_ = |x| x.atan(), "AtanBackward0", input |g, x| g.div(x.mul(x)?.add(1.0)?);
+
+    /// The hyperbolic sine.
+    ///
+    /// # Errors
+    /// If the device fails.
+    sinh, sinh_ = |x| x.sinh(), "SinhBackward0", input |g, x| g.mul(x.cosh()?);
+
+    /// The hyperbolic cosine.
+    ///
+    /// # Errors
+    /// If the device fails.
+    cosh, cosh_ = |x| x.cosh(), "CoshBackward0", input |g, x| g.mul(x.sinh()?);
+
+    /// The inverse of the hyperbolic sine.
+    ///
+    /// # Errors
+    /// If the device fails.
+    asinh, asinh_ = |x| x.asinh(), "AsinhBackward0", input |g, x| g.mul(x.mul(x)?.add(1.0)?.rsqrt()?);
+
+    /// The inverse of the hyperbolic cosine; NaN below 1.
+    ///
+    /// # Errors
+    /// If the device fails.
+    acosh, acosh_ = |x| x.acosh(), "AcoshBackward0", input |g, x| g.mul(x.mul(x)?.sub(1.0)?.rsqrt()?);
+
+    /// The inverse of the hyperbolic tangent; NaN outside of -1..=1.
+    ///
+    /// # Errors
+    /// If the device fails.
+    atanh, atanh_ = |x| x.atanh(), "AtanhBackward0", input |g, x| g.div(x.mul(x)?.rsub(1.0)?);
+
+    /// `1 - erf(x)`, exact where erf is close to 1.
+    ///
+    /// # Errors
+    /// If the device fails.
+    erfc, erfc_ = |x| x.erfc(), "ErfcBackward0", input |g, x| g.mul(x.mul(x)?.neg()?.exp()?.mul(-FRAC_2_SQRT_PI)?);
+
+    /// The inverse of erf: infinite at -1 and 1, NaN beyond.
+    ///
+    /// # Errors
+    /// If the device fails.
+    erfinv, erfinv_ = |x| x.erfinv(), "ErfinvBackward0", output |g, y| g.mul(y.mul(y)?.exp()?.mul(1.0 / FRAC_2_SQRT_PI)?);
+
+    /// The logarithm of the absolute value of the gamma function.
+    ///
+    /// # Errors
+    /// If the device fails.
+    lgamma, lgamma_ = |x| x.lgamma(), "LgammaBackward0", input |g, x| g.mul(x.digamma()?);
+
+    /// The derivative of [`Tensor::lgamma`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    digamma, digamma_ = |x| x.digamma(), "DigammaBackward0", input |g, x| g.mul(x.polygamma(1)?);
+
+    /// The modified Bessel function of the first kind, of order 0.
+    ///
+    /// # Errors
+    /// If the device fails.
+    i0, i0_ = |x| x.i0(), "I0Backward0", input |g, x| g.mul(x.i1()?);
+
+    /// The modified Bessel function of the first kind, of order 1; `torch.special.i1`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    i1, i1_ = |x| x.i1(), "SpecialI1Backward0", input |g, x| {
+        let ratio = x.eq(0.0)?.where_cond(0.5, x.i1()?.div(x.masked_fill(&x.eq(0.0)?, 1.0)?)?)?;
+        g.mul(x.i0()?.sub(ratio)?)
+    };
+
+    /// `sin(πx) / (πx)`, 1 at 0.
+    ///
+    /// # Errors
+    /// If the device fails.
+    sinc, sinc_ = |x| sinc_array(x), "SincBackward0", input |g, x| {
+        let angle = x.mul(PI)?;
+        let slope = angle.mul(angle.cos()?)?.sub(angle.sin()?)?.div(angle.mul(x)?)?;
+        // Masked last: as in PyTorch the second derivative at 0 is not a number.
+        g.mul(slope)?.masked_fill(&x.eq(0.0)?, 0.0)
+    };
+
+    /// Degrees as radians.
+    ///
+    /// # Errors
+    /// If the device fails.
+    deg2rad, deg2rad_ = |x| x.binary_scalar(BinaryOp::Mul, PI / 180.0), "MulBackward0", nothing |g, x| g.mul(PI / 180.0);
+
+    /// Radians as degrees.
+    ///
+    /// # Errors
+    /// If the device fails.
+    rad2deg, rad2deg_ = |x| x.binary_scalar(BinaryOp::Mul, 180.0 / PI), "MulBackward0", nothing |g, x| g.mul(180.0 / PI);
+
+    /// The part behind the point, with the sign of x.
+    ///
+    /// # Errors
+    /// If the device fails.
+    frac, frac_ = |x| x.binary(BinaryOp::Sub, &x.unary(UnaryOp::Trunc)?), "FracBackward0", nothing |g, x| Ok::<_, Error>(g.clone());
+}
+
+fn sinc_array(x: &Array) -> Result<Array> {
+    let angle = Expr::of(x) * PI;
+    angle.eq(0.0).select(1.0, angle.sin() / &angle).done()
+}
+
+impl Tensor {
+    /// The `n`-th derivative of [`Tensor::digamma`]; `torch.polygamma`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn polygamma(&self, n: usize) -> Result<Tensor> {
+        if n == 0 {
+            return self.digamma();
+        }
+        let x = self.operand()?;
+        let out = x.array.polygamma(n)?;
+        Ok(record(out, [x], |inputs, _| {
+            Derivative::with("PolygammaBackward0", move |c| {
+                c.each(1, |_| c.grad()?.mul(c.saved(0)?.polygamma(n + 1)?))
+            })
+            .save_input(inputs, 0)
+        }))
+    }
+
+    /// Rounded to this many digits behind the point; negative ones count in front of it. Of two nearest the even one.
+    ///
+    /// # Errors
+    /// For integers, unless the digits are 0.
+    pub fn round_decimals(&self, decimals: i32) -> Result<Tensor> {
+        if decimals == 0 {
+            return self.round();
+        }
+        super::reduce::require_float("round", self)?;
+        let x = self.operand()?;
+        // A power of ten with a positive exponent is exact: it multiplies or divides.
+        let ten = 10f64.powi(decimals.abs());
+        let wide = Expr::from(widened(&x.array));
+        let out = if decimals > 0 { (wide * ten).round() / ten } else { (wide / ten).round() * ten };
+        let out = out.cast(self.dtype()).done()?;
+        Ok(record(out, [x], |_, _| {
+            Derivative::new("RoundBackward1", |c| c.each(1, |_| c.grad()?.zeros_like()))
+        }))
+    }
+
+    /// The logarithm of the odds, `log(x / (1 - x))`. With `eps`, x is first kept within `eps..=1 - eps`; outside of it the
+    /// gradient is 0.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn logit(&self, eps: impl Into<Option<f64>>) -> Result<Tensor> {
+        let eps = eps.into();
+        let x = self.operand()?;
+        let dtype = if self.dtype().is_float() { self.dtype() } else { DType::F32 };
+        let mut wide = Expr::from(widened(&x.array.cast(dtype)?));
+        if let Some(eps) = eps {
+            wide = wide.max(eps).min(1.0 - eps);
+        }
+        let out = (&wide / (1.0 - &wide)).log().cast(dtype).done()?;
+        Ok(record(out, [x], |inputs, _| {
+            Derivative::with("LogitBackward0", move |c| {
+                c.each(1, |_| {
+                    let (g, x) = (c.grad()?.widened()?, c.saved(0)?.widened()?);
+                    let slope = g.div(x.mul(x.rsub(1.0)?)?)?;
+                    match eps {
+                        None => Ok(slope),
+                        Some(eps) => slope.masked_fill(&x.lt(eps)?.logical_or(&x.gt(1.0 - eps)?)?, 0.0),
+                    }
+                })
+            })
+            .save_input(inputs, 0)
+        }))
+    }
+
+    /// NaN, infinity and minus infinity replaced; without a number the infinities become the dtype's largest and smallest.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn nan_to_num(
+        &self,
+        nan: f64,
+        positive: impl Into<Option<f64>>,
+        negative: impl Into<Option<f64>>,
+    ) -> Result<Tensor> {
+        if !self.dtype().is_float() {
+            return self.deep_clone();
+        }
+        let largest = match self.dtype() {
+            DType::F16 => 65504.0,
+            DType::BF16 => 3.389_531_389_251_535_5e38,
+            DType::F64 => f64::MAX,
+            _ => f64::from(f32::MAX),
+        };
+        let (positive, negative) = (positive.into().unwrap_or(largest), negative.into().unwrap_or(-largest));
+        let x = self.operand()?;
+        let value = Expr::of(&x.array);
+        let infinite = |sign: f64| value.eq(sign * f64::INFINITY);
+        let finite = infinite(1.0).select(positive, infinite(-1.0).select(negative, &value));
+        let out = value.is_nan().select(nan, finite).done()?;
+        Ok(record(out, [x], |inputs, _| {
+            Derivative::new("NanToNumBackward0", |c| {
+                c.each(1, |_| c.grad()?.keep_where(&c.saved(0)?.isfinite()?))
+            })
+            .save_input(inputs, 0)
+        }))
+    }
+
+    /// The tensor itself; `+x`.
+    ///
+    /// # Errors
+    /// For bool.
+    pub fn positive(&self) -> Result<Tensor> {
+        if self.dtype() == DType::Bool {
+            let reason = "has no sign; cast the tensor with to_dtype first".to_owned();
+            return Err(Error::DType { op: "positive", dtype: DType::Bool, reason });
+        }
+        Ok(self.clone())
+    }
+}

@@ -1,0 +1,295 @@
+//! The loops of a matrix product along the inner dim, in the registers of invocations or through workgroup memory.
+
+use std::collections::BTreeMap;
+
+use super::{Product, Tile};
+use crate::gpu::kernel::access::{Form, Memory, element_type, zero};
+use crate::gpu::kernel::emit::{Emitter, LANES, Width, type_name};
+use crate::gpu::program::{Slot, Window};
+use crate::kernel::{Access, Ty};
+
+/// The names of a product's sizes.
+pub(super) struct Names {
+    pub(super) rows: String,
+    pub(super) columns: String,
+    pub(super) inner: String,
+}
+
+/// The text of `sum + a * b`, where `a` is one number and `sum` and `b` are four.
+fn multiply_add(ty: Ty, sum: &str, a: &str, b: &str) -> String {
+    match ty {
+        Ty::I64 => format!("i64_add4({sum}, i64_mul4(i64_splat({a}), {b}))"),
+        Ty::Bool => format!("({sum} | (vec4<bool>({a}) & {b}))"),
+        _ => format!("({sum} + {a} * {b})"),
+    }
+}
+
+/// An operand in the text: how one or four of its elements are read.
+pub(super) struct Operand<'p> {
+    access: &'p Access,
+    name: &'static str,
+    memory_name: String,
+    form: Form,
+    /// Whether four elements along the inner dim, or along the other one, can be read at once.
+    along_inner: bool,
+    along_outer: bool,
+    /// Names of the strides along the inner dim and the other one.
+    inner_stride: String,
+    outer_stride: String,
+    offset: String,
+}
+
+impl<'p> Operand<'p> {
+    pub(super) fn new(
+        e: &mut Emitter<'_>,
+        product: &'p Product<'_>,
+        windows: &BTreeMap<usize, Window>,
+        access: &'p Access,
+        name: &'static str,
+        outer: usize,
+        by_elements: bool,
+    ) -> Operand<'p> {
+        let sizes = &product.nest.kernel.sizes;
+        let window = windows.get(&access.buffer).cloned().unwrap_or(Window {
+            slot: Slot::Buffer(access.buffer),
+            start: 0,
+            end: 256,
+        });
+        let start = (window.start / access.dtype.size() as u64) as isize;
+        let four = |d: usize| access.strides[d] % 4 == 0;
+        let others = (0..product.k - 2).all(four) && access.offset % 4 == 0 && !by_elements;
+        let along_inner = others && access.strides[product.k] == 1 && four(outer);
+        let along_outer =
+            others && access.strides[outer] == 1 && four(product.k) && sizes[outer].is_multiple_of(4);
+        let form = if along_inner || along_outer { Form::Vectors } else { Form::Elements };
+        let memory_name = format!("buffer{}", access.buffer);
+        e.bind(&memory_name, element_type(access.dtype, false, form == Form::Vectors), window);
+        Operand {
+            access,
+            name,
+            memory_name,
+            form,
+            along_inner,
+            along_outer: along_outer && !along_inner,
+            inner_stride: e.signed(&format!("{name}_inner_stride"), access.strides[product.k]),
+            outer_stride: e.signed(&format!("{name}_outer_stride"), access.strides[outer]),
+            offset: e.signed(&format!("{name}_offset"), access.offset - start),
+        }
+    }
+
+    /// Defines the place of the batch's first element.
+    pub(super) fn begin(&self, e: &mut Emitter<'_>, product: &Product<'_>) {
+        let mut at = self.offset.clone();
+        for d in (0..product.k - 2).filter(|&d| self.access.strides[d] != 0) {
+            let stride = e.signed(&format!("{}_stride{d}", self.name), self.access.strides[d]);
+            at = format!("{at} + i{d} * {stride}");
+        }
+        e.line(format!("let {}_batch = {at};", self.name));
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory { buffer: &self.memory_name, dtype: self.access.dtype, form: self.form, mixed: false }
+    }
+
+    /// One element; of a buffer of vectors, picked out of one.
+    fn load(&self, at: &str) -> String {
+        if self.form != Form::Vectors {
+            return self.memory().load(at);
+        }
+        let vector = self.memory().load_vector(at);
+        match Ty::of(self.access.dtype) {
+            Ty::I64 => {
+                let words = format!("{}[({at}) >> 1u]", self.memory_name);
+                format!("i64_at(select({words}.xy, {words}.zw, (({at}) & 1u) == 1u))")
+            }
+            _ if self.access.dtype.size() == 1 => {
+                let word = Memory { form: Form::Elements, ..self.memory() };
+                word.load(at)
+            }
+            _ => format!("{vector}[({at}) & 3u]"),
+        }
+    }
+}
+
+/// The k-th of four values.
+fn part(ty: Ty, vector: &str, c: &str) -> String {
+    if ty == Ty::I64 { format!("i64_{c}({vector})") } else { format!("{vector}.{c}") }
+}
+
+/// Four values from single ones.
+fn gather(ty: Ty, parts: &[String]) -> String {
+    match ty {
+        Ty::I64 => format!("i64_join({})", parts.join(", ")),
+        _ => format!("{}({})", type_name(ty, Width::Four), parts.join(", ")),
+    }
+}
+
+/// Every invocation keeps the tile's rows of its own columns, four of them side by side at a time.
+pub(super) fn in_registers(
+    e: &mut Emitter<'_>,
+    product: &Product<'_>,
+    tile: &Tile,
+    left: &Operand<'_>,
+    right: &Operand<'_>,
+    names: &Names,
+) {
+    const C: [&str; 4] = ["x", "y", "z", "w"];
+    let ty = product.ty;
+    let t = type_name(ty, Width::Four);
+    let Names { rows, columns, inner } = names;
+    e.line(format!("let first_row = row_tile * {}u;", tile.rows));
+    for v in 0..tile.vectors {
+        let first = v * tile.lanes;
+        e.line(format!(
+            "let first_column{v} = (column_tile * {}u + {first}u + local) * 4u;",
+            tile.lanes * tile.vectors
+        ));
+        if right.along_outer {
+            // Columns are a multiple of four: an invocation beyond reads the last ones.
+            e.line(format!("let column{v} = right_batch + min(first_column{v}, {columns} - 4u);"));
+        } else {
+            e.line(format!(
+                "let column{v} = vec4<u32>(right_batch) + min(vec4<u32>(first_column{v}) + {LANES}, vec4<u32>({columns} - 1u)) * {};",
+                right.outer_stride
+            ));
+        }
+    }
+    for r in 0..tile.rows {
+        e.line(format!(
+            "let row{r} = left_batch + min(first_row + {r}u, {rows} - 1u) * {};",
+            left.outer_stride
+        ));
+        for v in 0..tile.vectors {
+            e.line(format!("var sum{r}_{v}: {t} = {};", zero(ty, Width::Four)));
+        }
+    }
+    let right_at = |v: usize, k: &str| -> String {
+        if right.along_outer {
+            right.memory().load_vector(&format!("(column{v} + ({k}) * {})", right.inner_stride))
+        } else {
+            let at = |c: &&str| right.load(&format!("(column{v}.{c} + ({k}) * {})", right.inner_stride));
+            gather(ty, &C.iter().map(at).collect::<Vec<_>>())
+        }
+    };
+    e.line("var k = 0u;");
+    e.open(format!("for (; k + 4u <= {inner}; k += 4u) {{"));
+    for v in 0..tile.vectors {
+        if right.along_inner {
+            for c in C {
+                let load = right.memory().load_vector(&format!("(column{v}.{c} + k)"));
+                e.line(format!("let down{v}_{c} = {load};"));
+            }
+            for (j, c) in C.iter().enumerate() {
+                let parts = C.map(|column| part(ty, &format!("down{v}_{column}"), c));
+                e.line(format!("let right{j}_{v} = {};", gather(ty, &parts)));
+            }
+        } else {
+            for j in 0..4 {
+                e.line(format!("let right{j}_{v} = {};", right_at(v, &format!("k + {j}u"))));
+            }
+        }
+    }
+    for r in 0..tile.rows {
+        if left.along_inner {
+            e.line(format!("let left{r} = {};", left.memory().load_vector(&format!("(row{r} + k)"))));
+        }
+        for (j, c) in C.iter().enumerate() {
+            let value = if left.along_inner {
+                part(ty, &format!("left{r}"), c)
+            } else {
+                e.line(format!(
+                    "let left{r}_{j} = {};",
+                    left.load(&format!("(row{r} + (k + {j}u) * {})", left.inner_stride))
+                ));
+                format!("left{r}_{j}")
+            };
+            for v in 0..tile.vectors {
+                let sum = multiply_add(ty, &format!("sum{r}_{v}"), &value, &format!("right{j}_{v}"));
+                e.line(format!("sum{r}_{v} = {sum};"));
+            }
+        }
+    }
+    e.close();
+    e.open(format!("for (; k < {inner}; k++) {{"));
+    for v in 0..tile.vectors {
+        e.line(format!("let right_{v} = {};", right_at(v, "k")));
+    }
+    for r in 0..tile.rows {
+        e.line(format!("let left{r} = {};", left.load(&format!("(row{r} + k * {})", left.inner_stride))));
+        for v in 0..tile.vectors {
+            let sum = multiply_add(ty, &format!("sum{r}_{v}"), &format!("left{r}"), &format!("right_{v}"));
+            e.line(format!("sum{r}_{v} = {sum};"));
+        }
+    }
+    e.close();
+    for v in 0..tile.vectors {
+        e.open(format!("if (first_column{v} < {columns}) {{"));
+        for r in 0..tile.rows {
+            e.open(format!("if (first_row + {r}u < {rows}) {{"));
+            let (row, column) = (format!("first_row + {r}u"), format!("first_column{v}"));
+            e.line(call_finish(product, &row, &column, &format!("sum{r}_{v}")));
+            e.close();
+        }
+        e.close();
+    }
+}
+
+/// Slices of both operands go through workgroup memory; 256 invocations keep 4 x 4 elements each.
+pub(super) fn through_workgroup_memory(
+    e: &mut Emitter<'_>,
+    product: &Product<'_>,
+    left: &Operand<'_>,
+    right: &Operand<'_>,
+    names: &Names,
+) {
+    let ty = product.ty;
+    let (one, four) = (type_name(ty, Width::One), type_name(ty, Width::Four));
+    e.workgroup_array("left_slice", one, 16 * 68);
+    e.workgroup_array("right_slice", one, 16 * 68);
+    let fetch = |operand: &Operand<'_>, count: &str, first: &str| {
+        let name = operand.name;
+        // Neighbouring invocations read neighbouring elements.
+        let (outer, inner) = if operand.access.strides[product.k] == 1 {
+            ("fetch / 16u", "fetch % 16u")
+        } else {
+            ("fetch % 64u", "fetch / 64u")
+        };
+        let at = format!(
+            "({name}_batch + min({first} + {name}_outer, {count} - 1u) * {} + min(k0 + {name}_inner, {} - 1u) * {})",
+            operand.outer_stride, names.inner, operand.inner_stride
+        );
+        let value = operand.load(&format!("{name}_at"));
+        format!(
+            "        let {name}_outer = {outer};\n        let {name}_inner = {inner};\n        let {name}_at = {at};\n        \
+             {name}_slice[{name}_inner * 68u + {name}_outer] = select({one}(0), {value}, k0 + {name}_inner < {});",
+            names.inner
+        )
+    };
+    let text = include_str!("../../../../shaders/matmul.wgsl");
+    let places = [
+        ("four", four.to_owned()),
+        ("inner", names.inner.clone()),
+        ("fetch_left", fetch(left, &names.rows, "first_row")),
+        ("fetch_right", fetch(right, &names.columns, "first_column")),
+    ];
+    let places = places.each_ref().map(|(place, value)| (*place, value.as_str()));
+    e.insert(text, &places);
+    e.open(format!("if (column >= {}) {{", names.columns));
+    e.line("return;");
+    e.close();
+    for r in 0..4 {
+        e.open(format!("if (row + {r}u < {}) {{", names.rows));
+        e.line(call_finish(product, &format!("row + {r}u"), "column", &format!("sum{r}")));
+        e.close();
+    }
+}
+
+fn call_finish(product: &Product<'_>, row: &str, column: &str, sum: &str) -> String {
+    let index = |d: usize| match d {
+        d if d == product.rows => row.to_owned(),
+        d if d == product.columns => column.to_owned(),
+        d => format!("i{d}"),
+    };
+    let places: Vec<String> = (0..product.k).map(index).collect();
+    format!("finish({}, {sum});", places.join(", "))
+}

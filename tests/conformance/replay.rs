@@ -1,0 +1,210 @@
+//! Replays one case: its values, its gradients, its gradients of gradients.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use wgrad::{Device, GradOptions, Tensor, grad};
+
+use crate::call::{Call, Outcome, Stop};
+use crate::case::{Case, Second};
+use crate::compare::{Tolerance, compare};
+use crate::ops::Op;
+use crate::tensors::{Numbers, Store};
+
+/// The largest error in units of the tolerance, or what is wrong.
+pub type Part = Result<f64, String>;
+
+/// What came of a case; `None` for what the case does not have.
+#[derive(Default)]
+pub struct Replayed {
+    pub values: Option<Part>,
+    pub grads: Option<Part>,
+    pub second: Option<Part>,
+}
+
+/// Runs a case. A panic is a failure like any other.
+pub fn replay(op: Op, case: &Case, store: &Store, device: &Device) -> Replayed {
+    let mut replayed = Replayed::default();
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(op, case, store, device, &mut replayed)));
+    let failure = match outcome {
+        Ok(Ok(())) => return replayed,
+        Ok(Err(failure)) => failure,
+        Err(panic) => format!("panicked: {}", panic_text(&*panic)),
+    };
+    // It belongs to the first part that has no result yet; later parts never ran.
+    let mut cause = Some(failure);
+    let parts = [
+        (&mut replayed.values, true),
+        (&mut replayed.grads, case.grads.is_some()),
+        (&mut replayed.second, case.grad_grads.is_some()),
+    ];
+    for (part, wanted) in parts {
+        if wanted && part.is_none() {
+            *part = Some(Err(cause.take().unwrap_or_else(|| "did not come to it".to_owned())));
+        }
+    }
+    replayed
+}
+
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|&s| s.to_owned())).unwrap_or_default()
+}
+
+fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Replayed) -> Result<(), String> {
+    let mut inputs = Vec::new();
+    for input in &case.inputs {
+        let tensor = store.input(input, device).map_err(|error| format!("input {}: {error}", input.name))?;
+        inputs.push((input.name.clone(), tensor));
+    }
+    let outputs = call(op, &inputs, &case.args, device).map_err(|stop| stop.to_string())?;
+    if outputs.len() != case.outputs.len() {
+        return Err(format!("{} outputs instead of {}", outputs.len(), case.outputs.len()));
+    }
+    let mut values = Errors::default();
+    for (i, (output, name)) in outputs.iter().zip(&case.outputs).enumerate() {
+        if let Some(name) = name {
+            let tolerance = Tolerance { rtol: case.rtol, atol: case.atol };
+            values.check(&format!("output {i}"), Some(output), name, tolerance, store)?;
+        }
+    }
+    replayed.values = Some(values.done());
+    let Some(expected) = case.grads.as_ref().filter(|_| !wrong_gradient(case)) else { return Ok(()) };
+
+    let mut seeds: BTreeMap<usize, Tensor> = BTreeMap::new();
+    for (i, name) in case.grad_outputs.iter().enumerate() {
+        if let Some(name) = name {
+            let seed = store.tensor(name, device).map_err(|error| error.to_string())?;
+            if case.grad_grads.is_some() {
+                seed.requires_grad_(true).map_err(|error| error.to_string())?;
+            }
+            seeds.insert(i, seed);
+        }
+    }
+    let wanted: Vec<(String, Tensor)> = inputs
+        .iter()
+        .filter(|(_, tensor)| tensor.requires_grad())
+        .map(|(n, t)| (n.clone(), t.clone()))
+        .collect();
+    let pairs =
+        seeds.iter().filter_map(|(&i, seed)| outputs.get(i).map(|output| (output.clone(), seed.clone())));
+    let first = gradients(pairs.collect(), &wanted, case.grad_grads.is_some())?;
+    let mut errors = Errors::default();
+    for (input, name) in expected {
+        let actual = first.get(input).ok_or_else(|| format!("no input {input} requires grad"))?;
+        let tolerance = Tolerance { rtol: case.grad_rtol, atol: case.grad_atol };
+        errors.check(&format!("gradient of {input}"), actual.as_ref(), name, tolerance, store)?;
+    }
+    replayed.grads = Some(errors.done());
+    let Some(second) = &case.grad_grads else { return Ok(()) };
+    replayed.second = Some(run_second(second, case, &first, wanted, seeds, store, device)?);
+    Ok(())
+}
+
+/// Whether the expected gradient is known to be wrong. The one case: in training PyTorch's batch_norm backward on the CPU reads a
+/// strided weight as if it were contiguous.
+fn wrong_gradient(case: &Case) -> bool {
+    let strided = |input: &&crate::case::Input| input.strided.as_ref().is_some_and(|view| view.stride != [1]);
+    case.id.starts_with("batch_norm/")
+        && case.args.get("training").and_then(serde_json::Value::as_bool) == Some(true)
+        && case.inputs.iter().filter(|input| input.name == "weight").any(|input| strided(&input))
+}
+
+fn run_second(
+    second: &Second,
+    case: &Case,
+    first: &BTreeMap<String, Option<Tensor>>,
+    mut wanted: Vec<(String, Tensor)>,
+    seeds: BTreeMap<usize, Tensor>,
+    store: &Store,
+    device: &Device,
+) -> Result<Part, String> {
+    wanted.extend(seeds.into_iter().map(|(i, seed)| (format!("grad_outputs.{i}"), seed)));
+    let mut pairs = Vec::new();
+    for (input, name) in &second.v {
+        if let Some(Some(gradient)) = first.get(input) {
+            pairs.push((gradient.clone(), store.tensor(name, device).map_err(|error| error.to_string())?));
+        }
+    }
+    let gradients = gradients(pairs, &wanted, false)?;
+    let mut errors = Errors::default();
+    for (input, name) in &second.grads {
+        let actual = gradients.get(input).ok_or_else(|| format!("nothing is called {input}"))?;
+        let tolerance = Tolerance { rtol: case.grad_grad_rtol, atol: case.grad_grad_atol };
+        errors.check(&format!("second gradient of {input}"), actual.as_ref(), name, tolerance, store)?;
+    }
+    Ok(errors.done())
+}
+
+/// Calls an operator with everything checked: an argument left over is an error.
+pub fn call(
+    op: Op,
+    inputs: &[(String, Tensor)],
+    args: &serde_json::Map<String, serde_json::Value>,
+    device: &Device,
+) -> Outcome {
+    let call = Call::bind(inputs, args, device)?;
+    let outputs = op(&call);
+    if !matches!(outputs, Err(Stop::Arguments(_))) {
+        call.finish()?;
+    }
+    outputs
+}
+
+/// The gradients of pairs of outputs and their gradients for named inputs; `None` where there is none.
+fn gradients(
+    pairs: Vec<(Tensor, Tensor)>,
+    wanted: &[(String, Tensor)],
+    create_graph: bool,
+) -> Result<BTreeMap<String, Option<Tensor>>, String> {
+    let (outputs, seeds): (Vec<Tensor>, Vec<Tensor>) =
+        pairs.into_iter().filter(|(output, _)| output.requires_grad()).unzip();
+    let names = wanted.iter().map(|(name, _)| name.clone());
+    if outputs.is_empty() || wanted.is_empty() {
+        return Ok(names.map(|name| (name, None)).collect());
+    }
+    let options = GradOptions::new()
+        .grad_outputs(seeds.into_iter().map(Some))
+        .create_graph(create_graph)
+        .allow_unused(true);
+    let outputs: Vec<&Tensor> = outputs.iter().collect();
+    let inputs: Vec<&Tensor> = wanted.iter().map(|(_, tensor)| tensor).collect();
+    let found = grad(&outputs, &inputs, options).map_err(|error| error.to_string())?;
+    Ok(names.zip(found).collect())
+}
+
+/// Comparisons of one part, collected.
+#[derive(Default)]
+struct Errors {
+    worst: f64,
+    failures: Vec<String>,
+}
+
+impl Errors {
+    fn check(
+        &mut self,
+        what: &str,
+        actual: Option<&Tensor>,
+        expected: &str,
+        tolerance: Tolerance,
+        store: &Store,
+    ) -> Result<(), String> {
+        let expected = store.expected(expected).map_err(|error| error.to_string())?;
+        let outcome = match actual {
+            None if expected.is_zero() => Ok(0.0),
+            None => Err("missing".to_owned()),
+            Some(tensor) => Numbers::of(tensor)
+                .map_err(|error| error.to_string())
+                .and_then(|actual| compare(&actual, &expected, tolerance)),
+        };
+        match outcome {
+            Ok(error) => self.worst = self.worst.max(error),
+            Err(failure) => self.failures.push(format!("{what}: {failure}")),
+        }
+        Ok(())
+    }
+
+    fn done(self) -> Part {
+        if self.failures.is_empty() { Ok(self.worst) } else { Err(self.failures.join("; ")) }
+    }
+}
