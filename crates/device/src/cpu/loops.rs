@@ -4,10 +4,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::affine::{Affine, Tile, Walk};
+use super::compile;
 use super::frame::{Frame, Maps, Port, RawBuffer};
 use super::parallel::parallel;
 use super::plan::{self, Mode};
-use super::program::{self, Options, Program, Stage};
+use super::program::{Options, Program, Stage};
 use super::simd::convert;
 use crate::kernel::{Access, Level, Loop};
 use crate::{Result, Scalar};
@@ -73,7 +74,7 @@ impl LoopKernel {
     /// Compiles a loop. A panel's loop runs over ranges of its elements ([`LoopKernel::run_range`]), and reads the last
     /// buffer, whose size isn't checked.
     pub fn new(kernel: &Loop, panel: bool) -> Result<LoopKernel> {
-        program::check(kernel)?;
+        compile::check(kernel)?;
         let buffers = kernel.accesses.iter().map(|a| a.buffer + 1).max().unwrap_or(0);
         let checked = if panel { buffers.saturating_sub(1) } else { buffers };
         let mut required = vec![0; buffers];
@@ -87,7 +88,7 @@ impl LoopKernel {
         }
         let merged = plan::merge_dims(kernel);
         let options = Options { expand: true, keep: true, column: false };
-        let draft = program::compile(&merged, options, &mut Vec::new())?;
+        let draft = compile::compile(&merged, options, &mut Vec::new())?;
         let (mode, groups) = plan::choose(&merged, !panel);
         let sizes = &merged.sizes;
         let maps = |coords: &[usize]| Maps {
@@ -166,7 +167,7 @@ impl LoopKernel {
             }
         };
         let mut coords = Vec::new();
-        let mut program = program::compile(&merged, options, &mut coords)?;
+        let mut program = compile::compile(&merged, options, &mut coords)?;
         if matches!(cover, Cover::Rows { split: Some(_), .. } | Cover::Columns { split: Some(_), .. }) {
             // Every chunk computes the row values it needs; only one may write them.
             for inst in program.stages.iter_mut().flat_map(|stage| &mut stage.row) {

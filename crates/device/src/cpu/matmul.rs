@@ -233,8 +233,11 @@ impl MatmulKernel {
         let (rhs, _rhs_copy) = unsafe { self.rhs.bring(buffers, &self.pool)? };
         // Panels: all of a product, or pieces of its longer side.
         let work = m.saturating_mul(n).saturating_mul(k.max(1));
-        let threads = rayon::current_num_threads();
-        let wanted = (work.saturating_mul(batches) / TASK_WORK).clamp(1, threads).div_ceil(batches);
+        let tasks = match work.saturating_mul(batches) / TASK_WORK {
+            0 | 1 => 1,
+            tasks => tasks.min(rayon::current_num_threads()),
+        };
+        let wanted = tasks.div_ceil(batches);
         let by_rows = m >= n;
         let (side, unit) = if by_rows { (m, 8) } else { (n, 16) };
         let piece = side.div_ceil(wanted).next_multiple_of(unit);

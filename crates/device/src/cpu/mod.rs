@@ -3,13 +3,14 @@
 //! In the order in which a kernel passes through:
 //! - [`memory`] is the pool that buffers come from;
 //! - [`plan`] cuts a loop's space into tiles, [`affine`] finds a tile's elements in memory;
-//! - [`program`] compiles a loop's body into instructions, each a loop over a tile's lanes from [`simd`];
+//! - [`compile`] turns a loop's body into the instructions of a [`program`], each a loop over a tile's lanes from [`simd`];
 //! - [`frame`] runs instructions over a tile, [`loops`] runs tiles, [`parallel`] shares them out over the threads;
 //! - [`matmul`], [`scatter`] and [`scan`] are the kernels that aren't loops.
 //!
 //! Results depend on the kernel and its inputs only, bit for bit, never on the number of threads.
 
 mod affine;
+mod compile;
 mod frame;
 mod loops;
 mod matmul;

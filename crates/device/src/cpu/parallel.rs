@@ -87,8 +87,11 @@ impl Drop for Wait<'_> {
 
 /// Runs tasks 0..n on all threads if they are worth it, and returns the error of the first task that failed.
 pub fn parallel(tasks: usize, work: usize, task: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
-    let helpers = (rayon::current_num_threads() - 1).min(tasks.saturating_sub(1));
-    if work < PARALLEL_WORK || helpers == 0 {
+    if tasks <= 1 || work < PARALLEL_WORK {
+        return (0..tasks).try_for_each(task);
+    }
+    let helpers = (rayon::current_num_threads() - 1).min(tasks - 1);
+    if helpers == 0 {
         return (0..tasks).try_for_each(task);
     }
     // SAFETY: only the lifetime changes. A thread follows the pointer only between drawing a task's number and leaving;

@@ -1,14 +1,12 @@
-//! From a fused loop's body to the instruction lists that run over blocks.
+//! The instruction lists that run over blocks, and the memory that their lanes get.
 //!
-//! Values that are the same everywhere are computed once a launch, those that belong to rows once a row, the others for
-//! all lanes of a tile at a time. Each list is straight-line; memory for lanes is allotted by liveness, so that few
-//! blocks stay in the first-level cache.
+//! Memory is allotted by liveness, so that few blocks of lanes are in use and stay in the first-level cache.
 
 use smallvec::SmallVec;
 
-use super::simd::{Raw, binary, convert, fold, lanes, unary};
-use crate::kernel::{Instr, Level, Loop, Reg, Store, Ty};
-use crate::{DType, Error, Result};
+use super::simd::{Raw, binary, fold, lanes};
+use crate::kernel::Ty;
+use crate::{DType, Error};
 
 /// What one instruction of the interpreter does. Operands are value numbers.
 #[derive(Clone, Debug)]
@@ -121,6 +119,7 @@ pub struct Program {
     pub scratch: [usize; 3],
     /// Instructions that run for every element, as a measure of work.
     pub work: usize,
+    /// Bytes of a lane in each piece of lane memory.
     slots: Vec<usize>,
 }
 
@@ -136,330 +135,6 @@ pub const fn width(ty: Ty) -> usize {
 /// The kernel breaks the IR's rules.
 pub fn invalid(reason: impl Into<String>) -> Error {
     Error::Kernel { device: "cpu".to_owned(), reason: reason.into() }
-}
-
-/// Where a value is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Uniform,
-    Row,
-    Element,
-}
-
-struct Compiler<'a> {
-    kernel: &'a Loop,
-    options: Options,
-    types: Vec<Ty>,
-    stages: Vec<usize>,
-    places: Vec<Place>,
-    needed: Vec<bool>,
-    read: Vec<bool>,
-    coords: &'a mut Vec<usize>,
-    folds: Vec<FoldPlace>,
-    /// The fold of each reduction.
-    fold_of: Vec<usize>,
-}
-
-/// Compiles the body of a checked kernel. Dims of coordinates are added to `coords` in the order of [`Op::Coord`]'s numbers.
-pub fn compile(kernel: &Loop, options: Options, coords: &mut Vec<usize>) -> Result<Program> {
-    let buffers = kernel.accesses.iter().map(|a| a.buffer + 1).max().unwrap_or(0);
-    let mut read = vec![false; buffers];
-    let mut written = vec![false; buffers];
-    for instr in &kernel.body {
-        if let Instr::Load { access, .. } = instr {
-            read[kernel.accesses[*access].buffer] = true;
-        }
-    }
-    for store in &kernel.stores {
-        written[kernel.accesses[store.access].buffer] = true;
-    }
-    let types = kernel.types(Ty::F32);
-    let levels = kernel.levels();
-    let mut places: Vec<Place> = Vec::with_capacity(types.len());
-    for (i, instr) in kernel.body.iter().enumerate() {
-        let constant = match instr {
-            Instr::Load { access, indices } => {
-                let access = &kernel.accesses[*access];
-                let fixed = access.strides.iter().all(|&s| s == 0) && access.guards.is_empty();
-                fixed && indices.is_empty() && !written[access.buffer]
-            }
-            Instr::Coord { .. } | Instr::InRange { .. } | Instr::Reduce { .. } | Instr::Accumulator => false,
-            _ => instr.operands().iter().all(|&r| places[r as usize] == Place::Uniform),
-        };
-        places.push(match levels[i] {
-            _ if constant => Place::Uniform,
-            Level::Row => Place::Row,
-            Level::Element => Place::Element,
-        });
-    }
-    let mut needed = vec![false; types.len()];
-    for store in &kernel.stores {
-        needed[store.value as usize] = true;
-    }
-    for i in (0..types.len()).rev() {
-        if needed[i] {
-            for operand in kernel.body[i].operands() {
-                needed[operand as usize] = true;
-            }
-        }
-    }
-    let stages = kernel.stages();
-    let fold_of = vec![usize::MAX; types.len()];
-    let mut compiler =
-        Compiler { kernel, options, types, stages, places, needed, read, coords, folds: Vec::new(), fold_of };
-    compiler.run()
-}
-
-/// That operands come first, and that their types fit. Everything else here relies on it.
-pub fn check(kernel: &Loop) -> Result<()> {
-    for (i, instr) in kernel.body.iter().enumerate() {
-        if instr.operands().iter().any(|&r| r as usize >= i) {
-            return Err(invalid(format!("instruction {i} reads a value that comes later")));
-        }
-        let sound = match instr {
-            Instr::Load { access, indices } => {
-                kernel.accesses.get(*access).is_some_and(|a| a.indexed.len() == indices.len())
-            }
-            Instr::Coord { dim } => *dim < kernel.sizes.len(),
-            Instr::InRange { range } => *range < kernel.ranges.len(),
-            Instr::Accumulator => false,
-            Instr::Reduce { .. } => kernel.inner > 0,
-            _ => true,
-        };
-        if !sound {
-            return Err(invalid(format!("instruction {i} names what the kernel doesn't have: {instr:?}")));
-        }
-    }
-    let rank = kernel.sizes.len();
-    let fits = kernel
-        .accesses
-        .iter()
-        .all(|a| a.strides.len() == rank && a.guards.iter().all(|&g| g < kernel.ranges.len()));
-    if !fits || kernel.inner > rank || kernel.ranges.iter().any(|r| r.strides.len() != rank) {
-        return Err(invalid("an access or range doesn't fit the space"));
-    }
-    let types = kernel.types(Ty::F32);
-    for (i, instr) in kernel.body.iter().enumerate() {
-        let ty = |r: &Reg| types[*r as usize];
-        let sound = match instr {
-            Instr::Load { indices, .. } => indices.iter().all(|r| matches!(ty(r), Ty::I32 | Ty::I64)),
-            Instr::Binary { a, b, .. } => ty(a) == ty(b),
-            Instr::Select { cond, a, b } => ty(cond) == Ty::Bool && ty(a) == ty(b),
-            Instr::Philox { index, .. } => ty(index) == Ty::I32,
-            _ => true,
-        };
-        if !sound {
-            return Err(invalid(format!("operands of instruction {i} have the wrong types: {instr:?}")));
-        }
-    }
-    for Store { access, value } in &kernel.stores {
-        let access = kernel.accesses.get(*access).ok_or_else(|| invalid("a store without its access"))?;
-        let ty = types.get(*value as usize).ok_or_else(|| invalid("a store without its value"))?;
-        if Ty::of(access.dtype) != *ty || !access.guards.is_empty() || !access.indexed.is_empty() {
-            return Err(invalid(format!("a store of {ty:?} as {} with guards or indices", access.dtype)));
-        }
-    }
-    Ok(())
-}
-
-impl Compiler<'_> {
-    fn run(&mut self) -> Result<Program> {
-        let count = self.types.len();
-        for i in 0..count {
-            if let (Instr::Reduce { op, a }, true) = (&self.kernel.body[i], self.needed[i]) {
-                self.fold_of[i] = self.folds.len();
-                let fold = fold::fold(*op, self.types[*a as usize]);
-                self.folds.push(FoldPlace { fold, memory: 0, positions: 0 });
-            }
-        }
-        let mut uniform = Vec::new();
-        for i in 0..count {
-            if self.needed[i] && self.places[i] == Place::Uniform {
-                self.emit(i, &mut uniform, None)?;
-            } else if let (Instr::Philox { params, .. }, true) = (&self.kernel.body[i], self.needed[i]) {
-                let value = (2 * count + i) as u32;
-                uniform.push(Inst::new(Op::Words { params: *params }, value, 4));
-            }
-        }
-        let last = self.stages.iter().zip(&self.needed).filter(|(_, n)| **n).map(|(&s, _)| s).max();
-        let mut stages = Vec::new();
-        for stage in 0..=last.unwrap_or(0) {
-            let stage = self.stage(stage)?;
-            stages.push(stage);
-        }
-        let mut program = Program {
-            options: self.options,
-            work: stages.iter().map(|s| s.element.len()).sum::<usize>().max(1),
-            uniform,
-            stages,
-            folds: std::mem::take(&mut self.folds),
-            values: 3 * count,
-            lane_bytes: 0,
-            memory: 0,
-            accumulators: (0, 0),
-            scratch: [0; 3],
-            slots: Vec::new(),
-        };
-        allot(&mut program);
-        Ok(program)
-    }
-
-    fn stage(&mut self, number: usize) -> Result<Stage> {
-        let mut stage = Stage::default();
-        let count = self.types.len();
-        for i in 0..count {
-            if self.needed[i] && self.places[i] == Place::Row && self.stages[i] == number {
-                let direct = self.direct(i, number);
-                self.emit(i, &mut stage.row, direct)?;
-            }
-        }
-        let here = |store: &&Store| self.stages[store.value as usize] == number;
-        let by_row =
-            |store: &Store| self.kernel.store_level(&self.kernel.accesses[store.access]) == Level::Row;
-        let kernel = self.kernel;
-        let (row_stores, stores): (Vec<&Store>, Vec<&Store>) =
-            kernel.stores.iter().filter(here).partition(|store| by_row(store));
-        // The reductions that this pass feeds, and what else it must compute.
-        let feeds = |i: usize| match &kernel.body[i] {
-            Instr::Reduce { a, .. } if self.needed[i] && self.stages[i] == number + 1 => Some(*a as usize),
-            _ => None,
-        };
-        let mut wanted = vec![false; count];
-        for i in 0..count {
-            if let Some(a) = feeds(i) {
-                wanted[a] = true;
-            }
-            if self.options.keep && self.needed[i] && self.stages[i] == number {
-                wanted[i] = true;
-            }
-        }
-        for store in &stores {
-            wanted[store.value as usize] = true;
-        }
-        for i in (0..count).rev() {
-            if wanted[i] && self.places[i] == Place::Element {
-                for operand in kernel.body[i].operands() {
-                    wanted[operand as usize] = true;
-                }
-            }
-        }
-        let mut expanded = vec![false; count];
-        let feeds: Vec<Option<usize>> = (0..count).map(feeds).collect();
-        for i in 0..count {
-            let computed_before = self.options.keep && self.stages[i] < number;
-            if wanted[i] && self.places[i] == Place::Element && !computed_before {
-                for operand in kernel.body[i].operands() {
-                    self.expand(operand as usize, &mut expanded, &mut stage.element);
-                }
-                let direct = self.direct(i, number);
-                self.emit(i, &mut stage.element, direct)?;
-            }
-            if let Some(a) = feeds[i] {
-                let fold = self.fold_of[i];
-                let operand = self.expand(a, &mut expanded, &mut stage.element);
-                let width = width(self.types[a]);
-                stage.element.push(Inst::new(Op::Fold { fold, a: operand }, u32::MAX, width));
-                stage.folds.push(fold);
-            }
-        }
-        for store in row_stores {
-            if self.places[store.value as usize] == Place::Element {
-                return Err(invalid("a store once a row, of a value of the row's elements"));
-            }
-            stage.row_stores.push(self.store(store, store.value));
-        }
-        for store in stores {
-            let value = self.expand(store.value as usize, &mut expanded, &mut stage.element);
-            stage.element.push(self.store(store, value));
-        }
-        Ok(stage)
-    }
-
-    fn store(&self, store: &Store, a: u32) -> Inst {
-        let width = width(self.types[store.value as usize]);
-        Inst::new(Op::Store { access: store.access, a }, u32::MAX, width)
-    }
-
-    /// The number of a value's lanes for instructions of elements.
-    fn expand(&self, value: usize, expanded: &mut [bool], list: &mut Vec<Inst>) -> u32 {
-        if self.places[value] != Place::Row || !self.options.expand {
-            return value as u32;
-        }
-        let lanes = (self.types.len() + value) as u32;
-        if !std::mem::replace(&mut expanded[value], true) {
-            list.push(Inst::new(Op::Expand { a: value as u32 }, lanes, width(self.types[value])));
-        }
-        lanes
-    }
-
-    /// An access that this value is stored through in this stage, if it may be computed in that memory.
-    fn direct(&self, value: usize, stage: usize) -> Option<usize> {
-        if self.stages[value] != stage || matches!(self.kernel.body[value], Instr::Load { .. }) {
-            return None;
-        }
-        let level = if self.places[value] == Place::Row { Level::Row } else { Level::Element };
-        let fits = |store: &&Store| {
-            let access = &self.kernel.accesses[store.access];
-            store.value as usize == value
-                && self.kernel.store_level(access) == level
-                && convert::store(access.dtype).is_none()
-                && !self.read[access.buffer]
-        };
-        self.kernel.stores.iter().find(fits).map(|store| store.access)
-    }
-
-    fn emit(&mut self, i: usize, list: &mut Vec<Inst>, direct: Option<usize>) -> Result<()> {
-        let count = self.types.len();
-        let ty = |r: Reg| self.types[r as usize];
-        // Element instructions read row values through their expansion.
-        let spread = self.options.expand && self.places[i] == Place::Element;
-        let operand = |r: &Reg| {
-            let row = self.places[*r as usize] == Place::Row;
-            if row && spread { (count + *r as usize) as u32 } else { *r }
-        };
-        let op = match &self.kernel.body[i] {
-            Instr::Load { access, indices } => {
-                let indices = indices.iter().map(|r| (operand(r), ty(*r))).collect();
-                Op::Load { access: *access, indices }
-            }
-            Instr::Accumulator => return Err(invalid("an accumulator outside of a matmul")),
-            Instr::Param { index, ty } => Op::Param { index: *index, ty: *ty },
-            Instr::Const(value) => Op::Const(cell(value.value(), value.ty())),
-            Instr::Coord { dim } => {
-                self.coords.push(*dim);
-                Op::Coord { coord: self.coords.len() - 1 }
-            }
-            Instr::InRange { range } => Op::InRange { range: *range },
-            Instr::Unary { op, a } => {
-                let run = unary::unary(*op, ty(*a))
-                    .ok_or_else(|| invalid(format!("{op:?} is not for {:?}", ty(*a))))?;
-                Op::Unary { run, a: operand(a) }
-            }
-            Instr::Binary { op, a, b } => {
-                let run = binary::binary(*op, ty(*a))
-                    .ok_or_else(|| invalid(format!("{op:?} is not for {:?}", ty(*a))))?;
-                Op::Binary { run, a: operand(a), b: operand(b) }
-            }
-            Instr::Select { cond, a, b } => {
-                let run = lanes::select(width(ty(*a)));
-                Op::Select { run, cond: operand(cond), a: operand(a), b: operand(b) }
-            }
-            Instr::Cast { a, to } => Op::Unary { run: convert::cast(ty(*a), *to), a: operand(a) },
-            Instr::Philox { index, .. } => {
-                let words = (2 * count + i) as u32;
-                if self.places[i] == Place::Uniform {
-                    let Instr::Philox { params, .. } = &self.kernel.body[i] else { return Ok(()) };
-                    list.push(Inst::new(Op::Words { params: *params }, words, 4));
-                }
-                Op::Random { run: lanes::random(), index: operand(index), words }
-            }
-            Instr::Reduce { .. } => Op::Finish { fold: self.fold_of[i] },
-        };
-        let mut inst = Inst::new(op, i as u32, width(self.types[i]));
-        inst.direct = direct;
-        list.push(inst);
-        Ok(())
-    }
 }
 
 /// A number as a register of a type holds it, in the first bytes of a cell.
@@ -478,7 +153,8 @@ pub fn cell(value: crate::Scalar, ty: Ty) -> u64 {
 }
 
 impl Inst {
-    fn new(op: Op, value: u32, width: usize) -> Inst {
+    /// An instruction that has no memory yet; a value of `u32::MAX` for none.
+    pub fn new(op: Op, value: u32, width: usize) -> Inst {
         Inst { op, value, width, direct: None, slot: usize::MAX, memory: 0 }
     }
 
@@ -575,6 +251,31 @@ fn allot(program: &mut Program) {
 const CELL: usize = 64;
 
 impl Program {
+    /// A program of these lists; folds are numbered as they stand, and value numbers are below `values`.
+    pub fn new(
+        options: Options,
+        uniform: Vec<Inst>,
+        stages: Vec<Stage>,
+        folds: Vec<FoldPlace>,
+        values: usize,
+    ) -> Program {
+        let mut program = Program {
+            options,
+            work: stages.iter().map(|s| s.element.len()).sum::<usize>().max(1),
+            uniform,
+            stages,
+            folds,
+            values,
+            lane_bytes: 0,
+            memory: 0,
+            accumulators: (0, 0),
+            scratch: [0; 3],
+            slots: Vec::new(),
+        };
+        allot(&mut program);
+        program
+    }
+
     /// Lays out a frame's memory for tiles of up to this many lanes.
     pub fn place(&mut self, lanes: usize) {
         let round = |bytes: usize| bytes.next_multiple_of(CELL);

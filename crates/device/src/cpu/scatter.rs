@@ -246,7 +246,10 @@ impl ScatterKernel {
         op: impl Fn(A, A) -> A + Sync,
     ) -> Result<()> {
         let work = self.places.saturating_mul(self.run);
-        let tasks = (work / TASK_ELEMENTS).clamp(1, rayon::current_num_threads());
+        let tasks = match work / TASK_ELEMENTS {
+            0 | 1 => 1,
+            tasks => tasks.min(rayon::current_num_threads()),
+        };
         let range = self.elements.div_ceil(tasks);
         let output = Output(buffers[self.buffers.1].start);
         let source = buffers[self.buffers.0].start;

@@ -74,7 +74,8 @@ pub struct Access {
     pub strides: Strides,
     /// Where the element at index 0 lies; negative only where guards keep that from being read.
     pub offset: isize,
-    /// Positions in [`Loop::ranges`]: unless all hold, a load gives 0 and touches no memory. Never on stores.
+    /// Positions in [`Loop::ranges`]: unless all hold, a load gives 0, touches no memory, and its indices aren't
+    /// checked. Never on stores.
     pub guards: SmallVec<[usize; 2]>,
     /// Dims addressed by values of the body, for [`Instr::Load`]'s `indices`, in their order. Never on stores.
     pub indexed: SmallVec<[IndexedDim; 1]>,

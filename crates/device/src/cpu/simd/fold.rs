@@ -113,7 +113,12 @@ fn tree<T: Copy>(a: &[T], identity: T, step: impl Fn(T, T) -> T + Copy) -> T {
     let mut lanes = [identity; 16];
     let (parts, rest) = a.as_chunks::<1024>();
     for part in parts {
-        let part: [T; 16] = eighths(&eighths::<T, 1024, 128>(part, step), step);
+        // Memory is read in order.
+        let mut eight = [identity; 128];
+        for (eighth, part) in eight.as_chunks_mut::<16>().0.iter_mut().zip(part.as_chunks::<128>().0) {
+            *eighth = eighths(part, step);
+        }
+        let part: [T; 16] = eighths(&eight, step);
         for i in 0..16 {
             lanes[i] = step(lanes[i], part[i]);
         }

@@ -1,0 +1,355 @@
+//! How a tile's elements come from memory to lanes and go back.
+//!
+//! Contiguous ones are used where they lie; others are gathered and scattered run by run, along the memory's direction.
+//! What guards and indices decide is checked here before it is read.
+#![allow(unsafe_code)]
+
+use super::{Frame, Port, Slot};
+use crate::cpu::affine::{Affine, Grid, Run, Tile};
+use crate::cpu::program::{Inst, invalid};
+use crate::cpu::simd::{Args, lanes};
+use crate::kernel::{IndexedDim, Ty};
+use crate::{Error, Result};
+
+impl Frame<'_> {
+    pub(super) fn store(&mut self, access: usize, value: Slot, tile: &Tile) -> Result<()> {
+        let port = &self.maps.ports[access];
+        let n = tile.lanes();
+        let scratch = self.program.scratch[0];
+        let (size, lane_step) = (port.size as isize, isize::from(!value.single));
+        let contiguous = self.contiguous(port, tile);
+        // SAFETY: the frame's memory was laid out for such tiles, and all elements of a stored tile lie inside of the
+        // buffer.
+        unsafe {
+            let mut source = value.at;
+            if let Some(convert) = port.store {
+                if let (Some(dst), false) = (contiguous, value.single) {
+                    convert(&Args::new(dst, source, n));
+                    return Ok(());
+                }
+                let converted = self.memory.add(scratch);
+                convert(&Args::new(converted, source, if value.single { 1 } else { n }));
+                source = converted;
+            }
+            if let Some(dst) = contiguous {
+                if dst != source {
+                    lanes::copy(dst, 1, source, lane_step, n, port.size);
+                }
+                return Ok(());
+            }
+            if let Some(grid) = port.affine.grid(tile) {
+                let (rows, columns) = (tile.rows as isize, tile.columns as isize);
+                let dst = self.element(port, grid.base);
+                // Along the memory's direction, whichever that is.
+                if rows > 1 && grid.row.abs() < grid.column.abs() {
+                    for column in 0..columns {
+                        let dst = dst.offset(column * grid.column * size);
+                        let source = source.offset(lane_step * column * size);
+                        lanes::copy(dst, grid.row, source, lane_step * columns, tile.rows, port.size);
+                    }
+                } else {
+                    for row in 0..rows {
+                        let dst = dst.offset(row * grid.row * size);
+                        let source = source.offset(lane_step * row * columns * size);
+                        lanes::copy(dst, grid.column, source, lane_step, tile.columns, port.size);
+                    }
+                }
+                return Ok(());
+            }
+            port.affine.runs(tile, |run| {
+                let dst = self.element(port, run.start);
+                let source = source.offset(lane_step * run.lane as isize * size);
+                lanes::copy(dst, run.stride, source, lane_step, run.n, port.size);
+                Ok(())
+            })
+        }
+    }
+
+    pub(super) fn load(
+        &mut self,
+        inst: &Inst,
+        access: usize,
+        indices: &[(u32, Ty)],
+        tile: &Tile,
+        memory: *mut u8,
+    ) -> Result<()> {
+        let port = &self.maps.ports[access];
+        let n = tile.lanes();
+        // Raw elements that aren't registers yet go to the scratch first.
+        // SAFETY: the frame's memory was laid out for such tiles.
+        let raw =
+            if port.load.is_some() { unsafe { self.memory.add(self.program.scratch[0]) } } else { memory };
+        let found = if !indices.is_empty() {
+            self.load_indexed(port, indices, tile, raw)?
+        } else if port.guards.is_empty() {
+            self.load_inside(port, tile, raw)
+        } else {
+            self.load_guarded(port, tile, raw)?
+        };
+        let (at, single) = match port.load {
+            Some(convert) => {
+                // SAFETY: as above.
+                unsafe { convert(&Args::new(memory, found.at, if found.single { 1 } else { n })) };
+                (memory, found.single)
+            }
+            None => (found.at, found.single),
+        };
+        self.set(inst, at, single || n == 1);
+        Ok(())
+    }
+
+    /// Elements that all lie inside of the buffer, where they are or gathered in `raw`.
+    fn load_inside(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Slot {
+        let n = tile.lanes();
+        // SAFETY: the elements of the tile lie inside of the buffer, and `raw` has room for all lanes.
+        unsafe {
+            let Some(grid) = port.affine.grid(tile) else {
+                let _ = port.affine.runs::<()>(tile, |run| {
+                    let dst = raw.add(run.lane * port.size);
+                    lanes::copy(dst, 1, self.element(port, run.start), run.stride, run.n, port.size);
+                    Ok(())
+                });
+                return Slot { at: raw, single: false };
+            };
+            let (rows, columns) = (tile.rows as isize, tile.columns as isize);
+            let row = if rows == 1 { 0 } else { grid.row };
+            let column = if columns == 1 { 0 } else { grid.column };
+            let src = self.element(port, grid.base);
+            if row == 0 && column == 0 {
+                lanes::copy(raw, 1, src, 1, 1, port.size);
+                return Slot { at: raw, single: true };
+            }
+            let contiguous =
+                (columns == 1 || column == 1) && (rows == 1 || row == if columns == 1 { 1 } else { columns });
+            if contiguous {
+                if !port.copied {
+                    return Slot { at: src, single: false };
+                }
+                lanes::copy(raw, 1, src, 1, n, port.size);
+                return Slot { at: raw, single: false };
+            }
+            gather_grid(raw, src, row, column, tile, port.size);
+            Slot { at: raw, single: false }
+        }
+    }
+
+    /// Elements where all guards hold, zeros elsewhere.
+    fn load_guarded(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<Slot> {
+        let n = tile.lanes();
+        let mut all = true;
+        let mut grids: smallvec::SmallVec<[(Grid, usize); 4]> = smallvec::SmallVec::new();
+        for &guard in &port.guards {
+            let (affine, size) = &self.maps.ranges[guard];
+            let grid = affine.grid(tile);
+            match grid.and_then(|grid| certain(grid, *size, tile)) {
+                Some(true) => continue,
+                Some(false) => {
+                    // SAFETY: `raw` has room for a lane of 8 bytes.
+                    unsafe { raw.write_bytes(0, 8) };
+                    return Ok(Slot { at: raw, single: true });
+                }
+                None => all = false,
+            }
+            if let Some(grid) = grid {
+                grids.push((grid, *size));
+            } else {
+                return self.load_masked(port, &[], tile, raw);
+            }
+        }
+        let Some(grid) = port.affine.grid(tile) else { return self.load_masked(port, &[], tile, raw) };
+        if all {
+            let (low, high) = grid.bounds(tile.rows, tile.columns);
+            self.check(port, low, high)?;
+            return Ok(self.load_inside(port, tile, raw));
+        }
+        // SAFETY: `raw` has room for all lanes; what is read was checked.
+        unsafe {
+            raw.write_bytes(0, n * port.size);
+            for row in 0..tile.rows {
+                let (mut low, mut high) = (0, tile.columns as isize);
+                for (guard, size) in &grids {
+                    let first = guard.base + guard.row * row as isize;
+                    let (from, to) = inside(first, guard.column, *size as isize, tile.columns as isize);
+                    low = low.max(from);
+                    high = high.min(to);
+                }
+                if low < high {
+                    let first = grid.base + grid.row * row as isize + grid.column * low;
+                    let last = first + grid.column * (high - low - 1);
+                    self.check(port, first.min(last), first.max(last))?;
+                    let dst = raw.add((row * tile.columns + low as usize) * port.size);
+                    let src = self.element(port, first);
+                    lanes::copy(dst, 1, src, grid.column, (high - low) as usize, port.size);
+                }
+            }
+        }
+        Ok(Slot { at: raw, single: false })
+    }
+
+    /// That these elements lie inside of the buffer.
+    fn check(&self, port: &Port, low: isize, high: isize) -> Result<()> {
+        let elements = self.buffers[port.buffer].bytes / port.size;
+        if low < 0 || high >= elements as isize {
+            return Err(invalid(format!("elements {low} to {high} of a buffer of {elements}")));
+        }
+        Ok(())
+    }
+
+    /// Elements moved by values of the body.
+    fn load_indexed(&self, port: &Port, indices: &[(u32, Ty)], tile: &Tile, raw: *mut u8) -> Result<Slot> {
+        // One index for the whole tile moves the access as it is.
+        if port.guards.is_empty()
+            && indices.iter().all(|&(value, _)| self.slot(value).single)
+            && let Some(grid) = port.affine.grid(tile)
+        {
+            let mut moved = 0;
+            for (dim, &(value, ty)) in port.indexed.iter().zip(indices) {
+                // SAFETY: the slot holds an index of this type.
+                let index = unsafe { index_at(self.slot(value).at, ty, 0) };
+                moved += checked(dim, index)? * dim.stride;
+            }
+            let (low, high) = grid.bounds(tile.rows, tile.columns);
+            self.check(port, low + moved, high + moved)?;
+            let affine = Affine { offset: port.affine.offset + moved, ..port.affine.clone() };
+            let port = Port { affine, guards: Vec::new(), indexed: Vec::new(), ..*port };
+            return Ok(self.load_inside(&port, tile, raw));
+        }
+        self.load_masked(port, indices, tile, raw)
+    }
+
+    /// Lane by lane: where guards hold, the element that the map and the indices lead to.
+    fn load_masked(&self, port: &Port, indices: &[(u32, Ty)], tile: &Tile, raw: *mut u8) -> Result<Slot> {
+        let n = tile.lanes();
+        // SAFETY: the scratch has room for all lanes, and is initialised before it is read.
+        let (offsets, mask) = unsafe {
+            let offsets = self.memory.add(self.program.scratch[1]).cast::<i64>();
+            let mask = self.memory.add(self.program.scratch[2]);
+            offsets.write_bytes(0, n);
+            mask.write_bytes(1, n);
+            (std::slice::from_raw_parts_mut(offsets, n), std::slice::from_raw_parts_mut(mask, n))
+        };
+        for &guard in &port.guards {
+            let (affine, size) = &self.maps.ranges[guard];
+            let _ = affine.runs::<()>(tile, |Run { lane, n, start, stride }| {
+                let (from, to) = inside(start, stride, *size as isize, n as isize);
+                mask[lane..lane + from.min(n as isize) as usize].fill(0);
+                mask[lane + to.max(from).min(n as isize) as usize..lane + n].fill(0);
+                Ok(())
+            });
+        }
+        let _ = port.affine.runs::<()>(tile, |Run { lane, n, start, stride }| {
+            for (i, offset) in offsets[lane..lane + n].iter_mut().enumerate() {
+                *offset = (start + i as isize * stride) as i64;
+            }
+            Ok(())
+        });
+        for (dim, &(value, ty)) in port.indexed.iter().zip(indices) {
+            let slot = self.slot(value);
+            for (i, (offset, inside)) in offsets.iter_mut().zip(mask.iter()).enumerate() {
+                if *inside != 0 {
+                    // SAFETY: the slot holds indices of this type.
+                    let index = unsafe { index_at(slot.at, ty, if slot.single { 0 } else { i }) };
+                    *offset += (checked(dim, index)? * dim.stride) as i64;
+                }
+            }
+        }
+        let elements = (self.buffers[port.buffer].bytes / port.size) as u64;
+        let outside = offsets.iter().zip(mask.iter()).find(|&(&o, &m)| m != 0 && o as u64 >= elements);
+        if let Some((&offset, _)) = outside {
+            return Err(invalid(format!("element {offset} of a buffer of {elements}")));
+        }
+        let mask = if port.guards.is_empty() { None } else { Some(&*mask) };
+        // SAFETY: `raw` has room for all lanes; the offsets were checked.
+        unsafe { lanes::gather(raw, self.element(port, 0), offsets, mask, port.size) };
+        Ok(Slot { at: raw, single: false })
+    }
+}
+
+/// Gathers a grid into rows of lanes, along the memory's direction.
+///
+/// # Safety
+/// `raw` has room for the tile's lanes, and the grid's elements are valid.
+unsafe fn gather_grid(raw: *mut u8, src: *const u8, row: isize, column: isize, tile: &Tile, size: usize) {
+    let bytes = size as isize;
+    // SAFETY: passed on to the caller.
+    unsafe {
+        if tile.rows > 1 && row.abs() < column.abs() && row != 0 {
+            for c in 0..tile.columns {
+                let (dst, src) = (raw.add(c * size), src.offset(c as isize * column * bytes));
+                lanes::copy(dst, tile.columns as isize, src, row, tile.rows, size);
+            }
+        } else {
+            for r in 0..tile.rows {
+                let (dst, src) = (raw.add(r * tile.columns * size), src.offset(r as isize * row * bytes));
+                lanes::copy(dst, 1, src, column, tile.columns, size);
+            }
+        }
+    }
+}
+
+/// An index from its lanes.
+///
+/// # Safety
+/// There is such a lane of this type.
+unsafe fn index_at(lanes: *const u8, ty: Ty, lane: usize) -> i64 {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match ty {
+            Ty::I64 => lanes.cast::<i64>().add(lane).read(),
+            _ => i64::from(lanes.cast::<i32>().add(lane).read()),
+        }
+    }
+}
+
+/// An index that lies inside of its dim.
+pub fn checked(dim: &IndexedDim, index: i64) -> Result<isize> {
+    if index < 0 || index as u64 >= dim.size as u64 {
+        return Err(Error::Index { op: dim.op, index, size: dim.size });
+    }
+    Ok(index as isize)
+}
+
+/// Whether a range check holds for all of a tile or for none of it; `None` if for some.
+pub(super) fn certain(grid: Grid, size: usize, tile: &Tile) -> Option<bool> {
+    let (low, high) = grid.bounds(tile.rows, tile.columns);
+    if low >= 0 && high < size as isize {
+        Some(true)
+    } else if high < 0 || low >= size as isize {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// The indices i below n with `0 <= start + i * stride < size`, as a range.
+fn inside(start: isize, stride: isize, size: isize, n: isize) -> (isize, isize) {
+    let ceil = |a: isize, b: isize| a.div_euclid(b) + isize::from(a.rem_euclid(b) != 0);
+    let (from, to) = match stride {
+        0 if start >= 0 && start < size => (0, n),
+        0 => (0, 0),
+        s if s > 0 => (ceil(-start, s), ceil(size - start, s)),
+        s => (ceil(start - size + 1, -s), ceil(start + 1, -s)),
+    };
+    let from = from.clamp(0, n);
+    (from, to.clamp(from, n))
+}
+
+/// Writes a function of a map's values to lanes; true if one stands for all.
+pub(super) fn fill<T: Copy>(affine: &Affine, tile: &Tile, dst: *mut T, value: impl Fn(isize) -> T) -> bool {
+    if let Some(grid) = affine.grid(tile)
+        && (tile.rows == 1 || grid.row == 0)
+        && (tile.columns == 1 || grid.column == 0)
+    {
+        // SAFETY: there is room for the tile's lanes.
+        unsafe { dst.write(value(grid.base)) };
+        return true;
+    }
+    let _ = affine.runs::<()>(tile, |run| {
+        for i in 0..run.n {
+            // SAFETY: as above.
+            unsafe { dst.add(run.lane + i).write(value(run.start + i as isize * run.stride)) };
+        }
+        Ok(())
+    });
+    false
+}
