@@ -12,7 +12,7 @@
 //! ```
 
 // Tensors, and what their methods take.
-pub use wgrad_autograd::{BatchNormOptions, Bound, CrossEntropyOptions, Data, Index, IntArray, Options, PadMode, Reduction, Rounding, ScatterReduce, Target, Unique, Tensor, Value};
+pub use wgrad_autograd::{BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, Data, FftNorm, Index, IntArray, Interpolation, Options, PadMode, Padding, PoolOptions, Reduction, Rounding, Scale, ScatterReduce, Target, Unique, Tensor, Value};
 // Devices, dtypes, numbers, errors.
 pub use wgrad_autograd::{DType, Device, Element, Error, GradRule, Result, Scalar, Stats};
 // Gradients.

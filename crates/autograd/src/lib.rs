@@ -21,7 +21,7 @@ pub use engine::{BackwardOptions, GradOptions, backward, grad};
 pub use graph::GradFn;
 pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled};
-pub use ops::{BatchNormOptions, Bound, CrossEntropyOptions, Data, Index, PadMode, Reduction, Rounding, ScatterReduce, Target, Unique, manual_seed};
+pub use ops::{BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, Data, FftNorm, Index, Interpolation, PadMode, Padding, PoolOptions, Reduction, Rounding, Scale, ScatterReduce, Target, Unique, manual_seed};
 pub use tensor::Tensor;
 pub use wgrad_array::{DType, Device, Element, Error, GradRule, Result, Scalar, Stats};
 pub use wgrad_macros::no_grad;

@@ -54,6 +54,8 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("linspace", "number of steps must be non-negative", UNSIGNED),
     ("pad", "Padding length must be divisible by 2", "margins are pairs: the types say so"),
     ("gaussian_nll_loss", "is not valid", ENUM),
+    ("scatter_reduce", "reduce argument must be either", ENUM),
+    ("interpolate", "is not supported", ENUM),
     ("binary_cross_entropy", "between 0 and 1", "values are not read for a check: a loss must not stop the lazy graph"),
     ("eye", "must be greater or equal to 0", UNSIGNED),
 ];

@@ -182,7 +182,7 @@ impl Tensor {
                     if scale_grad_by_freq {
                         let ones = Tensor::ones([flat.numel()], (g.dtype(), g.device()))?;
                         let counts = g.zeros_of(&[rows])?.index_add(0, &flat, &ones)?;
-                        g = g.div(counts.index_select(0, &flat)?.unsqueeze(1)?)?;
+                        g = g.scaled_straight(&counts.index_select(0, &flat)?.unsqueeze(1)?)?;
                     }
                     if let Some(row) = padding {
                         g = g.masked_fill(&flat.eq(row)?.unsqueeze(1)?, 0.0)?;
@@ -192,6 +192,13 @@ impl Tensor {
             })
             .save(&flat)
         }))
+    }
+
+    /// The quotient, whose derivative is not divided: as in PyTorch, the frequencies of an embedding scale its gradient once.
+    fn scaled_straight(&self, divisor: &Tensor) -> Result<Tensor> {
+        let x = self.operand()?;
+        let out = x.array.binary(BinaryOp::Div, &divisor.array()?)?;
+        Ok(record(out, [x], |_, _| Derivative::new("DivBackward0", |c| c.each(1, |_| Ok(c.grad()?.clone())))))
     }
 
     /// For each index a row of zeros with a one at its place, as i64. Without a number of classes it is the largest index and one,

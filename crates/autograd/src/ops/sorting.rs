@@ -270,6 +270,10 @@ impl Tensor {
                 reason: "differ: there is one weight for each element".into(),
             });
         }
+        if self.numel() == 0 {
+            // As in PyTorch: nothing was weighed.
+            return Tensor::zeros([bins], (DType::I64, self.device()));
+        }
         let dtype = if weights.dtype() == DType::F32 { DType::F32 } else { DType::F64 };
         let weights = weights.detach().to_dtype(dtype)?;
         Tensor::zeros([bins], (dtype, self.device()))?.index_add(0, &index, &weights)
