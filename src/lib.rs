@@ -43,8 +43,9 @@
 
 // Tensors, and what their methods take.
 pub use wgrad_autograd::{
-    BatchNormOptions, Bound, CrossEntropyOptions, Data, Index, IntArray, Number, Options, PadMode, Reduction,
-    Rounding, ScatterReduce, Target, Tensor, Unique, Value,
+    BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, Data, FftNorm, Index, IntArray, Interpolation,
+    Number, Options, PadMode, Padding, PoolOptions, Reduction, Rounding, Scale, ScatterReduce, Target,
+    Tensor, Unique, Value,
 };
 // Devices, dtypes, numbers, errors.
 pub use wgrad_autograd::{

@@ -210,6 +210,11 @@ impl Call {
         self.ints(name)?.into_iter().map(size).collect()
     }
 
+    /// Sizes, or the default.
+    pub fn sizes_or(&self, name: &str, default: &[usize]) -> Outcome<Vec<usize>> {
+        if self.get(name).is_some() { self.sizes(name) } else { Ok(default.to_vec()) }
+    }
+
     /// A truth value, or the default.
     pub fn flag(&self, name: &str, default: bool) -> Outcome<bool> {
         match self.get(name) {

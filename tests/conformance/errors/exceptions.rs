@@ -59,6 +59,7 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("pad", "Padding length must be divisible by 2", "margins are pairs: the types say so"),
     ("gaussian_nll_loss", "is not valid", ENUM),
     ("scatter_reduce", "reduce argument must be either", ENUM),
+    ("interpolate", "is not supported", ENUM),
     (
         "binary_cross_entropy",
         "between 0 and 1",

@@ -1,5 +1,6 @@
 //! The operators: name in the format, and the call of the library's function of that name.
 
+mod conv;
 mod create;
 mod elementwise;
 mod index;
@@ -24,6 +25,7 @@ const TABLES: &[Table] = &[
     elementwise::UNARY_WITH,
     elementwise::BINARY,
     elementwise::BINARY_WITH,
+    conv::OPS,
     index::OPS,
     join::OPS,
     loss::OPS,

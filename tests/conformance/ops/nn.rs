@@ -1,9 +1,9 @@
 //! What networks are made of.
 
-use wgrad::{BatchNormOptions, Result, Tensor};
+use wgrad::{BatchNormOptions, FftNorm, Interpolation, Result, Scale, Tensor};
 
 use super::{Table, input_as, one};
-use crate::call::{Call, Outcome, unclear};
+use crate::call::{Arg, Call, Outcome, not, unclear};
 
 pub const OPS: Table = &[
     ("softmax", |c| one(input_as(c, "input")?.softmax(c.int("dim")?))),
@@ -39,6 +39,11 @@ pub const OPS: Table = &[
         }
         one(c.tensor("query")?.scaled_dot_product_attention(&key, &value, mask.as_ref(), causal, scale, gqa))
     }),
+    ("interpolate", interpolate),
+    ("fft.fft", |c| one(c.tensor("input")?.fft(points(c)?, c.int_or("dim", -1)?, fft_norm(c)?))),
+    ("fft.ifft", |c| one(c.tensor("input")?.ifft(points(c)?, c.int_or("dim", -1)?, fft_norm(c)?))),
+    ("fft.rfft", |c| one(c.tensor("input")?.rfft(points(c)?, c.int_or("dim", -1)?, fft_norm(c)?))),
+    ("fft.irfft", |c| one(c.tensor("input")?.irfft(points(c)?, c.int_or("dim", -1)?, fft_norm(c)?))),
     ("layer_norm", |c| {
         let (weight, bias) = (c.opt_tensor("weight")?, c.opt_tensor("bias")?);
         let (shape, eps) = (c.ints("normalized_shape")?, c.float("eps", 1e-5)?);
@@ -72,4 +77,46 @@ fn with_statistics(
         outputs.extend([options.running_mean, options.running_var].into_iter().flatten());
     }
     Ok(outputs)
+}
+
+/// The number of points of a transform, where it is given.
+fn points(c: &Call) -> Outcome<Option<usize>> {
+    c.get("n").map(|_| c.size("n")).transpose()
+}
+
+fn fft_norm(c: &Call) -> Outcome<FftNorm> {
+    match c.text("norm", "backward")?.as_str() {
+        "backward" => Ok(FftNorm::Backward),
+        "ortho" => Ok(FftNorm::Ortho),
+        "forward" => Ok(FftNorm::Forward),
+        other => unclear("norm", other),
+    }
+}
+
+fn interpolate(c: &Call) -> Outcome {
+    let input = c.tensor("input")?;
+    let mode = match (c.text("mode", "nearest")?.as_str(), input.rank()) {
+        ("nearest", _) => Interpolation::Nearest,
+        ("nearest-exact", _) => Interpolation::NearestExact,
+        ("linear", 3) | ("bilinear", 4) | ("trilinear", 5) => Interpolation::Linear,
+        ("bicubic", _) => Interpolation::Bicubic,
+        ("area", _) => Interpolation::Area,
+        (other, _) => return unclear("mode", other),
+    };
+    let recompute = c.flag("recompute_scale_factor", false)?;
+    let align_corners = c.flag("align_corners", false)?;
+    let factor = |arg: &Arg| match arg {
+        Arg::Int(n) => Ok(*n as f64),
+        Arg::Float(x) => Ok(*x),
+        _ => Err(not("scale_factor", "a number")),
+    };
+    let scale = match (c.get("size"), c.get("scale_factor")) {
+        (Some(_), None) => Scale::Size(c.sizes("size")?),
+        (None, Some(Arg::List(factors))) => {
+            Scale::Factor(factors.iter().map(factor).collect::<Outcome<_>>()?, recompute)
+        }
+        (None, Some(single)) => Scale::Factor(vec![factor(single)?], recompute),
+        _ => return unclear("size", "given with a factor, or without one"),
+    };
+    one(input.interpolate(&scale, mode, align_corners))
 }

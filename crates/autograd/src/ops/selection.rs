@@ -334,21 +334,13 @@ impl Tensor {
             return self.reshape(1)?.index_fill(0, index, value)?.reshape(());
         }
         let index = index.flatten(0, -1)?.checked_places(self.shape()[at])?;
-        let value = match value.into() {
-            Value::Tensor(value) => value.to_dtype(self.dtype())?,
-            Value::Scalar(number) => Tensor::full((), number, (self.dtype(), self.device()))?,
-        };
-        if value.rank() > 0 {
-            let reason = "is not that of a single value; use index_copy".to_owned();
-            return Err(Error::Shape { op: OP, shape: value.shape().to_vec(), reason });
-        }
-        // A mask, so that an index that is named twice counts once in the value's gradient.
-        let ones = Tensor::ones([index.numel()], (DType::I64, self.device()))?;
-        let filled =
-            Tensor::zeros([self.shape()[at]], (DType::I64, self.device()))?.index_copy(0, &index, &ones)?;
+        // A mask, so that a place that is named twice counts once.
         let mut shape = vec![1; self.rank()];
         shape[at] = self.shape()[at];
-        self.masked_fill(&filled.ne(0)?.reshape(shape)?, &value)
+        let none = Array::full(&[self.shape()[at]], false, DType::Bool, self.device())?;
+        let all = Array::full(&[index.numel()], true, DType::Bool, self.device())?;
+        let mask = none.index_scatter(ScatterOp::Assign, 0, &index.array()?, &all)?.reshape(&shape)?;
+        self.masked_fill(&Tensor::from_array(mask), value)
     }
 
     /// Elements at places of the flattened tensor, which may count from the end; the result has the index's shape.

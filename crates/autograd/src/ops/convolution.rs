@@ -1,0 +1,436 @@
+//! Convolution and its transposed form over one, two or three dims, and the windows that both and pooling look through.
+//!
+//! A convolution is a matrix product over windows of its input, which are views; derivatives of any order are those of the
+//! views and of the product.
+
+use wgrad_array::{Error, Result};
+
+use super::reduce::require_float;
+use crate::Tensor;
+
+/// The margins of a convolution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// As many zeros on both sides, for each dim, or one number for all.
+    Explicit(Vec<usize>),
+    /// None: only whole windows.
+    Valid,
+    /// As many as give an output of the input's size; for a stride of 1.
+    Same,
+}
+
+/// The settings of a convolution. A list has one number for each dim, or one for all.
+#[derive(Clone, Debug)]
+pub struct ConvOptions {
+    /// Steps between windows; 1.
+    pub stride: Vec<usize>,
+    /// Margins of zeros; 0.
+    pub padding: Padding,
+    /// Steps between a window's elements; 1.
+    pub dilation: Vec<usize>,
+    /// Groups of channels that do not see each other; 1.
+    pub groups: usize,
+    /// Only for the transposed form: elements added at the end; 0.
+    pub output_padding: Vec<usize>,
+}
+
+impl Default for ConvOptions {
+    fn default() -> Self {
+        ConvOptions {
+            stride: vec![1],
+            padding: Padding::Explicit(vec![0]),
+            dilation: vec![1],
+            groups: 1,
+            output_padding: vec![0],
+        }
+    }
+}
+
+/// One number for each of `dims`, from a list that has as many, or one for all.
+pub(super) fn per_dim(
+    op: &'static str,
+    name: &str,
+    list: &[usize],
+    dims: usize,
+    least: usize,
+) -> Result<Vec<usize>> {
+    let out = match list {
+        [one] => vec![*one; dims],
+        list if list.len() == dims => list.to_vec(),
+        list => {
+            let reason =
+                format!("{name} has {} numbers; give one, or one for each of {dims} dims", list.len());
+            return Err(Error::Argument { op, reason });
+        }
+    };
+    match out.iter().find(|n| **n < least) {
+        Some(small) => {
+            Err(Error::Argument { op, reason: format!("{name} is {small}; it must be at least {least}") })
+        }
+        None => Ok(out),
+    }
+}
+
+impl Tensor {
+    /// Windows of the last dims: `[.., outputs.., sizes..]`. Each has `size` elements, `dilation` apart; windows are `stride` apart.
+    pub(super) fn windows(&self, sizes: &[usize], stride: &[usize], dilation: &[usize]) -> Result<Tensor> {
+        let mut out = self.clone();
+        let first = self.rank() - sizes.len();
+        for (i, &size) in sizes.iter().enumerate() {
+            let span = (size - 1) * dilation[i] + 1;
+            out = out.unfold((first + i) as isize, span, stride[i])?;
+            if dilation[i] > 1 {
+                out = out.slice(-1, None, None, dilation[i])?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Margins of zeros around the last dims: for each, before and after.
+    fn with_margins(&self, margins: &[(isize, isize)]) -> Result<Tensor> {
+        if margins.iter().all(|margin| *margin == (0, 0)) {
+            return Ok(self.clone());
+        }
+        let reversed: Vec<(isize, isize)> = margins.iter().rev().copied().collect();
+        self.pad(&reversed, 0.0)
+    }
+
+    /// How many dims the weight must have.
+    fn check_window(op: &'static str, weight: &Tensor, dims: usize) -> Result<()> {
+        if weight.rank() == dims + 2 {
+            return Ok(());
+        }
+        let reason = format!("is not that of a weight: two dims of channels and {dims} of a window");
+        Err(Error::Shape { op, shape: weight.shape().to_vec(), reason })
+    }
+
+    /// What every convolution checks; the input with a batch dim, and whether it had one.
+    fn convolved_input(
+        &self,
+        op: &'static str,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        dims: usize,
+    ) -> Result<(Tensor, bool)> {
+        require_float(op, self)?;
+        for x in [Some(weight), bias].into_iter().flatten() {
+            if x.dtype() != self.dtype() {
+                let reason = format!("is not that of the input, {}; cast one", self.dtype());
+                return Err(Error::DType { op, dtype: x.dtype(), reason });
+            }
+        }
+        if weight.rank() != dims + 2 || weight.shape()[2..].contains(&0) {
+            let reason = format!("is not that of a weight: two dims of channels and {dims} of a window");
+            return Err(Error::Shape { op, shape: weight.shape().to_vec(), reason });
+        }
+        let batched = self.rank() == dims + 2;
+        if !batched && self.rank() != dims + 1 {
+            let reason = format!(
+                "does not have {} dims (batch, channels, and {dims} to walk along) or one less",
+                dims + 2
+            );
+            return Err(Error::Shape { op, shape: self.shape().to_vec(), reason });
+        }
+        Ok((if batched { self.clone() } else { self.unsqueeze(0)? }, batched))
+    }
+
+    /// The product of windows with a weight, summed over a group's channels: `F.conv1d`, `conv2d` and `conv3d`, by the weight's number of
+    /// dims less 2. The input is `[batch, channels, sizes..]`, or without a batch; the weight `[out channels, channels / groups, window..]`;
+    /// the bias has one number for each out channel.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, a window is larger than the padded input, or dtypes or devices differ.
+    pub fn conv<'a>(
+        &self,
+        weight: &Tensor,
+        bias: impl Into<Option<&'a Tensor>>,
+        options: &ConvOptions,
+    ) -> Result<Tensor> {
+        let dims = weight.rank().saturating_sub(2);
+        let op = match dims {
+            1 => "conv1d",
+            2 => "conv2d",
+            _ => "conv3d",
+        };
+        let bias = bias.into();
+        if dims == 0 || dims > 3 {
+            let reason =
+                "is not that of a weight: two dims of channels and one to three of a window".to_owned();
+            return Err(Error::Shape { op, shape: weight.shape().to_vec(), reason });
+        }
+        let (input, batched) = self.convolved_input(op, weight, bias, dims)?;
+        let (stride, dilation) = (
+            per_dim(op, "stride", &options.stride, dims, 1)?,
+            per_dim(op, "dilation", &options.dilation, dims, 1)?,
+        );
+        let window = &weight.shape()[2..];
+        let margins: Vec<(isize, isize)> = match &options.padding {
+            Padding::Explicit(list) => {
+                per_dim(op, "padding", list, dims, 0)?.into_iter().map(|n| (n as isize, n as isize)).collect()
+            }
+            Padding::Valid => vec![(0, 0); dims],
+            Padding::Same if stride.iter().any(|&s| s != 1) => {
+                return Err(Error::Argument { op, reason: "\"same\" padding needs a stride of 1".into() });
+            }
+            Padding::Same => {
+                let total = |i: usize| (dilation[i] * (window[i] - 1)) as isize;
+                (0..dims).map(|i| (total(i) / 2, total(i) - total(i) / 2)).collect()
+            }
+        };
+        let (channels, out_channels, groups) = (input.shape()[1], weight.shape()[0], options.groups);
+        let fits = groups > 0
+            && out_channels % groups == 0
+            && weight.shape()[1].checked_mul(groups) == Some(channels);
+        let bias_fits = bias.is_none_or(|bias| bias.shape() == [out_channels]);
+        if !fits || !bias_fits {
+            let lhs = if fits { bias.map_or(&[][..], Tensor::shape) } else { input.shape() };
+            let reason = format!(
+                "do not go together in {groups} groups: [out, in / groups, ..] weights {channels} channels"
+            );
+            return Err(Error::ShapeMismatch { op, lhs: lhs.to_vec(), rhs: weight.shape().to_vec(), reason });
+        }
+        let padded = input.with_margins(&margins)?;
+        for i in 0..dims {
+            let (span, size) = (dilation[i] * (window[i] - 1) + 1, padded.shape()[2 + i]);
+            if span > size {
+                let reason =
+                    format!("with margins has {size} elements in a dim, fewer than the window's {span}");
+                return Err(Error::Shape { op, shape: input.shape().to_vec(), reason });
+            }
+        }
+        let windows = padded.windows(window, &stride, &dilation)?;
+        let mut out = grouped_product(&windows, weight, groups, dims)?;
+        if let Some(bias) = bias {
+            let mut shape = vec![1; dims + 2];
+            shape[1] = out_channels;
+            out = out.add(bias.reshape(shape)?)?;
+        }
+        if batched { Ok(out) } else { out.squeeze_dim(0) }
+    }
+
+    /// The transposed form: each element spreads a window of products; `F.conv_transpose1d`, `2d` and `3d`. The weight is
+    /// `[channels, out channels / groups, window..]`. It is the gradient of [`Tensor::conv`] for its input.
+    ///
+    /// # Errors
+    /// As [`Tensor::conv`]; and if the output padding is not smaller than stride or dilation.
+    pub fn conv_transpose<'a>(
+        &self,
+        weight: &Tensor,
+        bias: impl Into<Option<&'a Tensor>>,
+        options: &ConvOptions,
+    ) -> Result<Tensor> {
+        let dims = weight.rank().saturating_sub(2);
+        let op = match dims {
+            1 => "conv_transpose1d",
+            2 => "conv_transpose2d",
+            _ => "conv_transpose3d",
+        };
+        let bias = bias.into();
+        if dims == 0 || dims > 3 {
+            let reason =
+                "is not that of a weight: two dims of channels and one to three of a window".to_owned();
+            return Err(Error::Shape { op, shape: weight.shape().to_vec(), reason });
+        }
+        let (input, batched) = self.convolved_input(op, weight, bias, dims)?;
+        let stride = per_dim(op, "stride", &options.stride, dims, 1)?;
+        let dilation = per_dim(op, "dilation", &options.dilation, dims, 1)?;
+        let extra = per_dim(op, "output_padding", &options.output_padding, dims, 0)?;
+        let padding = match &options.padding {
+            Padding::Explicit(list) => per_dim(op, "padding", list, dims, 0)?,
+            _ => return Err(Error::Argument { op, reason: "padding is given in numbers here".into() }),
+        };
+        if (0..dims).any(|i| extra[i] >= stride[i].max(dilation[i])) {
+            let reason = "output_padding must be smaller than stride or dilation".to_owned();
+            return Err(Error::Argument { op, reason });
+        }
+        let (channels, groups) = (input.shape()[1], options.groups);
+        if groups == 0 || channels % groups != 0 || weight.shape()[0] != channels {
+            let reason = format!("do not go together in {groups} groups: [in, out / groups, ..] weights");
+            let (lhs, rhs) = (input.shape().to_vec(), weight.shape().to_vec());
+            return Err(Error::ShapeMismatch { op, lhs, rhs, reason });
+        }
+        let window = &weight.shape()[2..];
+        // Zeros between the elements, then an ordinary convolution with the window turned around.
+        let mut spread = input.clone();
+        let mut margins = Vec::new();
+        for i in 0..dims {
+            let dim = 2 + i;
+            let size = spread.shape()[dim];
+            if stride[i] > 1 && size > 0 {
+                let mut joined = spread.shape().to_vec();
+                joined[dim] = size * stride[i];
+                let mut pairs = vec![(0, 0); spread.rank() - dim];
+                pairs.push((0, 0));
+                let last = pairs.len() - 1;
+                pairs[last - 1] = (0, stride[i] as isize - 1);
+                pairs.truncate(last);
+                let apart = spread.unsqueeze(dim as isize + 1)?.pad(&pairs, 0.0)?;
+                spread = apart.reshape(joined)?.narrow(dim as isize, 0, (size - 1) * stride[i] + 1)?;
+            }
+            let reach = (dilation[i] * (window[i] - 1)) as isize - padding[i] as isize;
+            margins.push((reach, reach + extra[i] as isize));
+        }
+        let out_channels = weight.shape()[1] * groups;
+        let mut grouped = vec![groups, channels / groups, weight.shape()[1]];
+        grouped.extend(window);
+        let mut turned = vec![out_channels, channels / groups];
+        turned.extend(window);
+        let around: Vec<usize> = (2..dims + 2).collect();
+        let weight = weight.flip(around)?.reshape(grouped)?.transpose(1, 2)?.reshape(turned)?;
+        let options = ConvOptions { groups, dilation, ..ConvOptions::default() };
+        let out = spread.with_margins(&margins)?.conv(&weight, bias, &options)?;
+        if batched { Ok(out) } else { out.squeeze_dim(0) }
+    }
+
+    /// The windows of a batch of images as columns: `[batch, channels * window, count]`; `F.unfold`. The input may lack the batch. Lists have
+    /// two numbers, or one for both.
+    ///
+    /// # Errors
+    /// If the input is not a batch of images, or no window fits.
+    pub fn im2col(
+        &self,
+        window: &[usize],
+        dilation: &[usize],
+        padding: &[usize],
+        stride: &[usize],
+    ) -> Result<Tensor> {
+        const OP: &str = "unfold";
+        if self.rank() == 3 {
+            return self.unsqueeze(0)?.im2col(window, dilation, padding, stride)?.squeeze_dim(0);
+        }
+        let window = per_dim(OP, "kernel_size", window, 2, 1)?;
+        let (dilation, stride) =
+            (per_dim(OP, "dilation", dilation, 2, 1)?, per_dim(OP, "stride", stride, 2, 1)?);
+        let margins: Vec<(isize, isize)> =
+            per_dim(OP, "padding", padding, 2, 0)?.into_iter().map(|n| (n as isize, n as isize)).collect();
+        let fail =
+            |reason: &str| Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason: reason.into() });
+        if self.rank() != 4 {
+            return fail("is not that of images: batch, channels, height, width");
+        }
+        let padded = self.with_margins(&margins)?;
+        if (0..2).any(|i| dilation[i] * (window[i] - 1) + 1 > padded.shape()[2 + i]) {
+            return fail("is smaller than a window, also with its margins");
+        }
+        let windows = padded.windows(&window, &stride, &dilation)?;
+        let (count, size) = (windows.shape()[2] * windows.shape()[3], window.iter().product::<usize>());
+        let &[batch, channels, ..] = self.shape() else { return fail("is not that of images") };
+        windows.permute([0, 1, 4, 5, 2, 3])?.reshape([batch, channels * size, count])
+    }
+
+    /// Columns added up at their windows' places: the transposed form of [`Tensor::im2col`]; `F.fold`.
+    ///
+    /// # Errors
+    /// If the columns are not those of such windows.
+    pub fn col2im(
+        &self,
+        output: &[usize],
+        window: &[usize],
+        dilation: &[usize],
+        padding: &[usize],
+        stride: &[usize],
+    ) -> Result<Tensor> {
+        const OP: &str = "fold";
+        if self.rank() == 2 {
+            return self.unsqueeze(0)?.col2im(output, window, dilation, padding, stride)?.squeeze_dim(0);
+        }
+        let (output, window) =
+            (per_dim(OP, "output_size", output, 2, 1)?, per_dim(OP, "kernel_size", window, 2, 1)?);
+        let (dilation, stride) =
+            (per_dim(OP, "dilation", dilation, 2, 1)?, per_dim(OP, "stride", stride, 2, 1)?);
+        let padding = per_dim(OP, "padding", padding, 2, 0)?;
+        let fail = |reason: String| Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
+        let size: usize = window.iter().product();
+        let &[batch, rows, count] = self.shape() else {
+            return fail("is not [batch, channels * window, count]".into());
+        };
+        let mut counts = [0usize; 2];
+        for i in 0..2 {
+            let span = dilation[i] * (window[i] - 1) + 1;
+            match (output[i] + 2 * padding[i]).checked_sub(span) {
+                Some(rest) => counts[i] = rest / stride[i] + 1,
+                None => {
+                    return fail(format!(
+                        "cannot be folded: a window of {window:?} does not fit into {output:?}"
+                    ));
+                }
+            }
+        }
+        if rows % size != 0 || counts[0] * counts[1] != count {
+            return fail(format!(
+                "does not have {} columns of windows of {size} elements",
+                counts[0] * counts[1]
+            ));
+        }
+        let (height, width) = (output[0] + 2 * padding[0], output[1] + 2 * padding[1]);
+        let mut places = Vec::with_capacity(size * count);
+        for (y, x) in (0..window[0]).flat_map(|y| (0..window[1]).map(move |x| (y, x))) {
+            for (row, column) in (0..counts[0]).flat_map(|r| (0..counts[1]).map(move |c| (r, c))) {
+                let (top, left) = (row * stride[0] + y * dilation[0], column * stride[1] + x * dilation[1]);
+                places.push((top * width + left) as i64);
+            }
+        }
+        let channels = rows / size;
+        let places = Tensor::from_slice(&places, places.len(), self.device())?;
+        let columns = self.reshape([batch * channels, size * count])?;
+        let plane = self.zeros_of(&[batch * channels, height * width])?.index_add(1, &places, &columns)?;
+        let margins = padding.iter().map(|&n| (-(n as isize), -(n as isize))).collect::<Vec<_>>();
+        plane.reshape([batch, channels, height, width])?.with_margins(&margins)
+    }
+}
+
+macro_rules! named {
+    ($($(#[$doc:meta])* $name:ident = $general:ident, $dims:literal;)*) => {
+        impl Tensor {$(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            #[doc = concat!("As [`Tensor::", stringify!($general), "`].")]
+            pub fn $name<'a>(
+                &self,
+                weight: &Tensor,
+                bias: impl Into<Option<&'a Tensor>>,
+                options: &ConvOptions,
+            ) -> Result<Tensor> {
+                Tensor::check_window(stringify!($name), weight, $dims)?;
+                self.$general(weight, bias, options)
+            }
+        )*}
+    };
+}
+
+named! {
+    /// [`Tensor::conv`] along one dim.
+    conv1d = conv, 1;
+    /// [`Tensor::conv`] along two dims.
+    conv2d = conv, 2;
+    /// [`Tensor::conv`] along three dims.
+    conv3d = conv, 3;
+    /// [`Tensor::conv_transpose`] along one dim.
+    conv_transpose1d = conv_transpose, 1;
+    /// [`Tensor::conv_transpose`] along two dims.
+    conv_transpose2d = conv_transpose, 2;
+    /// [`Tensor::conv_transpose`] along three dims.
+    conv_transpose3d = conv_transpose, 3;
+}
+
+/// Windows `[batch, channels, outputs.., window..]` times a weight `[out channels, channels / groups, window..]`, as
+/// `[batch, out channels, outputs..]`.
+fn grouped_product(windows: &Tensor, weight: &Tensor, groups: usize, dims: usize) -> Result<Tensor> {
+    let shape = windows.shape();
+    let (batch, channels, outputs) = (shape[0], shape[1], shape[2..2 + dims].to_vec());
+    let (own, count): (usize, usize) = (channels / groups, outputs.iter().product());
+    let size: usize = own * shape[2 + dims..].iter().product::<usize>();
+    let out_channels = weight.shape()[0];
+    let mut grouped = vec![batch, groups, own];
+    grouped.extend(&shape[2..]);
+    // [batch, groups, outputs.., channels of the group, window..]
+    let order: Vec<usize> =
+        [0, 1].into_iter().chain(3..3 + dims).chain([2]).chain(3 + dims..3 + 2 * dims).collect();
+    let columns = windows.reshape(grouped)?.permute(order)?.reshape([batch, groups, count, size])?;
+    let weight = weight.reshape([groups, out_channels / groups, size])?.transpose(1, 2)?;
+    let product = columns.matmul(&weight)?;
+    let mut out = vec![batch, out_channels];
+    out.extend(outputs);
+    product.transpose(2, 3)?.reshape(out)
+}
