@@ -94,7 +94,10 @@ fn call_verdict(name: &str, case: &ErrorCase, store: &Store, device: &Device) ->
     let intact = contents(&inputs)? == before;
     Ok(match outcome {
         Ok(()) => Verdict::Wrong("no error".to_owned()),
-        Err(Stop::Arguments(reason)) => Verdict::Wrong(format!("not expressed: {reason}")),
+        Err(Stop::Arguments(reason)) => match exceptions::argument(&reason) {
+            Some(why) => Verdict::Excused(why),
+            None => Verdict::Wrong(format!("not expressed: {reason}")),
+        },
         Err(Stop::Library(_)) if intact => Verdict::Error,
         Err(Stop::Library(error)) => Verdict::Wrong(format!("failed ({error}) but changed an input")),
     })

@@ -68,6 +68,20 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("eye", "must be greater or equal to 0", UNSIGNED),
 ];
 
+/// Arguments that the runner cannot hand over, by a part of its reason.
+const ARGUMENTS: &[(&str, &str)] = &[
+    ("negative", UNSIGNED),
+    ("is not one size", "the argument is one usize: the types say so"),
+    ("is not made of sizes", "the argument is a list of usize of one length: the types say so"),
+    ("is given with a factor, or without one", ENUM),
+    ("mode is bilinear", "linear interpolation has one name for any number of dims"),
+];
+
+/// Why a call cannot be written down in Rust, from what the runner says of its arguments.
+pub fn argument(reason: &str) -> Option<&'static str> {
+    ARGUMENTS.iter().find(|(part, _)| reason.contains(part)).map(|(_, why)| *why)
+}
+
 const UNSIGNED: &str = "the argument is a usize: the types say so";
 const ENUM: &str = "the argument is an enum: the types say so";
 

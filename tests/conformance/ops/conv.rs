@@ -17,7 +17,7 @@ pub const OPS: Table = &[
     ("avg_pool1d", |c| one(c.tensor("input")?.avg_pool1d(&avg_options(c)?))),
     ("avg_pool2d", |c| {
         let divisor_override = match c.get("divisor_override") {
-            Some(_) => Some(c.size("divisor_override")?),
+            Some(_) => Some(c.int("divisor_override")?),
             None => None,
         };
         one(c.tensor("input")?.avg_pool2d(&PoolOptions { divisor_override, ..avg_options(c)? }))

@@ -23,7 +23,7 @@ pub struct PoolOptions {
     /// Whether a mean counts the margins' zeros; true.
     pub count_include_pad: bool,
     /// What sums are divided by, instead of the number of elements.
-    pub divisor_override: Option<usize>,
+    pub divisor_override: Option<isize>,
 }
 
 impl PoolOptions {
@@ -85,16 +85,25 @@ impl PoolOptions {
         for i in 0..dims {
             let (size, window, stride, padding, dilation) =
                 (x.shape()[first + i], window[i], stride[i], padding[i], dilation[i]);
-            let span = (window - 1) * dilation + 1;
+            let too_large = || Error::Argument {
+                op,
+                reason: format!("a window of {window} with dilation {dilation} overflows"),
+            };
+            let span =
+                (window - 1).checked_mul(dilation).and_then(|n| n.checked_add(1)).ok_or_else(too_large)?;
             if padding > span / 2 {
                 let reason = format!("padding is {padding}; it must be at most half of the window, {span}");
                 return Err(Error::Argument { op, reason });
             }
-            let room = (size + 2 * padding).checked_sub(span).ok_or_else(|| Error::Shape {
-                op,
-                shape: x.shape().to_vec(),
-                reason: format!("is smaller than a window of {span}, also with margins of {padding}"),
-            })?;
+            let room = padding
+                .checked_mul(2)
+                .and_then(|n| n.checked_add(size))
+                .and_then(|n| n.checked_sub(span))
+                .ok_or_else(|| Error::Shape {
+                    op,
+                    shape: x.shape().to_vec(),
+                    reason: format!("is smaller than a window of {span}, also with margins of {padding}"),
+                })?;
             let mut count = if self.ceil_mode { room.div_ceil(stride) } else { room / stride } + 1;
             // A window must begin inside of the input or its first margin.
             if self.ceil_mode && (count - 1) * stride >= size + padding {
