@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wgrad::{Device, GradOptions, Tensor, grad};
 
-use crate::call::{Call, Outcome, Stop};
+use crate::call::{Call, Outcome};
 use crate::case::{Case, Second};
 use crate::compare::{Tolerance, compare};
 use crate::ops::Op;
@@ -69,7 +69,11 @@ fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Repla
         }
     }
     replayed.values = Some(values.done());
-    let Some(expected) = case.grads.as_ref().filter(|_| !wrong_gradient(case)) else { return Ok(()) };
+    let Some(expected) = case.grads.as_ref() else { return Ok(()) };
+    if wrong_gradient(case) {
+        println!("    {}: gradients not compared, since the expected ones are wrong", case.id);
+        return Ok(());
+    }
 
     let mut seeds: BTreeMap<usize, Tensor> = BTreeMap::new();
     for (i, name) in case.grad_outputs.iter().enumerate() {
