@@ -146,18 +146,8 @@ impl Tensor {
         bias: impl Into<Option<&'a Tensor>>,
         options: &ConvOptions,
     ) -> Result<Tensor> {
-        let dims = weight.rank().saturating_sub(2);
-        let op = match dims {
-            1 => "conv1d",
-            2 => "conv2d",
-            _ => "conv3d",
-        };
+        let (op, dims) = window_dims(["conv1d", "conv2d", "conv3d"], weight)?;
         let bias = bias.into();
-        if dims == 0 || dims > 3 {
-            let reason =
-                "is not that of a weight: two dims of channels and one to three of a window".to_owned();
-            return Err(Error::Shape { op, shape: weight.shape().to_vec(), reason });
-        }
         let (input, batched) = self.convolved_input(op, weight, bias, dims)?;
         let (stride, dilation) = (
             per_dim(op, "stride", &options.stride, dims, 1)?,
@@ -219,18 +209,8 @@ impl Tensor {
         bias: impl Into<Option<&'a Tensor>>,
         options: &ConvOptions,
     ) -> Result<Tensor> {
-        let dims = weight.rank().saturating_sub(2);
-        let op = match dims {
-            1 => "conv_transpose1d",
-            2 => "conv_transpose2d",
-            _ => "conv_transpose3d",
-        };
+        let (op, dims) = window_dims(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], weight)?;
         let bias = bias.into();
-        if dims == 0 || dims > 3 {
-            let reason =
-                "is not that of a weight: two dims of channels and one to three of a window".to_owned();
-            return Err(Error::Shape { op, shape: weight.shape().to_vec(), reason });
-        }
         let (input, batched) = self.convolved_input(op, weight, bias, dims)?;
         let stride = per_dim(op, "stride", &options.stride, dims, 1)?;
         let dilation = per_dim(op, "dilation", &options.dilation, dims, 1)?;
@@ -433,4 +413,17 @@ fn grouped_product(windows: &Tensor, weight: &Tensor, groups: usize, dims: usize
     let mut out = vec![batch, out_channels];
     out.extend(outputs);
     product.transpose(2, 3)?.reshape(out)
+}
+
+/// How many dims the windows of a weight have, and which of the names is that operation's.
+fn window_dims(names: [&'static str; 3], weight: &Tensor) -> Result<(&'static str, usize)> {
+    let dims = weight.rank().saturating_sub(2);
+    match dims.checked_sub(1).and_then(|at| names.get(at)) {
+        Some(op) => Ok((op, dims)),
+        None => {
+            let reason =
+                "is not that of a weight: two dims of channels and one to three of a window".to_owned();
+            Err(Error::Shape { op: names[2], shape: weight.shape().to_vec(), reason })
+        }
+    }
 }
