@@ -87,7 +87,7 @@ impl Cluster {
         match (&self.kind, &node.op) {
             (Kind::Scatter(_) | Kind::Scan(_), _) => false,
             (Kind::Matmul(_), Op::Reduce { .. }) => false,
-            (Kind::Matmul(matmul), _) => elements(&node.shape) == own && reads(facts, step, *matmul),
+            (Kind::Matmul(_), _) => elements(&node.shape) == own && reads(facts, step, &self.body.members),
             (Kind::Loop, Op::Reduce { .. }) => elements(facts.shape(node.inputs[0])) == own,
             (Kind::Loop, _) => {
                 let rows = elements(&reduced_shape(&self.body.space.shape, &self.folded_dims()));
@@ -99,6 +99,13 @@ impl Cluster {
     /// The dims of the space's shape that are reduced over.
     pub(super) fn folded_dims(&self) -> SmallVec<[usize; 4]> {
         (0..self.folded.len()).filter(|&d| self.folded[d]).collect()
+    }
+
+    /// Whether a value of this shape is one for each of its rows, which are several and have several elements.
+    pub(super) fn has_row_value(&self, shape: &[usize]) -> bool {
+        let rows = reduced_shape(&self.body.space.shape, &self.folded_dims());
+        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        elements(&rows) > 1 && elements(&rows) < elements(&self.body.space.shape) && rows[..] == *shape
     }
 
     /// This cluster with a step more, if that can be written and run well.
@@ -272,14 +279,14 @@ impl Cluster {
     }
 }
 
-/// Whether a step's expression uses a matrix product.
-fn reads(facts: &Facts<'_>, step: u32, matmul: u32) -> bool {
+/// Whether a step's expression uses one of these.
+fn reads(facts: &Facts<'_>, step: u32, members: &[u32]) -> bool {
     let mut stack = vec![step];
     let mut seen = Vec::new();
     while let Some(at) = stack.pop() {
         for &input in &facts.steps[at as usize].inputs {
             let Ref::Node(node) = input else { continue };
-            if node == matmul {
+            if members.contains(&node) {
                 return true;
             }
             if !facts.steps[node as usize].anchor && !seen.contains(&node) {

@@ -48,8 +48,8 @@ pub(crate) struct Body {
     pub(crate) params: Vec<u32>,
     /// The values there are.
     known: HashMap<(Ref, Map), Reg>,
-    /// Loads there are, by access.
-    loads: HashMap<usize, Reg>,
+    /// The registers of the instructions.
+    numbered: HashMap<Instr, Reg>,
     /// The steps computed here: not to be loaded.
     pub(crate) members: Vec<u32>,
 }
@@ -65,14 +65,20 @@ impl Body {
             slots: Vec::new(),
             params: Vec::new(),
             known: HashMap::new(),
-            loads: HashMap::new(),
+            numbered: HashMap::new(),
             members: Vec::new(),
         }
     }
 
+    /// Adds an instruction, unless its value is there already.
     fn push(&mut self, instr: Instr) -> Reg {
+        if let Some(&reg) = self.numbered.get(&instr) {
+            return reg;
+        }
+        let reg = self.instructions.len() as Reg;
+        self.numbered.insert(instr.clone(), reg);
         self.instructions.push(instr);
-        (self.instructions.len() - 1) as Reg
+        reg
     }
 
     /// Says that a step's value at a map is this register.
@@ -136,16 +142,18 @@ impl Body {
     fn load(&mut self, slot: Slot, layout: &Layout, dtype: DType, map: &Map) -> Reg {
         let address = map.address(layout.strides(), layout.offset());
         let access = self.access(slot, dtype, &address, &map.guards);
-        if let Some(at) = self.accesses.iter().position(|a| *a == access)
-            && let Some(&reg) = self.loads.get(&at)
-        {
-            return reg;
-        }
-        self.accesses.push(access);
-        let access = self.accesses.len() - 1;
-        let reg = self.push(Instr::Load { access, indices: SmallVec::new() });
-        self.loads.insert(access, reg);
-        reg
+        let access = self.reading(access);
+        self.push(Instr::Load { access, indices: SmallVec::new() })
+    }
+
+    /// The number of an access that is read through.
+    fn reading(&mut self, access: Access) -> usize {
+        let stored = |at: usize| self.stores.iter().any(|store| store.access == at);
+        let known = self.accesses.iter().enumerate().position(|(at, a)| *a == access && !stored(at));
+        known.unwrap_or_else(|| {
+            self.accesses.push(access);
+            self.accesses.len() - 1
+        })
     }
 
     /// Writes a step's value to its memory, dense in the step's shape.
@@ -343,8 +351,8 @@ impl Body {
                 let address = map.address(&strides, layout.offset());
                 let mut access = self.access(slot, node.dtype, &address, &map.guards);
                 access.indexed = smallvec![IndexedDim { stride, size: layout.shape()[*dim], op: name }];
-                self.accesses.push(access);
-                self.push(Instr::Load { access: self.accesses.len() - 1, indices: smallvec![index] })
+                let access = self.reading(access);
+                self.push(Instr::Load { access, indices: smallvec![index] })
             }
             Op::Reduce { .. } | Op::Matmul | Op::Scatter { .. } | Op::Scan { .. } => {
                 return Err(Stop::Conflict);

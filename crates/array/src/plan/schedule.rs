@@ -192,12 +192,31 @@ fn depends_on(clusters: &[Cluster], from: usize, on: usize) -> bool {
 /// The expressions that are written into several kernels although storing them once is cheaper.
 fn repeated_work(facts: &Facts<'_>, clusters: &[Cluster]) -> Vec<u32> {
     let mut kernels = vec![0usize; facts.steps.len()];
+    let mut by_row = vec![false; facts.steps.len()];
     for cluster in clusters {
         let mut here: Vec<u32> = cluster.body.recomputed().collect();
         here.sort_unstable();
         here.dedup();
         for step in here {
             kernels[step as usize] += 1;
+            by_row[step as usize] |= cluster.has_row_value(&facts.steps[step as usize].shape);
+        }
+    }
+    let repeated = |step: u32| {
+        let node = &facts.steps[step as usize];
+        let free = matches!(node.op, Op::View(_) | Op::Full(_) | Op::Coordinate { .. });
+        !node.anchor && !free && kernels[step as usize] > 1
+    };
+    // What one kernel computes once a row, such as a mean, the others would compute for each element. What is computed from it
+    // alone follows from the last of it.
+    let mut read_by_others = vec![false; facts.steps.len()];
+    for &step in &facts.order {
+        if !(repeated(step) && by_row[step as usize]) {
+            for &input in &facts.steps[step as usize].inputs {
+                if let Ref::Node(input) = input {
+                    read_by_others[input as usize] = true;
+                }
+            }
         }
     }
     // The cost of a whole expression, down to what is in memory.
@@ -217,10 +236,9 @@ fn repeated_work(facts: &Facts<'_>, clusters: &[Cluster]) -> Vec<u32> {
             })
             .sum();
         cost[step as usize] = (facts.cost(step) + below).min(1 << 20);
-        if kernels[step as usize] > 1
-            && !matches!(node.op, Op::View(_) | Op::Full(_) | Op::Coordinate { .. })
-            && cost[step as usize] * (kernels[step as usize] - 1) > RECOMPUTE
-        {
+        let known_by_row = by_row[step as usize] && read_by_others[step as usize];
+        let dear = cost[step as usize] * kernels[step as usize].saturating_sub(1) > RECOMPUTE;
+        if repeated(step) && (dear || known_by_row) {
             found.push(step);
             cost[step as usize] = 0;
         }

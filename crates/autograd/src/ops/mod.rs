@@ -35,6 +35,7 @@ mod create;
 mod criterion;
 mod distance;
 mod einsum;
+mod gelu;
 mod index;
 mod inplace;
 mod join;

@@ -1,6 +1,6 @@
 //! Functions of each element: one row an operation.
 
-use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
+use std::f64::consts::FRAC_2_SQRT_PI;
 
 use wgrad_array::{Array, BinaryOp, DType, Result, UnaryOp};
 
@@ -170,27 +170,6 @@ unary! {
         g.mul(s.mul(x.mul(s.rsub(1.0)?)?.add(1.0)?)?)
     };
 
-    /// `x * Φ(x)` with the normal distribution's Φ; `gelu(approximate="none")`.
-    ///
-    /// # Errors
-    /// If the device fails.
-    gelu, gelu_ = |x| gelu_array(x), "GeluBackward0", input |g, x| {
-        let cdf = x.mul(FRAC_1_SQRT_2)?.erf()?.add(1.0)?.mul(0.5)?;
-        let pdf = x.mul(x)?.mul(-0.5)?.exp()?.mul(1.0 / (2.0 * PI).sqrt())?;
-        g.mul(cdf.add(x.mul(pdf)?)?)
-    };
-
-    /// The approximation of [`Tensor::gelu`] by a tanh; `gelu(approximate="tanh")`.
-    ///
-    /// # Errors
-    /// If the device fails.
-    gelu_tanh, gelu_tanh_ = |x| gelu_tanh_array(x), "GeluBackward0", input |g, x| {
-        let t = x.mul(x)?.mul(x)?.mul(GELU_CUBE)?.add(x)?.mul(GELU_SCALE)?.tanh()?;
-        let inner = x.mul(x)?.mul(3.0 * GELU_CUBE)?.add(1.0)?.mul(GELU_SCALE)?;
-        let right = t.mul(&t)?.rsub(1.0)?.mul(inner)?.mul(x)?;
-        g.mul(t.add(1.0)?.add(right)?.mul(0.5)?)
-    };
-
     /// The integer below.
     ///
     /// # Errors
@@ -214,22 +193,4 @@ unary! {
     /// # Errors
     /// If the device fails.
     trunc, trunc_ = |x| x.unary(UnaryOp::Trunc), "TruncBackward0", nothing |g, x| g.zeros_like();
-}
-
-fn gelu_array(x: &Array) -> Result<Array> {
-    let erf = x.binary_scalar(BinaryOp::Mul, FRAC_1_SQRT_2)?.unary(UnaryOp::Erf)?;
-    let cdf = erf.binary_scalar(BinaryOp::Add, 1.0)?.binary_scalar(BinaryOp::Mul, 0.5)?;
-    x.binary(BinaryOp::Mul, &cdf)
-}
-
-/// `sqrt(2 / pi)` and the weight of the cube, of the published approximation.
-const GELU_SCALE: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
-const GELU_CUBE: f64 = 0.044715;
-
-fn gelu_tanh_array(x: &Array) -> Result<Array> {
-    let cube = x.binary(BinaryOp::Mul, x)?.binary(BinaryOp::Mul, x)?;
-    let inner = cube.binary_scalar(BinaryOp::Mul, GELU_CUBE)?.binary(BinaryOp::Add, x)?;
-    let tanh = inner.binary_scalar(BinaryOp::Mul, GELU_SCALE)?.unary(UnaryOp::Tanh)?;
-    let half = x.binary_scalar(BinaryOp::Mul, 0.5)?;
-    half.binary(BinaryOp::Mul, &tanh.binary_scalar(BinaryOp::Add, 1.0)?)
 }
