@@ -71,7 +71,7 @@ struct Chunks {
 }
 
 impl LoopKernel {
-    /// Compiles a loop. A panel's loop runs over ranges of its elements ([`LoopKernel::run_range`]), and reads the last
+    /// Compiles a loop. A panel's loop runs over ranges of its elements ([`LoopKernel::run_ranges`]), and reads the last
     /// buffer, whose size isn't checked.
     pub fn new(kernel: &Loop, panel: bool) -> Result<LoopKernel> {
         compile::check(kernel)?;
@@ -275,21 +275,20 @@ impl LoopKernel {
         }
     }
 
-    /// Runs an elementwise loop over elements `start..end`, on this thread.
+    /// Runs an elementwise loop over ranges of its elements, on this thread.
     ///
     /// # Safety
-    /// As for [`LoopKernel::run`]; the last buffer's elements of the range are valid.
-    pub unsafe fn run_range(
+    /// As for [`LoopKernel::run`]; the last buffer's elements of the ranges are valid.
+    pub unsafe fn run_ranges(
         &self,
         buffers: &[RawBuffer],
         params: &[Scalar],
-        start: usize,
-        end: usize,
+        mut ranges: impl Iterator<Item = std::ops::Range<usize>>,
     ) -> Result<()> {
         let Cover::Elements { lanes, run, .. } = self.cover else { return Ok(()) };
         // SAFETY: passed on to the caller.
         let mut frame = unsafe { Frame::new(&self.program, &self.maps, buffers, params)? };
-        self.elements(&mut frame, start, end, lanes, run)
+        ranges.try_for_each(|range| self.elements(&mut frame, range.start, range.end, lanes, run))
     }
 
     fn elements(

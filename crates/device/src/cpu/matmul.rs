@@ -24,6 +24,9 @@ use crate::{DType, Result, Scalar};
 /// Multiplications that a task has at least.
 const TASK_WORK: usize = 1 << 20;
 
+/// A product with an epilogue is split by rows from so many on, even if its columns are more.
+const EPILOGUE_ROWS: usize = 128;
+
 /// A matrix product that is ready to run.
 pub struct MatmulKernel {
     /// Sizes of the batch dims.
@@ -238,7 +241,8 @@ impl MatmulKernel {
             tasks => tasks.min(rayon::current_num_threads()),
         };
         let wanted = tasks.div_ceil(batches);
-        let by_rows = m >= n;
+        // An epilogue's tiles run along whole rows if a panel has them.
+        let by_rows = m >= n || (self.direct.is_none() && m >= EPILOGUE_ROWS);
         let (side, unit) = if by_rows { (m, 8) } else { (n, 16) };
         let piece = side.div_ceil(wanted).next_multiple_of(unit);
         let pieces = side.div_ceil(piece);
@@ -284,30 +288,28 @@ impl MatmulKernel {
             unsafe { self.multiply(m, n, lhs_at, rhs_at, target, strides) };
             return Ok(());
         }
-        let panel = self.pool.alloc(m * n * size)?;
+        // Rows lie as far from each other as in the whole product, so that one map serves the epilogue for all of them.
+        let panel = self.pool.alloc(m * self.n * size)?;
         let target = panel.pointer();
         if self.k == 0 {
             // SAFETY: the panel has as many bytes.
-            unsafe { target.write_bytes(0, m * n * size) };
+            unsafe { target.write_bytes(0, m * self.n * size) };
         } else {
             // SAFETY: as above.
-            unsafe { self.multiply(m, n, lhs_at, rhs_at, target, (n as isize, 1)) };
+            unsafe { self.multiply(m, n, lhs_at, rhs_at, target, (self.n as isize, 1)) };
         }
         let mut buffers: smallvec::SmallVec<[RawBuffer; 8]> = buffers[..self.required.len()].into();
         let first = (batch * self.m + rows.start) * self.n + columns.start;
-        // The range of elements that are one after the other both in the product and in the panel, and its start.
-        let mut range = |first: usize, elements: usize, at: usize| {
-            // Where element 0 would lie if this panel were the whole product.
-            let start = target.wrapping_add(at * size).wrapping_sub(first * size);
-            buffers.truncate(self.required.len());
-            buffers.push(RawBuffer { start, bytes: usize::MAX });
-            // SAFETY: passed on to the caller; the panel holds the range.
-            unsafe { self.epilogue.run_range(&buffers, params, first, first + elements) }
-        };
-        if n == self.n {
-            range(first, m * n, 0)
-        } else {
-            (0..m).try_for_each(|row| range(first + row * self.n, n, row * n))
+        // Where element 0 would lie if this panel were the whole product.
+        buffers.push(RawBuffer { start: target.wrapping_sub(first * size), bytes: usize::MAX });
+        let ranges = (0..m).map(|row| first + row * self.n..first + row * self.n + n);
+        // SAFETY: passed on to the caller; the panel holds the ranges.
+        unsafe {
+            if n == self.n {
+                self.epilogue.run_ranges(&buffers, params, std::iter::once(first..first + m * n))
+            } else {
+                self.epilogue.run_ranges(&buffers, params, ranges)
+            }
         }
     }
 
