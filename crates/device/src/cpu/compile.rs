@@ -3,10 +3,12 @@
 //! Values that are the same everywhere are computed once a launch, those that belong to rows once a row, the others for
 //! all lanes of a tile at a time. Each list is straight-line.
 
+use smallvec::SmallVec;
+
 use super::program::{FoldPlace, Inst, Op, Options, Program, Stage, cell, invalid, width};
-use super::simd::{binary, convert, fold, lanes, unary};
+use super::simd::{binary, convert, fold, fused, lanes, unary};
 use crate::Result;
-use crate::kernel::{Instr, Level, Loop, Reg, Store, Ty};
+use crate::kernel::{BinaryOp, Instr, Level, Loop, ReduceOp, Reg, Store, Ty};
 
 /// Where a value is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,19 @@ struct Compiler<'a> {
     folds: Vec<FoldPlace>,
     /// The fold of each reduction.
     fold_of: Vec<usize>,
+    /// For each instruction: how it runs together with one of its operands.
+    pairs: Vec<Option<Pair>>,
+    /// Whether an instruction runs together with its only user.
+    absorbed: Vec<bool>,
+}
+
+/// Two instructions that run as one.
+#[derive(Clone, Copy)]
+enum Pair {
+    /// Two operations on three values.
+    Fused(fused::Pairing, [Reg; 3]),
+    /// The sum of products over columns. Over rows it would be slower than a product and a sum.
+    Products([Reg; 2]),
 }
 
 /// Compiles the body of a checked kernel. Dims of coordinates are added to `coords` in the order of [`Op::Coord`]'s numbers.
@@ -74,9 +89,22 @@ pub fn compile(kernel: &Loop, options: Options, coords: &mut Vec<usize>) -> Resu
         }
     }
     let stages = kernel.stages();
-    let fold_of = vec![usize::MAX; types.len()];
-    let mut compiler =
-        Compiler { kernel, options, types, stages, places, needed, read, coords, folds: Vec::new(), fold_of };
+    let count = types.len();
+    let mut compiler = Compiler {
+        kernel,
+        options,
+        types,
+        stages,
+        places,
+        needed,
+        read,
+        coords,
+        folds: Vec::new(),
+        fold_of: vec![usize::MAX; count],
+        pairs: vec![None; count],
+        absorbed: vec![false; count],
+    };
+    compiler.pair();
     compiler.run()
 }
 
@@ -133,6 +161,65 @@ pub fn check(kernel: &Loop) -> Result<()> {
 }
 
 impl Compiler<'_> {
+    /// Finds instructions of elements that can run together with their only user.
+    fn pair(&mut self) {
+        let count = self.types.len();
+        let mut uses = vec![0usize; count];
+        for i in (0..count).filter(|&i| self.needed[i]) {
+            for operand in self.kernel.body[i].operands() {
+                uses[operand as usize] += 1;
+            }
+        }
+        for store in &self.kernel.stores {
+            uses[store.value as usize] += 1;
+        }
+        let first = |compiler: &Self, value: Reg| {
+            let at = value as usize;
+            let free = uses[at] == 1 && !compiler.absorbed[at] && compiler.pairs[at].is_none();
+            match compiler.kernel.body[at] {
+                Instr::Binary { op, a, b }
+                    if free && compiler.places[at] == Place::Element && compiler.types[at] == Ty::F32 =>
+                {
+                    Some((op, a, b))
+                }
+                _ => None,
+            }
+        };
+        for i in (0..count).filter(|&i| self.needed[i] && self.options.column) {
+            if let Instr::Reduce { op: ReduceOp::Sum, a } = self.kernel.body[i]
+                && let Some((BinaryOp::Mul, x, y)) = first(self, a)
+            {
+                self.pairs[i] = Some(Pair::Products([x, y]));
+                self.absorbed[a as usize] = true;
+            }
+        }
+        for i in (0..count).filter(|&i| self.needed[i]) {
+            let Instr::Binary { op, a, b } = self.kernel.body[i] else { continue };
+            if self.absorbed[i] || self.places[i] != Place::Element || self.types[i] != Ty::F32 {
+                continue;
+            }
+            for (value, other, reversed) in [(a, b, false), (b, a, true)] {
+                // Where values stay from pass to pass, each is computed in its own.
+                let together = !self.options.keep || self.stages[value as usize] == self.stages[i];
+                if let Some((before, x, y)) = first(self, value).filter(|_| together)
+                    && let Some(run) = fused::fused(before, op, reversed)
+                {
+                    self.pairs[i] = Some(Pair::Fused(run, [x, y, other]));
+                    self.absorbed[value as usize] = true;
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The values that an instruction reads, together with what it absorbed.
+    fn operands(&self, i: usize) -> SmallVec<[Reg; 3]> {
+        match self.pairs[i] {
+            Some(Pair::Fused(_, operands)) => operands.into(),
+            _ => self.kernel.body[i].operands(),
+        }
+    }
+
     fn run(&mut self) -> Result<Program> {
         let count = self.types.len();
         for i in 0..count {
@@ -175,17 +262,22 @@ impl Compiler<'_> {
         let kernel = self.kernel;
         let (row_stores, stores): (Vec<&Store>, Vec<&Store>) =
             kernel.stores.iter().filter(here).partition(|store| by_row(store));
-        // The reductions that this pass feeds, and what else it must compute.
-        let feeds = |i: usize| match &kernel.body[i] {
-            Instr::Reduce { a, .. } if self.needed[i] && self.stages[i] == number + 1 => Some(*a as usize),
-            _ => None,
+        // The reductions that this pass feeds (each with one value, or with the product of two), and what else it must compute.
+        let feeds = |i: usize| -> Option<(usize, Option<usize>)> {
+            match (&kernel.body[i], self.pairs[i]) {
+                (Instr::Reduce { .. }, _) if !self.needed[i] || self.stages[i] != number + 1 => None,
+                (Instr::Reduce { .. }, Some(Pair::Products([a, b]))) => Some((a as usize, Some(b as usize))),
+                (Instr::Reduce { a, .. }, _) => Some((*a as usize, None)),
+                _ => None,
+            }
         };
+        let feeds: Vec<Option<(usize, Option<usize>)>> = (0..count).map(feeds).collect();
         let mut wanted = vec![false; count];
         for i in 0..count {
-            if let Some(a) = feeds(i) {
-                wanted[a] = true;
+            for value in feeds[i].into_iter().flat_map(|(a, factor)| std::iter::once(a).chain(factor)) {
+                wanted[value] = true;
             }
-            if self.options.keep && self.needed[i] && self.stages[i] == number {
+            if self.options.keep && self.needed[i] && self.stages[i] == number && !self.absorbed[i] {
                 wanted[i] = true;
             }
         }
@@ -194,27 +286,27 @@ impl Compiler<'_> {
         }
         for i in (0..count).rev() {
             if wanted[i] && self.places[i] == Place::Element {
-                for operand in kernel.body[i].operands() {
+                for operand in self.operands(i) {
                     wanted[operand as usize] = true;
                 }
             }
         }
         let mut expanded = vec![false; count];
-        let feeds: Vec<Option<usize>> = (0..count).map(feeds).collect();
         for i in 0..count {
             let computed_before = self.options.keep && self.stages[i] < number;
             if wanted[i] && self.places[i] == Place::Element && !computed_before {
-                for operand in kernel.body[i].operands() {
+                for operand in self.operands(i) {
                     self.expand(operand as usize, &mut expanded, &mut stage.element);
                 }
                 let direct = self.direct(i, number);
                 self.emit(i, &mut stage.element, direct)?;
             }
-            if let Some(a) = feeds[i] {
+            if let Some((a, factor)) = feeds[i] {
                 let fold = self.fold_of[i];
-                let operand = self.expand(a, &mut expanded, &mut stage.element);
                 let width = width(self.types[a]);
-                stage.element.push(Inst::new(Op::Fold { fold, a: operand }, u32::MAX, width));
+                let a = self.expand(a, &mut expanded, &mut stage.element);
+                let factor = factor.map(|b| self.expand(b, &mut expanded, &mut stage.element));
+                stage.element.push(Inst::new(Op::Fold { fold, a, factor }, u32::MAX, width));
                 stage.folds.push(fold);
             }
         }
@@ -290,6 +382,9 @@ impl Compiler<'_> {
                 let run = unary::unary(*op, ty(*a))
                     .ok_or_else(|| invalid(format!("{op:?} is not for {:?}", ty(*a))))?;
                 Op::Unary { run, a: operand(a) }
+            }
+            Instr::Binary { .. } if let Some(Pair::Fused(run, operands)) = &self.pairs[i] => {
+                Op::Fused { run: *run, operands: [0, 1, 2].map(|k| operand(&operands[k])) }
             }
             Instr::Binary { op, a, b } => {
                 let run = binary::binary(*op, ty(*a))

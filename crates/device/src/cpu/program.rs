@@ -4,7 +4,7 @@
 
 use smallvec::SmallVec;
 
-use super::simd::{Raw, binary, fold, lanes};
+use super::simd::{Raw, binary, fold, fused, lanes};
 use crate::kernel::Ty;
 use crate::{DType, Error};
 
@@ -27,14 +27,16 @@ pub enum Op {
     Unary { run: Raw, a: u32 },
     /// A loop over two.
     Binary { run: binary::Forms, a: u32, b: u32 },
+    /// Two operations on three values of f32.
+    Fused { run: fused::Pairing, operands: [u32; 3] },
     /// A choice.
     Select { run: lanes::Choice, cond: u32, a: u32, b: u32 },
     /// Random bits.
     Random { run: Raw, index: u32, words: u32 },
     /// Row values, once for every lane.
     Expand { a: u32 },
-    /// Folds lanes into accumulators.
-    Fold { fold: usize, a: u32 },
+    /// Folds lanes into accumulators; over columns also their products with others.
+    Fold { fold: usize, a: u32, factor: Option<u32> },
     /// The results of accumulators.
     Finish { fold: usize },
     /// Writes lanes to memory, unless they were computed there.
@@ -168,9 +170,9 @@ impl Inst {
             | Op::InRange { .. }
             | Op::Finish { .. } => SmallVec::new(),
             Op::Load { indices, .. } => indices.iter().map(|&(value, _)| value).collect(),
-            Op::Unary { a, .. } | Op::Expand { a } | Op::Fold { a, .. } | Op::Store { a, .. } => {
-                smallvec::smallvec![*a]
-            }
+            Op::Unary { a, .. } | Op::Expand { a } | Op::Store { a, .. } => smallvec::smallvec![*a],
+            Op::Fold { a, factor, .. } => std::iter::once(*a).chain(*factor).collect(),
+            Op::Fused { operands, .. } => (*operands).into(),
             Op::Binary { a, b, .. } => smallvec::smallvec![*a, *b],
             Op::Select { cond, a, b, .. } => smallvec::smallvec![*cond, *a, *b],
             Op::Random { index, words, .. } => smallvec::smallvec![*index, *words],

@@ -297,6 +297,20 @@ impl<'a> Frame<'a> {
                     unsafe { loops(&Args { b: b.at, ..Args::new(dst, a.at, n) }) };
                     self.set(inst, dst, n == 1);
                 }
+                Op::Fused { run, operands } => {
+                    let mut values = operands.map(|value| self.slot(value));
+                    let single = values.iter().all(|value| value.single);
+                    let dst = self.target(inst, tile, memory, single);
+                    let n = if single { 1 } else { n };
+                    if values[0].single && values[1].single {
+                        values[0] = self.spread(values[0], 0, n, inst.width);
+                    }
+                    let [a, b, c] = values;
+                    let single = values.map(|value| value.single && n > 1);
+                    // SAFETY: as above.
+                    unsafe { run.form(single)(&Args { b: b.at, c: c.at, ..Args::new(dst, a.at, n) }) };
+                    self.set(inst, dst, n == 1);
+                }
                 Op::Select { run, cond, a, b } => {
                     let (cond, mut a, mut b) = (self.slot(*cond), self.slot(*a), self.slot(*b));
                     let single = cond.single && a.single && b.single;
@@ -360,18 +374,23 @@ impl<'a> Frame<'a> {
                     }
                     self.set(inst, memory, n == 1);
                 }
-                Op::Fold { fold, a } => {
+                Op::Fold { fold, a, factor } => {
                     let place = &self.program.folds[*fold];
                     let a = self.spread(self.slot(*a), 0, n, inst.width);
-                    let column = self.program.options.column;
-                    let run = if column { place.fold.columns } else { place.fold.rows };
+                    let (run, b) = match (factor, place.fold.products) {
+                        (Some(factor), Some(products)) => {
+                            (products, self.spread(self.slot(*factor), 1, n, inst.width))
+                        }
+                        _ if self.program.options.column => (place.fold.columns, a),
+                        _ => (place.fold.rows, a),
+                    };
                     // SAFETY: as above; accumulators have room for the rows or columns of a tile.
                     unsafe {
                         let accumulators = self.memory.add(self.program.accumulators.0);
                         run(&Args {
                             dst: accumulators.add(place.memory),
                             a: a.at,
-                            b: a.at,
+                            b: b.at,
                             c: accumulators.add(place.positions),
                             n: tile.columns,
                             rows: tile.rows,

@@ -25,6 +25,8 @@ pub struct Fold {
     pub rows: Raw,
     /// `dst[i]` folds the elements `a[r * n + i]` of all rows r, at position `start + r`; positions are in `c`.
     pub columns: Raw,
+    /// As `columns`, of the products of `a`'s elements and `b`'s; for sums of f32.
+    pub products: Option<Raw>,
     /// `dst[i]` folds the n accumulators `a`, that belong to later elements; positions are in `c` and `b`.
     pub merge: Raw,
     /// From an accumulated value to the result; `None` if it is the result, or if its position is.
@@ -196,6 +198,26 @@ impl Folding for Sum32 {
     }
 }
 
+/// Sums of products over columns.
+struct ProductColumns;
+
+impl Body for ProductColumns {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        let lanes = args.rows * args.n;
+        // SAFETY: the caller's arguments hold n accumulators, and rows of n lanes of each factor.
+        let (dst, a, b) = unsafe {
+            (output::<f64>(args.dst, args.n), input::<f32>(args.a, lanes), input::<f32>(args.b, lanes))
+        };
+        let n = args.n.max(1);
+        for (a, b) in a.chunks_exact(n).zip(b.chunks_exact(n)) {
+            for ((acc, &a), &b) in dst.iter_mut().zip(a).zip(b) {
+                *acc += f64::from(a * b);
+            }
+        }
+    }
+}
+
 /// The bits of a value, first byte first, as the interpreter copies them.
 fn u64_of<const N: usize>(bytes: [u8; N]) -> u64 {
     let mut all = [0; 8];
@@ -210,6 +232,7 @@ fn values<F: Folding, V: Versions>(finish: Option<Raw>, bits: impl Fn(F::Acc) ->
         identity: bits(F::IDENTITY),
         rows: V::pick::<Values<F>>(),
         columns: V::pick::<Columns<F>>(),
+        products: None,
         merge: Plain::pick::<Merged<F>>(),
         finish,
     }
@@ -313,6 +336,7 @@ macro_rules! best {
             identity: u64_of(F::WORST.to_ne_bytes()),
             rows: $versions::pick::<BestRows<F>>(),
             columns: $versions::pick::<BestColumns<F>>(),
+            products: None,
             merge: Plain::pick::<BestMerged<F>>(),
             finish: None,
         }
@@ -356,14 +380,14 @@ macro_rules! float {
 /// The loops of a reduction over values of this type.
 pub fn fold(op: ReduceOp, ty: Ty) -> Fold {
     match ty {
-        Ty::F32 => float!(
-            Full,
-            op,
-            f32,
-            values::<Sum32, Full>(Some(map!(Lean, f64 => f32, |x| x as f32)), |identity| u64_of(
-                identity.to_ne_bytes()
-            ))
-        ),
+        Ty::F32 => float!(Full, op, f32, {
+            let finish = map!(Lean, f64 => f32, |x| x as f32);
+            let products = Some(Full::pick::<ProductColumns>());
+            Fold {
+                products,
+                ..values::<Sum32, Full>(Some(finish), |identity| u64_of(identity.to_ne_bytes()))
+            }
+        }),
         Ty::F64 => float!(Lean, op, f64, same!(Lean, f64, 0.0, |a, b| a + b)),
         Ty::I32 => integer!(Lean, op, i32),
         Ty::I64 => integer!(Lean, op, i64),

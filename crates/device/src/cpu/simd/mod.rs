@@ -8,6 +8,7 @@
 pub mod binary;
 pub mod convert;
 pub mod fold;
+pub mod fused;
 pub mod lanes;
 pub mod math;
 pub mod unary;

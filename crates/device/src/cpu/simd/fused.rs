@@ -1,0 +1,111 @@
+//! Two operations on f32 in one loop, so that what is between them stays in a register.
+//!
+//! Each rounds as it would alone.
+#![allow(unsafe_code)]
+
+use super::{Args, Body, Full, Level, Raw, Versions, input, output};
+use crate::kernel::BinaryOp;
+
+const ADD: u8 = 0;
+const SUB: u8 = 1;
+const MUL: u8 = 2;
+/// A subtraction from the third operand.
+const FROM: u8 = 3;
+
+/// `dst[i] = (a[i] FIRST b[i]) SECOND c[i]` for i below n; `A`, `B` and `C` say which operands have lanes, the others have one
+/// value.
+struct Fused<const FIRST: u8, const SECOND: u8, const A: bool, const B: bool, const C: bool>;
+
+impl<const FIRST: u8, const SECOND: u8, const A: bool, const B: bool, const C: bool> Body
+    for Fused<FIRST, SECOND, A, B, C>
+{
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        let n = args.n;
+        let lanes = |all: bool| if all { n } else { 1 };
+        // SAFETY: the caller's arguments hold n lanes, or one value.
+        let (dst, a, b, c) = unsafe {
+            (
+                output::<f32>(args.dst, n),
+                input::<f32>(args.a, lanes(A)),
+                input::<f32>(args.b, lanes(B)),
+                input::<f32>(args.c, lanes(C)),
+            )
+        };
+        let (first_a, first_b, first_c) = (a[0], b[0], c[0]);
+        for i in 0..n {
+            let a = if A { a[i] } else { first_a };
+            let b = if B { b[i] } else { first_b };
+            let c = if C { c[i] } else { first_c };
+            let first = match FIRST {
+                ADD => a + b,
+                SUB => a - b,
+                _ => a * b,
+            };
+            dst[i] = match SECOND {
+                ADD => first + c,
+                SUB => first - c,
+                MUL => first * c,
+                _ => c - first,
+            };
+        }
+    }
+}
+
+/// The loops of two operations.
+#[derive(Clone, Copy, Debug)]
+pub struct Pairing {
+    /// By the first operation's operands: both have lanes, only the first, only the second. Then: the third has lanes, or not.
+    forms: [[Raw; 2]; 3],
+}
+
+impl Pairing {
+    /// The loop for operands of which these are single numbers; the first operation's mustn't both be.
+    pub fn form(&self, single: [bool; 3]) -> Raw {
+        let pattern = match single {
+            [false, false, _] => 0,
+            [false, true, _] => 1,
+            _ => 2,
+        };
+        self.forms[pattern][usize::from(single[2])]
+    }
+}
+
+fn forms<const FIRST: u8, const SECOND: u8>() -> Pairing {
+    Pairing {
+        forms: [
+            [
+                Full::pick::<Fused<FIRST, SECOND, true, true, true>>(),
+                Full::pick::<Fused<FIRST, SECOND, true, true, false>>(),
+            ],
+            [
+                Full::pick::<Fused<FIRST, SECOND, true, false, true>>(),
+                Full::pick::<Fused<FIRST, SECOND, true, false, false>>(),
+            ],
+            [
+                Full::pick::<Fused<FIRST, SECOND, false, true, true>>(),
+                Full::pick::<Fused<FIRST, SECOND, false, true, false>>(),
+            ],
+        ],
+    }
+}
+
+/// The loops of `(a first b) second c`, or of `c second (a first b)`; `None` where there are none.
+pub fn fused(first: BinaryOp, second: BinaryOp, reversed: bool) -> Option<Pairing> {
+    use BinaryOp::{Add, Mul, Sub};
+    Some(match (first, second, reversed) {
+        (Add, Add, _) => forms::<ADD, ADD>(),
+        (Add, Sub, false) => forms::<ADD, SUB>(),
+        (Add, Sub, true) => forms::<ADD, FROM>(),
+        (Add, Mul, _) => forms::<ADD, MUL>(),
+        (Sub, Add, _) => forms::<SUB, ADD>(),
+        (Sub, Sub, false) => forms::<SUB, SUB>(),
+        (Sub, Sub, true) => forms::<SUB, FROM>(),
+        (Sub, Mul, _) => forms::<SUB, MUL>(),
+        (Mul, Add, _) => forms::<MUL, ADD>(),
+        (Mul, Sub, false) => forms::<MUL, SUB>(),
+        (Mul, Sub, true) => forms::<MUL, FROM>(),
+        (Mul, Mul, _) => forms::<MUL, MUL>(),
+        _ => return None,
+    })
+}
