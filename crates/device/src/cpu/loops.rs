@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::affine::{Affine, Tile, Walk};
 use super::compile;
-use super::frame::{Frame, Maps, Port, RawBuffer};
+use super::frame::{FAR_BYTES, Frame, Maps, Port, RawBuffer};
 use super::parallel::parallel;
 use super::plan::{self, Mode};
 use super::program::{Options, Program, Stage};
@@ -104,6 +104,7 @@ impl LoopKernel {
                     guards: access.guards.to_vec(),
                     indexed: access.indexed.to_vec(),
                     copied: written[access.buffer],
+                    far: required[access.buffer] >= FAR_BYTES,
                 })
                 .collect(),
             ranges: merged

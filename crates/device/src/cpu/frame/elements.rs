@@ -86,6 +86,9 @@ impl Frame<'_> {
         } else {
             self.load_guarded(port, tile, raw)?
         };
+        if found.at != raw {
+            self.fetch_ahead(access, found.at, tile);
+        }
         let (at, single) = match port.load {
             Some(convert) => {
                 // SAFETY: as above.

@@ -5,16 +5,19 @@
 //! frame's own memory, which a thread keeps from launch to launch.
 #![allow(unsafe_code)]
 
+mod ahead;
 mod elements;
 
 use std::cell::Cell;
 
 use super::affine::{Affine, Tile};
 use super::memory::CpuMemory;
-use super::program::{Inst, Op, Program, cell, invalid};
+use super::program::{Inst, Op, Options, Program, cell, invalid};
 use super::simd::{Args, Raw, lanes};
 use crate::kernel::IndexedDim;
 use crate::{Error, Result, Scalar};
+use ahead::Ahead;
+pub use ahead::FAR_BYTES;
 pub use elements::checked;
 use elements::{certain, fill};
 
@@ -58,6 +61,8 @@ pub struct Port {
     pub indexed: Vec<IndexedDim>,
     /// Whether loads must copy, because the kernel writes to the buffer.
     pub copied: bool,
+    /// Whether its memory is so large that it's worth fetching ahead.
+    pub far: bool,
 }
 
 /// What the maps of a kernel are in a layout.
@@ -109,6 +114,7 @@ pub struct Frame<'a> {
     params: &'a [Scalar],
     reserve: Reserve,
     memory: *mut u8,
+    ahead: Ahead,
 }
 
 impl Drop for Frame<'_> {
@@ -147,7 +153,7 @@ impl<'a> Frame<'a> {
         let memory = reserve.memory.as_ref().map_or(std::ptr::null_mut(), |block| block.start);
         reserve.slots.clear();
         reserve.slots.resize(program.values, Slot { at: memory, single: true });
-        let mut frame = Frame { program, maps, buffers, params, reserve, memory };
+        let mut frame = Frame { program, maps, buffers, params, reserve, memory, ahead: Ahead::default() };
         let one = Tile { batch: 0, p: 0, rows: 1, q: 0, columns: 1 };
         frame.run(&program.uniform, &one, 0)?;
         Ok(frame)
@@ -232,6 +238,7 @@ impl<'a> Frame<'a> {
             // SAFETY: in all that follows, the frame's memory was laid out for the program's largest tile, and each
             // value's lanes were written by its instruction; results never overlap operands.
             let memory = unsafe { self.memory.add(inst.memory) };
+            self.ahead.fetch();
             match &inst.op {
                 Op::Const(bits) => self.set_cell(inst, memory, *bits),
                 Op::Param { index, ty } => {
@@ -441,10 +448,23 @@ impl<'a> Frame<'a> {
     }
 
     /// Where a result goes: into the output, if it is contiguous there, or the frame's memory.
-    fn target(&self, inst: &Inst, tile: &Tile, memory: *mut u8, single: bool) -> *mut u8 {
-        match inst.direct {
-            Some(access) if !single => self.contiguous(&self.maps.ports[access], tile).unwrap_or(memory),
-            _ => memory,
+    fn target(&mut self, inst: &Inst, tile: &Tile, memory: *mut u8, single: bool) -> *mut u8 {
+        let Some(access) = inst.direct.filter(|_| !single) else { return memory };
+        let Some(at) = self.contiguous(&self.maps.ports[access], tile) else { return memory };
+        self.fetch_ahead(access, at, tile);
+        at
+    }
+
+    /// Has the next tile's elements of an access fetched, if it's worth it, given where this tile's lie.
+    fn fetch_ahead(&mut self, access: usize, at: *const u8, tile: &Tile) {
+        let port = &self.maps.ports[access];
+        if port.far {
+            let Options { column, keep, .. } = self.program.options;
+            // Tiles go along the rows, unless they have whole ones.
+            let by_rows = (column || keep) && port.affine.p.rank() == 1;
+            let elements =
+                if by_rows { port.affine.p.stride() * tile.rows as isize } else { tile.lanes() as isize };
+            self.ahead.note(access, at, elements * port.size as isize, tile.lanes() * port.size);
         }
     }
 }

@@ -48,6 +48,19 @@ pub trait Level {
     const FMA: bool;
 }
 
+/// Asks for the cache line at an address, which need not be valid.
+#[inline(always)]
+pub fn prefetch(at: *const u8) {
+    // SAFETY: a prefetch never faults, and every processor of the target has it.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// What every processor of the target has.
 pub struct Baseline;
 impl Level for Baseline {
