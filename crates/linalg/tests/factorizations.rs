@@ -138,7 +138,13 @@ fn triangular_systems() {
             for i in 0..n * n {
                 let (row, column) = (i / n, i % n);
                 let kept = if triangle == Triangle::Lower { column <= row } else { column >= row };
-                a[i] = if row == column && unit { 1.0 } else if kept { a[i] } else { 0.0 };
+                a[i] = if row == column && unit {
+                    1.0
+                } else if kept {
+                    a[i]
+                } else {
+                    0.0
+                };
             }
             close(&product(&a, &x, [n, n, k]), &b, "A X");
         }
@@ -174,7 +180,8 @@ fn singular_values_of_every_shape() {
             close(&parts.s, &values, "singular values");
             close(&product(&transposed(&parts.u, m, p), &parts.u, [p, m, p]), &eye(p), "UᵀU");
             close(&product(&parts.vt, &transposed(&parts.vt, q, n), [q, n, q]), &eye(q), "VᵀV");
-            let scaled: Vec<f64> = (0..m * k).map(|i| parts.u[i / k.max(1) * p + i % k] * values[i % k]).collect();
+            let scaled: Vec<f64> =
+                (0..m * k).map(|i| parts.u[i / k.max(1) * p + i % k] * values[i % k]).collect();
             close(&product(&scaled, &parts.vt[..k * n], [m, k, n]), &a, "U S Vᵀ");
         }
     }

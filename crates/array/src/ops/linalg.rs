@@ -174,8 +174,7 @@ impl Array {
     pub fn det(&self) -> Result<Array> {
         const OP: &str = "det";
         let batch = Batch::read_square(OP, self)?;
-        let out: Vec<f64> =
-            batch.matrices(self.batch_count()).map(|a| Lu::new(a).determinant()).collect();
+        let out: Vec<f64> = batch.matrices(self.batch_count()).map(|a| Lu::new(a).determinant()).collect();
         self.batch_of(OP, &out, &[])
     }
 
@@ -255,11 +254,7 @@ impl Array {
             s.extend(parts.s);
             vt.extend(parts.vt);
         }
-        Ok([
-            self.batch_of(OP, &u, &[m, p])?,
-            self.batch_of(OP, &s, &[k])?,
-            self.batch_of(OP, &vt, &[q, n])?,
-        ])
+        Ok([self.batch_of(OP, &u, &[m, p])?, self.batch_of(OP, &s, &[k])?, self.batch_of(OP, &vt, &[q, n])?])
     }
 
     /// The eigenvalues of symmetric matrices, of which one triangle is read, in ascending order, and, if asked for, orthonormal
