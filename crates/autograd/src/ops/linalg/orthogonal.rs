@@ -82,8 +82,7 @@ impl Tensor {
     /// The eigenvalues of symmetric matrices in ascending order, and orthonormal eigenvectors as columns; `torch.linalg.eigh`. Only one
     /// triangle is read; PyTorch's default is the lower one. The signs of eigenvectors are arbitrary. NaN where that triangle is not finite.
     ///
-    /// Gradients through the eigenvectors are finite only where no two eigenvalues are equal; those through the eigenvalues alone always
-    /// are.
+    /// The gradient is symmetric. Through the eigenvectors it is finite only where no two eigenvalues are equal, through the eigenvalues alone always.
     ///
     /// ```
     /// use wgrad_autograd::{Device, Tensor, Triangle};
@@ -234,7 +233,7 @@ fn svd_gradient(c: &Context) -> Result<Tensor> {
     }
 }
 
-/// gA = V (diag(gL) + (VᵀgV beside the diagonal)/E) Vᵀ with E_ij = L_j - L_i.
+/// gA = V (diag(gL) + skew(VᵀgV)/2E) Vᵀ with E_ij = L_j - L_i and skew(X) = X - Xᵀ: the symmetric gradient.
 fn eigh_gradient(c: &Context) -> Result<Tensor> {
     let (values, v) = (c.saved(0)?, c.saved(1)?);
     let vt = v.transposed_value()?;
@@ -242,11 +241,12 @@ fn eigh_gradient(c: &Context) -> Result<Tensor> {
         let gl = c.grad_of(0).ok_or_else(|| no_gradient("eigh"))?;
         return v.scale_columns(gl)?.matmul(&vt);
     };
-    let twist = vt.matmul(gv)?.div(values.differences()?)?;
-    let beside = twist.tril(-1)?.add(twist.triu(1)?)?;
+    let product = vt.matmul(gv)?;
+    let skew = product.sub(product.transposed_value()?)?;
+    let inner = skew.div(values.differences()?.mul(2.0)?)?;
     let inner = match c.grad_of(0) {
-        Some(gl) => beside.add(gl.diag_embed(0, -2, -1)?)?,
-        None => beside,
+        Some(gl) => inner.add(gl.diag_embed(0, -2, -1)?)?,
+        None => inner,
     };
     v.matmul(&inner)?.matmul(&vt)
 }
