@@ -165,8 +165,10 @@ fn norms() {
             check("linalg_norm", &|x| Ok(vec![uneven(x)?.linalg_norm(order, [0, 1], keepdim)?]), &[a()]);
         }
     }
-    let norms =
-        |x: &[Tensor]| Ok(vec![x[0].norm(3.0, 1, false)?, x[0].norm(NormOrder::Nuclear, [0, 1], true)?]);
+    let norms = |x: &[Tensor]| {
+        let x = uneven(x)?;
+        Ok(vec![x.norm(3.0, 1, false)?, x.norm(NormOrder::Nuclear, [0, 1], true)?])
+    };
     check("norm", &norms, &[a()]);
     check("linalg_norm of all", &|x| Ok(vec![x[0].linalg_norm(None, (), false)?]), &[a()]);
 }

@@ -135,16 +135,14 @@ fn triangular_systems() {
             let mut a = numbers(n * n, 8);
             a.iter_mut().step_by(n + 1).for_each(|d| *d += 2.0);
             let x = solve_triangular(matrix(&a, n, n), matrix(&b, n, k), triangle, unit);
-            for i in 0..n * n {
+            for (i, element) in a.iter_mut().enumerate() {
                 let (row, column) = (i / n, i % n);
                 let kept = if triangle == Triangle::Lower { column <= row } else { column >= row };
-                a[i] = if row == column && unit {
-                    1.0
-                } else if kept {
-                    a[i]
-                } else {
-                    0.0
-                };
+                if row == column && unit {
+                    *element = 1.0;
+                } else if !kept {
+                    *element = 0.0;
+                }
             }
             close(&product(&a, &x, [n, n, k]), &b, "A X");
         }
