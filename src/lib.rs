@@ -43,9 +43,9 @@
 
 // Tensors, and what their methods take.
 pub use wgrad_autograd::{
-    BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, Data, FftNorm, Index, IntArray, Interpolation,
-    Number, Options, PadMode, Padding, PoolOptions, Reduction, Rounding, Scale, ScatterReduce, Target,
-    Tensor, Unique, Value,
+    BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, Data, FftNorm, GridPadding, GridSampling,
+    Index, IntArray, Interpolation, NormOrder, Number, Options, PadMode, Padding, PoolOptions, QrMode,
+    Reduction, Rounding, Scale, ScatterReduce, Target, Tensor, Triangle, Unique, Value,
 };
 // Devices, dtypes, numbers, errors.
 pub use wgrad_autograd::{

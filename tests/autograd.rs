@@ -5,8 +5,10 @@ mod autograd {
     mod derivatives;
     mod errors;
     mod graph;
+    mod grid_and_ctc;
     mod hooks;
     mod in_place;
+    mod linalg;
     mod modes;
     mod printing;
     mod random;

@@ -12,13 +12,13 @@ fn numbers(count: usize, from: f64, to: f64, salt: usize) -> Vec<f64> {
     (0..count).map(|i| from + (to - from) * place(i) + 0.0123).collect()
 }
 
-fn leaf(shape: &[usize], from: f64, to: f64, salt: usize) -> Tensor {
+pub(super) fn leaf(shape: &[usize], from: f64, to: f64, salt: usize) -> Tensor {
     let data = numbers(shape.iter().product(), from, to, salt);
     Tensor::from_slice(&data, shape, &Device::cpu()).unwrap().requires_grad_(true).unwrap()
 }
 
 /// Both orders of one function.
-fn check(name: &str, function: &dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[Tensor]) {
+pub(super) fn check(name: &str, function: &dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[Tensor]) {
     gradcheck(function, inputs).unwrap_or_else(|error| panic!("{name}: {error}"));
     gradgradcheck(function, inputs).unwrap_or_else(|error| panic!("{name}: {error}"));
 }

@@ -7,7 +7,6 @@ mod call;
 mod case;
 mod compare;
 mod errors;
-mod not_yet;
 mod ops;
 mod replay;
 mod report;
@@ -21,7 +20,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use case::CaseFile;
-use not_yet::NOT_YET;
 use report::OpReport;
 use source::Files;
 use tensors::Store;
@@ -67,7 +65,7 @@ fn run() -> Result<usize> {
     let filter = Filter::new();
     let (origin, set) = source::read()?;
     println!("cases from {origin}");
-    let (mut passed, mut failed) = check_lists(&set, &filter);
+    let (mut passed, mut failed) = (0, count_unknown(&set, &filter));
     let device = device()?;
     println!("\ndevice {device}\n{}", report::heading());
     let jobs: Vec<(&String, &Files)> =
@@ -90,22 +88,11 @@ fn run() -> Result<usize> {
     Ok(failed)
 }
 
-/// Every operator of the set must be known or be named in `NOT_YET`, not both; each that is not counts as failed.
-fn check_lists(set: &BTreeMap<String, Files>, filter: &Filter) -> (usize, usize) {
-    let mut failed = 0;
-    for op in set.keys().filter(|op| op.as_str() != "errors" && filter.op(op)) {
-        let problem = match (ops::find(op).is_some(), NOT_YET.contains(&op.as_str())) {
-            (false, false) => "is unknown: add it to the table in ops",
-            (true, true) => "is there: take it off the list NOT_YET",
-            _ => continue,
-        };
-        println!("operator {op} {problem}");
-        failed += 1;
-    }
-    if !NOT_YET.is_empty() {
-        println!("{} operators do not exist yet: {}", NOT_YET.len(), NOT_YET.join(" "));
-    }
-    (0, failed)
+/// Every operator of the set must be known; each that is not counts as failed.
+fn count_unknown(set: &BTreeMap<String, Files>, filter: &Filter) -> usize {
+    let unknown = |op: &&String| op.as_str() != "errors" && filter.op(op) && ops::find(op).is_none();
+    let print = |op: &String| println!("operator {op} is unknown: add it to the table in ops");
+    set.keys().filter(unknown).inspect(|op| print(op)).count()
 }
 
 /// The device in `WGRAD_DEVICE`, or the CPU.
@@ -139,7 +126,7 @@ fn replay_all(jobs: &[(&String, &Files)], filter: &Filter, device: &Device) -> R
     reports.into_iter().map(|(_, report)| report).filter_map(Result::transpose).collect()
 }
 
-/// `None` for an operator that is not there yet.
+/// `None` for an operator that is unknown.
 fn replay_op(name: &str, files: &Files, filter: &Filter, device: &Device) -> Result<Option<OpReport>> {
     let Some(op) = ops::find(name) else { return Ok(None) };
     let file: CaseFile = serde_json::from_slice(&files.json)?;

@@ -61,6 +61,11 @@ fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Repla
     if outputs.len() != case.outputs.len() {
         return Err(format!("{} outputs instead of {}", outputs.len(), case.outputs.len()));
     }
+    if wrong_values(case) {
+        println!("    {}: not compared, since the expected results are wrong", case.id);
+        replayed.values = Some(Errors::default().done());
+        return Ok(());
+    }
     let mut values = Errors::default();
     for (i, (output, name)) in outputs.iter().zip(&case.outputs).enumerate() {
         if let Some(name) = name {
@@ -103,6 +108,16 @@ fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Repla
     let Some(second) = &case.grad_grads else { return Ok(()) };
     replayed.second = Some(run_second(second, case, &first, wanted, seeds, store, device)?);
     Ok(())
+}
+
+/// Whether the expected outputs are known to be wrong. The one case: of a batch's targets in one strided list PyTorch's ctc_loss on
+/// the CPU finds the first labels as if the list were contiguous, so that it reads elements between those of the view.
+fn wrong_values(case: &Case) -> bool {
+    let in_a_strided_list = |input: &crate::case::Input| {
+        input.name == "targets"
+            && input.strided.as_ref().is_some_and(|view| view.stride.len() == 1 && view.stride != [1])
+    };
+    case.id.starts_with("ctc_loss/") && case.inputs.iter().any(in_a_strided_list)
 }
 
 /// Whether the expected gradient is known to be wrong. The one case: in training PyTorch's batch_norm backward on the CPU reads a

@@ -16,8 +16,10 @@ mod plan;
 pub use array::Array;
 pub use eval::with_fusion;
 pub use expr::{Expr, Side};
+pub use ops::QrMode;
 pub use wgrad_device::kernel::{BinaryOp, ReduceOp, ScatterOp, UnaryOp};
 pub use wgrad_device::{
     Category, DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Layout, Result,
     Scalar, Stats, layout, philox4x32_10,
 };
+pub use wgrad_linalg::{Triangle, Vectors};

@@ -26,10 +26,11 @@ pub use graph::GradFn;
 pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled};
 pub use ops::{
-    BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, Data, FftNorm, Index, Interpolation, Number,
-    PadMode, Padding, PoolOptions, Reduction, Rounding, Scale, ScatterReduce, Target, Unique, manual_seed,
+    BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, Data, FftNorm, GridPadding, GridSampling,
+    Index, Interpolation, NormOrder, Number, PadMode, Padding, PoolOptions, Reduction, Rounding, Scale,
+    ScatterReduce, Target, Unique, manual_seed,
 };
 pub use tensor::Tensor;
 pub use wgrad_array::{DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule};
-pub use wgrad_array::{Result, Scalar, Stats};
+pub use wgrad_array::{QrMode, Result, Scalar, Stats, Triangle};
 pub use wgrad_macros::no_grad;

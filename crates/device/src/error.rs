@@ -71,6 +71,16 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// A matrix for which there is no such result: singular, not positive definite, not finite. PyTorch's `LinAlgError`.
+    #[error("{op}: matrix {matrix} of the batch {reason}")]
+    LinAlg {
+        /// The operation.
+        op: &'static str,
+        /// The number of the first such matrix of the batch, in row-major order; 0 where there is one.
+        matrix: usize,
+        /// What it is, and what to do.
+        reason: String,
+    },
     /// A dtype that the operation cannot work with.
     #[error("{op}: dtype {dtype} {reason}")]
     DType {

@@ -1,9 +1,9 @@
 //! Losses.
 
-use wgrad::{CrossEntropyOptions, Reduction};
+use wgrad::{CrossEntropyOptions, DType, Reduction};
 
 use super::{Table, one, reduction};
-use crate::call::{Call, Outcome};
+use crate::call::{Arg, Call, Outcome, not};
 
 pub const OPS: Table = &[
     ("mse_loss", |c| one(c.tensor("input")?.mse_loss(&c.tensor("target")?, reduction(c)?))),
@@ -81,6 +81,13 @@ pub const OPS: Table = &[
             reduction(c)?,
         ))
     }),
+    ("ctc_loss", |c| {
+        let (inputs, targets) = (lengths(c, "input_lengths")?, lengths(c, "target_lengths")?);
+        let (blank, zero_infinity) = (c.int_or("blank", 0)?, c.flag("zero_infinity", false)?);
+        let blank = usize::try_from(blank).map_err(|_| not("blank", "a size: it is negative"))?;
+        let target = c.tensor("targets")?;
+        one(c.tensor("log_probs")?.ctc_loss(&target, inputs, targets, blank, reduction(c)?, zero_infinity))
+    }),
     ("soft_margin_loss", |c| one(c.tensor("input")?.soft_margin_loss(&c.tensor("target")?, reduction(c)?))),
     ("multilabel_soft_margin_loss", |c| {
         let weight = c.opt_tensor("weight")?;
@@ -105,4 +112,15 @@ fn options(c: &Call) -> Outcome<CrossEntropyOptions> {
         reduction: reduction(c)?,
         ..CrossEntropyOptions::default()
     })
+}
+
+/// Lengths: a list or a tensor.
+fn lengths(c: &Call, name: &str) -> Outcome<Vec<isize>> {
+    match c.get(name) {
+        Some(Arg::Tensor(tensor)) => {
+            let numbers = tensor.to_dtype(DType::I64)?.to_vec::<i64>()?;
+            Ok(numbers.into_iter().map(|length| length as isize).collect())
+        }
+        _ => c.ints(name),
+    }
 }

@@ -5,6 +5,7 @@ mod create;
 mod elementwise;
 mod index;
 mod join;
+mod linalg;
 mod loss;
 mod matmul;
 mod nn;
@@ -28,6 +29,7 @@ const TABLES: &[Table] = &[
     conv::OPS,
     index::OPS,
     join::OPS,
+    linalg::OPS,
     loss::OPS,
     matmul::OPS,
     create::OPS,

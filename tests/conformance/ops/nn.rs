@@ -1,6 +1,6 @@
 //! What networks are made of.
 
-use wgrad::{BatchNormOptions, FftNorm, Interpolation, Result, Scale, Tensor};
+use wgrad::{BatchNormOptions, FftNorm, GridPadding, GridSampling, Interpolation, Result, Scale, Tensor};
 
 use super::{Table, input_as, one};
 use crate::call::{Arg, Call, Outcome, not, unclear};
@@ -44,6 +44,22 @@ pub const OPS: Table = &[
     ("fft.ifft", |c| one(c.tensor("input")?.ifft(points(c)?, c.int_or("dim", -1)?, fft_norm(c)?))),
     ("fft.rfft", |c| one(c.tensor("input")?.rfft(points(c)?, c.int_or("dim", -1)?, fft_norm(c)?))),
     ("fft.irfft", |c| one(c.tensor("input")?.irfft(points(c)?, c.int_or("dim", -1)?, fft_norm(c)?))),
+    ("grid_sample", |c| {
+        let mode = match c.text("mode", "bilinear")?.as_str() {
+            "bilinear" => GridSampling::Bilinear,
+            "nearest" => GridSampling::Nearest,
+            "bicubic" => GridSampling::Bicubic,
+            other => return unclear("mode", &format!("{other:?}")),
+        };
+        let padding = match c.text("padding_mode", "zeros")?.as_str() {
+            "zeros" => GridPadding::Zeros,
+            "border" => GridPadding::Border,
+            "reflection" => GridPadding::Reflection,
+            other => return unclear("padding_mode", &format!("{other:?}")),
+        };
+        let align_corners = c.flag("align_corners", false)?;
+        one(c.tensor("input")?.grid_sample(&c.tensor("grid")?, mode, padding, align_corners))
+    }),
     ("layer_norm", |c| {
         let (weight, bias) = (c.opt_tensor("weight")?, c.opt_tensor("bias")?);
         let (shape, eps) = (c.ints("normalized_shape")?, c.float("eps", 1e-5)?);

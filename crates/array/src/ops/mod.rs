@@ -3,6 +3,7 @@
 mod create;
 mod elementwise;
 mod index;
+mod linalg;
 mod matmul;
 mod reduce;
 mod series;
@@ -10,6 +11,8 @@ mod special;
 mod transfer;
 mod trigonometry;
 mod view;
+
+pub use linalg::QrMode;
 
 use smallvec::smallvec;
 use wgrad_device::layout::Dims;

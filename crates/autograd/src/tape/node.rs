@@ -70,8 +70,8 @@ pub(crate) struct SavedValue {
 pub(crate) enum Source {
     /// The operation's own input with this number.
     Input(u8),
-    /// The operation's first output.
-    Output,
+    /// The operation's own output with this number.
+    Output(u32),
     /// Something without a gradient.
     Constant,
 }
@@ -108,6 +108,11 @@ impl Context<'_> {
         self.grads.first().and_then(Option::as_ref).ok_or_else(|| self.broken("no gradient for its output"))
     }
 
+    /// The gradient of the output with this number, if it takes part.
+    pub(crate) fn grad_of(&self, output: usize) -> Option<&Tensor> {
+        self.grads.get(output).and_then(Option::as_ref)
+    }
+
     /// Whether this input's gradient is wanted.
     pub(crate) fn needs(&self, input: usize) -> bool {
         self.needs.get(input).copied().unwrap_or(false)
@@ -124,7 +129,7 @@ impl Context<'_> {
     fn edge(&self, source: Source) -> Result<Option<Edge>> {
         match source {
             Source::Constant => Ok(None),
-            Source::Output => Ok(self.key.upgrade().map(|node| Edge { node, output: 0 })),
+            Source::Output(output) => Ok(self.key.upgrade().map(|node| Edge { node, output })),
             Source::Input(input) => self
                 .key
                 .with(|node| node.edges.get(usize::from(input)).cloned().flatten())

@@ -78,8 +78,17 @@ impl Derivative {
     }
 
     /// Saves the operation's first output.
-    pub(crate) fn save_output(mut self, output: &Array) -> Derivative {
-        self.saved.push(SavedValue { array: Some(output.clone()), source: Source::Output });
+    pub(crate) fn save_output(self, output: &Array) -> Derivative {
+        self.save_outputs(std::slice::from_ref(output))
+    }
+
+    /// Saves the operation's outputs, all or the first ones.
+    pub(crate) fn save_outputs(mut self, outputs: &[Array]) -> Derivative {
+        let saved = |(i, output): (usize, &Array)| SavedValue {
+            array: Some(output.clone()),
+            source: Source::Output(i as u32),
+        };
+        self.saved.extend(outputs.iter().enumerate().map(saved));
         self
     }
 
