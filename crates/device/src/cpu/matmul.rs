@@ -37,9 +37,11 @@ pub struct MatmulKernel {
     ty: Ty,
     lhs: Operand,
     rhs: Operand,
-    /// Where products go right away.
+    /// Where products go right away, if the epilogue stores them as they are.
     direct: Option<Access>,
-    epilogue: LoopKernel,
+    /// What else there is to do.
+    epilogue: Option<LoopKernel>,
+    params: usize,
     /// Adds a multiple of one row to another, for integers.
     axpy: Option<Raw>,
     required: Vec<usize>,
@@ -156,7 +158,7 @@ impl MatmulKernel {
         let mut rhs_sizes = sizes.clone();
         rhs_sizes[rank - 2] = kernel.k;
 
-        // The epilogue reads products as the elements of one more buffer.
+        // The epilogue reads products as the elements of one more buffer: a panel's, or that of the output which they are.
         let buffers = kernel.epilogue.accesses.iter().map(|a| a.buffer + 1).max().unwrap_or(0);
         let product = buffers.max(kernel.lhs.buffer + 1).max(kernel.rhs.buffer + 1);
         let mut epilogue = kernel.epilogue.clone();
@@ -164,18 +166,35 @@ impl MatmulKernel {
         for (stride, &size) in strides.iter_mut().zip(sizes) {
             *stride = if size == 1 { 0 } else { *stride };
         }
-        epilogue.accesses.push(Access::new(product, dtype_of(ty), &strides, 0));
+        let direct = epilogue.stores.iter().position(|store| {
+            epilogue.body.get(store.value as usize) == Some(&Instr::Accumulator)
+                && epilogue.accesses.get(store.access).is_some_and(|a| a.dtype == dtype_of(ty))
+        });
+        let direct = direct.filter(|_| kernel.k > 0).map(|at| epilogue.stores.remove(at).access);
+        let direct = direct.map(|access| epilogue.accesses[access].clone());
+        epilogue.accesses.push(match &direct {
+            Some(access) => Access { buffer: product, ..access.clone() },
+            None => Access::new(product, dtype_of(ty), &strides, 0),
+        });
         let access = epilogue.accesses.len() - 1;
         for instr in &mut epilogue.body {
             if *instr == Instr::Accumulator {
                 *instr = Instr::Load { access, indices: smallvec![] };
             }
         }
-        let epilogue = LoopKernel::new(&epilogue, true)?;
-        let mut required = epilogue.required()[..product].to_vec();
-        let mut written = epilogue.written()[..product].to_vec();
-        required.resize(product, 0);
-        written.resize(product, false);
+        let (mut required, mut written) = (vec![0; product], vec![false; product]);
+        if let Some(access) = &direct {
+            required[access.buffer] =
+                super::reach(access.offset, &access.strides, sizes, access.dtype.size())?;
+            written[access.buffer] = true;
+        }
+        let rest = LoopKernel::new(&epilogue, true)?;
+        for (i, (&bytes, &writes)) in rest.required().iter().zip(rest.written()).take(product).enumerate() {
+            required[i] = required[i].max(bytes);
+            written[i] |= writes;
+        }
+        let params = rest.params();
+        let epilogue = if epilogue.stores.is_empty() { None } else { Some(rest) };
         for (access, sizes) in [(&kernel.lhs, &lhs_sizes), (&kernel.rhs, &rhs_sizes)] {
             if !sizes.contains(&0) {
                 let bytes = super::reach(access.offset, &access.strides, sizes, access.dtype.size())?;
@@ -185,13 +204,6 @@ impl MatmulKernel {
                 return Err(invalid("a matmul that writes to its own factor"));
             }
         }
-        let direct = match (&kernel.epilogue.body[..], &kernel.epilogue.stores[..]) {
-            ([Instr::Accumulator], [Store { access, value: 0 }]) if kernel.k > 0 => {
-                let access = &kernel.epilogue.accesses[*access];
-                (access.dtype == dtype_of(ty)).then(|| access.clone())
-            }
-            _ => None,
-        };
         let axpy = match ty {
             Ty::I32 => Some(Lean::pick::<Axpy<i32>>()),
             Ty::I64 => Some(Lean::pick::<Axpy<i64>>()),
@@ -208,6 +220,7 @@ impl MatmulKernel {
             rhs: Operand::new(&kernel.rhs, &rhs_sizes, ty)?,
             direct,
             epilogue,
+            params,
             axpy,
             required,
             written,
@@ -217,7 +230,7 @@ impl MatmulKernel {
 
     /// What a launch must bring.
     pub fn needs(&self) -> Needs<'_> {
-        Needs { required: &self.required, written: &self.written, params: self.epilogue.params() }
+        Needs { required: &self.required, written: &self.written, params: self.params }
     }
 
     /// Runs it.
@@ -242,7 +255,7 @@ impl MatmulKernel {
         };
         let wanted = tasks.div_ceil(batches);
         // An epilogue's tiles run along whole rows if a panel has them.
-        let by_rows = m >= n || (self.direct.is_none() && m >= EPILOGUE_ROWS);
+        let by_rows = m >= n || (self.epilogue.is_some() && m >= EPILOGUE_ROWS);
         let (side, unit) = if by_rows { (m, 8) } else { (n, 16) };
         let piece = side.div_ceil(wanted).next_multiple_of(unit);
         let pieces = side.div_ceil(piece);
@@ -281,34 +294,39 @@ impl MatmulKernel {
         let (m, n) = (rows.len(), columns.len());
         let lhs_at = at(&self.lhs.access, lhs.start, rows.start, 0);
         let rhs_at = at(&self.rhs.access, rhs.start, 0, columns.start);
-        if let Some(access) = &self.direct {
-            let target = at(access, buffers[access.buffer].start, rows.start, columns.start).cast_mut();
+        let first = (batch * self.m + rows.start) * self.n + columns.start;
+        let panel;
+        // Where element 0 of the whole product lies, or would lie.
+        let start = if let Some(access) = &self.direct {
+            let start = buffers[access.buffer].start;
+            let target = at(access, start, rows.start, columns.start).cast_mut();
             let strides = (access.strides[rank], access.strides[rank + 1]);
             // SAFETY: the panel lies inside of the output.
             unsafe { self.multiply(m, n, lhs_at, rhs_at, target, strides) };
-            return Ok(());
-        }
-        // Rows lie as far from each other as in the whole product, so that one map serves the epilogue for all of them.
-        let panel = self.pool.alloc(m * self.n * size)?;
-        let target = panel.pointer();
-        if self.k == 0 {
-            // SAFETY: the panel has as many bytes.
-            unsafe { target.write_bytes(0, m * self.n * size) };
+            start
         } else {
-            // SAFETY: as above.
-            unsafe { self.multiply(m, n, lhs_at, rhs_at, target, (self.n as isize, 1)) };
-        }
+            // Rows lie as far from each other as in the whole product, so that one map serves the epilogue for all of them.
+            panel = self.pool.alloc(m * self.n * size)?;
+            let target = panel.pointer();
+            if self.k == 0 {
+                // SAFETY: the panel has as many bytes.
+                unsafe { target.write_bytes(0, m * self.n * size) };
+            } else {
+                // SAFETY: as above.
+                unsafe { self.multiply(m, n, lhs_at, rhs_at, target, (self.n as isize, 1)) };
+            }
+            target.wrapping_sub(first * size)
+        };
+        let Some(epilogue) = &self.epilogue else { return Ok(()) };
         let mut buffers: smallvec::SmallVec<[RawBuffer; 8]> = buffers[..self.required.len()].into();
-        let first = (batch * self.m + rows.start) * self.n + columns.start;
-        // Where element 0 would lie if this panel were the whole product.
-        buffers.push(RawBuffer { start: target.wrapping_sub(first * size), bytes: usize::MAX });
+        buffers.push(RawBuffer { start, bytes: usize::MAX });
         let ranges = (0..m).map(|row| first + row * self.n..first + row * self.n + n);
-        // SAFETY: passed on to the caller; the panel holds the ranges.
+        // SAFETY: passed on to the caller; the ranges' products have been computed.
         unsafe {
             if n == self.n {
-                self.epilogue.run_ranges(&buffers, params, std::iter::once(first..first + m * n))
+                epilogue.run_ranges(&buffers, params, std::iter::once(first..first + m * n))
             } else {
-                self.epilogue.run_ranges(&buffers, params, ranges)
+                epilogue.run_ranges(&buffers, params, ranges)
             }
         }
     }
