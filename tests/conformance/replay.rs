@@ -22,10 +22,10 @@ pub struct Replayed {
     pub second: Option<Part>,
 }
 
-/// Runs a case. A panic is a failure like any other.
-pub fn replay(op: Op, case: &Case, store: &Store, device: &Device) -> Replayed {
+/// Runs a case, with its tolerances `factor` times as wide. A panic is a failure like any other.
+pub fn replay(op: Op, case: &Case, store: &Store, device: &Device, factor: f64) -> Replayed {
     let mut replayed = Replayed::default();
-    let outcome = catch_unwind(AssertUnwindSafe(|| run(op, case, store, device, &mut replayed)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(op, case, store, device, factor, &mut replayed)));
     let failure = match outcome {
         Ok(Ok(())) => return replayed,
         Ok(Err(failure)) => failure,
@@ -51,7 +51,14 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|&s| s.to_owned())).unwrap_or_default()
 }
 
-fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Replayed) -> Result<(), String> {
+fn run(
+    op: Op,
+    case: &Case,
+    store: &Store,
+    device: &Device,
+    factor: f64,
+    replayed: &mut Replayed,
+) -> Result<(), String> {
     let mut inputs = Vec::new();
     for input in &case.inputs {
         let tensor = store.input(input, device).map_err(|error| format!("input {}: {error}", input.name))?;
@@ -64,7 +71,7 @@ fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Repla
     let mut values = Errors::default();
     for (i, (output, name)) in outputs.iter().zip(&case.outputs).enumerate() {
         if let Some(name) = name {
-            let tolerance = Tolerance { rtol: case.rtol, atol: case.atol };
+            let tolerance = Tolerance::new(case.rtol, case.atol, factor);
             values.check(&format!("output {i}"), Some(output), name, tolerance, store)?;
         }
     }
@@ -96,12 +103,12 @@ fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Repla
     let mut errors = Errors::default();
     for (input, name) in expected {
         let actual = first.get(input).ok_or_else(|| format!("no input {input} requires grad"))?;
-        let tolerance = Tolerance { rtol: case.grad_rtol, atol: case.grad_atol };
+        let tolerance = Tolerance::new(case.grad_rtol, case.grad_atol, factor);
         errors.check(&format!("gradient of {input}"), actual.as_ref(), name, tolerance, store)?;
     }
     replayed.grads = Some(errors.done());
     let Some(second) = &case.grad_grads else { return Ok(()) };
-    replayed.second = Some(run_second(second, case, &first, wanted, seeds, store, device)?);
+    replayed.second = Some(run_second(second, case, &first, wanted, seeds, store, device, factor)?);
     Ok(())
 }
 
@@ -122,6 +129,7 @@ fn run_second(
     seeds: BTreeMap<usize, Tensor>,
     store: &Store,
     device: &Device,
+    factor: f64,
 ) -> Result<Part, String> {
     wanted.extend(seeds.into_iter().map(|(i, seed)| (format!("grad_outputs.{i}"), seed)));
     let mut pairs = Vec::new();
@@ -134,7 +142,7 @@ fn run_second(
     let mut errors = Errors::default();
     for (input, name) in &second.grads {
         let actual = gradients.get(input).ok_or_else(|| format!("nothing is called {input}"))?;
-        let tolerance = Tolerance { rtol: case.grad_grad_rtol, atol: case.grad_grad_atol };
+        let tolerance = Tolerance::new(case.grad_grad_rtol, case.grad_grad_atol, factor);
         errors.check(&format!("second gradient of {input}"), actual.as_ref(), name, tolerance, store)?;
     }
     Ok(errors.done())
