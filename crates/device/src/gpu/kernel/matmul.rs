@@ -27,6 +27,8 @@ type Windows = BTreeMap<usize, Window>;
 
 /// Steps along the inner dim that one invocation takes at most.
 const MAX_INNER: usize = 32 << 10;
+/// Multiplications of a product that is small to a software adapter.
+const SMALL: usize = 32 << 10;
 /// Bytes that the chunks' products may take.
 const MAX_TEMP: u64 = 64 << 20;
 
@@ -329,7 +331,13 @@ impl<'k> Product<'k> {
             // Loads cost more than arithmetic here: the more each invocation keeps, the better.
             let columns = self.nest.kernel.sizes[self.columns];
             let vectors = if rows >= 32 && columns > 32 { 2 } else { 1 };
-            return Tile { rows: if rows > 8 { 16 } else { few }, lanes: 8, vectors, shared: false };
+            let rows = match rows.saturating_mul(columns).saturating_mul(self.nest.kernel.sizes[self.k]) {
+                // Compiling a long text takes longer than this little work.
+                ..=SMALL => few.min(4),
+                _ if rows > 8 => 16,
+                _ => few,
+            };
+            return Tile { rows, lanes: 8, vectors, shared: false };
         }
         if rows > 8 && matches!(self.ty, Ty::F32 | Ty::I32) {
             return Tile { rows: 64, lanes: 16, vectors: 1, shared: true };

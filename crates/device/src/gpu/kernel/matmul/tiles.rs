@@ -222,16 +222,23 @@ pub(super) fn in_registers(
         }
     }
     e.close();
+    // A loop, so that the epilogue stands in the text once, or twice: drivers inline what is called, and compiling a
+    // copy for each of the sums took most of the time of a program's first step.
+    let count = tile.rows * tile.vectors;
+    e.line(format!("var sums: array<{t}, {count}>;"));
+    for r in 0..tile.rows {
+        for v in 0..tile.vectors {
+            e.line(format!("sums[{}] = sum{r}_{v};", r * tile.vectors + v));
+        }
+    }
+    e.open(format!("for (var row = first_row; row < min(first_row + {}u, {rows}); row++) {{", tile.rows));
     for v in 0..tile.vectors {
         e.open(format!("if (first_column{v} < {columns}) {{"));
-        for r in 0..tile.rows {
-            e.open(format!("if (first_row + {r}u < {rows}) {{"));
-            let (row, column) = (format!("first_row + {r}u"), format!("first_column{v}"));
-            e.line(call_finish(product, &row, &column, &format!("sum{r}_{v}")));
-            e.close();
-        }
+        let sum = format!("sums[(row - first_row) * {}u + {v}u]", tile.vectors);
+        e.line(call_finish(product, "row", &format!("first_column{v}"), &sum));
         e.close();
     }
+    e.close();
 }
 
 /// Slices of both operands go through workgroup memory; 256 invocations keep 4 x 4 elements each.
