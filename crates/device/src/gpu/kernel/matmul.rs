@@ -280,6 +280,8 @@ struct Tile {
     vectors: usize,
     /// Whether slices of the operands go through workgroup memory.
     shared: bool,
+    /// Whether four steps along the inner dim are one of the loop's.
+    unrolled: bool,
 }
 
 impl Tile {
@@ -331,18 +333,17 @@ impl<'k> Product<'k> {
             // Loads cost more than arithmetic here: the more each invocation keeps, the better.
             let columns = self.nest.kernel.sizes[self.columns];
             let vectors = if rows >= 32 && columns > 32 { 2 } else { 1 };
-            let rows = match rows.saturating_mul(columns).saturating_mul(self.nest.kernel.sizes[self.k]) {
-                // Compiling a long text takes longer than this little work.
-                ..=SMALL => few.min(4),
-                _ if rows > 8 => 16,
-                _ => few,
-            };
-            return Tile { rows, lanes: 8, vectors, shared: false };
+            // Compiling a long text takes longer than little work.
+            if rows.saturating_mul(columns).saturating_mul(self.nest.kernel.sizes[self.k]) <= SMALL {
+                return Tile { rows: few.min(4), lanes: 8, vectors: 1, shared: false, unrolled: false };
+            }
+            let rows = if rows > 8 { 16 } else { few };
+            return Tile { rows, lanes: 8, vectors, shared: false, unrolled: true };
         }
         if rows > 8 && matches!(self.ty, Ty::F32 | Ty::I32) {
-            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true };
+            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true, unrolled: true };
         }
-        Tile { rows: few, lanes: 64, vectors: 1, shared: false }
+        Tile { rows: few, lanes: 64, vectors: 1, shared: false, unrolled: true }
     }
 }
 

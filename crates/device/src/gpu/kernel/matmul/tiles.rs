@@ -172,44 +172,46 @@ pub(super) fn in_registers(
         }
     };
     e.line("var k = 0u;");
-    e.open(format!("for (; k + 4u <= {inner}; k += 4u) {{"));
-    for v in 0..tile.vectors {
-        if right.along_inner {
-            for c in C {
-                let load = right.memory().load_vector(&format!("(column{v}.{c} + k)"));
-                e.line(format!("let down{v}_{c} = {load};"));
+    if tile.unrolled {
+        e.open(format!("for (; k + 4u <= {inner}; k += 4u) {{"));
+        for v in 0..tile.vectors {
+            if right.along_inner {
+                for c in C {
+                    let load = right.memory().load_vector(&format!("(column{v}.{c} + k)"));
+                    e.line(format!("let down{v}_{c} = {load};"));
+                }
+                for (j, c) in C.iter().enumerate() {
+                    let parts = C.map(|column| part(ty, &format!("down{v}_{column}"), c));
+                    e.line(format!("let right{j}_{v} = {};", gather(ty, &parts)));
+                }
+            } else {
+                for j in 0..4 {
+                    e.line(format!("let right{j}_{v} = {};", right_at(v, &format!("k + {j}u"))));
+                }
+            }
+        }
+        for r in 0..tile.rows {
+            if left.along_inner {
+                e.line(format!("let left{r} = {};", left.memory().load_vector(&format!("(row{r} + k)"))));
             }
             for (j, c) in C.iter().enumerate() {
-                let parts = C.map(|column| part(ty, &format!("down{v}_{column}"), c));
-                e.line(format!("let right{j}_{v} = {};", gather(ty, &parts)));
-            }
-        } else {
-            for j in 0..4 {
-                e.line(format!("let right{j}_{v} = {};", right_at(v, &format!("k + {j}u"))));
+                let value = if left.along_inner {
+                    part(ty, &format!("left{r}"), c)
+                } else {
+                    e.line(format!(
+                        "let left{r}_{j} = {};",
+                        left.load(&format!("(row{r} + (k + {j}u) * {})", left.inner_stride))
+                    ));
+                    format!("left{r}_{j}")
+                };
+                for v in 0..tile.vectors {
+                    let sum = multiply_add(ty, &format!("sum{r}_{v}"), &value, &format!("right{j}_{v}"));
+                    e.line(format!("sum{r}_{v} = {sum};"));
+                }
             }
         }
+        e.close();
     }
-    for r in 0..tile.rows {
-        if left.along_inner {
-            e.line(format!("let left{r} = {};", left.memory().load_vector(&format!("(row{r} + k)"))));
-        }
-        for (j, c) in C.iter().enumerate() {
-            let value = if left.along_inner {
-                part(ty, &format!("left{r}"), c)
-            } else {
-                e.line(format!(
-                    "let left{r}_{j} = {};",
-                    left.load(&format!("(row{r} + (k + {j}u) * {})", left.inner_stride))
-                ));
-                format!("left{r}_{j}")
-            };
-            for v in 0..tile.vectors {
-                let sum = multiply_add(ty, &format!("sum{r}_{v}"), &value, &format!("right{j}_{v}"));
-                e.line(format!("sum{r}_{v} = {sum};"));
-            }
-        }
-    }
-    e.close();
     e.open(format!("for (; k < {inner}; k++) {{"));
     for v in 0..tile.vectors {
         e.line(format!("let right_{v} = {};", right_at(v, "k")));
