@@ -72,8 +72,7 @@ pub(super) fn plan(
     if chunks == 1 {
         let used: Vec<usize> = (0..product.nest.kernel.accesses.len()).collect();
         let dims: Vec<usize> = (0..rank).collect();
-        if let Ok(spaces) = product.nest.spaces(&used, &dims, Some(product.columns), shared.caps.max_binding)
-        {
+        if let Ok(spaces) = product.nest.spaces(&used, &dims, Some(product.columns), &shared.caps) {
             return spaces
                 .into_iter()
                 .map(|(nest, windows)| {
@@ -144,9 +143,7 @@ fn in_chunks(
     let mut chunk = 0;
     while chunk * size < k {
         let here = nest.restrict(product.k, chunk * size, size.min(k - chunk * size));
-        for (mut nest, windows) in
-            here.spaces(&operands, &dims, Some(product.columns), shared.caps.max_binding)?
-        {
+        for (mut nest, windows) in here.spaces(&operands, &dims, Some(product.columns), &shared.caps)? {
             // The place in the temporary counts from the part's beginning.
             for d in 0..rank {
                 nest.first[d] -= product.nest.first[d];
@@ -172,7 +169,7 @@ fn epilogue_of_chunks(
     let dims: Vec<usize> = (0..rank).collect();
     let used: Vec<usize> = (0..product.kernel.epilogue.accesses.len()).collect();
     let vector = Some(product.columns);
-    for (nest, windows) in product.nest.spaces(&used, &dims, vector, shared.caps.max_binding)? {
+    for (nest, windows) in product.nest.spaces(&used, &dims, vector, &shared.caps)? {
         let mut body = Body::new(&nest, &windows, vector, product.ty)?;
         let mut e = Emitter::new(shared, "Chunks of a product, added, and what follows.", WORKGROUP);
         let threads = count(&nest, &dims, vector);

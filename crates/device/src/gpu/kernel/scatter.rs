@@ -95,7 +95,7 @@ fn in_parts(
     let layout = Layout::new(kernel, nest);
     let read: Vec<usize> = (0..layout.nest.kernel.accesses.len()).filter(|&i| i != TARGET).collect();
     let whole = layout.entries as u64 * 4 <= max_binding;
-    let wide = match layout.nest.fit(&read, max_binding) {
+    let wide = match layout.nest.fit(&read, &shared.caps) {
         Fit::Windows(windows) if whole => {
             let mut own = Vec::new();
             one_part(shared, &layout, &windows, &mut own, steps)?;
