@@ -69,7 +69,7 @@ fn run() -> Result<usize> {
     let (origin, set) = source::read()?;
     println!("cases from {origin}");
     let (mut passed, mut failed) = check_lists(&set, &filter);
-    for name in devices() {
+    for name in devices()? {
         let count = run_device(&name, &set, &filter).with_context(|| format!("device {name}"))?;
         passed += count.passed;
         failed += count.failed();
@@ -79,11 +79,17 @@ fn run() -> Result<usize> {
 }
 
 /// The device in `WGRAD_DEVICE`, or all devices of this machine.
-fn devices() -> Vec<String> {
-    match std::env::var("WGRAD_DEVICE") {
-        Ok(name) if !name.is_empty() => vec![name],
-        _ => Device::available().into_iter().map(|info| info.name).collect(),
+fn devices() -> Result<Vec<String>> {
+    if let Some(name) = std::env::var("WGRAD_DEVICE").ok().filter(|name| !name.is_empty()) {
+        return Ok(vec![name]);
     }
+    let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
+    if names.len() == 1 {
+        println!("no GPU adapter here: only the CPU is tested");
+        let required = std::env::var("WGRAD_REQUIRE_GPU").is_ok_and(|value| value == "1");
+        anyhow::ensure!(!required, "WGRAD_REQUIRE_GPU is set, and there is no adapter");
+    }
+    Ok(names)
 }
 
 /// Replays everything on a device and prints its table.
@@ -160,9 +166,9 @@ fn replay_all(jobs: &[(&String, &Files)], filter: &Filter, devices: &[Device]) -
             }
         }
     };
-    // A failed case reports its panic itself.
+    // A failed case reports its panic itself; this line is for one that ends the process.
     let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
     std::thread::scope(|scope| devices.iter().for_each(|device| _ = scope.spawn(|| work(device))));
     std::panic::set_hook(hook);
     let mut reports = reports.into_inner().unwrap_or_default();
