@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 use case::CaseFile;
 use not_yet::NOT_YET;
+use replay::Setting;
 use report::{Count, OpReport};
 use source::Files;
 use tensors::Store;
@@ -189,7 +190,8 @@ fn replay_op(name: &str, files: &Files, filter: &Filter, device: &Device) -> Res
             report.skipped += 1;
             continue;
         }
-        report.add(&case.id, &case.dtype, &replay::replay(op, case, &store, device, factor));
+        let setting = Setting { case, store: &store, device, factor };
+        report.add(&case.id, &case.dtype, &replay::replay(op, &setting));
     }
     Ok(Some(report))
 }

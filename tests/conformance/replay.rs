@@ -22,10 +22,20 @@ pub struct Replayed {
     pub second: Option<Part>,
 }
 
-/// Runs a case, with its tolerances `factor` times as wide. A panic is a failure like any other.
-pub fn replay(op: Op, case: &Case, store: &Store, device: &Device, factor: f64) -> Replayed {
+/// A case, and what it is replayed with.
+pub struct Setting<'a> {
+    pub case: &'a Case,
+    pub store: &'a Store<'a>,
+    pub device: &'a Device,
+    /// How many times as wide the case's tolerances are.
+    pub factor: f64,
+}
+
+/// Runs a case. A panic is a failure like any other.
+pub fn replay(op: Op, setting: &Setting) -> Replayed {
+    let case = setting.case;
     let mut replayed = Replayed::default();
-    let outcome = catch_unwind(AssertUnwindSafe(|| run(op, case, store, device, factor, &mut replayed)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(op, setting, &mut replayed)));
     let failure = match outcome {
         Ok(Ok(())) => return replayed,
         Ok(Err(failure)) => failure,
@@ -51,14 +61,8 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|&s| s.to_owned())).unwrap_or_default()
 }
 
-fn run(
-    op: Op,
-    case: &Case,
-    store: &Store,
-    device: &Device,
-    factor: f64,
-    replayed: &mut Replayed,
-) -> Result<(), String> {
+fn run(op: Op, setting: &Setting, replayed: &mut Replayed) -> Result<(), String> {
+    let &Setting { case, store, device, factor } = setting;
     let mut inputs = Vec::new();
     for input in &case.inputs {
         let tensor = store.input(input, device).map_err(|error| format!("input {}: {error}", input.name))?;
@@ -108,7 +112,7 @@ fn run(
     }
     replayed.grads = Some(errors.done());
     let Some(second) = &case.grad_grads else { return Ok(()) };
-    replayed.second = Some(run_second(second, case, &first, wanted, seeds, store, device, factor)?);
+    replayed.second = Some(run_second(second, setting, &first, wanted, seeds)?);
     Ok(())
 }
 
@@ -123,14 +127,12 @@ fn wrong_gradient(case: &Case) -> bool {
 
 fn run_second(
     second: &Second,
-    case: &Case,
+    setting: &Setting,
     first: &BTreeMap<String, Option<Tensor>>,
     mut wanted: Vec<(String, Tensor)>,
     seeds: BTreeMap<usize, Tensor>,
-    store: &Store,
-    device: &Device,
-    factor: f64,
 ) -> Result<Part, String> {
+    let &Setting { case, store, device, factor } = setting;
     wanted.extend(seeds.into_iter().map(|(i, seed)| (format!("grad_outputs.{i}"), seed)));
     let mut pairs = Vec::new();
     for (input, name) in &second.v {
