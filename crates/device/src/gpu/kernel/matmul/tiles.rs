@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Product, Tile};
 use crate::gpu::kernel::access::{Form, Memory, element_type, zero};
+use crate::gpu::kernel::body::choose;
 use crate::gpu::kernel::emit::{Emitter, LANES, Width, type_name};
 use crate::gpu::program::{Slot, Window};
 use crate::kernel::{Access, Ty};
@@ -224,20 +225,17 @@ pub(super) fn in_registers(
         }
     }
     e.close();
-    // A loop, so that the epilogue stands in the text once, or twice: drivers inline what is called, and compiling a
-    // copy for each of the sums took most of the time of a program's first step.
-    let count = tile.rows * tile.vectors;
-    e.line(format!("var sums: array<{t}, {count}>;"));
-    for r in 0..tile.rows {
-        for v in 0..tile.vectors {
-            e.line(format!("sums[{}] = sum{r}_{v};", r * tile.vectors + v));
-        }
-    }
+    // A loop, so that the epilogue stands in the text once, or twice, and not for each of the sums: drivers inline what
+    // is called. The sums are picked by comparisons, since an array of them takes longer to compile than all copies.
     e.open(format!("for (var row = first_row; row < min(first_row + {}u, {rows}); row++) {{", tile.rows));
     for v in 0..tile.vectors {
         e.open(format!("if (first_column{v} < {columns}) {{"));
-        let sum = format!("sums[(row - first_row) * {}u + {v}u]", tile.vectors);
-        e.line(call_finish(product, "row", &format!("first_column{v}"), &sum));
+        e.line(format!("var sum: {t} = sum0_{v};"));
+        for r in 1..tile.rows {
+            let here = format!("vec4<bool>(row == first_row + {r}u)");
+            e.line(format!("sum = {};", choose(ty, Width::Four, "sum", &format!("sum{r}_{v}"), &here)));
+        }
+        e.line(call_finish(product, "row", &format!("first_column{v}"), "sum"));
         e.close();
     }
     e.close();
