@@ -9,6 +9,13 @@ pub struct Tolerance {
     pub atol: f64,
 }
 
+impl Tolerance {
+    /// A case's tolerance, so many times as wide.
+    pub fn new(rtol: f64, atol: f64, factor: f64) -> Tolerance {
+        Tolerance { rtol: rtol * factor, atol: atol * factor }
+    }
+}
+
 /// The largest error in units of the tolerance, or what is wrong.
 pub fn compare(actual: &Numbers, expected: &Numbers, tolerance: Tolerance) -> Result<f64, String> {
     if actual.dtype != expected.dtype {

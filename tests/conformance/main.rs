@@ -7,6 +7,7 @@ mod call;
 mod case;
 mod compare;
 mod errors;
+mod gpu_tolerance;
 mod ops;
 mod replay;
 mod report;
@@ -20,10 +21,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use case::CaseFile;
-use report::OpReport;
+use replay::Setting;
+use report::{Count, OpReport};
 use source::Files;
 use tensors::Store;
-use wgrad::Device;
+use wgrad::{Device, DeviceOptions};
 
 /// Operators and case ids to run; empty for all.
 struct Filter(Vec<String>);
@@ -66,26 +68,71 @@ fn run() -> Result<usize> {
     let (origin, set) = source::read()?;
     println!("cases from {origin}");
     let (mut passed, mut failed) = (0, count_unknown(&set, &filter));
-    let device = device()?;
-    println!("\ndevice {device}\n{}", report::heading());
-    let jobs: Vec<(&String, &Files)> =
-        set.iter().filter(|(op, _)| op.as_str() != "errors" && filter.op(op)).collect();
-    for report in replay_all(&jobs, &filter, &device)? {
-        println!("{report}");
-        report.failures.iter().for_each(|failure| println!("    {failure}"));
-        if report.skipped > 0 {
-            println!("    {} cases skipped: {device} has no such dtype", report.skipped);
-        }
-        passed += report.cases.passed;
-        failed += report.cases.failed();
-    }
-    if let Some(files) = set.get("errors").filter(|_| filter.op("errors")) {
-        let count = errors::run(files, &device, &filter.0)?;
+    for name in devices()? {
+        let count = run_device(&name, &set, &filter).with_context(|| format!("device {name}"))?;
         passed += count.passed;
         failed += count.failed();
     }
     println!("{passed} passed, {failed} failed");
     Ok(failed)
+}
+
+/// The device in `WGRAD_DEVICE`, or all devices of this machine.
+fn devices() -> Result<Vec<String>> {
+    if let Some(name) = std::env::var("WGRAD_DEVICE").ok().filter(|name| !name.is_empty()) {
+        return Ok(vec![name]);
+    }
+    let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
+    if names.len() == 1 {
+        println!("no GPU adapter here: only the CPU is tested");
+        let required = std::env::var("WGRAD_REQUIRE_GPU").is_ok_and(|value| value == "1");
+        anyhow::ensure!(!required, "WGRAD_REQUIRE_GPU is set, and there is no adapter");
+    }
+    Ok(names)
+}
+
+/// Replays everything on a device and prints its table.
+fn run_device(name: &str, set: &BTreeMap<String, Files>, filter: &Filter) -> Result<Count> {
+    let begin = std::time::Instant::now();
+    let devices = handles(name)?;
+    println!("\ndevice {name}\n{}", report::heading());
+    let mut count = Count::default();
+    let mut skipped = 0;
+    let jobs: Vec<(&String, &Files)> =
+        set.iter().filter(|(op, _)| op.as_str() != "errors" && filter.op(op)).collect();
+    for report in replay_all(&jobs, filter, &devices)? {
+        println!("{report}");
+        report.failures.iter().for_each(|failure| println!("    {failure}"));
+        if report.skipped > 0 {
+            println!("    {} cases skipped: {name} has no such dtype", report.skipped);
+        }
+        skipped += report.skipped;
+        count = count + report.cases;
+    }
+    if let (Some(files), Some(device)) = (set.get("errors").filter(|_| filter.op("errors")), devices.first())
+    {
+        count = count + errors::run(files, device, &filter.0)?;
+    }
+    let kernels: u64 = devices.iter().map(|device| device.stats().pipelines_compiled).sum();
+    let seconds = begin.elapsed().as_secs_f64();
+    println!(
+        "{name}: {} passed, {} failed, {skipped} skipped; {kernels} kernels compiled, {seconds:.0} s",
+        count.passed,
+        count.failed()
+    );
+    Ok(count)
+}
+
+/// A device's handles, one a thread. A GPU is opened for each of them anew: a driver that runs on the processor works
+/// off a device's queue, and compiles the kernels in it, on one thread.
+fn handles(name: &str) -> Result<Vec<Device>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let device: Device = name.parse()?;
+    if device.is_cpu() {
+        return Ok(vec![device; threads]);
+    }
+    let fresh = |_| Device::open_with(device.name(), DeviceOptions::default());
+    Ok((0..threads).map(fresh).collect::<wgrad::Result<_>>()?)
 }
 
 /// Every operator of the set must be known; each that is not counts as failed.
@@ -95,19 +142,11 @@ fn count_unknown(set: &BTreeMap<String, Files>, filter: &Filter) -> usize {
     set.keys().filter(unknown).inspect(|op| print(op)).count()
 }
 
-/// The device in `WGRAD_DEVICE`, or the CPU.
-fn device() -> Result<Device> {
-    match std::env::var("WGRAD_DEVICE") {
-        Ok(name) if !name.is_empty() => Ok(name.parse()?),
-        _ => Ok(Device::cpu()),
-    }
-}
-
-/// Replays operators on as many threads as there are processors; reports in the operators' order.
-fn replay_all(jobs: &[(&String, &Files)], filter: &Filter, device: &Device) -> Result<Vec<OpReport>> {
+/// Replays operators on a thread for each handle of a device; reports in the operators' order.
+fn replay_all(jobs: &[(&String, &Files)], filter: &Filter, devices: &[Device]) -> Result<Vec<OpReport>> {
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(Vec::new());
-    let work = || {
+    let work = |device: &Device| {
         while let Some((op, files)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let report = replay_op(op, files, filter, device).with_context(|| format!("the cases of {op}"));
             if let Ok(mut reports) = reports.lock() {
@@ -115,11 +154,10 @@ fn replay_all(jobs: &[(&String, &Files)], filter: &Filter, device: &Device) -> R
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    // A failed case reports its panic itself.
+    // A failed case reports its panic itself; this line is for one that ends the process.
     let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    std::thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(work)));
+    std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
+    std::thread::scope(|scope| devices.iter().for_each(|device| _ = scope.spawn(|| work(device))));
     std::panic::set_hook(hook);
     let mut reports = reports.into_inner().unwrap_or_default();
     reports.sort_by_key(|(op, _)| *op);
@@ -133,12 +171,14 @@ fn replay_op(name: &str, files: &Files, filter: &Filter, device: &Device) -> Res
     anyhow::ensure!(file.op == name, "the file is about {}", file.op);
     let store = Store::new(&files.safetensors)?;
     let mut report = OpReport::new(name);
+    let factor = gpu_tolerance::factor(name, device);
     for case in file.cases.iter().filter(|case| filter.case(name, &case.id)) {
         if !tensors::supported(case, &store, device)? {
             report.skipped += 1;
             continue;
         }
-        report.add(&case.id, &case.dtype, &replay::replay(op, case, &store, device));
+        let setting = Setting { case, store: &store, device, factor };
+        report.add(&case.id, &case.dtype, &replay::replay(op, &setting));
     }
     Ok(Some(report))
 }

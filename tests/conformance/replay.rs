@@ -22,10 +22,20 @@ pub struct Replayed {
     pub second: Option<Part>,
 }
 
+/// A case, and what it is replayed with.
+pub struct Setting<'a> {
+    pub case: &'a Case,
+    pub store: &'a Store<'a>,
+    pub device: &'a Device,
+    /// How many times as wide the case's tolerances are.
+    pub factor: f64,
+}
+
 /// Runs a case. A panic is a failure like any other.
-pub fn replay(op: Op, case: &Case, store: &Store, device: &Device) -> Replayed {
+pub fn replay(op: Op, setting: &Setting) -> Replayed {
+    let case = setting.case;
     let mut replayed = Replayed::default();
-    let outcome = catch_unwind(AssertUnwindSafe(|| run(op, case, store, device, &mut replayed)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(op, setting, &mut replayed)));
     let failure = match outcome {
         Ok(Ok(())) => return replayed,
         Ok(Err(failure)) => failure,
@@ -51,7 +61,8 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|&s| s.to_owned())).unwrap_or_default()
 }
 
-fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Replayed) -> Result<(), String> {
+fn run(op: Op, setting: &Setting, replayed: &mut Replayed) -> Result<(), String> {
+    let &Setting { case, store, device, factor } = setting;
     let mut inputs = Vec::new();
     for input in &case.inputs {
         let tensor = store.input(input, device).map_err(|error| format!("input {}: {error}", input.name))?;
@@ -69,7 +80,7 @@ fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Repla
     let mut values = Errors::default();
     for (i, (output, name)) in outputs.iter().zip(&case.outputs).enumerate() {
         if let Some(name) = name {
-            let tolerance = Tolerance { rtol: case.rtol, atol: case.atol };
+            let tolerance = Tolerance::new(case.rtol, case.atol, factor);
             values.check(&format!("output {i}"), Some(output), name, tolerance, store)?;
         }
     }
@@ -101,12 +112,12 @@ fn run(op: Op, case: &Case, store: &Store, device: &Device, replayed: &mut Repla
     let mut errors = Errors::default();
     for (input, name) in expected {
         let actual = first.get(input).ok_or_else(|| format!("no input {input} requires grad"))?;
-        let tolerance = Tolerance { rtol: case.grad_rtol, atol: case.grad_atol };
+        let tolerance = Tolerance::new(case.grad_rtol, case.grad_atol, factor);
         errors.check(&format!("gradient of {input}"), actual.as_ref(), name, tolerance, store)?;
     }
     replayed.grads = Some(errors.done());
     let Some(second) = &case.grad_grads else { return Ok(()) };
-    replayed.second = Some(run_second(second, case, &first, wanted, seeds, store, device)?);
+    replayed.second = Some(run_second(second, setting, &first, wanted, seeds)?);
     Ok(())
 }
 
@@ -131,13 +142,12 @@ fn wrong_gradient(case: &Case) -> bool {
 
 fn run_second(
     second: &Second,
-    case: &Case,
+    setting: &Setting,
     first: &BTreeMap<String, Option<Tensor>>,
     mut wanted: Vec<(String, Tensor)>,
     seeds: BTreeMap<usize, Tensor>,
-    store: &Store,
-    device: &Device,
 ) -> Result<Part, String> {
+    let &Setting { case, store, device, factor } = setting;
     wanted.extend(seeds.into_iter().map(|(i, seed)| (format!("grad_outputs.{i}"), seed)));
     let mut pairs = Vec::new();
     for (input, name) in &second.v {
@@ -149,7 +159,7 @@ fn run_second(
     let mut errors = Errors::default();
     for (input, name) in &second.grads {
         let actual = gradients.get(input).ok_or_else(|| format!("nothing is called {input}"))?;
-        let tolerance = Tolerance { rtol: case.grad_grad_rtol, atol: case.grad_grad_atol };
+        let tolerance = Tolerance::new(case.grad_grad_rtol, case.grad_grad_atol, factor);
         errors.check(&format!("second gradient of {input}"), actual.as_ref(), name, tolerance, store)?;
     }
     Ok(errors.done())

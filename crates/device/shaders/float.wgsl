@@ -45,6 +45,15 @@ fn f_min(a: F, b: F) -> F {
     return select(select(smaller, b, f_is_nan(b)), a, f_is_nan(a));
 }
 
+// x - x and x / x. Compilers take them for 0 and 1 whatever x is.
+fn f_minus_itself(x: F) -> F {
+    return select(f_nan(x), F(0.0), f_is_finite(x));
+}
+
+fn f_over_itself(x: F) -> F {
+    return select(f_nan(x), F(1.0), f_is_finite(x) & (x != F(0.0)));
+}
+
 // Halves go to the even neighbour; beyond 2^23 all numbers are integers.
 fn f_round(x: F) -> F {
     let size = abs(x);

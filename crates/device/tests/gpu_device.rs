@@ -308,3 +308,36 @@ fn kernels_refuse_what_they_cannot_do() {
         assert!(matches!(prepared.launch(&[&small], &[]), Err(Error::Argument { .. })));
     }
 }
+
+#[test]
+fn gathers_from_more_than_a_binding() {
+    // `out[i, j] = source[index[i], j]`, from 3 MB where 1 MiB can be bound.
+    for device in lowered(&smallest()) {
+        for dtype in [DType::F32, DType::BF16, DType::I64, DType::U8] {
+            for (row, count) in [(1usize, 5000usize), (16, 400), (21, 300), (300_000 / dtype.size(), 3)] {
+                let size = (3 << 20) / dtype.size() / row;
+                let random = &mut Random::new(row as u64);
+                let mut source = Access::new(0, dtype, &[0, 1], 0);
+                source.indexed.push(IndexedDim { stride: row as isize, size, op: "index_select" });
+                let kernel = Kernel::Loop(Loop {
+                    sizes: smallvec![count, row],
+                    inner: 0,
+                    accesses: vec![
+                        source,
+                        Access::new(1, DType::I64, &[1, 0], 0),
+                        Access::new(2, dtype, &[row as isize, 1], 0),
+                    ],
+                    ranges: vec![],
+                    body: vec![load(1), Instr::Load { access: 0, indices: smallvec![0] }],
+                    stores: vec![Store { access: 2, value: 1 }],
+                });
+                // The first, the last, and any.
+                let index = |i: usize| if i < 2 { i * (size - 1) } else { random.below(size) };
+                let indices: Vec<u8> = (0..count).map(index).flat_map(|i| (i as i64).to_le_bytes()).collect();
+                let source = Random::new(1).bytes(dtype, size * row);
+                let contents = [source, indices, vec![0; count * row * dtype.size()]];
+                check(&device, &kernel, &contents, &[dtype, DType::I64, dtype], &[], 0.0);
+            }
+        }
+    }
+}

@@ -384,3 +384,30 @@ fn random_bits_are_philox() {
         }
     }
 }
+
+#[test]
+fn what_infinity_and_itself_make_is_nan() {
+    // x - x and x / x, and the same of a value that is computed twice.
+    let twice = |op| {
+        let add = Instr::Binary { op: BinaryOp::Add, a: 0, b: 0 };
+        [add.clone(), add, Instr::Binary { op, a: 1, b: 2 }]
+    };
+    for device in devices() {
+        for values in [&SPECIAL[..], &SPECIAL[3..16]] {
+            for op in [BinaryOp::Sub, BinaryOp::Div] {
+                for operations in [vec![Instr::Binary { op, a: 0, b: 0 }], twice(op).to_vec()] {
+                    let doubled = operations.len() > 1;
+                    let kernel = map(&[DType::F32], DType::F32, values.len(), &operations);
+                    let contents = [f32::to_bytes(values).to_vec(), vec![0; values.len() * 4]];
+                    let found = f32::from_bytes(&run(&device, &kernel, &contents, &[]).expect("a kernel")[1]);
+                    for (&x, found) in values.iter().zip(found) {
+                        let x = if doubled { x + x } else { x };
+                        let truth = if op == BinaryOp::Sub { x - x } else { x / x };
+                        let same = truth == found || (truth.is_nan() && found.is_nan());
+                        assert!(same, "{device} {op:?} of {x}: {found} instead of {truth}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -98,6 +98,20 @@ fn scatters() {
 }
 
 #[test]
+fn values_and_indices_beyond_a_binding() {
+    // 1 MiB can be bound: each of these has more values, more indices or more entries than that.
+    for device in lowered(&smallest()) {
+        for (i, op) in OPS.into_iter().enumerate() {
+            scatter(&device, i as u64, op, DType::F32, 300_000, 60_000, 1, false);
+            scatter(&device, i as u64, op, DTYPES[i + 1], 90_000, 30_000, 5, false);
+            scatter(&device, i as u64, op, DType::F32, 100_000, 40_000, 3, true);
+        }
+        scatter(&device, 7, ScatterOp::Add, DType::F32, 3, 2, 600_000, false);
+        scatter(&device, 8, ScatterOp::Assign, DType::BF16, 5, 3, 400_000, false);
+    }
+}
+
+#[test]
 fn overlapping_places_without_indices() {
     // The gradient of a sliding window: place = window + element.
     for device in devices() {

@@ -22,8 +22,10 @@ impl Tensor {
             Derivative::with("SoftmaxBackward0", move |c| {
                 c.each(1, |_| {
                     let (g, y) = (c.grad()?, c.saved(0)?);
-                    let gy = g.mul(&y)?;
-                    gy.sub(y.mul(gy.sum_dim(dim, true)?)?)
+                    // y * (g - sum(g * y)), with the gradients' mean subtracted before: where one y is nearly 1, the
+                    // difference to its gradient is much smaller than the rounding of the sum.
+                    let distance = g.sub(g.mul(&y)?.sum_dim(dim, true)?)?;
+                    y.mul(distance.sub(distance.mul(&y)?.sum_dim(dim, true)?)?)
                 })
             })
             .save_output(out)

@@ -218,10 +218,10 @@ impl Tensor {
             let total = weights.reduce(ReduceOp::Sum, &all, false)?;
             coefficients = coefficients.binary(BinaryOp::Div, &total)?;
         }
-        // What counts for nothing must not become NaN: a -inf, or a part of no weight at all.
+        // What counts for nothing must not become NaN: a -inf, or a part of no weight at all. Only what changes with the
+        // gradient itself is that, as in PyTorch.
         let zero = Array::full(&[], Scalar::Int(0), weights.dtype(), self.device())?;
         let counts = weights.binary_scalar(BinaryOp::Ne, 0.0)?;
-        let coefficients = Array::select(&counts, &coefficients, &zero)?;
         let losses = widened(&picked)?.binary(BinaryOp::Mul, &coefficients)?;
         let losses = Array::select(&counts, &losses, &zero)?;
         let out = match options.reduction {
@@ -246,12 +246,14 @@ impl Tensor {
                     let shape = c.input_shape(0)?;
                     let target = c.saved(1)?.array()?;
                     let hit = Tensor::from_array(places(&target, dim, &shape)?);
-                    let g = c.grad()?.mul(c.saved(0)?)?.unsqueeze(dim as isize)?;
+                    let unused = c.saved(2)?.logical_not()?;
+                    let g = c.grad()?.mul(c.saved(0)?)?.masked_fill(&unused, 0.0)?.unsqueeze(dim as isize)?;
                     g.expand_value(&shape)?.keep_where(&hit)
                 })
             })
             .save(&coefficients)
             .save(&target)
+            .save(&counts)
         }))
     }
 

@@ -386,6 +386,9 @@ impl Tensor {
         let of_all = dims.as_slice().is_empty();
         let slope = if of_all { 2.0 * scale } else { 2.0 / divisor };
         let wide = widened(&x.array)?;
+        // Counted from a row's first element, so that equal ones have no variance at all.
+        let wide =
+            if fold.count == 0 { wide } else { wide.binary(BinaryOp::Sub, &first(&wide, &fold.dims)?)? };
         let mean = wide.reduce(ReduceOp::Sum, &fold.dims, true)?;
         let mean = mean.binary_scalar(BinaryOp::Mul, 1.0 / fold.count as f64)?;
         let distance = wide.binary(BinaryOp::Sub, &mean)?;
@@ -460,6 +463,11 @@ impl Tensor {
             })
         }))
     }
+}
+
+/// The first elements along dims, which keep their places with size 1.
+fn first(x: &Array, dims: &[usize]) -> Result<Array> {
+    dims.iter().try_fold(x.clone(), |x, &dim| x.slice(dim, 0, 1, 1))
 }
 
 fn logsumexp_array(x: &Array, fold: &Fold, keepdim: bool) -> Result<Array> {

@@ -215,7 +215,8 @@ impl Tensor {
                     let (g, x) = (c.grad()?.widened()?, c.saved(0)?.widened()?);
                     let slope = g.div(x.mul(x.rsub(1.0)?)?)?;
                     match eps {
-                        None => Ok(slope),
+                        // PyTorch's: where there is no value, there is no slope.
+                        None => slope.masked_fill(&x.lt(0.0)?.logical_or(&x.gt(1.0)?)?, f64::NAN),
                         Some(eps) => slope.masked_fill(&x.lt(eps)?.logical_or(&x.gt(1.0 - eps)?)?, 0.0),
                     }
                 })

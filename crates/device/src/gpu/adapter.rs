@@ -142,6 +142,8 @@ impl Adapter {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
+        let takes_turns = self.info.backend == Backend::Gl;
+        let _turn = super::turn(takes_turns);
         let (device, queue) =
             pollster::block_on(self.adapter.request_device(&descriptor)).map_err(|error| {
                 Error::DeviceUnavailable {
@@ -151,7 +153,7 @@ impl Adapter {
                 }
             })?;
         let software = self.info.device_type == DeviceType::Cpu && !options.as_hardware;
-        let gpu = Gpu::new(self.name.clone(), device, queue, software, options.memory_limit)?;
+        let gpu = Gpu::new(self.name.clone(), device, queue, software, takes_turns, options.memory_limit)?;
         Ok(Device::from_executor(self.name.clone(), Box::new(gpu)))
     }
 }

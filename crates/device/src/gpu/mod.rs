@@ -40,8 +40,18 @@ pub(crate) struct Gpu {
     limits: Limits,
 }
 
+/// Whose turn it is to call OpenGL. All of its devices share one context, which wgpu locks for each call, also for one
+/// that waits for the GPU; a thread that cannot lock it within seconds panics there. Here threads wait as long as it takes.
+static GL_TURN: Mutex<()> = Mutex::new(());
+
+fn turn(is_taken: bool) -> Option<MutexGuard<'static, ()>> {
+    is_taken.then(|| GL_TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// What programs and memory of a device have in common.
 struct Shared {
+    /// Whether calls of the driver take turns with those of other threads.
+    takes_turns: bool,
     name: String,
     device: wgpu::Device,
     queue: wgpu::Queue,
@@ -82,6 +92,7 @@ impl Gpu {
         device: wgpu::Device,
         queue: wgpu::Queue,
         software: bool,
+        takes_turns: bool,
         memory_limit: Option<u64>,
     ) -> Result<Gpu> {
         let failures = Arc::new(Failures::default());
@@ -107,6 +118,7 @@ impl Gpu {
         let pool = Arc::new(Pool::new(device.clone(), name.clone(), failures.clone(), memory_limit));
         let limits = Limits { buffers: caps.max_buffers, instructions: 256, f64: false };
         let shared = Shared {
+            takes_turns,
             pipelines: Pipelines::new(device.clone(), name.clone()),
             stream: Mutex::new(Stream::new(&device, internal)),
             name,
@@ -124,6 +136,11 @@ impl Gpu {
 }
 
 impl Shared {
+    /// To be held during every call from outside that may reach the driver; such calls do not nest.
+    fn turn(&self) -> Option<MutexGuard<'static, ()>> {
+        turn(self.takes_turns)
+    }
+
     fn stream(&self) -> MutexGuard<'_, Stream> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,11 +183,13 @@ impl Executor for Gpu {
     }
 
     fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        let _turn = self.shared.turn();
         Ok(Buffer::new(self.shared.pool.alloc(bytes)?))
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
         let shared = &self.shared;
+        let _turn = shared.turn();
         let memory = shared.pool.alloc(bytes.len())?;
         let block = memory.block();
         let mut stream = shared.stream();
@@ -206,19 +225,23 @@ impl Executor for Gpu {
         if out.is_empty() {
             return Ok(());
         }
+        let _turn = self.shared.turn();
         self.shared.stream().download(&self.shared, block, offset as u64, out)
     }
 
     fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>> {
+        let _turn = self.shared.turn();
         Ok(Arc::new(kernel::prepare(&self.shared, kernel)?))
     }
 
     fn flush(&self) -> Result<()> {
+        let _turn = self.shared.turn();
         self.shared.stream().submit(&self.shared);
         self.shared.failures.alive(&self.shared.name)
     }
 
     fn synchronize(&self) -> Result<()> {
+        let _turn = self.shared.turn();
         self.shared.stream().synchronize(&self.shared)
     }
 
@@ -241,11 +264,13 @@ impl Executor for Gpu {
     }
 
     fn trim(&self) {
+        let _turn = self.shared.turn();
         self.shared.stream().drop_caches();
         self.shared.pool.trim();
     }
 
     fn set_memory_limit(&self, limit: Option<u64>) {
+        let _turn = self.shared.turn();
         self.shared.stream().drop_caches();
         self.shared.pool.set_limit(limit);
     }

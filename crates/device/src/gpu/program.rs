@@ -64,6 +64,7 @@ impl Prepared for Program {
     fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
         let shared = &self.shared;
         self.check(buffers, params)?;
+        let _turn = shared.turn();
         let temps: Vec<GpuMemory> =
             self.temps.iter().map(|&bytes| shared.pool.alloc(bytes)).collect::<Result<_>>()?;
         let blocks: Vec<&Block> = buffers.iter().map(|buffer| shared.block(buffer)).collect::<Result<_>>()?;

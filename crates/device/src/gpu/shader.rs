@@ -10,7 +10,7 @@ pub(super) fn create(device: &wgpu::Device, wgsl: &str) -> wgpu::ShaderModule {
     //   kernel's space by the kernel's contract, and a launch is refused unless each buffer has the bytes that these
     //   addresses reach, computed from the same numbers (`Program::check`). Guarded addresses and those of vectors that
     //   end beyond the space are bounded by the last element of the binding; indices that come from data are moved
-    //   inside before they are used (`access`). Blocks are multiples of 256 bytes, so that a vector that begins inside
+    //   inside before they are used, and what is read through several windows is bounded in each (`access`). Blocks are multiples of 256 bytes, so that a vector that begins inside
     //   of the bytes asked for ends inside of the binding. Places in scratch and temporary memory are computed from
     //   sizes that were checked against it when the kernel was planned. Indices into workgroup memory follow from the
     //   invocation's number alone.

@@ -7,6 +7,7 @@
 
 use super::body::{Body, spread};
 use super::emit::{Emitter, LANES, Width};
+use super::nest::further;
 use crate::gpu::program::Patch;
 use crate::kernel::{Access, Instr, Reg, Store, Ty};
 use crate::{DType, Error, Result};
@@ -42,6 +43,7 @@ impl Body<'_> {
             let aligned = all.clone().all(|(j, _)| self.run(j) == Run::Aligned);
             let packed_store = all.clone().any(|(j, a)| a.dtype.size() < 4 && self.is_stored(j));
             let form = match (aligned, packed_store) {
+                _ if self.is_wide(access.buffer) => Form::Elements,
                 (true, _) => Form::Vectors,
                 (false, true) => Form::Atomic,
                 (false, false) => Form::Elements,
@@ -169,8 +171,10 @@ impl Body<'_> {
             && width == Width::Four
             && moved.is_empty()
             && self.run(index) == Run::Aligned;
+        let wide = self.is_wide(access.buffer);
         let bounded = !access.guards.is_empty() || (self.valid.is_some() && width == Width::Four && !aligned);
-        let last = bounded.then(|| self.last(e, &label, access));
+        // A wide buffer's windows bound what is read from each of them.
+        let last = (bounded && !wide).then(|| self.last(e, &label, access));
         let memory =
             Memory { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
         let loaded = if aligned {
@@ -178,12 +182,12 @@ impl Body<'_> {
             memory.load_vector(&format!("{name}_at"))
         } else if moved.is_empty() && self.vector.is_none_or(|d| access.strides[d] == 0) {
             e.line(format!("let {name}_at = {};", bound(&first, last.as_deref(), Width::One)));
-            spread(&memory.load(&format!("{name}_at")), ty, Width::One, width)
+            spread(&self.element(e, &memory, access, &label, &format!("{name}_at")), ty, Width::One, width)
         } else {
             let at = format!("{}{moved}", self.addresses(e, &label, access, &first));
             e.line(format!("let {name}_at = {};", bound(&at, last.as_deref(), Width::Four)));
-            let parts: Vec<String> =
-                COMPONENTS.iter().map(|c| memory.load(&format!("{name}_at.{c}"))).collect();
+            let element = |c| self.element(e, &memory, access, &label, &format!("{name}_at.{c}"));
+            let parts: Vec<String> = COMPONENTS.into_iter().map(element).collect();
             let parts = parts.join(", ");
             match ty {
                 Ty::I64 => format!("i64_join({parts})"),
@@ -220,6 +224,45 @@ impl Body<'_> {
         }
         terms.extend(self.live.as_ref().map(|live| spread(live, Ty::Bool, Width::One, width)));
         if terms.is_empty() { spread("true", Ty::Bool, Width::One, width) } else { terms.join(" & ") }
+    }
+
+    /// Whether a buffer is bound in several windows.
+    fn is_wide(&self, buffer: usize) -> bool {
+        self.windows.contains_key(&further(buffer, 1))
+    }
+
+    /// One element of a buffer, picked from that of its windows in which it lies.
+    fn element(
+        &self,
+        e: &mut Emitter<'_>,
+        memory: &Memory<'_>,
+        access: &Access,
+        label: &str,
+        at: &str,
+    ) -> String {
+        if !self.is_wide(access.buffer) {
+            return memory.load(at);
+        }
+        let (ty, bytes) = (Ty::of(access.dtype), access.dtype.size() as u64);
+        let element = element_type(access.dtype, memory.mixed, false);
+        let mut found = String::new();
+        let windows = (0..).map_while(|n| self.windows.get(&further(access.buffer, n)));
+        for (n, window) in windows.enumerate() {
+            let name = if n == 0 { memory.buffer.to_owned() } else { format!("{}_window{n}", memory.buffer) };
+            let binding = e.bind(&name, element, window.clone());
+            let last = e.patched(&format!("{label}_last{n}"), "u32", Patch::Last { binding, bytes });
+            let part = Memory { buffer: &name, ..*memory };
+            if n == 0 {
+                found = part.load(&format!("min({at}, {last})"));
+                continue;
+            }
+            // Positions count from the first window.
+            let start = (window.start - self.windows[&access.buffer].start) / bytes;
+            let start = e.number(&format!("{label}_window{n}"), start as usize);
+            let value = part.load(&format!("min(max({at}, {start}) - {start}, {last})"));
+            found = super::body::choose(ty, Width::One, &found, &value, &format!("({at} >= {start})"));
+        }
+        found
     }
 
     fn last(&self, e: &mut Emitter<'_>, label: &str, access: &Access) -> String {

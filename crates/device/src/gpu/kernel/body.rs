@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::access::Form;
+use super::alike::representatives;
 use super::emit::{Emitter, LANES, Width, type_name};
 use super::nest::Nest;
 use crate::gpu::program::Window;
@@ -25,6 +26,8 @@ pub(super) struct Body<'n> {
     pub(super) forms: BTreeMap<usize, Form>,
     /// The expressions of the values that are known at this place of the text.
     names: Vec<Option<String>>,
+    /// For each value the first that is the same.
+    alike: Vec<Reg>,
     /// Registers by the order in which they became known.
     known: Vec<Reg>,
     /// The expression of [`Instr::Accumulator`].
@@ -53,6 +56,7 @@ impl<'n> Body<'n> {
             widths: Vec::new(),
             forms: BTreeMap::new(),
             names: vec![None; types.len()],
+            alike: representatives(&nest.kernel),
             known: Vec::new(),
             accumulator: None,
             valid: None,
@@ -194,7 +198,14 @@ impl<'n> Body<'n> {
             }
             Instr::Binary { op, a, b } => {
                 let operand = self.types[*a as usize];
-                binary(*op, operand, width, &self.value(*a, width), &self.value(*b, width))
+                let (x, y) = (self.value(*a, width), self.value(*b, width));
+                match op {
+                    BinaryOp::Sub | BinaryOp::Div if operand.is_float() && self.is_same(*a, *b) => {
+                        let function = if *op == BinaryOp::Sub { "f_minus_itself" } else { "f_over_itself" };
+                        format!("{function}{}({x})", width.suffix())
+                    }
+                    op => binary(*op, operand, width, &x, &y),
+                }
             }
             Instr::Select { cond, a, b } => {
                 let (cond, a, b) = (self.value(*cond, width), self.value(*a, width), self.value(*b, width));
@@ -216,6 +227,11 @@ impl<'n> Body<'n> {
         e.line(format!("let {name}: {t} = {expression};"));
         self.know(reg, name);
         Ok(())
+    }
+
+    /// Whether two values are computed in the same way.
+    fn is_same(&self, a: Reg, b: Reg) -> bool {
+        self.alike[a as usize] == self.alike[b as usize]
     }
 
     /// Whether a range check holds.

@@ -53,7 +53,7 @@ pub(super) fn plan(shared: &Shared, kernel: &Loop, needs: &mut Vec<u64>) -> Resu
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let outer: Vec<usize> = (0..nest.kernel.outer()).collect();
     if !is_split(shared, &nest, &rows)
-        && let Ok(spaces) = nest.spaces(&used, &outer, rows.vector, shared.caps.max_binding)
+        && let Ok(spaces) = nest.spaces(&used, &outer, rows.vector, &shared.caps)
     {
         return spaces.iter().map(|(part, windows)| whole_rows(shared, part, windows, &rows)).collect();
     }
@@ -68,7 +68,7 @@ fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Dispatch>> {
     let vector = (rank > 0 && (last >= 16 || last % 4 == 0)).then(|| rank - 1);
     let dims: Vec<usize> = (0..rank).collect();
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
-    let spaces = nest.spaces(&used, &dims, vector, shared.caps.max_binding)?;
+    let spaces = nest.spaces(&used, &dims, vector, &shared.caps)?;
     spaces.iter().map(|(part, windows)| elements(shared, part, windows, vector)).collect()
 }
 

@@ -27,6 +27,8 @@ type Windows = BTreeMap<usize, Window>;
 
 /// Steps along the inner dim that one invocation takes at most.
 const MAX_INNER: usize = 32 << 10;
+/// Multiplications of a product that is small to a software adapter.
+const SMALL: usize = 32 << 10;
 /// Bytes that the chunks' products may take.
 const MAX_TEMP: u64 = 64 << 20;
 
@@ -70,8 +72,7 @@ pub(super) fn plan(
     if chunks == 1 {
         let used: Vec<usize> = (0..product.nest.kernel.accesses.len()).collect();
         let dims: Vec<usize> = (0..rank).collect();
-        if let Ok(spaces) = product.nest.spaces(&used, &dims, Some(product.columns), shared.caps.max_binding)
-        {
+        if let Ok(spaces) = product.nest.spaces(&used, &dims, Some(product.columns), &shared.caps) {
             return spaces
                 .into_iter()
                 .map(|(nest, windows)| {
@@ -142,9 +143,7 @@ fn in_chunks(
     let mut chunk = 0;
     while chunk * size < k {
         let here = nest.restrict(product.k, chunk * size, size.min(k - chunk * size));
-        for (mut nest, windows) in
-            here.spaces(&operands, &dims, Some(product.columns), shared.caps.max_binding)?
-        {
+        for (mut nest, windows) in here.spaces(&operands, &dims, Some(product.columns), &shared.caps)? {
             // The place in the temporary counts from the part's beginning.
             for d in 0..rank {
                 nest.first[d] -= product.nest.first[d];
@@ -170,7 +169,7 @@ fn epilogue_of_chunks(
     let dims: Vec<usize> = (0..rank).collect();
     let used: Vec<usize> = (0..product.kernel.epilogue.accesses.len()).collect();
     let vector = Some(product.columns);
-    for (nest, windows) in product.nest.spaces(&used, &dims, vector, shared.caps.max_binding)? {
+    for (nest, windows) in product.nest.spaces(&used, &dims, vector, &shared.caps)? {
         let mut body = Body::new(&nest, &windows, vector, product.ty)?;
         let mut e = Emitter::new(shared, "Chunks of a product, added, and what follows.", WORKGROUP);
         let threads = count(&nest, &dims, vector);
@@ -278,6 +277,8 @@ struct Tile {
     vectors: usize,
     /// Whether slices of the operands go through workgroup memory.
     shared: bool,
+    /// Whether four steps along the inner dim are one of the loop's.
+    unrolled: bool,
 }
 
 impl Tile {
@@ -329,12 +330,17 @@ impl<'k> Product<'k> {
             // Loads cost more than arithmetic here: the more each invocation keeps, the better.
             let columns = self.nest.kernel.sizes[self.columns];
             let vectors = if rows >= 32 && columns > 32 { 2 } else { 1 };
-            return Tile { rows: if rows > 8 { 16 } else { few }, lanes: 8, vectors, shared: false };
+            // Compiling a long text takes longer than little work.
+            if rows.saturating_mul(columns).saturating_mul(self.nest.kernel.sizes[self.k]) <= SMALL {
+                return Tile { rows: few.min(4), lanes: 8, vectors: 1, shared: false, unrolled: false };
+            }
+            let rows = if rows > 8 { 16 } else { few };
+            return Tile { rows, lanes: 8, vectors, shared: false, unrolled: true };
         }
         if rows > 8 && matches!(self.ty, Ty::F32 | Ty::I32) {
-            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true };
+            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true, unrolled: true };
         }
-        Tile { rows: few, lanes: 64, vectors: 1, shared: false }
+        Tile { rows: few, lanes: 64, vectors: 1, shared: false, unrolled: true }
     }
 }
 

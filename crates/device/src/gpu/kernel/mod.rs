@@ -1,6 +1,7 @@
 //! From the kernel IR to programs: how work is spread over workgroups, and the WGSL that does it.
 
 mod access;
+mod alike;
 mod body;
 mod emit;
 mod fold;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::gpu::Caps;
 use crate::gpu::program::{Slot, Window};
 use crate::kernel::{Access, Instr, Loop, ReduceOp};
 use crate::layout::Strides;
@@ -10,6 +11,9 @@ use crate::{Error, Result};
 
 /// The most elements or vectors of one dispatch, so that their numbers fit into 31 bits.
 const MAX_THREADS: usize = 1 << 30;
+
+/// Numbers of buffers, and of temporaries, stay below this.
+const FURTHER: usize = 1 << (usize::BITS - 8);
 
 /// A part of a loop's space. `kernel` has this part's sizes, and offsets that start at its first index.
 #[derive(Clone)]
@@ -131,7 +135,8 @@ impl Nest {
     }
 
     /// The windows in which these accesses' buffers must be bound.
-    pub(super) fn fit(&self, accesses: &[usize], max_binding: u64) -> Fit {
+    pub(super) fn fit(&self, accesses: &[usize], caps: &Caps) -> Fit {
+        let max_binding = caps.max_binding;
         let mut reach: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
         for &i in accesses {
             let access = &self.kernel.accesses[i];
@@ -140,7 +145,16 @@ impl Nest {
             *entry = (entry.0.min(low), entry.1.max(high));
         }
         let mut windows = BTreeMap::new();
+        let mut bindings = reach.len();
         for (buffer, (low, high)) in reach {
+            if self.is_read_anywhere(accesses, buffer, max_binding) {
+                let several = several_windows(buffer, low, high, max_binding);
+                bindings += several.len() - 1;
+                if bindings <= caps.max_buffers {
+                    windows.extend(several);
+                    continue;
+                }
+            }
             let start = if high.next_multiple_of(256) <= max_binding { 0 } else { low / 256 * 256 };
             if high.next_multiple_of(256) - start > max_binding {
                 let of_buffer = |i: &&usize| self.kernel.accesses[**i].buffer == buffer;
@@ -160,20 +174,32 @@ impl Nest {
         Fit::Windows(windows)
     }
 
+    /// Whether values decide on where a buffer is read, and can reach over more of it than one binding holds: no part of
+    /// the space reads less.
+    fn is_read_anywhere(&self, accesses: &[usize], buffer: usize, max_binding: u64) -> bool {
+        let of_buffer = |i: usize| self.kernel.accesses[i].buffer == buffer;
+        let reach = |i: usize| {
+            let access = Access { strides: Strides::new(), ..self.kernel.accesses[i].clone() };
+            access_bytes(&access, &[]).map_or(0, |(low, high)| high - low)
+        };
+        let is_stored = self.kernel.stores.iter().any(|store| of_buffer(store.access));
+        !is_stored && accesses.iter().any(|&i| of_buffer(i) && reach(i) + 256 > max_binding)
+    }
+
     /// The space cut along `dims` until all of these accesses fit, with their windows.
     pub(super) fn spaces(
         &self,
         accesses: &[usize],
         dims: &[usize],
         vector_dim: Option<usize>,
-        max_binding: u64,
+        caps: &Caps,
     ) -> Result<Vec<(Nest, BTreeMap<usize, Window>)>> {
         let count =
             |dims: &[usize]| dims.iter().map(|&d| self.kernel.sizes[d]).fold(1usize, usize::saturating_mul);
         let wide = if count(dims) > MAX_THREADS {
             dims.iter().copied().max_by_key(|&d| self.kernel.sizes[d])
         } else {
-            match self.fit(accesses, max_binding) {
+            match self.fit(accesses, caps) {
                 Fit::Windows(windows) => return Ok(vec![(self.clone(), windows)]),
                 Fit::TooWide(access) => {
                     let access = &self.kernel.accesses[access];
@@ -189,18 +215,14 @@ impl Nest {
             return Err(Error::Unsupported {
                 op: "launch",
                 reason: format!(
-                    "an operand reaches over more than the {max_binding} bytes that this device binds at a time; \
-                     make it contiguous, or split the operation"
+                    "an operand reaches over more than the {} bytes that this device binds at a time; make it \
+                     contiguous, or split the operation",
+                    caps.max_binding
                 ),
             });
         };
-        let mut parts = self.restrict(dim, 0, half).spaces(accesses, dims, vector_dim, max_binding)?;
-        parts.extend(self.restrict(dim, half, whole - half).spaces(
-            accesses,
-            dims,
-            vector_dim,
-            max_binding,
-        )?);
+        let mut parts = self.restrict(dim, 0, half).spaces(accesses, dims, vector_dim, caps)?;
+        parts.extend(self.restrict(dim, half, whole - half).spaces(accesses, dims, vector_dim, caps)?);
         Ok(parts)
     }
 
@@ -211,6 +233,21 @@ impl Nest {
             raise(needs, access.buffer, if access.guards.is_empty() { bytes } else { 0 });
         }
     }
+}
+
+/// The key of a buffer's further windows, where it is bound several times over.
+pub(super) const fn further(buffer: usize, n: usize) -> usize {
+    buffer + n * FURTHER
+}
+
+/// Windows side by side over a part of a buffer.
+fn several_windows(buffer: usize, low: u64, high: u64, max_binding: u64) -> BTreeMap<usize, Window> {
+    let starts = (low / 256 * 256..high).step_by(max_binding as usize);
+    let window = |(n, start)| {
+        let end = high.min(start + max_binding);
+        (further(buffer, n), Window { slot: Slot::Buffer(buffer), start, end })
+    };
+    starts.enumerate().map(window).collect()
 }
 
 /// Raises what a buffer needs.

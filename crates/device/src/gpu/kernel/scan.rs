@@ -133,7 +133,7 @@ fn pieces(
     nest.kernel.body = body;
     nest.kernel.stores = stores;
     let dims: Vec<usize> = (0..=piece).collect();
-    for (part, mut windows) in nest.spaces(&used, &dims, None, shared.caps.max_binding)? {
+    for (part, mut windows) in nest.spaces(&used, &dims, None, &shared.caps)? {
         for (&buffer, window) in windows.iter_mut().filter(|(buffer, _)| **buffer >= TEMPS) {
             window.slot = Slot::Temp(buffer - TEMPS);
         }

@@ -13,7 +13,7 @@ use super::body::{Body, no_f64};
 use super::emit::{Emitter, GROUP, Width, type_name};
 use super::fold::Fold;
 use super::loops::{count, indices};
-use super::nest::{Nest, access_bytes, raise};
+use super::nest::{Fit, Nest, raise};
 use super::scan::{self, TEMPS};
 use crate::gpu::Shared;
 use crate::gpu::program::{Dispatch, Slot, Window};
@@ -27,6 +27,12 @@ const RUN: usize = 128;
 const SHARE: usize = 256;
 /// Up to so many entries, every element looks at all of them.
 const FEW: usize = 256;
+
+/// The position of the target among a layout's accesses.
+const TARGET: usize = 1;
+
+/// The windows of the buffers of values and indices.
+type Windows = BTreeMap<usize, Window>;
 
 /// How the entries and the rest of the space are told apart.
 struct Layout<'k> {
@@ -64,44 +70,102 @@ pub(super) fn plan(
     if kernel.elements == 0 {
         return Ok(Vec::new());
     }
-    let layout = Layout::new(kernel, nest);
-    let largest = [&kernel.source].into_iter().chain(&kernel.indices);
-    let reach =
-        largest.filter_map(|a| access_bytes(a, &kernel.sizes)).map(|(_, high)| high).max().unwrap_or(0);
-    if reach.max(layout.entries as u64 * 4) > shared.caps.max_binding || kernel.elements >= 1 << 31 {
-        return Err(Error::Unsupported {
-            op: "scatter",
-            reason: format!(
-                "{reach} bytes of values and {} indices are more than this device binds at a time ({} bytes); split the \
-                 operation",
-                layout.entries, shared.caps.max_binding
-            ),
-        });
+    if kernel.elements >= 1 << 31 {
+        let reason = format!(
+            "{} elements are more than indices of 31 bits reach; split the operation",
+            kernel.elements
+        );
+        return Err(Error::Unsupported { op: "scatter", reason });
     }
     let mut steps = Vec::new();
+    in_parts(shared, kernel, nest, temps, &mut steps)?;
+    Ok(steps)
+}
+
+/// Adds the steps of a scatter. Where the values, the indices or the entries are more than can be bound, its halves
+/// follow each other: the second one starts from what the first one left. Sums of halves are rounded in between.
+fn in_parts(
+    shared: &Shared,
+    kernel: &Scatter,
+    nest: Nest,
+    temps: &mut Vec<usize>,
+    steps: &mut Vec<Dispatch>,
+) -> Result<()> {
+    let max_binding = shared.caps.max_binding;
+    let layout = Layout::new(kernel, nest);
+    let read: Vec<usize> = (0..layout.nest.kernel.accesses.len()).filter(|&i| i != TARGET).collect();
+    let whole = layout.entries as u64 * 4 <= max_binding;
+    let wide = match layout.nest.fit(&read, &shared.caps) {
+        Fit::Windows(windows) if whole => {
+            let mut own = Vec::new();
+            one_part(shared, &layout, &windows, &mut own, steps)?;
+            // Parts follow each other, and so use the same temporaries.
+            temps.resize(temps.len().max(own.len()), 0);
+            temps.iter_mut().zip(own).for_each(|(bytes, own)| *bytes = own.max(*bytes));
+            return Ok(());
+        }
+        Fit::Windows(_) => None,
+        Fit::TooWide(access) => Some(access),
+    };
+    // Of the dims that make entries only the outermost one keeps their order.
+    let first_entry = layout.entry_dims.iter().copied().find(|&d| kernel.sizes[d] > 1);
+    let step = |d: usize| {
+        let stride = wide.map_or(0, |access| layout.nest.kernel.accesses[access].strides[d]);
+        stride.unsigned_abs().saturating_mul(kernel.sizes[d] - 1)
+    };
+    let dim = match wide {
+        None => first_entry,
+        Some(_) => layout.free_dims.iter().copied().chain(first_entry).max_by_key(|&d| step(d)),
+    };
+    let Some(dim) = dim.filter(|&d| kernel.sizes[d] > 1) else {
+        let reason = format!("a value lies beyond the {max_binding} bytes that this device binds at a time");
+        return Err(Error::Unsupported { op: "scatter", reason });
+    };
+    let half = kernel.sizes[dim] / 2;
+    for (start, len) in [(0, half), (half, kernel.sizes[dim] - half)] {
+        let mut part = kernel.clone();
+        part.sizes[dim] = len;
+        let Scatter { source, target, indices, .. } = &mut part;
+        for access in [source, target].into_iter().chain(indices) {
+            access.offset += access.strides[dim] * start as isize;
+        }
+        if start > 0 {
+            part.base = Some(kernel.target.buffer);
+        }
+        in_parts(shared, &part, layout.nest.restrict(dim, start, len), temps, steps)?;
+    }
+    Ok(())
+}
+
+/// Adds the steps of a scatter whose operands can be bound.
+fn one_part(
+    shared: &Shared,
+    layout: &Layout<'_>,
+    windows: &Windows,
+    temps: &mut Vec<usize>,
+    steps: &mut Vec<Dispatch>,
+) -> Result<()> {
     if layout.entries == 0 || layout.free == 0 {
-        outputs(shared, &layout, &Sorted::nothing(), &mut steps)?;
-        return Ok(steps);
+        return outputs(shared, layout, windows, &Sorted::nothing(), steps);
     }
     let mut sorted = Sorted { keys: temp(temps, layout.entries * 4), order: None, runs: None };
     let order = temp(temps, layout.entries * 4);
-    steps.push(make_keys(shared, &layout, sorted.keys, order)?);
+    steps.push(make_keys(shared, layout, windows, sorted.keys, order)?);
     if layout.entries > FEW {
         sorted.order = Some(order);
-        sort(shared, &layout, &mut sorted, temps, &mut steps)?;
-        let is_deep = layout.entries > RUN * 4 && kernel.op != ScatterOp::Assign;
+        sort(shared, layout, &mut sorted, temps, steps)?;
+        let is_deep = layout.entries > RUN * 4 && layout.kernel.op != ScatterOp::Assign;
         let values = layout.entries.div_ceil(RUN) * layout.free;
         if is_deep && (values * layout.value_bytes()) as u64 <= shared.caps.max_binding {
             let runs = temp(temps, values * layout.value_bytes());
             let long_runs =
                 temp(temps, layout.entries.div_ceil(RUN * RUN) * layout.free * layout.value_bytes());
             sorted.runs = Some((runs, long_runs));
-            steps.push(join_runs(shared, &layout, &sorted, RUN)?);
-            steps.push(join_runs(shared, &layout, &sorted, RUN * RUN)?);
+            steps.push(join_runs(shared, layout, windows, &sorted, RUN)?);
+            steps.push(join_runs(shared, layout, windows, &sorted, RUN * RUN)?);
         }
     }
-    outputs(shared, &layout, &sorted, &mut steps)?;
-    Ok(steps)
+    outputs(shared, layout, windows, &sorted, steps)
 }
 
 fn temp(temps: &mut Vec<usize>, bytes: usize) -> usize {
@@ -157,16 +221,6 @@ impl<'k> Layout<'k> {
         };
         Fold { op, ty: self.ty }
     }
-
-    /// The windows of all of the source's and indices' buffers.
-    fn windows(&self) -> BTreeMap<usize, Window> {
-        let accesses = [&self.kernel.source].into_iter().chain(&self.kernel.indices);
-        let window = |a: &Access| {
-            let end = access_bytes(a, &self.kernel.sizes).map_or(256, |(_, high)| high);
-            (a.buffer, Window { slot: Slot::Buffer(a.buffer), start: 0, end })
-        };
-        accesses.map(window).collect()
-    }
 }
 
 /// The parts of a place: strides and sizes, largest stride first, with whether they belong to free dims.
@@ -191,15 +245,20 @@ fn is_mixed_radix(kernel: &Scatter, free_dims: &[usize]) -> bool {
 }
 
 /// Writes the key and the number of each entry.
-fn make_keys(shared: &Shared, layout: &Layout<'_>, keys: usize, order: usize) -> Result<Dispatch> {
+fn make_keys(
+    shared: &Shared,
+    layout: &Layout<'_>,
+    windows: &Windows,
+    keys: usize,
+    order: usize,
+) -> Result<Dispatch> {
     let kernel = layout.kernel;
-    let windows = layout.windows();
     // The indices' values come from the body of a loop that only loads them.
     let mut nest = layout.nest.clone();
     nest.kernel.body = (0..kernel.indices.len())
         .map(|i| Instr::Load { access: 2 + i, indices: Default::default() })
         .collect();
-    let mut body = Body::new(&nest, &windows, None, Ty::F32)?;
+    let mut body = Body::new(&nest, windows, None, Ty::F32)?;
     let mut e = Emitter::new(shared, "The places that entries write to.", WORKGROUP);
     begin(&mut e, layout.entries);
     indices(&mut e, &layout.nest, &layout.entry_dims, None, "thread");
@@ -305,11 +364,7 @@ fn from_memory(ty: Ty, value: &str) -> String {
 }
 
 /// Writes the function that reads the source's value of an entry.
-fn source_function(
-    e: &mut Emitter<'_>,
-    layout: &Layout<'_>,
-    windows: &BTreeMap<usize, Window>,
-) -> Result<()> {
+fn source_function(e: &mut Emitter<'_>, layout: &Layout<'_>, windows: &Windows) -> Result<()> {
     let mut nest = layout.nest.clone();
     nest.kernel.body = vec![Instr::Load { access: 0, indices: Default::default() }];
     nest.kernel.accesses.truncate(1);
@@ -323,14 +378,19 @@ fn source_function(
 }
 
 /// Joins the values of runs of entries that all have one key; other runs are never read.
-fn join_runs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, length: usize) -> Result<Dispatch> {
-    let windows = layout.windows();
+fn join_runs(
+    shared: &Shared,
+    layout: &Layout<'_>,
+    windows: &Windows,
+    sorted: &Sorted,
+    length: usize,
+) -> Result<Dispatch> {
     let fold = layout.fold();
     let mut e = Emitter::new(shared, "Runs of entries, joined.", WORKGROUP);
     let (runs, long_runs) = sorted.runs.unwrap_or_default();
     let is_long = length > RUN;
     if !is_long {
-        source_function(&mut e, layout, &windows)?;
+        source_function(&mut e, layout, windows)?;
     }
     let count = layout.entries.div_ceil(length);
     begin(&mut e, count * layout.free);
@@ -366,12 +426,18 @@ fn join_runs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, length: usiz
 }
 
 /// Writes all elements of the output, in parts that can be bound.
-fn outputs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, steps: &mut Vec<Dispatch>) -> Result<()> {
+fn outputs(
+    shared: &Shared,
+    layout: &Layout<'_>,
+    windows: &Windows,
+    sorted: &Sorted,
+    steps: &mut Vec<Dispatch>,
+) -> Result<()> {
     let kernel = layout.kernel;
     let size = kernel.target.dtype.size();
     let most = (shared.caps.max_binding as usize / size) / 256 * 256;
     for first in (0..kernel.elements).step_by(most) {
-        steps.push(output_part(shared, layout, sorted, first, most.min(kernel.elements - first))?);
+        steps.push(output_part(shared, layout, windows, sorted, first, most.min(kernel.elements - first))?);
     }
     Ok(())
 }
@@ -379,17 +445,17 @@ fn outputs(shared: &Shared, layout: &Layout<'_>, sorted: &Sorted, steps: &mut Ve
 fn output_part(
     shared: &Shared,
     layout: &Layout<'_>,
+    windows: &Windows,
     sorted: &Sorted,
     first: usize,
     len: usize,
 ) -> Result<Dispatch> {
     let kernel = layout.kernel;
     let (dtype, ty) = (kernel.target.dtype, layout.ty);
-    let windows = layout.windows();
     let has_entries = layout.entries > 0 && layout.free > 0;
     let mut e = Emitter::new(shared, "The output of a scatter.", WORKGROUP);
     if has_entries {
-        source_function(&mut e, layout, &windows)?;
+        source_function(&mut e, layout, windows)?;
     }
     // Packed elements: one invocation writes a whole word.
     let per_word = 4 / dtype.size().min(4);

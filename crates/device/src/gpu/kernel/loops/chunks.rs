@@ -29,7 +29,7 @@ pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<D
     let row_level: Vec<usize> = (0..nest.kernel.accesses.len())
         .filter(|&i| nest.kernel.store_level(&nest.kernel.accesses[i]) == Level::Row)
         .collect();
-    let cut = match nest.fit(&row_level, shared.caps.max_binding) {
+    let cut = match nest.fit(&row_level, &shared.caps) {
         Fit::Windows(windows) => cut(shared, nest, rows)?.map(|cut| (cut, windows)),
         Fit::TooWide(_) => None,
     };
@@ -77,7 +77,7 @@ fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
     let body = Body::new(nest, &windows, rows.vector, Ty::F32)?;
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let inner_vector = rows.vector.filter(|_| !rows.across(nest));
-    let Ok(spaces) = nest.spaces(&used, &inner_dims(nest), inner_vector, shared.caps.max_binding) else {
+    let Ok(spaces) = nest.spaces(&used, &inner_dims(nest), inner_vector, &shared.caps) else {
         return Ok(None);
     };
     let threads = count(nest, &outer_dims(nest), rows.vector);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Product, Tile};
 use crate::gpu::kernel::access::{Form, Memory, element_type, zero};
+use crate::gpu::kernel::body::choose;
 use crate::gpu::kernel::emit::{Emitter, LANES, Width, type_name};
 use crate::gpu::program::{Slot, Window};
 use crate::kernel::{Access, Ty};
@@ -172,44 +173,46 @@ pub(super) fn in_registers(
         }
     };
     e.line("var k = 0u;");
-    e.open(format!("for (; k + 4u <= {inner}; k += 4u) {{"));
-    for v in 0..tile.vectors {
-        if right.along_inner {
-            for c in C {
-                let load = right.memory().load_vector(&format!("(column{v}.{c} + k)"));
-                e.line(format!("let down{v}_{c} = {load};"));
+    if tile.unrolled {
+        e.open(format!("for (; k + 4u <= {inner}; k += 4u) {{"));
+        for v in 0..tile.vectors {
+            if right.along_inner {
+                for c in C {
+                    let load = right.memory().load_vector(&format!("(column{v}.{c} + k)"));
+                    e.line(format!("let down{v}_{c} = {load};"));
+                }
+                for (j, c) in C.iter().enumerate() {
+                    let parts = C.map(|column| part(ty, &format!("down{v}_{column}"), c));
+                    e.line(format!("let right{j}_{v} = {};", gather(ty, &parts)));
+                }
+            } else {
+                for j in 0..4 {
+                    e.line(format!("let right{j}_{v} = {};", right_at(v, &format!("k + {j}u"))));
+                }
+            }
+        }
+        for r in 0..tile.rows {
+            if left.along_inner {
+                e.line(format!("let left{r} = {};", left.memory().load_vector(&format!("(row{r} + k)"))));
             }
             for (j, c) in C.iter().enumerate() {
-                let parts = C.map(|column| part(ty, &format!("down{v}_{column}"), c));
-                e.line(format!("let right{j}_{v} = {};", gather(ty, &parts)));
-            }
-        } else {
-            for j in 0..4 {
-                e.line(format!("let right{j}_{v} = {};", right_at(v, &format!("k + {j}u"))));
+                let value = if left.along_inner {
+                    part(ty, &format!("left{r}"), c)
+                } else {
+                    e.line(format!(
+                        "let left{r}_{j} = {};",
+                        left.load(&format!("(row{r} + (k + {j}u) * {})", left.inner_stride))
+                    ));
+                    format!("left{r}_{j}")
+                };
+                for v in 0..tile.vectors {
+                    let sum = multiply_add(ty, &format!("sum{r}_{v}"), &value, &format!("right{j}_{v}"));
+                    e.line(format!("sum{r}_{v} = {sum};"));
+                }
             }
         }
+        e.close();
     }
-    for r in 0..tile.rows {
-        if left.along_inner {
-            e.line(format!("let left{r} = {};", left.memory().load_vector(&format!("(row{r} + k)"))));
-        }
-        for (j, c) in C.iter().enumerate() {
-            let value = if left.along_inner {
-                part(ty, &format!("left{r}"), c)
-            } else {
-                e.line(format!(
-                    "let left{r}_{j} = {};",
-                    left.load(&format!("(row{r} + (k + {j}u) * {})", left.inner_stride))
-                ));
-                format!("left{r}_{j}")
-            };
-            for v in 0..tile.vectors {
-                let sum = multiply_add(ty, &format!("sum{r}_{v}"), &value, &format!("right{j}_{v}"));
-                e.line(format!("sum{r}_{v} = {sum};"));
-            }
-        }
-    }
-    e.close();
     e.open(format!("for (; k < {inner}; k++) {{"));
     for v in 0..tile.vectors {
         e.line(format!("let right_{v} = {};", right_at(v, "k")));
@@ -222,16 +225,20 @@ pub(super) fn in_registers(
         }
     }
     e.close();
+    // A loop, so that the epilogue stands in the text once, or twice, and not for each of the sums: drivers inline what
+    // is called. The sums are picked by comparisons, since an array of them takes longer to compile than all copies.
+    e.open(format!("for (var row = first_row; row < min(first_row + {}u, {rows}); row++) {{", tile.rows));
     for v in 0..tile.vectors {
         e.open(format!("if (first_column{v} < {columns}) {{"));
-        for r in 0..tile.rows {
-            e.open(format!("if (first_row + {r}u < {rows}) {{"));
-            let (row, column) = (format!("first_row + {r}u"), format!("first_column{v}"));
-            e.line(call_finish(product, &row, &column, &format!("sum{r}_{v}")));
-            e.close();
+        e.line(format!("var sum: {t} = sum0_{v};"));
+        for r in 1..tile.rows {
+            let here = format!("vec4<bool>(row == first_row + {r}u)");
+            e.line(format!("sum = {};", choose(ty, Width::Four, "sum", &format!("sum{r}_{v}"), &here)));
         }
+        e.line(call_finish(product, "row", &format!("first_column{v}"), "sum"));
         e.close();
     }
+    e.close();
 }
 
 /// Slices of both operands go through workgroup memory; 256 invocations keep 4 x 4 elements each.
