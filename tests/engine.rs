@@ -282,3 +282,62 @@ fn an_allocation_over_the_limit_is_an_error_and_the_program_goes_on() {
         too_large.eval().unwrap();
     }
 }
+
+/// What `mean(layer_norm(x)^2)` gives for rows of n elements, in f64: the loss and its gradients.
+fn layer_norm_truth(x: &[f64], weight: &[f64], bias: &[f64]) -> (f64, [Vec<f64>; 3]) {
+    let n = weight.len();
+    let (mut loss, mut of_x, mut of_weight, mut of_bias) = (0.0, Vec::new(), vec![0.0; n], vec![0.0; n]);
+    for row in x.chunks_exact(n) {
+        let mean = row.iter().sum::<f64>() / n as f64;
+        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n as f64;
+        let scale = 1.0 / (variance + 1e-5).sqrt();
+        let normal: Vec<f64> = row.iter().map(|x| (x - mean) * scale).collect();
+        let y: Vec<f64> = (0..n).map(|i| normal[i] * weight[i] + bias[i]).collect();
+        loss += y.iter().map(|y| y * y).sum::<f64>() / x.len() as f64;
+        let g: Vec<f64> = y.iter().map(|y| 2.0 * y / x.len() as f64).collect();
+        let inner: Vec<f64> = (0..n).map(|i| g[i] * weight[i]).collect();
+        let (first, second) = (
+            inner.iter().sum::<f64>() / n as f64,
+            (0..n).map(|i| inner[i] * normal[i]).sum::<f64>() / n as f64,
+        );
+        for i in 0..n {
+            of_weight[i] += g[i] * normal[i];
+            of_bias[i] += g[i];
+            of_x.push(scale * (inner[i] - first - normal[i] * second));
+        }
+    }
+    (loss, [of_x, of_weight, of_bias])
+}
+
+#[test]
+fn layer_norm_is_right_for_rows_of_every_length() -> Result<()> {
+    let _turn = alone();
+    for device in devices() {
+        for [rows, n] in [[64, 256], [1, 1000], [300, 64], [7, 9000], [5000, 3], [2, 70_000]] {
+            let leaves = [leaf(&[rows, n], &device), leaf(&[n], &device), leaf(&[n], &device)];
+            let loss =
+                leaves[0].layer_norm([n], Some(&leaves[1]), Some(&leaves[2]), 1e-5)?.pow(2.0)?.mean()?;
+            loss.backward()?;
+            let grads: Vec<Tensor> = leaves.iter().filter_map(Tensor::grad).collect();
+            let wanted: Vec<&Tensor> = grads.iter().chain([&loss]).collect();
+            Tensor::eval_all(wanted)?;
+            let [x, weight, bias] = leaves.each_ref().map(|leaf| {
+                leaf.detach().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect::<Vec<f64>>()
+            });
+            let (truth, gradients) = layer_norm_truth(&x, &weight, &bias);
+            let found = f64::from(loss.item::<f32>()?);
+            assert!(
+                (found - truth).abs() <= 1e-5 * truth,
+                "{device} [{rows}, {n}]: {found} instead of {truth}"
+            );
+            for (found, truth) in grads.iter().zip(gradients) {
+                let largest = truth.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+                for (found, truth) in found.to_vec::<f32>()?.into_iter().zip(truth) {
+                    let close = (f64::from(found) - truth).abs() <= 2e-5 * largest;
+                    assert!(close, "{device} [{rows}, {n}]: {found} instead of {truth}");
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -237,6 +237,59 @@ fn a_buffer_may_be_updated_in_place() {
 }
 
 #[test]
+fn two_operations_in_a_row_round_as_each_alone() {
+    // (a first b) second c and c second (a first b), where each operand is n numbers or one for all. The one that stands for
+    // all is a row's, so that it isn't known before the loop.
+    let (rows, n) = (3, 37);
+    let value = |i: usize| ((i * 7919 % 1000) as f32 - 500.0) / 333.0;
+    let buffers: Vec<Vec<u8>> = (0..3)
+        .map(|k| (0..rows * n).flat_map(|i| value(i + 1000 * k).to_le_bytes()).collect())
+        .chain([vec![0; rows * n * 4]])
+        .collect();
+    let apply = |op, a: f32, b: f32| match op {
+        BinaryOp::Add => a + b,
+        BinaryOp::Sub => a - b,
+        _ => a * b,
+    };
+    let operations = [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul];
+    for (first, second) in operations.iter().flat_map(|&f| operations.map(|s| (f, s))) {
+        for (reversed, single) in [false, true].iter().flat_map(|&r| (0..7usize).map(move |s| (r, s))) {
+            let lanes = |k: usize| single >> k & 1 == 0;
+            let access = |k: usize| Access::new(k, DType::F32, &[n as isize, isize::from(lanes(k))], 0);
+            let load = |access| Instr::Load { access, indices: smallvec![] };
+            let (a, b) = if reversed { (2, 3) } else { (3, 2) };
+            let kernel = Kernel::Loop(Loop {
+                sizes: smallvec![rows, n],
+                inner: 1,
+                accesses: vec![
+                    access(0),
+                    access(1),
+                    access(2),
+                    Access::new(3, DType::F32, &[n as isize, 1], 0),
+                ],
+                ranges: vec![],
+                body: vec![
+                    load(0),
+                    load(1),
+                    load(2),
+                    Instr::Binary { op: first, a: 0, b: 1 },
+                    Instr::Binary { op: second, a, b },
+                ],
+                stores: vec![Store { access: 3, value: 4 }],
+            });
+            let out = execute(Device::cpu().executor(), &kernel, &buffers, &[]).unwrap();
+            let found: Vec<f32> = bytemuck::pod_collect_to_vec(&out[3]);
+            for (i, &found) in found.iter().enumerate() {
+                let operand = |k: usize| value(if lanes(k) { i } else { i / n * n } + 1000 * k);
+                let before = apply(first, operand(0), operand(1));
+                let (x, y) = if reversed { (operand(2), before) } else { (before, operand(2)) };
+                assert_eq!(found, apply(second, x, y), "{first:?} {second:?} {reversed} {single:03b} at {i}");
+            }
+        }
+    }
+}
+
+#[test]
 fn random_bits_are_philox_by_index() {
     // Indices that follow each other from anywhere, backwards, all the same, and around the end of u32.
     let n = 3000;
