@@ -8,9 +8,22 @@ use crate::case::Case;
 use crate::ops::Op;
 use crate::tensors::{Numbers, Store, Values};
 
-/// Operators that read one triangle of a symmetric matrix and give the gradient of the whole: they are differentiable
-/// as functions of symmetric matrices only, so they are checked on `(x + xᵀ) / 2`.
-const OF_SYMMETRIC: &[&str] = &["linalg.cholesky", "linalg.eigh", "linalg.eigvalsh"];
+/// An operator, an input of it, and the function that this input is the value of: where the gradient is only that of such
+/// values, or is that of what they were made from.
+const MADE_BY: &[(&str, &str, Maker)] = &[
+    // The probabilities of each moment are taken to sum to one.
+    ("ctc_loss", "log_probs", |x| x.log_softmax(-1)),
+    // One triangle is read, and the gradient is that of the whole symmetric matrix.
+    ("linalg.cholesky", "A", symmetric),
+    ("linalg.eigh", "A", symmetric),
+    ("linalg.eigvalsh", "A", symmetric),
+];
+
+type Maker = fn(&Tensor) -> Result<Tensor>;
+
+fn symmetric(x: &Tensor) -> Result<Tensor> {
+    x.add(x.transpose(-2, -1)?)?.mul(0.5)
+}
 
 /// The step of the slopes, and how much they may differ where a function is smooth: `BEND * (1 + |slope|)`.
 const STEP: f64 = 1e-6;
@@ -34,7 +47,7 @@ struct Function<'a> {
     op: Op,
     case: &'a Case,
     args: Map<String, Json>,
-    symmetric: bool,
+    makers: Vec<(&'static str, Maker)>,
 }
 
 /// Checks first derivatives of a case, and second ones unless the operator is known to have none.
@@ -48,7 +61,8 @@ pub fn check(
     store: &Store,
     has_second: bool,
 ) -> std::result::Result<Verdict, Problem> {
-    let function = Function { op, case, args: in_f64(&case.args), symmetric: OF_SYMMETRIC.contains(&name) };
+    let makers = MADE_BY.iter().filter(|(op, ..)| *op == name).map(|&(_, input, maker)| (input, maker));
+    let function = Function { op, case, args: in_f64(&case.args), makers: makers.collect() };
     let mut inputs = Vec::new();
     for input in &case.inputs {
         inputs.push(leaf(input, store).map_err(|e| Problem::Wrong(format!("input {}: {e:#}", input.name)))?);
@@ -87,9 +101,8 @@ impl Function<'_> {
         wgrad::manual_seed(0);
         let mut named = Vec::new();
         for (input, tensor) in self.case.inputs.iter().zip(inputs) {
-            let symmetric = self.symmetric && tensor.dtype().is_float();
-            let tensor =
-                if symmetric { tensor.add(tensor.transpose(-2, -1)?)?.mul(0.5)? } else { tensor.clone() };
+            let maker = self.makers.iter().find(|(name, _)| *name == input.name);
+            let tensor = maker.map_or_else(|| Ok(tensor.clone()), |(_, maker)| maker(tensor))?;
             named.push((input.name.clone(), tensor));
         }
         let outputs = Call::bind(&named, &self.args, &Device::cpu()).and_then(|call| (self.op)(&call));
@@ -120,10 +133,10 @@ impl Function<'_> {
 /// The arguments, with f64 where they ask for another float dtype: a cast to fewer digits is a staircase.
 fn in_f64(args: &Map<String, Json>) -> Map<String, Json> {
     let mut args = args.clone();
-    if let Some(Json::String(dtype)) = args.get_mut("dtype") {
-        if dtype.parse::<DType>().is_ok_and(DType::is_float) {
-            *dtype = DType::F64.to_string();
-        }
+    if let Some(Json::String(dtype)) = args.get_mut("dtype")
+        && dtype.parse::<DType>().is_ok_and(DType::is_float)
+    {
+        *dtype = DType::F64.to_string();
     }
     args
 }

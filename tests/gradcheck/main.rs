@@ -61,7 +61,9 @@ const UNCHECKED: &[(&str, &str, &str)] = &[
 ];
 
 /// Operators of chance, which the set has in their predictable forms only.
-const RANDOM: &[(&str, fn(&Tensor) -> wgrad::Result<Tensor>)] = &[("dropout", |x| x.dropout(0.4, true))];
+const RANDOM: &[(&str, Function)] = &[("dropout", |x| x.dropout(0.4, true))];
+
+type Function = fn(&Tensor) -> wgrad::Result<Tensor>;
 
 /// Checks that passed, of both orders, and cases that were passed over.
 #[derive(Default)]
@@ -186,7 +188,7 @@ fn check_op(name: &str, files: &Files, only: &[String]) -> Result<Option<Report>
 }
 
 /// Both orders of an operator of chance.
-fn check_random(function: fn(&Tensor) -> wgrad::Result<Tensor>) -> wgrad::Result<()> {
+fn check_random(function: Function) -> wgrad::Result<()> {
     let x = Tensor::linspace(-2.0, 3.0, 12, (DType::F64, &Device::cpu()))?.detach().requires_grad_(true)?;
     let seeded = |x: &[Tensor]| {
         wgrad::manual_seed(3);
