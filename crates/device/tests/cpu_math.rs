@@ -70,7 +70,7 @@ fn functions_of_f32_are_within_their_bounds() {
                 worst = (error, x, y);
             }
             if x == 0.0 && truth == 0.0 {
-                assert_eq!(y.is_sign_negative(), x.is_sign_negative(), "{op:?} of {x}");
+                assert_eq!(y.is_sign_negative(), truth.is_sign_negative(), "{op:?} of {x}");
             }
         }
         println!("{op:?}: {:.2} ulp, at {:e}", worst.0, worst.1);
