@@ -110,7 +110,7 @@ const COMPOSED: &[Bounds] = &[
     bounds("digamma", 5.0, 12.0, 8.0),
     bounds("polygamma_1", 4.5, 12.0, 4.0),
     bounds("i0", 5.0, 10.0, 5.0),
-    bounds("i1", 20.0, 30.0, 12.0),
+    bounds("i1", 4.0, 10.0, 5.0),
     bounds("sinc", 1.3, 4.0, 1.0),
 ];
 

@@ -230,7 +230,7 @@ impl Array {
             let small = I1_SMALL.sum(&size.min(8.0), dtype) * &size;
             let far = size.max(8.0);
             let large = I1_LARGE.sum(&(8.0 / &far), dtype) * far.rsqrt();
-            let value = size.le(8.0).select(small, large) * &root * root;
+            let value = size.le(8.0).select(small, large * &root) * root;
             x.lt(0.0).select(-&value, value)
         })
     }
