@@ -29,6 +29,12 @@ pub fn read() -> Result<(String, BTreeMap<String, Files>)> {
         }
     };
     anyhow::ensure!(!set.is_empty(), "there are no cases in {origin}");
+    for (op, files) in &set {
+        anyhow::ensure!(
+            !files.json.is_empty() && !files.safetensors.is_empty(),
+            "{op} has only one of its two files"
+        );
+    }
     Ok((origin, set))
 }
 

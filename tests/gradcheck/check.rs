@@ -1,0 +1,190 @@
+//! The checks of one case.
+
+use serde_json::{Map, Value as Json};
+use wgrad::{DType, Device, Error, GradOptions, GradRule, Result, Tensor, grad, gradcheck, gradgradcheck};
+
+use crate::call::{Call, Stop};
+use crate::case::Case;
+use crate::ops::Op;
+use crate::tensors::{Numbers, Store, Values};
+
+/// An operator, an input of it, and the function that this input is the value of: where the gradient is only that of such
+/// values, or is that of what they were made from.
+const MADE_BY: &[(&str, &str, Maker)] = &[
+    // The probabilities of each moment are taken to sum to one.
+    ("ctc_loss", "log_probs", |x| x.log_softmax(-1)),
+    // One triangle is read, and the gradient is that of the whole symmetric matrix.
+    ("linalg.cholesky", "A", symmetric),
+    ("linalg.eigh", "A", symmetric),
+    ("linalg.eigvalsh", "A", symmetric),
+];
+
+type Maker = fn(&Tensor) -> Result<Tensor>;
+
+fn symmetric(x: &Tensor) -> Result<Tensor> {
+    x.add(x.transpose(-2, -1)?)?.mul(0.5)
+}
+
+/// The step of the slopes, and how much they may differ where a function is smooth: `BEND * (1 + |slope|)`.
+const STEP: f64 = 1e-6;
+const BEND: f64 = 1e-3;
+
+/// A case that passed.
+pub struct Verdict {
+    /// Whether its second derivative was checked too.
+    pub second: bool,
+}
+
+/// Why a case did not pass.
+pub enum Problem {
+    /// The function has no derivative there.
+    Kink,
+    Wrong(String),
+}
+
+/// A case as a function of its inputs in f64, those that require grad being leaves.
+struct Function<'a> {
+    op: Op,
+    case: &'a Case,
+    args: Map<String, Json>,
+    makers: Vec<(&'static str, Maker)>,
+}
+
+/// Checks first derivatives of a case, and second ones unless the operator is known to have none.
+///
+/// # Errors
+/// If a check fails.
+pub fn check(
+    name: &str,
+    op: Op,
+    case: &Case,
+    store: &Store,
+    has_second: bool,
+) -> std::result::Result<Verdict, Problem> {
+    let makers = MADE_BY.iter().filter(|(op, ..)| *op == name).map(|&(_, input, maker)| (input, maker));
+    let function = Function { op, case, args: in_f64(&case.args), makers: makers.collect() };
+    let mut inputs = Vec::new();
+    for input in &case.inputs {
+        inputs.push(leaf(input, store).map_err(|e| Problem::Wrong(format!("input {}: {e:#}", input.name)))?);
+    }
+    let value = |x: &[Tensor]| function.call(x);
+    if let Err(error) = gradcheck(value, &inputs) {
+        return Err(judge("gradcheck", error, &value, &inputs));
+    }
+    match gradgradcheck(value, &inputs) {
+        Ok(()) => Ok(Verdict { second: true }),
+        Err(Error::Autograd { rule: GradRule::NotDifferentiable, .. }) if !has_second => {
+            Ok(Verdict { second: false })
+        }
+        Err(error) => Err(judge("gradgradcheck", error, &|x| function.gradients(x), &inputs)),
+    }
+}
+
+/// What a failed check means: nothing at a kink.
+fn judge(
+    check: &str,
+    error: Error,
+    function: &dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>,
+    inputs: &[Tensor],
+) -> Problem {
+    match is_smooth(function, inputs) {
+        Ok(false) => Problem::Kink,
+        Ok(true) => Problem::Wrong(format!("{check}: {error}")),
+        Err(other) => Problem::Wrong(format!("{check}: {error}; {other}")),
+    }
+}
+
+impl Function<'_> {
+    /// The outputs that get a gradient.
+    fn call(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        // The same random numbers each time.
+        wgrad::manual_seed(0);
+        let mut named = Vec::new();
+        for (input, tensor) in self.case.inputs.iter().zip(inputs) {
+            let maker = self.makers.iter().find(|(name, _)| *name == input.name);
+            let tensor = maker.map_or_else(|| Ok(tensor.clone()), |(_, maker)| maker(tensor))?;
+            named.push((input.name.clone(), tensor));
+        }
+        let outputs = Call::bind(&named, &self.args, &Device::cpu()).and_then(|call| (self.op)(&call));
+        let outputs = outputs.map_err(|stop| match stop {
+            Stop::Library(error) => error,
+            Stop::Arguments(reason) => Error::Argument { op: "gradcheck", reason },
+        })?;
+        let seeds = self.case.grad_outputs.iter().map(Option::is_some).chain(std::iter::repeat(false));
+        Ok(outputs.into_iter().zip(seeds).filter(|(_, seeded)| *seeded).map(|(output, _)| output).collect())
+    }
+
+    /// The gradients of all outputs, each element of which counts differently.
+    fn gradients(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let outputs = self.call(inputs)?;
+        let mut seeds = Vec::new();
+        for (i, output) in outputs.iter().enumerate() {
+            let from = 0.5 + i as f64;
+            let ramp = Tensor::linspace(from, from + 1.0, output.numel(), (DType::F64, output.device()))?;
+            seeds.push(Some(ramp.reshape(output.shape())?));
+        }
+        let outputs: Vec<&Tensor> = outputs.iter().collect();
+        let wanted: Vec<&Tensor> = inputs.iter().filter(|input| input.requires_grad()).collect();
+        let options = GradOptions::new().grad_outputs(seeds).allow_unused(true);
+        Ok(grad(&outputs, &wanted, options)?.into_iter().flatten().collect())
+    }
+}
+
+/// The arguments, with f64 where they ask for another float dtype: a cast to fewer digits is a staircase.
+fn in_f64(args: &Map<String, Json>) -> Map<String, Json> {
+    let mut args = args.clone();
+    if let Some(Json::String(dtype)) = args.get_mut("dtype")
+        && dtype.parse::<DType>().is_ok_and(DType::is_float)
+    {
+        *dtype = DType::F64.to_string();
+    }
+    args
+}
+
+/// An input, contiguous: floats in f64.
+fn leaf(input: &crate::case::Input, store: &Store) -> anyhow::Result<Tensor> {
+    let cpu = Device::cpu();
+    let tensor = store.input(input, &cpu)?.detach();
+    let numbers = Numbers::of(&tensor)?;
+    let Values::Float(values) = &numbers.values else { return Ok(tensor) };
+    anyhow::ensure!(values.iter().all(|x| x.is_finite()), "it has elements that are not finite");
+    let leaf = Tensor::from_slice(values, &numbers.shape[..], &cpu)?;
+    Ok(if input.requires_grad { leaf.requires_grad_(true)? } else { leaf })
+}
+
+/// Whether the slopes of a function to both sides agree, for each element of each input that requires grad.
+fn is_smooth(function: &dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[Tensor]) -> Result<bool> {
+    let values = |inputs: &[Tensor]| -> Result<Vec<f64>> {
+        let mut all = Vec::new();
+        for output in function(inputs)? {
+            all.extend(output.detach().to_dtype(DType::F64)?.to_vec::<f64>()?);
+        }
+        Ok(all)
+    };
+    let middle = values(inputs)?;
+    for (i, input) in inputs.iter().enumerate().filter(|(_, input)| input.requires_grad()) {
+        let numbers = input.to_vec::<f64>()?;
+        for element in 0..numbers.len() {
+            let moved = |step: f64| {
+                let mut numbers = numbers.clone();
+                numbers[element] += step;
+                let mut inputs = inputs.to_vec();
+                inputs[i] =
+                    Tensor::from_slice(&numbers, input.shape(), input.device())?.requires_grad_(true)?;
+                values(&inputs)
+            };
+            let (down, up, far) = (moved(-STEP)?, moved(STEP)?, moved(2.0 * STEP)?);
+            for (((down, middle), up), far) in down.iter().zip(&middle).zip(&up).zip(&far) {
+                let (left, right) = ((middle - down) / STEP, (up - middle) / STEP);
+                // A jump in the middle of which the point lies has the same slopes to both sides, for one length of step.
+                let wide = (far - middle) / (2.0 * STEP);
+                let bend = (left - right).abs().max((right - wide).abs());
+                // A NaN, at the edge of the function's domain, is no slope either.
+                if bend.is_nan() || bend > BEND * (1.0 + left.abs().max(right.abs())) {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    Ok(true)
+}

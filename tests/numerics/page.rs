@@ -1,0 +1,103 @@
+//! The page: bounds from the tables, with the errors that a run found.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+
+use crate::functions::{self, FUNCTIONS, Function};
+
+const HEAD: &str = "\
+# Numerics
+
+<!-- Written by `WGRAD_WRITE_DOCS=1 cargo test --workspace --test numerics`; the bounds are in the sources. -->
+
+How far functions of one number are from the truth, in units in the last place (ulp) of the true value: 0.5 is what rounding
+alone may cost. Tests assert the bounds (≤) and that this page states them, on the CPU and on every adapter present. Beside
+them stands the largest error that was found when the page was written, over one in 997 of all f32 numbers and 200,000 more
+between -30 and 30: on the CPU with AVX-512, and on Mesa's software adapters. Other processors and GPUs may differ within the bounds.
+
+- **f32** is computed in f32 throughout, by polynomials without branches. The truth is the same function in f64 of Rust's standard library or
+  of `libm`. Where these have none (\\*), and in f64, it is some hundreds of values of mpmath at 40 digits.
+- **f64** functions of the kernels are those of Rust's standard library and of `libm` themselves, one number at a time; the others
+  are composed of them. There is no f64 on GPUs.
+- **f16 and bf16** are computed in f32 and rounded once, so their error is half a unit of theirs, rarely a hair more.
+- **Domain**: where the function is finite and its value is not subnormal. On GPUs subnormal numbers may count as 0, and a division may be 2.5 ulp off,
+  which is what the bounds of composed functions there are made of.
+- **near 0**: functions with zeros that they meet to within rounding only, or with tails that they cut off. Values
+  below 1 are measured in units of 1 there, 1.2e-7 in f32.
+- What is not in the table and needs no approximation is exact or rounded once: `+ - *`, comparisons, `isnan`, `isfinite`,
+  and on the CPU `/`. The power is at most 0.6 ulp off on the CPU, and 4 on GPUs.
+- Sums are formed in fixed trees: f32 sums on the CPU go into f64 across blocks, and results do not depend on the number of threads.
+";
+
+/// The page with the errors found, by function: on the CPU, on each adapter, and in f64.
+pub fn write(adapters: &[String], found: &[Vec<f64>]) -> Result<String> {
+    let mut page = HEAD.to_owned();
+    writeln!(
+        page,
+        "\n| function | domain | near 0 | f32, CPU ≤ | CPU | f32, GPU ≤ | {}f64 ≤ | f64 |",
+        named(adapters)
+    )?;
+    writeln!(page, "|---|---|---|--:|--:|--:|{}--:|--:|", "--:|".repeat(adapters.len()))?;
+    for (function, found) in FUNCTIONS.iter().zip(found) {
+        let bounds =
+            functions::bounds_of(function.name).with_context(|| format!("no bounds of {}", function.name))?;
+        let [cpu, gpus @ .., wide] = &found[..] else { anyhow::bail!("too few columns") };
+        let star = if function.truth.is_none() { "\\*" } else { "" };
+        write!(page, "| {}{star} | {} |", function.name.replace("_1", "(1)"), domain(function))?;
+        write!(page, " {} |", if function.absolute { "in units of 1" } else { "" })?;
+        write!(page, " {} | {cpu:.2} | {} |", bounds.cpu, bounds.gpu)?;
+        gpus.iter().try_for_each(|gpu| write!(page, " {gpu:.2} |"))?;
+        writeln!(page, " {} | {wide:.2} |", bounds.wide)?;
+    }
+    Ok(page)
+}
+
+fn named(adapters: &[String]) -> String {
+    adapters.iter().map(|adapter| format!("{adapter} | ")).collect()
+}
+
+fn domain(function: &Function) -> String {
+    match function.domain {
+        [f32::MIN, f32::MAX] => "all".to_owned(),
+        [f32::MIN_POSITIVE, f32::MAX] => "above 0".to_owned(),
+        [low, f32::MAX] => format!("from {low}"),
+        [low, high] => {
+            let number = |x: f32| if x.abs() < 1e4 { format!("{x}") } else { format!("{x:e}") };
+            format!("{}..={}", number(low), number(high))
+        }
+    }
+}
+
+/// Whether a page is what would be written with the errors that it says were found, and these are within the bounds.
+pub fn check(page: &str) -> Result<()> {
+    let mut rows = page.lines().filter(|line| line.starts_with("| ")).map(|line| {
+        line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
+    });
+    let heading = rows.next().context("docs/numerics.md has no table")?;
+    anyhow::ensure!(heading.len() >= 8, "the table of docs/numerics.md has too few columns");
+    let adapters = &heading[6..heading.len() - 2];
+    let mut found = Vec::new();
+    for row in rows {
+        anyhow::ensure!(row.len() == heading.len(), "a row of docs/numerics.md has not all cells: {row:?}");
+        let number =
+            |at: usize| row[at].parse::<f64>().with_context(|| format!("{:?} in docs/numerics.md", row[at]));
+        let pairs = [(3, 4..5), (5, 6..row.len() - 2), (row.len() - 2, row.len() - 1..row.len())];
+        let mut errors = Vec::new();
+        for (bound, places) in pairs {
+            for place in places {
+                anyhow::ensure!(
+                    number(place)? <= number(bound)?,
+                    "over its bound in docs/numerics.md: {row:?}"
+                );
+                errors.push(number(place)?);
+            }
+        }
+        found.push(errors);
+    }
+    anyhow::ensure!(
+        write(adapters, &found)? == page,
+        "docs/numerics.md is not current; WGRAD_WRITE_DOCS=1 cargo test --workspace --test numerics writes it"
+    );
+    Ok(())
+}
