@@ -1,9 +1,8 @@
 //! f32 functions without branches, so that loops over them vectorise.
 //!
 //! Each is a range reduction and a minimax polynomial, fitted in extended precision with its coefficients rounded to
-//! f32 one after the other. The largest errors over all of f32, in units in the last place, as `tests/cpu_math.rs` measures
-//! and asserts them: pow 0.6, log and log1p 0.7, exp 0.9, erf 1.0, tanh 1.1, expm1 1.2, sin 1.4, cos and rsqrt 1.5,
-//! sigmoid 2.0. NaN, infinities, zeros' signs and subnormal numbers come out as in C's math library.
+//! f32 one after the other. `docs/numerics.md` states how far they are from the truth.
+//! NaN, infinities, zeros' signs and subnormal numbers come out as in C's math library.
 
 use super::Level;
 
