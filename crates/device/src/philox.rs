@@ -11,7 +11,8 @@ const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 /// // The published vector for counter and key 0.
 /// assert_eq!(wgrad_device::philox4x32_10([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
 /// ```
-#[inline]
+// Inlined always, so that loops over counters vectorise.
+#[inline(always)]
 pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let products = [

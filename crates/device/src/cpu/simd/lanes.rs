@@ -159,6 +159,12 @@ pub fn select(width: usize) -> Choice {
 /// `dst[i]` is word `a[i] % 4` of the generator at the counter `(a[i] / 4, 0, b[2], b[3])` under the key `(b[0], b[1])`.
 struct Random;
 
+/// A function, since a closure used so often isn't inlined, and then its loops don't vectorise.
+#[inline(always)]
+fn block(words: [u32; 4], counter: u32) -> [u32; 4] {
+    philox4x32_10([counter, 0, words[2], words[3]], [words[0], words[1]])
+}
+
 impl Body for Random {
     #[inline(always)]
     unsafe fn run<L: Level>(args: &Args) {
@@ -166,12 +172,20 @@ impl Body for Random {
         let (dst, a, words) = unsafe {
             (output::<u32>(args.dst, args.n), input::<u32>(args.a, args.n), input::<u32>(args.b, 4))
         };
-        let block = |counter: u32| philox4x32_10([counter, 0, words[2], words[3]], [words[0], words[1]]);
+        let words = [words[0], words[1], words[2], words[3]];
         let Some(&first) = a.first() else { return };
         let consecutive = a.iter().enumerate().all(|(i, &x)| x == first.wrapping_add(i as u32));
         if !consecutive {
-            for (dst, &x) in dst.iter_mut().zip(a) {
-                *dst = block(x / 4)[x as usize % 4];
+            for (dst, a) in dst.chunks_mut(16).zip(a.chunks(16)) {
+                let (mut indices, mut found) = ([0u32; 16], [0u32; 16]);
+                indices[..a.len()].copy_from_slice(a);
+                for i in 0..16 {
+                    let words = block(words, indices[i] / 4);
+                    let upper = indices[i] & 2 != 0;
+                    let (even, odd) = if upper { (words[2], words[3]) } else { (words[0], words[1]) };
+                    found[i] = if indices[i] & 1 != 0 { odd } else { even };
+                }
+                dst.copy_from_slice(&found[..a.len()]);
             }
             return;
         }
@@ -179,7 +193,7 @@ impl Body for Random {
         let head = (first.wrapping_neg() % 4) as usize;
         let (start, rest) = dst.split_at_mut(head.min(a.len()));
         for (dst, &x) in start.iter_mut().zip(a) {
-            *dst = block(x / 4)[x as usize % 4];
+            *dst = block(words, x / 4)[x as usize % 4];
         }
         let counter = first.wrapping_add(head as u32) / 4;
         let whole = rest.len() / 4;
@@ -187,7 +201,7 @@ impl Body for Random {
             let mut four = [[0u32; 16]; 4];
             for i in 0..16 {
                 // The counter wraps with the index, of which it is a quarter.
-                let words = block(counter.wrapping_add((group * 16 + i) as u32) & (u32::MAX >> 2));
+                let words = block(words, counter.wrapping_add((group * 16 + i) as u32) & (u32::MAX >> 2));
                 for (lane, word) in four.iter_mut().zip(words) {
                     lane[i] = word;
                 }
@@ -200,7 +214,7 @@ impl Body for Random {
         }
         let tail = rest.len() % 4;
         for (dst, &x) in rest[whole * 4..].iter_mut().zip(&a[a.len() - tail..]) {
-            *dst = block(x / 4)[x as usize % 4];
+            *dst = block(words, x / 4)[x as usize % 4];
         }
     }
 }
