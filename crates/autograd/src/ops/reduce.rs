@@ -406,9 +406,8 @@ impl Tensor {
                     let (mut g, x) = (c.grad()?.clone(), c.saved(0)?);
                     if is_std {
                         let y = c.saved(1)?;
-                        // 0 is kept out of the quotient too, or the second derivative there is not a number.
-                        let zero = y.eq(0.0)?;
-                        g = g.div(y.masked_fill(&zero, 1.0)?.mul(2.0)?)?.masked_fill(&zero, 0.0)?;
+                        // As PyTorch's: 0 where the deviation is 0, with a second derivative that is not a number.
+                        g = g.div(y.mul(2.0)?)?.masked_fill(&y.eq(0.0)?, 0.0)?;
                     }
                     let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
                     if of_all && divisor <= 0.0 {

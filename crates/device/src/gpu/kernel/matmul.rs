@@ -27,8 +27,9 @@ type Windows = BTreeMap<usize, Window>;
 
 /// Steps along the inner dim that one invocation takes at most.
 const MAX_INNER: usize = 32 << 10;
-/// Multiplications of a product that is small to a software adapter.
-const SMALL: usize = 32 << 10;
+/// Multiplications of a product that is small to a software adapter: fewer than a training step's have, so that another batch size
+/// doesn't lead to another text.
+const SMALL: usize = 2 << 10;
 /// Bytes that the chunks' products may take.
 const MAX_TEMP: u64 = 64 << 20;
 
