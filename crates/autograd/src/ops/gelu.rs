@@ -44,21 +44,26 @@ impl Tensor {
     /// # Errors
     /// If the device fails.
     pub fn gelu_tanh(&self) -> Result<Tensor> {
-        let tanh = |x: &Array| {
+        // (1 + tanh z) / 2 is sigmoid(2 z), which keeps its digits where the tanh is nearly -1.
+        let share = |x: &Array| {
             let cube = x.binary(BinaryOp::Mul, x)?.binary(BinaryOp::Mul, x)?;
             let inner = cube.binary_scalar(BinaryOp::Mul, CUBE)?.binary(BinaryOp::Add, x)?;
-            inner.binary_scalar(BinaryOp::Mul, SCALE)?.unary(UnaryOp::Tanh)
+            inner.binary_scalar(BinaryOp::Mul, 2.0 * SCALE)?.unary(UnaryOp::Sigmoid)
         };
-        let tanh_again = |x: &Tensor| x.mul(x)?.mul(x)?.mul(CUBE)?.add(x)?.mul(SCALE)?.tanh();
-        let out = |x: &Array, tanh: &Array| {
-            let half = x.binary_scalar(BinaryOp::Mul, 0.5)?;
-            half.binary(BinaryOp::Mul, &tanh.binary_scalar(BinaryOp::Add, 1.0)?)
-        };
-        with_part(self, tanh, tanh_again, out, |x, tanh| {
-            let inner = x.mul(x)?.mul(3.0 * CUBE)?.add(1.0)?.mul(SCALE)?;
-            let right = tanh.mul(tanh)?.rsub(1.0)?.mul(inner)?.mul(x)?;
-            tanh.add(1.0)?.add(right)?.mul(0.5)
-        })
+        let inner = |x: &Tensor| x.mul(x)?.mul(x)?.mul(CUBE)?.add(x)?.mul(2.0 * SCALE);
+        let out = |x: &Array, share: &Array| x.binary(BinaryOp::Mul, share);
+        with_part(
+            self,
+            share,
+            move |x| inner(x)?.sigmoid(),
+            out,
+            move |x, share| {
+                // As a function of its own, the rest keeps its digits in the slope's slope too.
+                let rest = if is_grad_enabled() { inner(x)?.neg()?.sigmoid()? } else { share.rsub(1.0)? };
+                let steepness = x.mul(x)?.mul(3.0 * CUBE)?.add(1.0)?.mul(2.0 * SCALE)?;
+                share.add(x.mul(steepness)?.mul(share)?.mul(rest)?)
+            },
+        )
     }
 
     /// [`Tensor::gelu_tanh`] in place.
@@ -75,9 +80,9 @@ impl Tensor {
 fn with_part(
     x: &Tensor,
     part: impl Fn(&Array) -> Result<Array>,
-    part_again: fn(&Tensor) -> Result<Tensor>,
+    part_again: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
     out: impl Fn(&Array, &Array) -> Result<Array>,
-    slope: fn(&Tensor, &Tensor) -> Result<Tensor>,
+    slope: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let input = x.operand()?;
     let wide = widened(&input.array)?;

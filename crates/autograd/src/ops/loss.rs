@@ -170,7 +170,8 @@ impl Tensor {
                 smooth.sum()?.div(Tensor::from_array(weights).sum()?)?
             }
         };
-        nll.mul(1.0 - smoothing)?.add(smooth.mul(smoothing / classes as f64)?)
+        let smooth = smooth.mul(smoothing / classes as f64)?.to_dtype(self.dtype())?;
+        nll.mul(1.0 - smoothing)?.add(smooth)
     }
 
     /// The negative log-likelihood of target classes, given logarithms of probabilities (dim 1 are the classes; dim 0 if there is no other),

@@ -232,7 +232,7 @@ impl Tensor {
                 zero.select(0.0, product).done()
             },
             |i, g, a, b| match i {
-                0 => g.mul(b.log()?)?.masked_fill(&a.eq(0.0)?.logical_and(&b.le(0.0)?)?, 0.0),
+                0 => g.xlogy(b)?.masked_fill(&a.eq(0.0)?.logical_and(&b.le(0.0)?)?, 0.0),
                 _ => g.mul(a.div(b)?),
             },
         )

@@ -95,16 +95,17 @@ impl PoolOptions {
                 let reason = format!("padding is {padding}; it must be at most half of the window, {span}");
                 return Err(Error::Argument { op, reason });
             }
-            let room = padding
-                .checked_mul(2)
-                .and_then(|n| n.checked_add(size))
-                .and_then(|n| n.checked_sub(span))
-                .ok_or_else(|| Error::Shape {
-                    op,
-                    shape: x.shape().to_vec(),
-                    reason: format!("is smaller than a window of {span}, also with margins of {padding}"),
-                })?;
-            let mut count = if self.ceil_mode { room.div_ceil(stride) } else { room / stride } + 1;
+            let too_small = || Error::Shape {
+                op,
+                shape: x.shape().to_vec(),
+                reason: format!("is smaller than a window of {span}, also with margins of {padding}"),
+            };
+            // With `ceil_mode` the last window may reach beyond the margin, and so may the only one.
+            let beyond = if self.ceil_mode { stride - 1 } else { 0 };
+            let room =
+                padding.checked_mul(2).and_then(|n| n.checked_add(size)).and_then(|n| n.checked_add(beyond));
+            let room = room.and_then(|n| n.checked_sub(span)).ok_or_else(too_small)?;
+            let mut count = room / stride + 1;
             // A window must begin inside of the input or its first margin.
             if self.ceil_mode && (count - 1) * stride >= size + padding {
                 count -= 1;

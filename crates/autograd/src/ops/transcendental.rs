@@ -206,7 +206,8 @@ impl Tensor {
         let dtype = if self.dtype().is_float() { self.dtype() } else { DType::F32 };
         let mut wide = Expr::from(widened(&x.array.cast(dtype)?));
         if let Some(eps) = eps {
-            wide = wide.max(eps).min(1.0 - eps);
+            // Below eps first: with an eps above a half the ends are the wrong way round.
+            wide = wide.lt(eps).select(eps, wide.min(1.0 - eps));
         }
         let out = (&wide / (1.0 - &wide)).log().cast(dtype).done()?;
         Ok(record(out, [x], |inputs, _| {
