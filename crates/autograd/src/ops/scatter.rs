@@ -135,19 +135,15 @@ impl Tensor {
                         // The product of what came from the source.
                         return g.mul(x.ones_like()?.scatter_product(dim, &index, &s)?);
                     }
-                    // All factors but one: the whole product divided by it, or where it is the only zero, the
-                    // product without zeros.
+                    // All factors but one: the whole product divided by it, or where it is the source's only zero, the
+                    // product without it.
                     let zero = s.eq(0.0)?;
-                    let zeros = x.eq(0.0)?.to_dtype(x.dtype())?.scatter_add(
-                        at,
-                        &index,
-                        &zero.to_dtype(x.dtype())?,
-                    )?;
+                    let zeros = x.zeros_like()?.scatter_add(at, &index, &zero.to_dtype(x.dtype())?)?;
                     let only = zero.logical_and(&zeros.gather(at, &index)?.eq(1.0)?)?;
-                    let without = x.scatter_product(dim, &index, &s.masked_fill(&only, 1.0)?)?;
-                    let rest = without.gather(at, &index)?.div(s.masked_fill(&zero, 1.0)?)?;
-                    let lost = zeros.gather(at, &index)?.ne(0.0)?.logical_and(&only.logical_not()?)?;
-                    g.gather(at, &index)?.mul(rest.masked_fill(&lost, 0.0)?)
+                    let product = |s: &Tensor| x.scatter_product(dim, &index, s)?.gather(at, &index);
+                    let rest = product(&s)?.div(s.masked_fill(&zero, 1.0)?)?;
+                    let rest = only.where_cond(product(&s.masked_fill(&only, 1.0)?)?, rest)?;
+                    g.gather(at, &index)?.mul(rest)
                 })
             })
             .save_input(inputs, 0)
