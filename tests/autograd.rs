@@ -1,5 +1,15 @@
 //! Autograd seen from outside: gradients, graphs, modes, hooks, writing in place, printing.
 
+/// Asserts that each call fails, with an error of its variant.
+macro_rules! fails {
+    ($($call:expr => $variant:ident;)*) => {$(
+        match $call {
+            Err(wgrad::Error::$variant { .. }) => {}
+            other => panic!("{} gave {other:?}", stringify!($call)),
+        }
+    )*};
+}
+
 mod autograd {
     mod article;
     mod derivatives;

@@ -1,18 +1,9 @@
 //! Calls that must fail, each with its kind of error, at the call itself where the arguments tell.
 
-use wgrad::{DType, Device, Error, Reduction, Result, Scalar, Tensor};
+use wgrad::{DType, Device, Reduction, Result, Scalar, Tensor};
 
 fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, Device::cpu()).unwrap()
-}
-
-macro_rules! fails {
-    ($($call:expr => $variant:ident;)*) => {$(
-        match $call {
-            Err(Error::$variant { .. }) => {}
-            other => panic!("{} gave {other:?}", stringify!($call)),
-        }
-    )*};
 }
 
 #[test]

@@ -199,15 +199,6 @@ fn sizes_of_zero() -> Result<()> {
     Ok(())
 }
 
-macro_rules! fails {
-    ($($call:expr => $variant:ident;)*) => {$(
-        match $call {
-            Err(Error::$variant { .. }) => {}
-            other => panic!("{} gave {other:?}", stringify!($call)),
-        }
-    )*};
-}
-
 #[test]
 fn what_has_no_result() -> Result<()> {
     let singular = tensor([1.0, 2.0, 2.0, 4.0], &[2, 2]);

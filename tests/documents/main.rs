@@ -26,11 +26,11 @@ fn operators_md_is_current() -> Result<()> {
         page::write(&library, &calls, &verified::read()?, &calls::unchecked(&root.join("tests/gradcheck"))?)?;
     let file = root.join("docs/operators.md");
     if std::env::var_os("WGRAD_WRITE_DOCS").is_some_and(|value| value == "1") {
-        return std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()));
+        std::fs::write(&file, &page).with_context(|| format!("writing {}", file.display()))?;
     }
-    let found = std::fs::read_to_string(&file).unwrap_or_default();
+    let found = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let differs = page.lines().zip(found.lines()).find(|(now, then)| now != then);
-    anyhow::ensure!(
+    assert!(
         page == found,
         "docs/operators.md is not current; WGRAD_WRITE_DOCS=1 cargo test --workspace --test documents writes it.\n\
          It would be: {}\nbut says:    {}",

@@ -69,15 +69,24 @@ fn domain(function: &Function) -> String {
     }
 }
 
-/// Whether a page is what would be written with the errors that it says were found, and these are within the bounds.
-pub fn check(page: &str) -> Result<()> {
+/// What a page states.
+pub struct Stated {
+    pub adapters: Vec<String>,
+    /// The errors that were found, by function.
+    pub found: Vec<Vec<f64>>,
+    /// Rows with an error over its bound.
+    pub over: Vec<String>,
+}
+
+/// Reads a page's table.
+pub fn read(page: &str) -> Result<Stated> {
     let mut rows = page.lines().filter(|line| line.starts_with("| ")).map(|line| {
         line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
     });
     let heading = rows.next().context("docs/numerics.md has no table")?;
     anyhow::ensure!(heading.len() >= 8, "the table of docs/numerics.md has too few columns");
-    let adapters = &heading[6..heading.len() - 2];
-    let mut found = Vec::new();
+    let adapters = heading[6..heading.len() - 2].to_vec();
+    let mut stated = Stated { adapters, found: Vec::new(), over: Vec::new() };
     for row in rows {
         anyhow::ensure!(row.len() == heading.len(), "a row of docs/numerics.md has not all cells: {row:?}");
         let number =
@@ -86,18 +95,13 @@ pub fn check(page: &str) -> Result<()> {
         let mut errors = Vec::new();
         for (bound, places) in pairs {
             for place in places {
-                anyhow::ensure!(
-                    number(place)? <= number(bound)?,
-                    "over its bound in docs/numerics.md: {row:?}"
-                );
+                if number(place)? > number(bound)? {
+                    stated.over.push(row.join(" | "));
+                }
                 errors.push(number(place)?);
             }
         }
-        found.push(errors);
+        stated.found.push(errors);
     }
-    anyhow::ensure!(
-        write(adapters, &found)? == page,
-        "docs/numerics.md is not current; WGRAD_WRITE_DOCS=1 cargo test --workspace --test numerics writes it"
-    );
-    Ok(())
+    Ok(stated)
 }

@@ -116,19 +116,7 @@ pub fn as_loop(kernel: &Matmul) -> Option<Loop> {
         .collect();
     sum.body.retain(|instr| *instr != Instr::Accumulator);
     for instr in &mut sum.body {
-        let moved = |reg: &mut Reg| *reg = places[*reg as usize];
-        match instr {
-            Instr::Load { indices, .. } => indices.iter_mut().for_each(moved),
-            Instr::Unary { a, .. } | Instr::Cast { a, .. } | Instr::Reduce { a, .. } => moved(a),
-            Instr::Philox { index, .. } => moved(index),
-            Instr::Binary { a, b, .. } => [a, b].into_iter().for_each(moved),
-            Instr::Select { cond, a, b } => [cond, a, b].into_iter().for_each(moved),
-            Instr::Accumulator
-            | Instr::Param { .. }
-            | Instr::Const(_)
-            | Instr::Coord { .. }
-            | Instr::InRange { .. } => {}
-        }
+        instr.renumber(|reg| *reg = places[*reg as usize]);
     }
     sum.body.splice(0..0, product);
     for store in &mut sum.stores {

@@ -176,6 +176,26 @@ impl Instr {
     }
 }
 
+impl Instr {
+    /// Gives each register that it reads another number.
+    pub fn renumber(&mut self, new: impl FnMut(&mut super::Reg)) {
+        match self {
+            Instr::Load { indices, .. } => indices.iter_mut().for_each(new),
+            Instr::Unary { a, .. } | Instr::Cast { a, .. } | Instr::Reduce { a, .. } => {
+                [a].into_iter().for_each(new);
+            }
+            Instr::Philox { index, .. } => [index].into_iter().for_each(new),
+            Instr::Binary { a, b, .. } => [a, b].into_iter().for_each(new),
+            Instr::Select { cond, a, b } => [cond, a, b].into_iter().for_each(new),
+            Instr::Accumulator
+            | Instr::Param { .. }
+            | Instr::Const(_)
+            | Instr::Coord { .. }
+            | Instr::InRange { .. } => {}
+        }
+    }
+}
+
 impl Kernel {
     /// The memory it moves: each access counted once.
     pub fn traffic(&self) -> Traffic {

@@ -11,22 +11,10 @@ pub(super) fn representatives(kernel: &Loop) -> Vec<Reg> {
     let mut found: Vec<Reg> = Vec::with_capacity(kernel.body.len());
     for (reg, instr) in (0..).zip(&kernel.body) {
         let mut instr = instr.clone();
-        let of = |reg: &mut Reg| *reg = found[*reg as usize];
-        match &mut instr {
-            Instr::Load { access, indices } => {
-                let same = kernel.accesses.iter().position(|other| *other == kernel.accesses[*access]);
-                *access = same.unwrap_or(*access);
-                indices.iter_mut().for_each(of);
-            }
-            Instr::Unary { a, .. } | Instr::Cast { a, .. } | Instr::Reduce { a, .. } => of(a),
-            Instr::Philox { index, .. } => of(index),
-            Instr::Binary { a, b, .. } => [a, b].into_iter().for_each(of),
-            Instr::Select { cond, a, b } => [cond, a, b].into_iter().for_each(of),
-            Instr::Accumulator
-            | Instr::Param { .. }
-            | Instr::Const(_)
-            | Instr::Coord { .. }
-            | Instr::InRange { .. } => {}
+        instr.renumber(|reg| *reg = found[*reg as usize]);
+        if let Instr::Load { access, .. } = &mut instr {
+            let same = kernel.accesses.iter().position(|other| *other == kernel.accesses[*access]);
+            *access = same.unwrap_or(*access);
         }
         found.push(*first.entry(instr).or_insert(reg));
     }
