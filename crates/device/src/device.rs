@@ -69,6 +69,8 @@ pub struct DeviceOptions {
     pub memory_limit: Option<u64>,
     /// Spread work as on a hardware GPU, also on a software adapter: to test those kernels where there is no GPU.
     pub as_hardware: bool,
+    /// Leave an adapter's subgroups alone, as if it had none.
+    pub no_subgroups: bool,
 }
 
 /// A place where tensors live and kernels run. A cheap handle; all handles of one device are equal.

@@ -215,7 +215,7 @@ fn prepare_everything(device: &Device) {
 fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
     use naga::{back, valid};
     let module = naga::front::wgsl::parse_str(source)?;
-    let info = valid::Validator::new(valid::ValidationFlags::all(), valid::Capabilities::empty())
+    let info = valid::Validator::new(valid::ValidationFlags::all(), valid::Capabilities::SUBGROUP)
         .validate(&module)?;
     back::spv::write_vec(&module, &info, &back::spv::Options::default(), None)?;
     let mut resources = back::msl::EntryPointResources::default();

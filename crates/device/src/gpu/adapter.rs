@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use wgpu::{Backend, DeviceType};
 
-use super::Gpu;
+use super::{Gpu, Spread};
 use crate::device::{DeviceInfo, DeviceKind, DeviceOptions};
 use crate::{Device, Error, Result};
 
@@ -136,8 +136,17 @@ impl Adapter {
         if let Some(bytes) = options.max_binding_bytes {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
         }
+        let software = self.info.device_type == DeviceType::Cpu && !options.as_hardware;
+        let subgroup = self.info.subgroup_min_size as usize;
+        let subgroups = software
+            && !options.no_subgroups
+            && self.adapter.features().contains(wgpu::Features::SUBGROUP)
+            && self.info.subgroup_max_size as usize == subgroup
+            && [4, 8, 16].contains(&subgroup);
+        let features = if subgroups { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgrad"),
+            required_features: features,
             required_limits: limits,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
@@ -152,8 +161,8 @@ impl Adapter {
                     available: crate::device::available_names(),
                 }
             })?;
-        let software = self.info.device_type == DeviceType::Cpu && !options.as_hardware;
-        let gpu = Gpu::new(self.name.clone(), device, queue, software, takes_turns, options.memory_limit)?;
+        let spread = Spread { software, subgroup: subgroups.then_some(subgroup) };
+        let gpu = Gpu::new(self.name.clone(), device, queue, spread, takes_turns, options.memory_limit)?;
         Ok(Device::from_executor(self.name.clone(), Box::new(gpu)))
     }
 }

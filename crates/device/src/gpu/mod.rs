@@ -65,11 +65,20 @@ struct Shared {
     checked_ops: Mutex<Vec<&'static str>>,
 }
 
+/// How work is best spread.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    /// Runs on the processor: few wide workgroups, cheap sequential work.
+    software: bool,
+    /// Invocations that can tell each other their values; only known on software adapters, and where the number never
+    /// changes.
+    subgroup: Option<usize>,
+}
+
 /// What plans depend on.
 #[derive(Clone, Debug)]
 struct Caps {
-    /// Runs on the processor: few wide workgroups, cheap sequential work.
-    software: bool,
+    spread: Spread,
     max_binding: u64,
     max_workgroups: u32,
     /// Words of scratch in the device's own buffer.
@@ -91,7 +100,7 @@ impl Gpu {
         name: String,
         device: wgpu::Device,
         queue: wgpu::Queue,
-        software: bool,
+        spread: Spread,
         takes_turns: bool,
         memory_limit: Option<u64>,
     ) -> Result<Gpu> {
@@ -109,7 +118,7 @@ impl Gpu {
             limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 31) / 256 * 256;
         let internal = INTERNAL_BYTES.min(max_binding);
         let caps = Caps {
-            software,
+            spread,
             max_binding,
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             scratch_words: (internal as usize - 64) / 4,

@@ -32,6 +32,7 @@ pub fn smallest() -> DeviceOptions {
         max_storage_buffers: Some(8),
         max_binding_bytes: Some(1 << 20),
         max_workgroups_per_dimension: Some(256),
+        no_subgroups: true,
         ..DeviceOptions::default()
     }
 }

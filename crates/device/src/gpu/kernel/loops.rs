@@ -75,7 +75,7 @@ fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Dispatch>> {
 /// One dispatch for a loop without inner dims.
 fn elements(shared: &Shared, nest: &Nest, windows: &Windows, vector: Option<usize>) -> Result<Dispatch> {
     // A workgroup is a GPU's unit of parallel work, and a call of a function on the processor.
-    let (workgroup, each) = if shared.caps.software { (8, 64) } else { (64, 1) };
+    let (workgroup, each) = if shared.caps.spread.software { (8, 64) } else { (64, 1) };
     let mut body = Body::new(nest, windows, vector, Ty::F32)?;
     let mut e = Emitter::new(shared, "Elementwise work.", workgroup);
     let dims: Vec<usize> = (0..nest.kernel.sizes.len()).collect();
@@ -153,12 +153,12 @@ fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
     let long_enough = |size: usize| size >= 16 || (size >= 4 && size.is_multiple_of(4));
     if across > along && outer > 0 {
         let vector = long_enough(kernel.sizes[outer - 1]).then(|| outer - 1);
-        return Rows { vector, lanes: 1, workgroup: if shared.caps.software { 16 } else { 64 } };
+        return Rows { vector, lanes: 1, workgroup: if shared.caps.spread.software { 16 } else { 64 } };
     }
     let vector = (rank > outer && long_enough(kernel.sizes[rank - 1])).then(|| rank - 1);
     let dims: Vec<usize> = (outer..rank).collect();
     let vectors = count(nest, &dims, vector);
-    let (lanes, workgroup) = match (shared.caps.software, vectors) {
+    let (lanes, workgroup) = match (shared.caps.spread.software, vectors) {
         (_, ..=8) => (1, 64),
         (true, _) => (8, 8),
         (false, ..=256) => (16, 64),
@@ -242,7 +242,7 @@ fn is_split(shared: &Shared, nest: &Nest, rows: &Rows) -> bool {
         return true;
     }
     // Invocations that keep the device busy, and the steps of a walk that are worth two dispatches.
-    let (busy, worth) = if shared.caps.software { (16, 2048) } else { (8 << 10, 32) };
+    let (busy, worth) = if shared.caps.spread.software { (16, 2048) } else { (8 << 10, 32) };
     threads <= busy && walk >= worth
 }
 

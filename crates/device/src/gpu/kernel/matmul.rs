@@ -20,6 +20,7 @@ use crate::kernel::{Access, Loop, Matmul, Reg, Ty};
 use crate::layout::Strides;
 use crate::{Error, Result};
 
+mod left;
 mod tiles;
 use tiles::{Names, Operand, in_registers, through_workgroup_memory};
 
@@ -105,7 +106,7 @@ fn wanted_chunks(shared: &Shared, product: &Product<'_>) -> usize {
     let tile = product.tile(shared);
     let tiles = sizes[product.rows].div_ceil(tile.rows) * sizes[product.columns].div_ceil(tile.columns());
     let batch: usize = sizes[..product.k - 2].iter().product();
-    let busy = if shared.caps.software { 6 } else { 256 };
+    let busy = if shared.caps.spread.software { 6 } else { 256 };
     let for_busy = (busy / (tiles * batch).max(1)).min(k / 512).max(1);
     for_busy.max(k.div_ceil(MAX_INNER))
 }
@@ -278,6 +279,8 @@ struct Tile {
     vectors: usize,
     /// Whether slices of the operands go through workgroup memory.
     shared: bool,
+    /// The invocations, if they are one subgroup and tell each other what they load.
+    told_by: Option<usize>,
     /// Whether four steps along the inner dim are one of the loop's.
     unrolled: bool,
 }
@@ -327,21 +330,23 @@ impl<'k> Product<'k> {
             2..=4 => 4,
             _ => 8,
         };
-        if shared.caps.software {
+        if shared.caps.spread.software {
             // Loads cost more than arithmetic here: the more each invocation keeps, the better.
             let columns = self.nest.kernel.sizes[self.columns];
             let vectors = if rows >= 32 && columns > 32 { 2 } else { 1 };
             // Compiling a long text takes longer than little work.
+            let told_by = shared.caps.spread.subgroup;
+            let lanes = told_by.unwrap_or(8);
             if rows.saturating_mul(columns).saturating_mul(self.nest.kernel.sizes[self.k]) <= SMALL {
-                return Tile { rows: few.min(4), lanes: 8, vectors: 1, shared: false, unrolled: false };
+                return Tile { rows: few.min(4), lanes, vectors: 1, shared: false, told_by, unrolled: false };
             }
             let rows = if rows > 8 { 16 } else { few };
-            return Tile { rows, lanes: 8, vectors, shared: false, unrolled: true };
+            return Tile { rows, lanes, vectors, shared: false, told_by, unrolled: true };
         }
         if rows > 8 && matches!(self.ty, Ty::F32 | Ty::I32) {
-            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true, unrolled: true };
+            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true, told_by: None, unrolled: true };
         }
-        Tile { rows: few, lanes: 64, vectors: 1, shared: false, unrolled: true }
+        Tile { rows: few, lanes: 64, vectors: 1, shared: false, told_by: None, unrolled: true }
     }
 }
 

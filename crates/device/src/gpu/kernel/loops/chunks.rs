@@ -95,7 +95,7 @@ fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
     if required > room {
         return Ok(None);
     }
-    let (busy, least) = if shared.caps.software { (32 * lanes, 256) } else { (64 << 10, 4 * lanes) };
+    let (busy, least) = if shared.caps.spread.software { (32 * lanes, 256) } else { (64 << 10, 4 * lanes) };
     let wanted = (busy / (threads * lanes).max(1)).min(vectors / least.max(1)).min(4096);
     let chunks = wanted.clamp(1, room.saturating_sub(spaces.len() - 1).max(1)).max(required);
     let size = vectors.div_ceil(chunks).clamp(1, longest);

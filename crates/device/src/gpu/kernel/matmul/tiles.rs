@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::left::Left;
 use super::{Product, Tile};
 use crate::gpu::kernel::access::{Form, Memory, element_type, zero};
 use crate::gpu::kernel::body::choose;
@@ -25,6 +26,9 @@ fn multiply_add(ty: Ty, sum: &str, a: &str, b: &str) -> String {
     }
 }
 
+/// The parts of four values.
+pub(super) const C: [&str; 4] = ["x", "y", "z", "w"];
+
 /// An operand in the text: how one or four of its elements are read.
 pub(super) struct Operand<'p> {
     access: &'p Access,
@@ -32,11 +36,11 @@ pub(super) struct Operand<'p> {
     memory_name: String,
     form: Form,
     /// Whether four elements along the inner dim, or along the other one, can be read at once.
-    along_inner: bool,
-    along_outer: bool,
+    pub(super) along_inner: bool,
+    pub(super) along_outer: bool,
     /// Names of the strides along the inner dim and the other one.
-    inner_stride: String,
-    outer_stride: String,
+    pub(super) inner_stride: String,
+    pub(super) outer_stride: String,
     offset: String,
 }
 
@@ -88,12 +92,12 @@ impl<'p> Operand<'p> {
         e.line(format!("let {}_batch = {at};", self.name));
     }
 
-    fn memory(&self) -> Memory<'_> {
+    pub(super) fn memory(&self) -> Memory<'_> {
         Memory { buffer: &self.memory_name, dtype: self.access.dtype, form: self.form, mixed: false }
     }
 
     /// One element; of a buffer of vectors, picked out of one.
-    fn load(&self, at: &str) -> String {
+    pub(super) fn load(&self, at: &str) -> String {
         if self.form != Form::Vectors {
             return self.memory().load(at);
         }
@@ -113,7 +117,7 @@ impl<'p> Operand<'p> {
 }
 
 /// The k-th of four values.
-fn part(ty: Ty, vector: &str, c: &str) -> String {
+pub(super) fn part(ty: Ty, vector: &str, c: &str) -> String {
     if ty == Ty::I64 { format!("i64_{c}({vector})") } else { format!("{vector}.{c}") }
 }
 
@@ -134,7 +138,6 @@ pub(super) fn in_registers(
     right: &Operand<'_>,
     names: &Names,
 ) {
-    const C: [&str; 4] = ["x", "y", "z", "w"];
     let ty = product.ty;
     let t = type_name(ty, Width::Four);
     let Names { rows, columns, inner } = names;
@@ -155,11 +158,9 @@ pub(super) fn in_registers(
             ));
         }
     }
+    let left = Left::new(left, tile.rows, tile.told_by, rows, ty);
+    left.begin(e);
     for r in 0..tile.rows {
-        e.line(format!(
-            "let row{r} = left_batch + min(first_row + {r}u, {rows} - 1u) * {};",
-            left.outer_stride
-        ));
         for v in 0..tile.vectors {
             e.line(format!("var sum{r}_{v}: {t} = {};", zero(ty, Width::Four)));
         }
@@ -192,21 +193,17 @@ pub(super) fn in_registers(
             }
         }
         for r in 0..tile.rows {
-            if left.along_inner {
-                e.line(format!("let left{r} = {};", left.memory().load_vector(&format!("(row{r} + k)"))));
-            }
-            for (j, c) in C.iter().enumerate() {
-                let value = if left.along_inner {
-                    part(ty, &format!("left{r}"), c)
-                } else {
-                    e.line(format!(
-                        "let left{r}_{j} = {};",
-                        left.load(&format!("(row{r} + (k + {j}u) * {})", left.inner_stride))
-                    ));
-                    format!("left{r}_{j}")
-                };
+            left.load_four(e, r);
+            for j in 0..4 {
+                let value = left.of_four(r, j);
+                e.line(format!("let factor{r}_{j} = {value};"));
                 for v in 0..tile.vectors {
-                    let sum = multiply_add(ty, &format!("sum{r}_{v}"), &value, &format!("right{j}_{v}"));
+                    let sum = multiply_add(
+                        ty,
+                        &format!("sum{r}_{v}"),
+                        &format!("factor{r}_{j}"),
+                        &format!("right{j}_{v}"),
+                    );
                     e.line(format!("sum{r}_{v} = {sum};"));
                 }
             }
@@ -218,9 +215,10 @@ pub(super) fn in_registers(
         e.line(format!("let right_{v} = {};", right_at(v, "k")));
     }
     for r in 0..tile.rows {
-        e.line(format!("let left{r} = {};", left.load(&format!("(row{r} + k * {})", left.inner_stride))));
+        left.load_one(e, r);
+        e.line(format!("let factor{r} = {};", left.of_one(r)));
         for v in 0..tile.vectors {
-            let sum = multiply_add(ty, &format!("sum{r}_{v}"), &format!("left{r}"), &format!("right_{v}"));
+            let sum = multiply_add(ty, &format!("sum{r}_{v}"), &format!("factor{r}"), &format!("right_{v}"));
             e.line(format!("sum{r}_{v} = {sum};"));
         }
     }
