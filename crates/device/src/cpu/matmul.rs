@@ -1,6 +1,6 @@
 //! Matrix products with their epilogues.
 //!
-//! f32 and f64 go through `matrixmultiply`, split by rows, columns or batches over the threads; halves are converted to
+//! f32 and f64 go through a library ([`super::gemm`]), split by rows, columns or batches over the threads; halves are converted to
 //! f32 first; integers have a plain loop. If the epilogue only stores the product it is computed in place; otherwise
 //! each task runs the epilogue over the panel that it has just computed. However it is split, an element's sum is
 //! formed in the same order.
@@ -12,6 +12,7 @@ use smallvec::smallvec;
 
 use super::Needs;
 use super::frame::RawBuffer;
+use super::gemm::{self, Matrix, Sizes};
 use super::loops::LoopKernel;
 use super::memory::{CpuMemory, Pool};
 use super::parallel::parallel;
@@ -341,44 +342,15 @@ impl MatmulKernel {
     ) {
         let rank = self.batch.len();
         let (l, r) = (&self.lhs.access.strides[rank..], &self.rhs.access.strides[rank..]);
-        let k = self.k;
         // SAFETY: passed on to the caller.
         unsafe {
-            match self.ty {
-                Ty::F32 => matrixmultiply::sgemm(
-                    m,
-                    k,
-                    n,
-                    1.0,
-                    lhs.cast(),
-                    l[0],
-                    l[1],
-                    rhs.cast(),
-                    r[0],
-                    r[1],
-                    0.0,
-                    target.cast(),
-                    row,
-                    column,
-                ),
-                Ty::F64 => matrixmultiply::dgemm(
-                    m,
-                    k,
-                    n,
-                    1.0,
-                    lhs.cast(),
-                    l[0],
-                    l[1],
-                    rhs.cast(),
-                    r[0],
-                    r[1],
-                    0.0,
-                    target.cast(),
-                    row,
-                    column,
-                ),
-                _ => self.multiply_integers(m, n, lhs, rhs, target, (row, column)),
+            if !matches!(self.ty, Ty::F32 | Ty::F64) {
+                return self.multiply_integers(m, n, lhs, rhs, target, (row, column));
             }
+            let lhs = Matrix { start: lhs, row: l[0], column: l[1] };
+            let rhs = Matrix { start: rhs, row: r[0], column: r[1] };
+            let target = Matrix { start: target, row, column };
+            gemm::multiply(self.ty == Ty::F64, Sizes { m, k: self.k, n }, lhs, rhs, target, false);
         }
     }
 

@@ -12,6 +12,7 @@
 mod affine;
 mod compile;
 mod frame;
+mod gemm;
 mod loops;
 mod matmul;
 mod memory;

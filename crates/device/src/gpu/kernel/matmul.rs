@@ -281,8 +281,8 @@ struct Tile {
     shared: bool,
     /// The invocations, if they are one subgroup and tell each other what they load.
     told_by: Option<usize>,
-    /// Whether four steps along the inner dim are one of the loop's.
-    unrolled: bool,
+    /// Steps along the inner dim that are one of the loop's: 1 or 4.
+    steps: usize,
 }
 
 impl Tile {
@@ -331,22 +331,22 @@ impl<'k> Product<'k> {
             _ => 8,
         };
         if shared.caps.spread.software {
-            // Loads cost more than arithmetic here: the more each invocation keeps, the better.
+            // Loads cost more than arithmetic here: the more each invocation keeps, the better, unless they share loads.
             let columns = self.nest.kernel.sizes[self.columns];
-            let vectors = if rows >= 32 && columns > 32 { 2 } else { 1 };
-            // Compiling a long text takes longer than little work.
             let told_by = shared.caps.spread.subgroup;
             let lanes = told_by.unwrap_or(8);
+            let vectors = if rows >= 32 && columns > 32 && told_by.is_none() { 2 } else { 1 };
+            // Compiling a long text takes longer than little work.
             if rows.saturating_mul(columns).saturating_mul(self.nest.kernel.sizes[self.k]) <= SMALL {
-                return Tile { rows: few.min(4), lanes, vectors: 1, shared: false, told_by, unrolled: false };
+                return Tile { rows: few.min(4), lanes, vectors: 1, shared: false, told_by, steps: 1 };
             }
             let rows = if rows > 8 { 16 } else { few };
-            return Tile { rows, lanes, vectors, shared: false, told_by, unrolled: true };
+            return Tile { rows, lanes, vectors, shared: false, told_by, steps: 4 };
         }
         if rows > 8 && matches!(self.ty, Ty::F32 | Ty::I32) {
-            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true, told_by: None, unrolled: true };
+            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true, told_by: None, steps: 4 };
         }
-        Tile { rows: few, lanes: 64, vectors: 1, shared: false, told_by: None, unrolled: true }
+        Tile { rows: few, lanes: 64, vectors: 1, shared: false, told_by: None, steps: 4 }
     }
 }
 

@@ -129,6 +129,21 @@ fn gather(ty: Ty, parts: &[String]) -> String {
     }
 }
 
+/// The step `j` of those that begin at `k`, or the last one.
+pub(super) fn step(j: usize, inner: &str) -> String {
+    if j == 0 { "k".to_owned() } else { format!("min(k + {j}u, {inner} - 1u)") }
+}
+
+/// A value that belongs to step `j`, or zero if there is no such step.
+pub(super) fn within(ty: Ty, width: Width, value: &str, j: usize) -> String {
+    let condition = match (j, width) {
+        (0, _) => return value.to_owned(),
+        (_, Width::One) => format!("within.{}", C[j]),
+        (_, Width::Four) => format!("vec4<bool>(within.{})", C[j]),
+    };
+    choose(ty, width, &zero(ty, width), value, &condition)
+}
+
 /// Every invocation keeps the tile's rows of its own columns, four of them side by side at a time.
 pub(super) fn in_registers(
     e: &mut Emitter<'_>,
@@ -158,7 +173,7 @@ pub(super) fn in_registers(
             ));
         }
     }
-    let left = Left::new(left, tile.rows, tile.told_by, rows, ty);
+    let left = Left::new(left, tile, names, ty);
     left.begin(e);
     for r in 0..tile.rows {
         for v in 0..tile.vectors {
@@ -173,53 +188,43 @@ pub(super) fn in_registers(
             gather(ty, &C.iter().map(at).collect::<Vec<_>>())
         }
     };
-    e.line("var k = 0u;");
-    if tile.unrolled {
-        e.open(format!("for (; k + 4u <= {inner}; k += 4u) {{"));
-        for v in 0..tile.vectors {
-            if right.along_inner {
-                for c in C {
-                    let load = right.memory().load_vector(&format!("(column{v}.{c} + k)"));
-                    e.line(format!("let down{v}_{c} = {load};"));
-                }
-                for (j, c) in C.iter().enumerate() {
-                    let parts = C.map(|column| part(ty, &format!("down{v}_{column}"), c));
-                    e.line(format!("let right{j}_{v} = {};", gather(ty, &parts)));
-                }
-            } else {
-                for j in 0..4 {
-                    e.line(format!("let right{j}_{v} = {};", right_at(v, &format!("k + {j}u"))));
-                }
-            }
-        }
-        for r in 0..tile.rows {
-            left.load_four(e, r);
-            for j in 0..4 {
-                let value = left.of_four(r, j);
-                e.line(format!("let factor{r}_{j} = {value};"));
-                for v in 0..tile.vectors {
-                    let sum = multiply_add(
-                        ty,
-                        &format!("sum{r}_{v}"),
-                        &format!("factor{r}_{j}"),
-                        &format!("right{j}_{v}"),
-                    );
-                    e.line(format!("sum{r}_{v} = {sum};"));
-                }
-            }
-        }
-        e.close();
+    e.open(format!("for (var k = 0u; k < {inner}; k += {}u) {{", tile.steps));
+    if tile.steps == 4 {
+        // Steps beyond the end count as zeros on both sides.
+        e.line(format!("let within = vec4<u32>(k) + {LANES} < vec4<u32>({inner});"));
     }
-    e.open(format!("for (; k < {inner}; k++) {{"));
     for v in 0..tile.vectors {
-        e.line(format!("let right_{v} = {};", right_at(v, "k")));
+        let whole = right.along_inner && tile.steps == 4;
+        if whole {
+            for c in C {
+                let load = right.memory().load_vector(&format!("(column{v}.{c} + k)"));
+                e.line(format!("let down{v}_{c} = {load};"));
+            }
+        }
+        for (j, c) in C.iter().enumerate().take(tile.steps) {
+            let value = if whole {
+                gather(ty, &C.map(|column| part(ty, &format!("down{v}_{column}"), c)))
+            } else {
+                right_at(v, &step(j, inner))
+            };
+            let value = within(ty, Width::Four, &value, j);
+            e.line(format!("let right{j}_{v} = {value};"));
+        }
     }
     for r in 0..tile.rows {
-        left.load_one(e, r);
-        e.line(format!("let factor{r} = {};", left.of_one(r)));
-        for v in 0..tile.vectors {
-            let sum = multiply_add(ty, &format!("sum{r}_{v}"), &format!("factor{r}"), &format!("right_{v}"));
-            e.line(format!("sum{r}_{v} = {sum};"));
+        left.load(e, r);
+        for j in 0..tile.steps {
+            let factor = left.element(r, j);
+            e.line(format!("let factor{r}_{j} = {factor};"));
+            for v in 0..tile.vectors {
+                let sum = multiply_add(
+                    ty,
+                    &format!("sum{r}_{v}"),
+                    &format!("factor{r}_{j}"),
+                    &format!("right{j}_{v}"),
+                );
+                e.line(format!("sum{r}_{v} = {sum};"));
+            }
         }
     }
     e.close();
