@@ -41,7 +41,7 @@ struct Compiler<'a> {
 enum Pair {
     /// Two operations on three values.
     Fused(fused::Pairing, [Reg; 3]),
-    /// The sum of products over columns. Over rows it would be slower than a product and a sum.
+    /// A sum of products.
     Products([Reg; 2]),
 }
 
@@ -185,7 +185,7 @@ impl Compiler<'_> {
                 _ => None,
             }
         };
-        for i in (0..count).filter(|&i| self.needed[i] && self.options.column) {
+        for i in (0..count).filter(|&i| self.needed[i]) {
             if let Instr::Reduce { op: ReduceOp::Sum, a } = self.kernel.body[i]
                 && let Some((BinaryOp::Mul, x, y)) = first(self, a)
             {

@@ -35,7 +35,7 @@ pub enum Op {
     Random { run: Raw, index: u32, words: u32 },
     /// Row values, once for every lane.
     Expand { a: u32 },
-    /// Folds lanes into accumulators; over columns also their products with others.
+    /// Folds lanes, or their products with others, into accumulators.
     Fold { fold: usize, a: u32, factor: Option<u32> },
     /// The results of accumulators.
     Finish { fold: usize },

@@ -385,8 +385,9 @@ impl<'a> Frame<'a> {
                     let place = &self.program.folds[*fold];
                     let a = self.spread(self.slot(*a), 0, n, inst.width);
                     let (run, b) = match (factor, place.fold.products) {
-                        (Some(factor), Some(products)) => {
-                            (products, self.spread(self.slot(*factor), 1, n, inst.width))
+                        (Some(factor), Some([rows, columns])) => {
+                            let run = if self.program.options.column { columns } else { rows };
+                            (run, self.spread(self.slot(*factor), 1, n, inst.width))
                         }
                         _ if self.program.options.column => (place.fold.columns, a),
                         _ => (place.fold.rows, a),

@@ -25,8 +25,8 @@ pub struct Fold {
     pub rows: Raw,
     /// `dst[i]` folds the elements `a[r * n + i]` of all rows r, at position `start + r`; positions are in `c`.
     pub columns: Raw,
-    /// As `columns`, of the products of `a`'s elements and `b`'s; for sums of f32.
-    pub products: Option<Raw>,
+    /// As `rows` and as `columns`, of the products of `a`'s elements and `b`'s; for sums of f32.
+    pub products: Option<[Raw; 2]>,
     /// `dst[i]` folds the n accumulators `a`, that belong to later elements; positions are in `c` and `b`.
     pub merge: Raw,
     /// From an accumulated value to the result; `None` if it is the result, or if its position is.
@@ -39,7 +39,7 @@ trait Folding {
     const IDENTITY: Self::Acc;
     fn step(acc: Self::Acc, x: Self::In) -> Self::Acc;
     fn merge(a: Self::Acc, b: Self::Acc) -> Self::Acc;
-    fn slice(a: &[Self::In]) -> Self::Acc;
+    fn slice<L: Level>(a: &[Self::In]) -> Self::Acc;
 }
 
 struct Values<F>(PhantomData<F>);
@@ -60,7 +60,7 @@ impl<F: Folding> Body for Values<F> {
             }
         } else {
             for (acc, row) in dst.iter_mut().zip(a.chunks_exact(args.n)) {
-                *acc = F::merge(*acc, F::slice(row));
+                *acc = F::merge(*acc, F::slice::<L>(row));
             }
         }
     }
@@ -95,42 +95,59 @@ impl<F: Folding> Body for Merged<F> {
     }
 }
 
-/// Folds the eight eighths of an array lane by lane.
-#[inline(always)]
-fn eighths<T: Copy, const N: usize, const M: usize>(a: &[T; N], step: impl Fn(T, T) -> T + Copy) -> [T; M] {
-    let mut out = [a[0]; M];
-    for i in 0..M {
-        let pair = |k: usize| step(a[i + k * M], a[i + (k + 1) * M]);
-        out[i] = step(step(pair(0), pair(2)), step(pair(4), pair(6)));
-    }
-    out
+/// Joins elements of one type, in any order.
+trait Join {
+    type Of: Copy;
+    const NEUTRAL: Self::Of;
+    fn join(a: Self::Of, b: Self::Of) -> Self::Of;
 }
 
-/// Folds a slice in a tree.
-///
-/// Written in loops over arrays of fixed sizes without anything carried from one round to the next: accumulators that
-/// are carried in arrays end up in memory, which takes twice as long.
-#[inline(always)]
-fn tree<T: Copy>(a: &[T], identity: T, step: impl Fn(T, T) -> T + Copy) -> T {
-    let mut lanes = [identity; 16];
-    let (parts, rest) = a.as_chunks::<1024>();
-    for part in parts {
-        // Memory is read in order.
-        let mut eight = [identity; 128];
-        for (eighth, part) in eight.as_chunks_mut::<16>().0.iter_mut().zip(part.as_chunks::<128>().0) {
-            *eighth = eighths(part, step);
+/// `dst[i]` joins the elements `a[64 * k + i]` of all k, for 64 numbers i.
+struct Lanes<J>(PhantomData<J>);
+
+impl<J: Join> Body for Lanes<J> {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold 64 accumulators, and n lanes.
+        let (dst, a) = unsafe { (output::<J::Of>(args.dst, 64), input::<J::Of>(args.a, args.n)) };
+        let mut accumulators = [J::NEUTRAL; 64];
+        for part in a.as_chunks::<64>().0 {
+            for i in 0..64 {
+                accumulators[i] = J::join(accumulators[i], part[i]);
+            }
         }
-        let part: [T; 16] = eighths(&eight, step);
-        for i in 0..16 {
-            lanes[i] = step(lanes[i], part[i]);
-        }
+        dst.copy_from_slice(&accumulators);
     }
-    let (parts, rest) = rest.as_chunks::<128>();
-    for part in parts {
-        let part: [T; 16] = eighths(part, step);
-        for i in 0..16 {
-            lanes[i] = step(lanes[i], part[i]);
-        }
+}
+
+/// Joins a slice: in 64 lanes, and these in a tree.
+///
+/// The lanes are a call of their own: inlined among other loops they end up in memory instead of registers, which takes three
+/// times as long.
+#[inline(always)]
+fn tree<J: Join, L: Level>(a: &[J::Of]) -> J::Of {
+    let (whole, rest) = a.split_at(a.len() / 64 * 64);
+    let mut lanes = [J::NEUTRAL; 64];
+    if !whole.is_empty() {
+        // SAFETY: there are 64 accumulators, and as many lanes.
+        unsafe {
+            L::version::<Lanes<J>>()(&Args::new(
+                lanes.as_mut_ptr().cast(),
+                whole.as_ptr().cast(),
+                whole.len(),
+            ))
+        };
+    }
+    finish::<J>(&lanes, rest)
+}
+
+/// Joins 64 lanes, and the elements that are left.
+#[inline(always)]
+fn finish<J: Join>(a: &[J::Of; 64], rest: &[J::Of]) -> J::Of {
+    let step = J::join;
+    let mut lanes = [J::NEUTRAL; 16];
+    for i in 0..16 {
+        lanes[i] = step(step(a[i], a[i + 16]), step(a[i + 32], a[i + 48]));
     }
     let (parts, rest) = rest.as_chunks::<16>();
     for part in parts {
@@ -138,15 +155,15 @@ fn tree<T: Copy>(a: &[T], identity: T, step: impl Fn(T, T) -> T + Copy) -> T {
             lanes[i] = step(lanes[i], part[i]);
         }
     }
-    let mut last = [identity; 4];
+    let mut last = [J::NEUTRAL; 4];
     for i in 0..4 {
         last[i] = step(step(lanes[i], lanes[i + 4]), step(lanes[i + 8], lanes[i + 12]));
     }
-    let mut sum = step(step(last[0], last[1]), step(last[2], last[3]));
+    let mut all = step(step(last[0], last[1]), step(last[2], last[3]));
     for &x in rest {
-        sum = step(sum, x);
+        all = step(all, x);
     }
-    sum
+    all
 }
 
 /// A fold whose accumulator is of the elements' type.
@@ -166,8 +183,16 @@ macro_rules! same {
                 Self::step(a, b)
             }
             #[inline(always)]
-            fn slice(a: &[$ty]) -> $ty {
-                tree(a, Self::IDENTITY, Self::step)
+            fn slice<L: Level>(a: &[$ty]) -> $ty {
+                tree::<Self, L>(a)
+            }
+        }
+        impl Join for F {
+            type Of = $ty;
+            const NEUTRAL: $ty = $identity;
+            #[inline(always)]
+            fn join(a: $ty, b: $ty) -> $ty {
+                Self::step(a, b)
             }
         }
         values::<F, $versions>(None, |identity| u64_of(identity.to_ne_bytes()))
@@ -189,12 +214,77 @@ impl Folding for Sum32 {
         a + b
     }
     #[inline(always)]
-    fn slice(a: &[f32]) -> f64 {
+    fn slice<L: Level>(a: &[f32]) -> f64 {
         let mut sum = 0.0;
         for part in a.chunks(1024) {
-            sum += f64::from(tree(part, 0.0, |a, b| a + b));
+            sum += f64::from(tree::<Sum32, L>(part));
         }
         sum
+    }
+}
+
+impl Join for Sum32 {
+    type Of = f32;
+    const NEUTRAL: f32 = 0.0;
+    #[inline(always)]
+    fn join(a: f32, b: f32) -> f32 {
+        a + b
+    }
+}
+
+/// As [`Lanes`], of products.
+struct ProductLanes;
+
+impl Body for ProductLanes {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        // SAFETY: the caller's arguments hold 64 accumulators, and n lanes of each factor.
+        let (dst, a, b) = unsafe {
+            (output::<f32>(args.dst, 64), input::<f32>(args.a, args.n), input::<f32>(args.b, args.n))
+        };
+        let mut sums = [0.0; 64];
+        for (a, b) in a.as_chunks::<64>().0.iter().zip(b.as_chunks::<64>().0) {
+            for i in 0..64 {
+                sums[i] += a[i] * b[i];
+            }
+        }
+        dst.copy_from_slice(&sums);
+    }
+}
+
+/// Sums of products over rows.
+struct ProductRows;
+
+impl Body for ProductRows {
+    #[inline(always)]
+    unsafe fn run<L: Level>(args: &Args) {
+        let lanes = args.rows * args.n;
+        // SAFETY: the caller's arguments hold rows accumulators, and n lanes of each factor for each.
+        let (dst, a, b) = unsafe {
+            (output::<f64>(args.dst, args.rows), input::<f32>(args.a, lanes), input::<f32>(args.b, lanes))
+        };
+        let n = args.n.max(1);
+        for ((acc, a), b) in dst.iter_mut().zip(a.chunks_exact(n)).zip(b.chunks_exact(n)) {
+            for (a, b) in a.chunks(1024).zip(b.chunks(1024)) {
+                let whole = a.len() / 64 * 64;
+                let mut sums = [0.0; 64];
+                let mut rest = [0.0; 64];
+                for ((product, x), y) in rest.iter_mut().zip(&a[whole..]).zip(&b[whole..]) {
+                    *product = x * y;
+                }
+                if whole > 0 {
+                    let sums = sums.as_mut_ptr().cast();
+                    // SAFETY: there are 64 accumulators, and as many lanes of both.
+                    unsafe {
+                        L::version::<ProductLanes>()(&Args {
+                            b: b.as_ptr().cast(),
+                            ..Args::new(sums, a.as_ptr().cast(), whole)
+                        });
+                    }
+                }
+                *acc += f64::from(finish::<Sum32>(&sums, &rest[..a.len() - whole]));
+            }
+        }
     }
 }
 
@@ -261,7 +351,7 @@ impl<B: Best> Body for BestRows<B> {
         };
         let rows = a.chunks_exact(args.n.max(1));
         for ((acc, position), row) in dst.iter_mut().zip(positions).zip(rows) {
-            let best = tree(row, B::WORST, |a, b| if B::beats(b, a) { b } else { a });
+            let best = tree::<BestRows<B>, L>(row);
             if B::beats(best, *acc) {
                 // NaN, which differs from itself, is found by not being beaten.
                 let first = row.iter().position(|&x| x == best || !B::beats(best, x));
@@ -269,6 +359,15 @@ impl<B: Best> Body for BestRows<B> {
                 *position = (args.start + first.unwrap_or(0)) as i64;
             }
         }
+    }
+}
+
+impl<B: Best> Join for BestRows<B> {
+    type Of = B::In;
+    const NEUTRAL: B::In = B::WORST;
+    #[inline(always)]
+    fn join(a: B::In, b: B::In) -> B::In {
+        if B::beats(b, a) { b } else { a }
     }
 }
 
@@ -382,7 +481,7 @@ pub fn fold(op: ReduceOp, ty: Ty) -> Fold {
     match ty {
         Ty::F32 => float!(Full, op, f32, {
             let finish = map!(Lean, f64 => f32, |x| x as f32);
-            let products = Some(Full::pick::<ProductColumns>());
+            let products = Some([Full::pick::<ProductRows>(), Full::pick::<ProductColumns>()]);
             Fold {
                 products,
                 ..values::<Sum32, Full>(Some(finish), |identity| u64_of(identity.to_ne_bytes()))

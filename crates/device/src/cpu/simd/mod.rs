@@ -46,6 +46,9 @@ pub type Raw = unsafe fn(&Args);
 pub trait Level {
     /// Whether a fused multiply-add is one instruction.
     const FMA: bool;
+
+    /// A loop's version for the same instructions, to be called where inlining it would spoil it.
+    fn version<B: Body>() -> Raw;
 }
 
 /// Asks for the cache line at an address, which need not be valid.
@@ -65,6 +68,10 @@ pub fn prefetch(at: *const u8) {
 pub struct Baseline;
 impl Level for Baseline {
     const FMA: bool = cfg!(target_arch = "aarch64");
+
+    fn version<B: Body>() -> Raw {
+        baseline::<B>
+    }
 }
 
 /// Processors with fused multiply-add.
@@ -73,6 +80,10 @@ pub struct Fused;
 #[cfg(target_arch = "x86_64")]
 impl Level for Fused {
     const FMA: bool = true;
+
+    fn version<B: Body>() -> Raw {
+        Full::pick::<B>()
+    }
 }
 
 /// A loop that can be compiled for any level. Its `run` must be `#[inline(always)]`.
