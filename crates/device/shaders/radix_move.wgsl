@@ -1,14 +1,17 @@
-// Moves 256 keys to their places by one digit, those with equal digits in their order.
-let begin = thread * 256u;
-let end = min(begin + 256u, {{count}});
+// Moves 256 keys of a row to their places in it by one digit, those with equal digits in their order.
+let row_and_block = divide(thread, {{blocks}}, {{reciprocal}});
+let row = row_and_block.x * {{length}};
+let begin = row + row_and_block.y * 256u;
+let end = min(begin + 256u, row + {{length}});
+let first = row_and_block.x * 16u * {{blocks}};
 var places: array<u32, 16>;
 for (var digit = 0u; digit < 16u; digit++) {
-    let at = digit * {{blocks}} + thread;
+    let at = digit * {{blocks}} + row_and_block.y;
     var before = 0i;
     if (at > 0u) {
-        before = digits[at - 1u];
+        before = digits[first + at - 1u];
     }
-    places[digit] = u32(before);
+    places[digit] = row + u32(before);
 }
 for (var i = begin; i < end; i++) {
     let key = keys[i];
