@@ -1,8 +1,9 @@
 //! The order of elements along the last dim of a space.
 //!
 //! Each element becomes one number: a key that compares as the element does, above its place in the row. No two are equal, so any sort of
-//! these numbers is stable, and its result does not depend on threads. Threads share out rows; of few long rows each is sorted
-//! by all threads.
+//! these numbers is stable, and its result does not depend on threads. Long rows are sorted by radix, eight bits of the key at a time,
+//! short ones by comparison; of few wanted places the others are parted from them first. Threads share out rows; of few long rows
+//! each is sorted by all threads.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
@@ -16,7 +17,6 @@ use super::program::invalid;
 use crate::kernel::Sort;
 use crate::{DType, Error, Result};
 use half::{bf16, f16};
-use rayon::slice::ParallelSliceMut;
 
 /// Elements that a task has at least.
 const TASK_ELEMENTS: usize = 1 << 12;
@@ -26,6 +26,11 @@ const SIDE_BY_SIDE: usize = 16;
 const LONG_ROW: usize = 1 << 15;
 /// Elements that one task reads or writes of a long row.
 const PIECE: usize = 1 << 14;
+
+/// Pieces of a long row whose digits are counted together.
+const PIECES: usize = 16;
+/// Elements for each eight bits of a key from which on a row is sorted by radix.
+const RADIX: usize = 256;
 
 /// A sort that is ready to run.
 pub struct SortKernel {
@@ -51,6 +56,8 @@ pub struct SortKernel {
 trait Entry: Copy + Ord + Send + Sync {
     fn new(key: u64, place: usize) -> Self;
     fn place(self) -> i64;
+    /// Eight bits of the key.
+    fn digit(self, shift: u32) -> usize;
 }
 
 /// For keys and places of 32 bits.
@@ -61,6 +68,9 @@ impl Entry for u64 {
     fn place(self) -> i64 {
         i64::from(self as u32)
     }
+    fn digit(self, shift: u32) -> usize {
+        usize::from((self >> (32 + shift)) as u8)
+    }
 }
 
 impl Entry for u128 {
@@ -69,6 +79,9 @@ impl Entry for u128 {
     }
     fn place(self) -> i64 {
         self as u64 as i64
+    }
+    fn digit(self, shift: u32) -> usize {
+        usize::from((self >> (64 + shift)) as u8)
     }
 }
 
@@ -174,9 +187,9 @@ impl SortKernel {
         // SAFETY: passed on to the caller.
         unsafe {
             if bits <= 32 && self.length <= 1 << 32 {
-                self.over::<T, u64>(buffers, key)
+                self.over::<T, u64>(buffers, bits, key)
             } else {
-                self.over::<T, u128>(buffers, key)
+                self.over::<T, u128>(buffers, bits, key)
             }
         }
     }
@@ -186,6 +199,7 @@ impl SortKernel {
     unsafe fn over<T: Copy, E: Entry>(
         &self,
         buffers: &[RawBuffer],
+        bits: u32,
         key: impl Fn(T) -> u64 + Sync,
     ) -> Result<()> {
         let (source, target) = (buffers[self.buffers.0], buffers[self.buffers.1]);
@@ -194,7 +208,8 @@ impl SortKernel {
             reason: format!("keys of rows of {} elements are more than memory can hold", self.length),
         };
         if self.length >= LONG_ROW && self.rows < rayon::current_num_threads() {
-            let memory = self.pool.alloc(self.length.checked_mul(size_of::<E>()).ok_or_else(too_many)?)?;
+            let bytes = self.length.checked_mul(size_of::<E>() * 2).ok_or_else(too_many)?;
+            let memory = self.pool.alloc(bytes)?;
             let entries = Shared(memory.pointer().cast::<E>());
             for row in 0..self.rows {
                 let from = self.source.offset + self.source.q.offset(row);
@@ -208,9 +223,8 @@ impl SortKernel {
                             .at(i as isize)
                             .write(E::new(key(from.at(i as isize * self.steps.0).read()), i));
                     })?;
-                    let entries = std::slice::from_raw_parts_mut(entries.at(0), self.length);
-                    self.choose(entries).par_sort_unstable();
-                    let wanted = &entries[self.first..];
+                    let spare = entries.at(self.length as isize);
+                    let wanted = self.sorted(entries.at(0), spare, bits, PIECES)?;
                     self.pieces(self.count, &|i| {
                         to.at(i as isize * self.steps.1).write(wanted[i].place());
                     })?;
@@ -222,7 +236,7 @@ impl SortKernel {
         let beside = self.source.q.stride() == 1 && self.steps.0 != 1;
         let block = if beside { SIDE_BY_SIDE } else { 1 };
         let per_task = (TASK_ELEMENTS / self.length.max(1)).max(1).next_multiple_of(block);
-        let bytes = block.checked_mul(self.length).and_then(|n| n.checked_mul(size_of::<E>()));
+        let bytes = (block + 1).checked_mul(self.length).and_then(|n| n.checked_mul(size_of::<E>()));
         let bytes = bytes.ok_or_else(too_many)?;
         let work = self.rows.saturating_mul(self.length).saturating_mul(64);
         parallel(self.rows.div_ceil(per_task), work, &|task| {
@@ -249,15 +263,21 @@ impl SortKernel {
                             entries.add(r * self.length + i).write(entry);
                         }
                     }
-                    let entries = std::slice::from_raw_parts_mut(entries, rows * self.length);
-                    for row in entries.chunks_exact_mut(self.length) {
-                        self.choose(row).sort_unstable();
+                    let spare = entries.add(block * self.length);
+                    let mut wanted: [&[E]; SIDE_BY_SIDE] = [&[]; SIDE_BY_SIDE];
+                    for r in 0..rows {
+                        let row = entries.add(r * self.length);
+                        wanted[r] = self.sorted(row, spare, bits, 1)?;
+                        // The next row needs the spare memory.
+                        if rows > 1 && wanted[r].as_ptr() == spare.add(self.first) {
+                            row.copy_from_nonoverlapping(spare, self.length);
+                            wanted[r] = std::slice::from_raw_parts(row.add(self.first), self.count);
+                        }
                     }
                     for i in 0..self.count {
                         let step = i as isize * self.steps.1;
                         for (r, place) in places[..rows].iter().enumerate() {
-                            let entry = entries[r * self.length + self.first + i];
-                            to.offset(place.1 + step).write(entry.place());
+                            to.offset(place.1 + step).write(wanted[r][i].place());
                         }
                     }
                 }
@@ -266,17 +286,37 @@ impl SortKernel {
         })
     }
 
-    /// Brings the entries of the wanted places there, in any order: what is left to sort.
-    fn choose<'e, E: Entry>(&self, entries: &'e mut [E]) -> &'e mut [E] {
-        let (first, count) = (self.first, self.count);
-        if first > 0 {
-            entries.select_nth_unstable(first);
+    /// The entries of a row that come to the wanted places, in order; they are where they were, or in the spare memory.
+    ///
+    /// # Safety
+    /// Both are memory of as many entries as a row has, and nobody else's.
+    unsafe fn sorted<'e, E: Entry>(
+        &self,
+        row: *mut E,
+        spare: *mut E,
+        bits: u32,
+        pieces: usize,
+    ) -> Result<&'e [E]> {
+        let (first, count, length) = (self.first, self.count, self.length);
+        let few = count < length / 4;
+        // SAFETY: passed on to the caller.
+        unsafe {
+            if length >= RADIX * bits.div_ceil(8) as usize && (!few || bits <= 8) {
+                let sorted = radix(row, spare, length, bits, pieces)?;
+                return Ok(std::slice::from_raw_parts(sorted.add(first), count));
+            }
+            let entries = std::slice::from_raw_parts_mut(row, length);
+            if first > 0 {
+                entries.select_nth_unstable(first);
+            }
+            let rest = &mut entries[first..];
+            if count < rest.len() {
+                rest.select_nth_unstable(count);
+            }
+            let wanted = &mut rest[..count];
+            wanted.sort_unstable();
+            Ok(wanted)
         }
-        let rest = &mut entries[first..];
-        if count < rest.len() {
-            rest.select_nth_unstable(count);
-        }
-        &mut rest[..count]
     }
 
     /// Calls a function for each number below `n`, on all threads.
@@ -286,6 +326,57 @@ impl SortKernel {
             Ok(())
         })
     }
+}
+
+/// Sorts entries by these bits of their keys, eight at a time; where they are then. Each of some pieces counts its digits, and then moves its
+/// entries behind those of the pieces before it.
+///
+/// # Safety
+/// Both are memory of so many entries, and nobody else's.
+unsafe fn radix<E: Entry>(
+    row: *mut E,
+    spare: *mut E,
+    length: usize,
+    bits: u32,
+    pieces: usize,
+) -> Result<*mut E> {
+    let (mut from, mut to) = (Shared(row), Shared(spare));
+    let mut counts = vec![[0usize; 256]; pieces];
+    let size = length.div_ceil(pieces);
+    let piece = |p: usize| (p * size).min(length) as isize..((p + 1) * size).min(length) as isize;
+    for shift in (0..bits).step_by(8) {
+        let places = Shared(counts.as_mut_ptr());
+        // SAFETY: pieces are one task's each, with their counts.
+        parallel(pieces, length * 16, &|p| unsafe {
+            let places = &mut *places.at(p as isize);
+            places.fill(0);
+            piece(p).for_each(|i| places[from.at(i).read().digit(shift)] += 1);
+            Ok(())
+        })?;
+        if (0..256).any(|digit| counts.iter().map(|piece| piece[digit]).sum::<usize>() == length) {
+            continue;
+        }
+        let mut next = 0;
+        for digit in 0..256 {
+            for piece in &mut counts {
+                next += std::mem::replace(&mut piece[digit], next);
+            }
+        }
+        let places = Shared(counts.as_mut_ptr());
+        // SAFETY: as above; no two entries have one place.
+        parallel(pieces, length * 32, &|p| unsafe {
+            let places = &mut *places.at(p as isize);
+            for i in piece(p) {
+                let entry = from.at(i).read();
+                let place = &mut places[entry.digit(shift)];
+                to.at(*place as isize).write(entry);
+                *place += 1;
+            }
+            Ok(())
+        })?;
+        std::mem::swap(&mut from, &mut to);
+    }
+    Ok(from.0)
 }
 
 /// Memory of which each thread uses its own part.

@@ -2,12 +2,12 @@
 //!
 //! Each element becomes a key of 32 bits, and the rows of keys are sorted by radix with their places. Elements of 64 bits are sorted twice: by their lower
 //! halves, then by the upper ones, which are read in the order found so far. Rows whose keys don't fit into a binding together follow
-//! each other in parts.
+//! each other in parts. On GPUs, rows of up to 1,024 elements are read, sorted in workgroup memory and written by one dispatch.
 
 use std::collections::BTreeMap;
 
 use super::body::{Body, no_f64};
-use super::emit::{Emitter, Width};
+use super::emit::{Emitter, GROUP, Width};
 use super::loops::{count, indices};
 use super::nest::{Nest, raise};
 use super::radix::{Keys, Rows, WORKGROUP, begin, temp};
@@ -20,6 +20,10 @@ use crate::{DType, Error, Result};
 
 /// The most keys that are sorted at a time.
 const MAX_KEYS: usize = 1 << 28;
+
+/// Elements that a workgroup sorts, and its invocations.
+const WORKGROUP_KEYS: usize = 1024;
+const WIDE_WORKGROUP: u32 = 256;
 
 /// A word of a dtype's key: its bits, and its expression over the element's value `x`.
 type Word = (usize, &'static str);
@@ -54,6 +58,10 @@ pub(super) fn plan(
         return Ok(steps);
     }
     let length = sort.sizes.last().copied().unwrap_or(1);
+    if length <= WORKGROUP_KEYS && !shared.caps.software {
+        in_workgroups(shared, sort, words, &mut steps)?;
+        return Ok(steps);
+    }
     let most = (shared.caps.max_binding as usize / 4).min(MAX_KEYS) / length;
     if most == 0 {
         return Err(Error::Unsupported {
@@ -85,6 +93,79 @@ pub(super) fn plan(
         temps.iter_mut().zip(used).for_each(|(bytes, used)| *bytes = used.max(*bytes));
     }
     Ok(steps)
+}
+
+/// Adds the steps that sort short rows, padded to a power of two: as many in each workgroup as its memory holds.
+fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<Dispatch>) -> Result<()> {
+    let along = sort.sizes.len() - 1;
+    let padded = sort.sizes[along].next_power_of_two().max(2);
+    let mut nest = scan::nest(sort.sizes.clone(), vec![sort.source.clone(), sort.target.clone()]);
+    nest.kernel.body = vec![Instr::Load { access: 0, indices: Default::default() }, Instr::Accumulator];
+    nest.kernel.stores = vec![Store { access: 1, value: 1 }];
+    let dims: Vec<usize> = (0..along).collect();
+    for (part, windows) in nest.spaces(&[0, 1], &dims, None, &shared.caps)? {
+        let mut body = Body::new(&part, &windows, None, Ty::I64)?;
+        let mut e = Emitter::new(shared, "Short rows, sorted in workgroup memory.", WIDE_WORKGROUP);
+        let rows = count(&part, &dims, None);
+        let each = WORKGROUP_KEYS / padded;
+        let (limit, length) = (e.number("rows", rows), e.number("length", sort.sizes[along]));
+        let (padded, each_name) = (e.number("padded", padded), e.number("group_rows", each));
+        let slots = |e: &mut Emitter<'_>, limit_along: &str| {
+            e.open(format!("for (var slot = local; slot < {WORKGROUP_KEYS}u; slot += {WIDE_WORKGROUP}u) {{"));
+            e.line(format!("let row = ({GROUP}) * {each_name} + slot / {padded};"));
+            e.line(format!("let i{along} = slot % {padded};"));
+            e.line(format!("let is_element = row < {limit} && i{along} < {limit_along};"));
+        };
+        let names: Vec<String> = (0..words.len()).map(|n| format!("keys{n}")).collect();
+        e.workgroup_array("places", "u32", WORKGROUP_KEYS as u32);
+        names.iter().for_each(|name| e.workgroup_array(name, "u32", WORKGROUP_KEYS as u32));
+        slots(&mut e, &length);
+        e.line(format!("places[slot] = i{along};"));
+        // What pads a row comes last: its places are larger.
+        names.iter().for_each(|name| e.line(format!("{name}[slot] = 0xffffffffu;")));
+        e.open("if (is_element) {");
+        let mark = body.mark();
+        indices(&mut e, &part, &dims, None, "row");
+        body.require(&mut e, &[0])?;
+        e.line(format!("let x = {};", body.value(0, Width::One)));
+        for (n, (name, (bits, expression))) in names.iter().zip(words).enumerate() {
+            let flip = e.number(&format!("flip{n}"), flip(sort, *bits));
+            e.line(format!("{name}[slot] = ({expression}) ^ {flip};"));
+        }
+        body.forget(mark);
+        e.close();
+        e.close();
+        let load: String = names
+            .iter()
+            .map(|name| format!("let {name}_a = {name}[a]; let {name}_b = {name}[b]; "))
+            .collect();
+        let exchange: String =
+            names.iter().map(|name| format!("{name}[a] = {name}_b; {name}[b] = {name}_a; ")).collect();
+        let after = names.iter().fold("place_a > place_b".to_owned(), |rest, name| {
+            format!("{name}_a > {name}_b || ({name}_a == {name}_b && ({rest}))")
+        });
+        e.insert(
+            include_str!("../../../shaders/bitonic.wgsl"),
+            &[("padded", &padded), ("load", &load), ("exchange", &exchange), ("after", &after)],
+        );
+        let wanted = e.number("wanted", sort.count);
+        let first = e.number("first_wanted", sort.first);
+        slots(&mut e, &wanted);
+        e.open("if (is_element) {");
+        indices(&mut e, &part, &dims, None, "row");
+        body.accumulator = Some(format!("i64_of_u32(places[slot + {first}])"));
+        body.require(&mut e, &[1])?;
+        body.store(&mut e, &part.kernel.stores[0])?;
+        e.close();
+        e.close();
+        steps.push(e.finish(rows.div_ceil(each))?);
+    }
+    Ok(())
+}
+
+/// What a word of the key is joined with, so that the largest comes first where it should.
+fn flip(sort: &Sort, bits: usize) -> usize {
+    if sort.descending { (u32::MAX >> (32 - bits)) as usize } else { 0 }
 }
 
 /// Cuts the rows of a sort until each part has at most so many.
@@ -155,8 +236,7 @@ fn make_keys(
         let element = u32::from(word > 0);
         body.require(e, &[element])?;
         e.line(format!("let x = {};", body.value(element, Width::One)));
-        let flip = if sort.descending { u32::MAX >> (32 - bits) } else { 0 };
-        let flip = e.number("flip", flip as usize);
+        let flip = e.number("flip", flip(sort, bits));
         e.line(format!("let key = bitcast<i32>(({expression}) ^ {flip});"));
         Ok("key".to_owned())
     })
