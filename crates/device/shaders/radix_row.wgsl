@@ -1,21 +1,24 @@
 // Moves all keys of a short row to their places by one digit: one invocation's share.
-for (var digit = 0u; digit < 16u; digit++) {
+let begin = thread * {{length}};
+let end = begin + {{length}};
+var places: array<u32, {{digits}}>;
+for (var digit = 0u; digit < {{digits}}; digit++) {
     places[digit] = 0u;
 }
 for (var i = begin; i < end; i++) {
-    places[({{keys}}[i] >> {{shift}}) & 15u]++;
+    places[(keys[i] >> {{shift}}) & {{mask}}]++;
 }
-next = begin;
-for (var digit = 0u; digit < 16u; digit++) {
+var next = begin;
+for (var digit = 0u; digit < {{digits}}; digit++) {
     let count = places[digit];
     places[digit] = next;
     next += count;
 }
 for (var i = begin; i < end; i++) {
-    let key = {{keys}}[i];
-    let digit = (key >> {{shift}}) & 15u;
+    let key = keys[i];
+    let digit = (key >> {{shift}}) & {{mask}};
     let place = places[digit];
     places[digit] = place + 1u;
-    {{keys_moved}}[place] = key;
-    {{order_moved}}[place] = {{order}}[i];
+    keys_moved[place] = key;
+    order_moved[place] = order[i];
 }

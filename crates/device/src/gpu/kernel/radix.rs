@@ -1,7 +1,7 @@
-//! Rows of keys, sorted with their entries' numbers by radix, four bits at a time, keeping the order of equal keys.
+//! Rows of keys, sorted with their entries' numbers by radix, a digit at a time, keeping the order of equal keys.
 //!
-//! A row of up to 256 keys is one invocation's. Longer ones are cut into blocks of 256: one dispatch counts each block's digits, a running
-//! sum over the counts of a row finds the places, and another dispatch moves the keys there.
+//! A short row is one invocation's. Longer ones are cut into blocks: one dispatch counts each block's digits, a running sum over the counts
+//! of a row finds the places, and another dispatch moves the keys there.
 
 use super::emit::{Emitter, GROUP};
 use super::scan::{self, TEMPS};
@@ -11,10 +11,28 @@ use crate::kernel::{Access, ReduceOp};
 use crate::{DType, Result};
 
 pub(super) const WORKGROUP: u32 = 64;
-/// Keys that one invocation sorts.
-const SHARE: usize = 256;
-/// Bits of a digit.
-const DIGIT: usize = 4;
+
+/// How keys are taken apart.
+#[derive(Clone, Copy)]
+struct Digits {
+    /// Bits of a digit.
+    bits: usize,
+    /// Keys that one invocation counts and moves.
+    share: usize,
+}
+
+impl Digits {
+    /// For rows of so many keys, of which the last bits count. Large tables of counts fit a processor's memory, not a GPU's registers.
+    fn of(shared: &Shared, length: usize, bits: usize) -> Digits {
+        let large = shared.caps.software && length > 256 && bits > 4;
+        if large { Digits { bits: 8, share: 1024 } } else { Digits { bits: 4, share: 256 } }
+    }
+
+    /// Different digits.
+    fn count(self) -> usize {
+        1 << self.bits
+    }
+}
 
 /// Temporaries of keys (u32) and of their entries' numbers.
 #[derive(Clone, Copy)]
@@ -29,7 +47,10 @@ pub(super) struct Rows {
     pub(super) length: usize,
     pub(super) at: Keys,
     spare: Keys,
-    digits: usize,
+    /// The bits of a key that count.
+    bits: usize,
+    by: Digits,
+    counts: usize,
 }
 
 /// A new temporary of so many bytes.
@@ -52,11 +73,19 @@ pub(super) fn begin(e: &mut Emitter<'_>, threads: usize) {
 }
 
 impl Rows {
-    /// The temporaries for sorting these keys.
-    pub(super) fn new(rows: usize, length: usize, at: Keys, temps: &mut Vec<usize>) -> Rows {
+    /// The temporaries for sorting these keys by their last bits.
+    pub(super) fn new(
+        shared: &Shared,
+        rows: usize,
+        length: usize,
+        bits: usize,
+        at: Keys,
+        temps: &mut Vec<usize>,
+    ) -> Rows {
         let spare = Keys { keys: temp(temps, rows * length * 4), order: temp(temps, rows * length * 4) };
-        let blocks = if length > SHARE { length.div_ceil(SHARE) } else { 0 };
-        Rows { rows, length, at, spare, digits: temp(temps, rows * blocks * 16 * 4) }
+        let by = Digits::of(shared, length, bits);
+        let blocks = if length > by.share { length.div_ceil(by.share) } else { 0 };
+        Rows { rows, length, at, spare, bits, by, counts: temp(temps, rows * blocks * by.count() * 4) }
     }
 
     /// The first so many rows only, in the same temporaries.
@@ -64,29 +93,34 @@ impl Rows {
         Rows { rows, ..*self }
     }
 
-    /// Adds the steps that sort each row by the last bits of its keys; the sorted ones are then where `at` says.
+    /// Adds the steps that sort each row; the sorted keys are then where `at` says.
     pub(super) fn sort(
         &mut self,
         shared: &Shared,
-        bits: usize,
         temps: &mut Vec<usize>,
         steps: &mut Vec<Dispatch>,
     ) -> Result<()> {
-        if self.length <= SHARE {
-            steps.push(self.sort_short(shared, bits)?);
-            return Ok(());
-        }
-        let blocks = self.length.div_ceil(SHARE);
+        let blocks = self.length.div_ceil(self.by.share);
         let scan_temps = temps.len();
-        for shift in (0..bits).step_by(DIGIT) {
+        for shift in (0..self.bits).step_by(self.by.bits) {
+            if blocks == 1 {
+                let mut e =
+                    Emitter::new(shared, "Short rows of keys, moved to their places by a digit.", WORKGROUP);
+                begin(&mut e, self.rows);
+                self.bind(&mut e);
+                self.insert(&mut e, include_str!("../../../shaders/radix_row.wgsl"), shift);
+                steps.push(e.finish(self.rows.div_ceil(WORKGROUP as usize))?);
+                std::mem::swap(&mut self.at, &mut self.spare);
+                continue;
+            }
             let mut count = Emitter::new(shared, "Digits of keys, counted.", WORKGROUP);
             begin(&mut count, self.rows * blocks);
             count.bind("keys", "u32", temp_window(self.at.keys));
-            count.bind("digits", "i32", temp_window(self.digits));
+            count.bind("counts", "i32", temp_window(self.counts));
             self.insert(&mut count, include_str!("../../../shaders/radix_count.wgsl"), shift);
             steps.push(count.finish((self.rows * blocks).div_ceil(WORKGROUP as usize))?);
-            let counts = blocks * 16;
-            let all = Access::new(TEMPS + self.digits, DType::I32, &[counts as isize, 1], 0);
+            let counts = blocks * self.by.count();
+            let all = Access::new(TEMPS + self.counts, DType::I32, &[counts as isize, 1], 0);
             // Every digit's scan uses the same temporaries.
             let mut used: Vec<usize> = temps[..scan_temps].to_vec();
             let sizes = smallvec::smallvec![self.rows, counts];
@@ -97,7 +131,7 @@ impl Rows {
             let mut moves = Emitter::new(shared, "Keys moved to their places by a digit.", WORKGROUP);
             begin(&mut moves, self.rows * blocks);
             self.bind(&mut moves);
-            moves.bind("digits", "i32", temp_window(self.digits));
+            moves.bind("counts", "i32", temp_window(self.counts));
             self.insert(&mut moves, include_str!("../../../shaders/radix_move.wgsl"), shift);
             steps.push(moves.finish((self.rows * blocks).div_ceil(WORKGROUP as usize))?);
             std::mem::swap(&mut self.at, &mut self.spare);
@@ -113,43 +147,16 @@ impl Rows {
     }
 
     fn insert(&self, e: &mut Emitter<'_>, file: &str, shift: usize) {
-        let blocks = self.length.div_ceil(SHARE);
-        let (length, shift) = (e.number("length", self.length), e.number("shift", shift));
-        let reciprocal = e.float("blocks_reciprocal", 1.0 / blocks as f32);
-        let blocks = e.number("blocks", blocks);
-        let places =
-            [("length", &length), ("shift", &shift), ("blocks", &blocks), ("reciprocal", &reciprocal)];
-        e.insert(file, &places.map(|(place, value)| (place, value.as_str())));
-    }
-
-    /// Each row sorted by one invocation: two digits a turn, there and back.
-    fn sort_short(&self, shared: &Shared, bits: usize) -> Result<Dispatch> {
-        let mut e = Emitter::new(shared, "Short rows of keys, sorted.", WORKGROUP);
-        begin(&mut e, self.rows);
-        self.bind(&mut e);
-        let (length, bits) = (e.number("length", self.length), e.number("bits", bits));
-        e.line(format!("let begin = thread * {length};"));
-        e.line(format!("let end = begin + {length};"));
-        e.line("var places: array<u32, 16>;");
-        e.line("var next = 0u;");
-        e.open(format!("for (var shift = 0u; shift < {bits}; shift += {}u) {{", 2 * DIGIT));
-        let file = include_str!("../../../shaders/radix_row.wgsl");
-        let (here, there) = (["keys", "order"], ["keys_moved", "order_moved"]);
-        for (from, to, shift) in
-            [(here, there, "shift".to_owned()), (there, here, format!("(shift + {DIGIT}u)"))]
-        {
-            e.insert(
-                file,
-                &[
-                    ("keys", from[0]),
-                    ("order", from[1]),
-                    ("keys_moved", to[0]),
-                    ("order_moved", to[1]),
-                    ("shift", &shift),
-                ],
-            );
-        }
-        e.close();
-        e.finish(self.rows.div_ceil(WORKGROUP as usize))
+        let blocks = self.length.div_ceil(self.by.share);
+        let places = [
+            ("digits", format!("{}u", self.by.count())),
+            ("mask", format!("{}u", self.by.count() - 1)),
+            ("share", format!("{}u", self.by.share)),
+            ("length", e.number("length", self.length)),
+            ("shift", e.number("shift", shift)),
+            ("reciprocal", e.float("blocks_reciprocal", 1.0 / blocks as f32)),
+            ("blocks", e.number("blocks", blocks)),
+        ];
+        e.insert(file, &places.each_ref().map(|(place, value)| (*place, value.as_str())));
     }
 }

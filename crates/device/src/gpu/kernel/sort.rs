@@ -79,14 +79,15 @@ pub(super) fn plan(
     // Parts follow each other, and so use the same temporaries.
     let largest = parts.iter().map(rows).max().unwrap_or(0);
     let at = Keys { keys: temp(temps, largest * length * 4), order: temp(temps, largest * length * 4) };
-    let all = Rows::new(largest, length, at, temps);
+    let bits = words.iter().map(|word| word.0).max().unwrap_or(0);
+    let all = Rows::new(shared, largest, length, bits, at, temps);
     let own = temps.len();
     for part in &parts {
         let mut keys = all.first(rows(part));
         let mut used = temps[..own].to_vec();
         for (n, word) in words.iter().enumerate() {
             make_keys(shared, part, word, n, keys.at, &mut steps)?;
-            keys.sort(shared, word.0, &mut used, &mut steps)?;
+            keys.sort(shared, &mut used, &mut steps)?;
         }
         write_places(shared, part, keys.at.order, &mut steps)?;
         temps.resize(temps.len().max(used.len()), 0);

@@ -64,9 +64,10 @@ pub(super) fn sort(
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
     let Some(order) = sorted.order else { return Ok(()) };
-    let mut keys = Rows::new(1, layout.entries, Keys { keys: sorted.keys, order }, temps);
     let bits = usize::BITS - (layout.kernel.elements - 1).leading_zeros();
-    keys.sort(shared, bits.max(1) as usize, temps, steps)?;
+    let at = Keys { keys: sorted.keys, order };
+    let mut keys = Rows::new(shared, 1, layout.entries, bits.max(1) as usize, at, temps);
+    keys.sort(shared, temps, steps)?;
     (sorted.keys, sorted.order) = (keys.at.keys, Some(keys.at.order));
     Ok(())
 }
