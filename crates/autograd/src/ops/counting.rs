@@ -163,6 +163,14 @@ impl Tensor {
         Ok(((largest as usize).saturating_add(1).max(minlength), index))
     }
 
+    /// [`Tensor::nonzero`]; `torch.argwhere`.
+    ///
+    /// # Errors
+    /// As [`Tensor::nonzero`].
+    pub fn argwhere(&self) -> Result<Tensor> {
+        self.nonzero()
+    }
+
     /// The places of the elements that are not 0: a row of coordinates (i64) for each, in row-major order. Their number is read for this.
     ///
     /// # Errors
