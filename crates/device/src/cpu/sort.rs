@@ -17,6 +17,7 @@ use super::program::invalid;
 use crate::kernel::Sort;
 use crate::{DType, Error, Result};
 use half::{bf16, f16};
+use smallvec::SmallVec;
 
 /// Elements that a task has at least.
 const TASK_ELEMENTS: usize = 1 << 12;
@@ -233,8 +234,9 @@ impl SortKernel {
             return Ok(());
         }
         // Memory that runs along rows' numbers is read and written many rows at a time.
-        let beside = self.source.q.stride() == 1 && self.steps.0 != 1;
-        let block = if beside { SIDE_BY_SIDE } else { 1 };
+        let beside = self.source.q.stride() == 1 && self.steps.0 != 1 && self.length < LONG_ROW;
+        let shared_out = self.rows.div_ceil(rayon::current_num_threads());
+        let block = if beside { SIDE_BY_SIDE.min(shared_out).max(1) } else { 1 };
         let per_task = (TASK_ELEMENTS / self.length.max(1)).max(1).next_multiple_of(block);
         let bytes = (block + 1).checked_mul(self.length).and_then(|n| n.checked_mul(size_of::<E>()));
         let bytes = bytes.ok_or_else(too_many)?;
@@ -264,20 +266,21 @@ impl SortKernel {
                         }
                     }
                     let spare = entries.add(block * self.length);
-                    let mut wanted: [&[E]; SIDE_BY_SIDE] = [&[]; SIDE_BY_SIDE];
+                    let mut wanted: SmallVec<[&[E]; SIDE_BY_SIDE]> = SmallVec::new();
                     for r in 0..rows {
                         let row = entries.add(r * self.length);
-                        wanted[r] = self.sorted(row, spare, bits, 1)?;
+                        let mut found = self.sorted(row, spare, bits, 1)?;
                         // The next row needs the spare memory.
-                        if rows > 1 && wanted[r].as_ptr() == spare.add(self.first) {
+                        if rows > 1 && found.as_ptr() == spare.add(self.first) {
                             row.copy_from_nonoverlapping(spare, self.length);
-                            wanted[r] = std::slice::from_raw_parts(row.add(self.first), self.count);
+                            found = std::slice::from_raw_parts(row.add(self.first), self.count);
                         }
+                        wanted.push(found);
                     }
                     for i in 0..self.count {
                         let step = i as isize * self.steps.1;
-                        for (r, place) in places[..rows].iter().enumerate() {
-                            to.offset(place.1 + step).write(wanted[r][i].place());
+                        for (place, row) in places.iter().zip(&wanted) {
+                            to.offset(place.1 + step).write(row[i].place());
                         }
                     }
                 }
