@@ -22,5 +22,6 @@ mod autograd {
     mod modes;
     mod printing;
     mod random;
+    mod sorting;
     mod tape;
 }

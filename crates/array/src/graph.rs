@@ -289,6 +289,10 @@ impl Graph {
                 (15, *op as u64 * 64 + *dim as u64)
             }
             Op::Scan { op, dim } => (16, *op as u64 * 64 + *dim as u64),
+            Op::Sort { dim, descending, first } => {
+                self.key.push(*first as u64);
+                (17, u64::from(*descending) * 64 + *dim as u64)
+            }
         };
         self.key[header] = word(code, array.dtype() as u64, array.rank(), detail);
         self.key.extend(array.shape().iter().map(|&n| n as u64));

@@ -69,6 +69,15 @@ pub(crate) enum Op {
         /// The dim.
         dim: usize,
     },
+    /// The order of the elements along a dim: as many places of it as the node's shape has there.
+    Sort {
+        /// The dim.
+        dim: usize,
+        /// Whether the largest comes first.
+        descending: bool,
+        /// The first place that is wanted.
+        first: usize,
+    },
 }
 
 /// Which sides of a binary operation are arrays.

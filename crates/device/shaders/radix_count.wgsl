@@ -1,13 +1,15 @@
-// How often each digit occurs among 256 keys: one invocation's share.
-let begin = thread * 256u;
-let end = min(begin + 256u, {{count}});
-var counts: array<u32, 16>;
-for (var digit = 0u; digit < 16u; digit++) {
-    counts[digit] = 0u;
+// How often each digit occurs among some keys of a row: one invocation's share.
+let row_and_block = divide(thread, {{blocks}}, {{reciprocal}});
+let begin = row_and_block.x * {{length}} + row_and_block.y * {{share}};
+let end = min(begin + {{share}}, (row_and_block.x + 1u) * {{length}});
+var places: array<u32, {{digits}}>;
+for (var digit = 0u; digit < {{digits}}; digit++) {
+    places[digit] = 0u;
 }
 for (var i = begin; i < end; i++) {
-    counts[(keys[i] >> {{shift}}) & 15u]++;
+    places[(keys[i] >> {{shift}}) & {{mask}}]++;
 }
-for (var digit = 0u; digit < 16u; digit++) {
-    digits[digit * {{blocks}} + thread] = i32(counts[digit]);
+let first = row_and_block.x * {{digits}} * {{blocks}} + row_and_block.y;
+for (var digit = 0u; digit < {{digits}}; digit++) {
+    counts[first + digit * {{blocks}}] = i32(places[digit]);
 }

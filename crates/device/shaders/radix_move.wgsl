@@ -1,18 +1,21 @@
-// Moves 256 keys to their places by one digit, those with equal digits in their order.
-let begin = thread * 256u;
-let end = min(begin + 256u, {{count}});
-var places: array<u32, 16>;
-for (var digit = 0u; digit < 16u; digit++) {
-    let at = digit * {{blocks}} + thread;
+// Moves some keys of a row to their places in it by one digit, those with equal digits in their order.
+let row_and_block = divide(thread, {{blocks}}, {{reciprocal}});
+let row = row_and_block.x * {{length}};
+let begin = row + row_and_block.y * {{share}};
+let end = min(begin + {{share}}, row + {{length}});
+let first = row_and_block.x * {{digits}} * {{blocks}};
+var places: array<u32, {{digits}}>;
+for (var digit = 0u; digit < {{digits}}; digit++) {
+    let at = digit * {{blocks}} + row_and_block.y;
     var before = 0i;
     if (at > 0u) {
-        before = digits[at - 1u];
+        before = counts[first + at - 1u];
     }
-    places[digit] = u32(before);
+    places[digit] = row + u32(before);
 }
 for (var i = begin; i < end; i++) {
     let key = keys[i];
-    let digit = (key >> {{shift}}) & 15u;
+    let digit = (key >> {{shift}}) & {{mask}};
     let place = places[digit];
     places[digit] = place + 1u;
     keys_moved[place] = key;

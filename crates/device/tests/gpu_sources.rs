@@ -8,7 +8,7 @@ use gpu_common::{devices, hardware, lowered, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{
     Access, BinaryOp, IndexedDim, Instr, Kernel, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp,
-    Store, Ty, UnaryOp,
+    Sort, Store, Ty, UnaryOp,
 };
 use wgrad_device::{DType, Device, gpu_sources};
 
@@ -183,6 +183,13 @@ fn prepare_everything(device: &Device) {
             let source = Access::new(0, dtype, &[1], 0);
             let target = Access::new(1, dtype, &[1], 0);
             prepare(Kernel::Scan(Scan { op, sizes: smallvec![1000], source, target }));
+        }
+        for length in [5, 300, 3000] {
+            let source = Access::new(0, dtype, &[length as isize, 1], 0);
+            let target = Access::new(1, DType::I64, &[length as isize, 1], 0);
+            let sizes = smallvec![7, length];
+            let sort = Sort { descending: true, sizes, source, target, first: 0, count: length };
+            prepare(Kernel::Sort(sort));
         }
     }
     // Guards, checked indices and random bits.

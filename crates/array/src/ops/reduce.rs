@@ -104,4 +104,27 @@ impl Array {
         let (shape, dtype) = (input.0.shape.clone(), input.dtype());
         Ok(input.derive(Op::Scan { op, dim }, shape, dtype))
     }
+
+    /// The stable order of the elements along a dim, as I64: where the element lies that comes i-th, for these i. Equal elements keep
+    /// their order, descending too; NaN counts as the largest.
+    ///
+    /// # Errors
+    /// A dim that is not there, or places beyond its size.
+    pub fn argsort(&self, dim: usize, descending: bool, places: std::ops::Range<usize>) -> Result<Array> {
+        const NAME: &str = "sort";
+        if dim >= self.rank() {
+            return Err(Error::Dim { op: NAME, dim: dim as isize, rank: self.rank() });
+        }
+        let size = self.shape()[dim];
+        if places.start > places.end || places.end > size {
+            let reason = format!("places {places:?} of an order of {size} elements");
+            return Err(Error::Argument { op: NAME, reason });
+        }
+        let mut shape = self.0.shape.clone();
+        shape[dim] = places.len();
+        if size <= 1 || shape.contains(&0) {
+            return Array::full(&shape, 0i64, DType::I64, self.device());
+        }
+        Ok(self.derive(Op::Sort { dim, descending, first: places.start }, shape, DType::I64))
+    }
 }

@@ -36,6 +36,7 @@ pub(super) enum Kind {
     Matmul(u32),
     Scatter(u32),
     Scan(u32),
+    Sort(u32),
 }
 
 impl Cluster {
@@ -50,12 +51,13 @@ impl Cluster {
             Op::Matmul => (Kind::Matmul(step), &node.shape, SmallVec::from_elem(false, node.shape.len())),
             Op::Scatter { .. } => (Kind::Scatter(step), &node.shape, SmallVec::new()),
             Op::Scan { .. } => (Kind::Scan(step), &node.shape, SmallVec::new()),
+            Op::Sort { .. } => (Kind::Sort(step), &node.shape, SmallVec::new()),
             _ => (Kind::Loop, &node.shape, SmallVec::from_elem(false, node.shape.len())),
         };
         let space = Space::new(shape);
         let mut cluster = Cluster { kind, folded, body: Body::new(space), needs: Vec::new() };
         match cluster.kind {
-            Kind::Scatter(_) | Kind::Scan(_) => {
+            Kind::Scatter(_) | Kind::Scan(_) | Kind::Sort(_) => {
                 for (i, &input) in node.inputs.iter().enumerate() {
                     let (slot, layout) = facts.strided(input).ok_or(Stop::Store(input))?;
                     // What a scatter starts from is copied whole, element by element.
@@ -85,7 +87,7 @@ impl Cluster {
         let elements = |shape: &[usize]| shape.iter().product::<usize>();
         let own = elements(&self.body.space.shape);
         match (&self.kind, &node.op) {
-            (Kind::Scatter(_) | Kind::Scan(_), _) => false,
+            (Kind::Scatter(_) | Kind::Scan(_) | Kind::Sort(_), _) => false,
             (Kind::Matmul(_), Op::Reduce { .. }) => false,
             (Kind::Matmul(_), _) => elements(&node.shape) == own && reads(facts, step, &self.body.members),
             (Kind::Loop, Op::Reduce { .. }) => elements(facts.shape(node.inputs[0])) == own,
@@ -273,6 +275,10 @@ impl Cluster {
             Kind::Scan(step) => {
                 slots.push(Slot::Step(step));
                 Kernel::Scan(library::scan(facts, step)?)
+            }
+            Kind::Sort(step) => {
+                slots.push(Slot::Step(step));
+                Kernel::Sort(library::sort(facts, step)?)
             }
         };
         Ok(Planned { kernel, slots, params })

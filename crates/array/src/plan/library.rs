@@ -1,6 +1,6 @@
-//! Kernels that are not loops: products, scatters, scans, from their operands' layouts.
+//! Kernels that are not loops: products, scatters, scans, sorts, from their operands' layouts.
 
-use wgrad_device::kernel::{Access, IndexedDim, Instr, Loop, Matmul, Scan, Scatter};
+use wgrad_device::kernel::{Access, IndexedDim, Instr, Loop, Matmul, Scan, Scatter, Sort};
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{Error, Result};
 
@@ -132,13 +132,28 @@ pub(super) fn scatter(facts: &Facts<'_>, step: u32) -> Result<Scatter> {
 pub(super) fn scan(facts: &Facts<'_>, step: u32) -> Result<Scan> {
     let node = &facts.steps[step as usize];
     let Op::Scan { op, dim } = node.op else { return Err(not_that("scan")) };
-    // The dim that it runs along comes last.
+    let (sizes, source, target) = along(facts, step, dim)?;
+    Ok(Scan { op, sizes, source, target })
+}
+
+/// A sort from its operand in memory.
+pub(super) fn sort(facts: &Facts<'_>, step: u32) -> Result<Sort> {
+    let node = &facts.steps[step as usize];
+    let Op::Sort { dim, descending, first } = node.op else { return Err(not_that("sort")) };
+    let (sizes, source, target) = along(facts, step, dim)?;
+    Ok(Sort { descending, sizes, source, target, first, count: node.shape[dim] })
+}
+
+/// The sizes of a step's operand, and the accesses to it and to the result, all with the dim that work runs along last.
+fn along(facts: &Facts<'_>, step: u32, dim: usize) -> Result<(Dims, Access, Access)> {
+    let node = &facts.steps[step as usize];
     let order: Vec<usize> = (0..node.shape.len()).filter(|&d| d != dim).chain([dim]).collect();
     let source = operand_access(facts, node.inputs[0], 0, &order)?;
     let dense = contiguous_strides(&node.shape);
     let strides: Strides = order.iter().map(|&d| if node.shape[d] == 1 { 0 } else { dense[d] }).collect();
-    let sizes = order.iter().map(|&d| node.shape[d]).collect();
-    Ok(Scan { op, sizes, source, target: Access::new(1, node.dtype, &strides, 0) })
+    let shape = facts.shape(node.inputs[0]);
+    let sizes = order.iter().map(|&d| shape[d]).collect();
+    Ok((sizes, source, Access::new(1, node.dtype, &strides, 0)))
 }
 
 fn not_that(op: &'static str) -> Error {

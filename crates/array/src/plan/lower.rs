@@ -354,7 +354,7 @@ impl Body {
                 let access = self.reading(access);
                 self.push(Instr::Load { access, indices: smallvec![index] })
             }
-            Op::Reduce { .. } | Op::Matmul | Op::Scatter { .. } | Op::Scan { .. } => {
+            Op::Reduce { .. } | Op::Matmul | Op::Scatter { .. } | Op::Scan { .. } | Op::Sort { .. } => {
                 return Err(Stop::Conflict);
             }
         };

@@ -411,7 +411,7 @@ impl Tensor {
         self.expand(shape)?.gather(dim, &indices)
     }
 
-    /// The elements where the bool mask holds, as a list. Both broadcast. The mask is read for this.
+    /// The elements where the bool mask holds, as a list. Both broadcast. Their number is read for this.
     ///
     /// # Errors
     /// If the mask is not bool or the shapes do not broadcast.
@@ -451,25 +451,6 @@ impl Tensor {
         }
         let spread = source.flatten(0, -1)?.index_select(0, &counted)?.reshape(&shape)?;
         mask.where_cond(spread, x)
-    }
-
-    /// The places of the elements that are not 0: a row of coordinates (i64) for each, in row-major order. The tensor is read for this.
-    ///
-    /// # Errors
-    /// If what led to the tensor's value fails.
-    pub fn nonzero(&self) -> Result<Tensor> {
-        let holds = self.ne(0i64)?.to_vec::<bool>()?;
-        let mut places: Vec<i64> = Vec::new();
-        for (i, _) in holds.iter().enumerate().filter(|(_, holds)| **holds) {
-            let (start, mut rest) = (places.len(), i);
-            for &size in self.shape().iter().rev() {
-                places.push((rest % size) as i64);
-                rest /= size;
-            }
-            places[start..].reverse();
-        }
-        let count = holds.iter().filter(|holds| **holds).count();
-        Tensor::from_slice(&places, [count, self.rank()], self.device())
     }
 }
 

@@ -5,7 +5,7 @@
 //! - [`plan`] cuts a loop's space into tiles, [`affine`] finds a tile's elements in memory;
 //! - [`compile`] turns a loop's body into the instructions of a [`program`], each a loop over a tile's lanes from [`simd`];
 //! - [`frame`] runs instructions over a tile, [`loops`] runs tiles, [`parallel`] shares them out over the threads;
-//! - [`matmul`], [`scatter`] and [`scan`] are the kernels that aren't loops.
+//! - [`matmul`], [`scatter`], [`scan`] and [`sort`] are the kernels that aren't loops.
 //!
 //! Results depend on the kernel and its inputs only, bit for bit, never on the number of threads.
 
@@ -22,6 +22,7 @@ mod program;
 mod scan;
 mod scatter;
 mod simd;
+mod sort;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ use matmul::MatmulKernel;
 use memory::{CpuMemory, Pool};
 use scan::ScanKernel;
 use scatter::ScatterKernel;
+use sort::SortKernel;
 
 /// The most prepared kernels that are remembered; beyond, all are forgotten and made again when asked for.
 const REMEMBERED: usize = 4096;
@@ -155,6 +157,7 @@ impl Executor for Cpu {
             },
             Kernel::Scatter(kernel) => Work::Scatter(Box::new(ScatterKernel::new(kernel, &self.pool)?)),
             Kernel::Scan(kernel) => Work::Scan(Box::new(ScanKernel::new(kernel)?)),
+            Kernel::Sort(kernel) => Work::Sort(Box::new(SortKernel::new(kernel, &self.pool)?)),
         };
         let prepared: Arc<dyn Prepared> =
             Arc::new(Ready { work, traffic: kernel.traffic(), counters: self.counters.clone() });
@@ -245,6 +248,12 @@ fn structure(kernel: &Kernel) -> Kernel {
             access(&mut kernel.source);
             access(&mut kernel.target);
         }
+        Kernel::Sort(kernel) => {
+            kernel.sizes.fill(0);
+            (kernel.first, kernel.count) = (0, 0);
+            access(&mut kernel.source);
+            access(&mut kernel.target);
+        }
     }
     kernel
 }
@@ -261,6 +270,7 @@ enum Work {
     Matmul(Box<MatmulKernel>),
     Scatter(Box<ScatterKernel>),
     Scan(Box<ScanKernel>),
+    Sort(Box<SortKernel>),
 }
 
 /// What a launch must bring: bytes of each buffer, which of them are written, parameters.
@@ -280,6 +290,7 @@ impl Prepared for Ready {
             Work::Matmul(kernel) => kernel.needs(),
             Work::Scatter(kernel) => kernel.needs(),
             Work::Scan(kernel) => kernel.needs(),
+            Work::Sort(kernel) => kernel.needs(),
         };
         let raw = bind(&needs, buffers, params)?;
         self.counters.dispatches.fetch_add(1, Ordering::Relaxed);
@@ -292,6 +303,7 @@ impl Prepared for Ready {
                 Work::Matmul(kernel) => kernel.run(&raw, params),
                 Work::Scatter(kernel) => kernel.run(&raw),
                 Work::Scan(kernel) => kernel.run(&raw),
+                Work::Sort(kernel) => kernel.run(&raw),
             }
         }
     }

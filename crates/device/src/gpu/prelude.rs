@@ -17,13 +17,14 @@ struct Function {
 
 static LIBRARY: LazyLock<HashMap<String, Function>> = LazyLock::new(library);
 
-const GENERIC: [&str; 6] = [
+const GENERIC: [&str; 7] = [
     include_str!("../../shaders/int.wgsl"),
     include_str!("../../shaders/int64.wgsl"),
     include_str!("../../shaders/float.wgsl"),
     include_str!("../../shaders/convert.wgsl"),
     include_str!("../../shaders/philox.wgsl"),
     include_str!("../../shaders/reduce.wgsl"),
+    include_str!("../../shaders/sort.wgsl"),
 ];
 /// Functions that exist in one instance only.
 const CONCRETE: [&str; 2] =

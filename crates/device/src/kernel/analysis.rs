@@ -224,6 +224,10 @@ impl Kernel {
                 read: access_bytes(&kernel.source, &kernel.sizes),
                 written: access_bytes(&kernel.target, &kernel.sizes),
             },
+            Kernel::Sort(kernel) => Traffic {
+                read: access_bytes(&kernel.source, &kernel.sizes),
+                written: access_bytes(&kernel.target, &kernel.target_sizes()),
+            },
         }
     }
 
@@ -232,7 +236,7 @@ impl Kernel {
         match self {
             Kernel::Loop(kernel) => kernel.params(),
             Kernel::Matmul(kernel) => kernel.epilogue.params(),
-            Kernel::Scatter(_) | Kernel::Scan(_) => 0,
+            Kernel::Scatter(_) | Kernel::Scan(_) | Kernel::Sort(_) => 0,
         }
     }
 }

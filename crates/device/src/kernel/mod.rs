@@ -39,6 +39,8 @@ pub enum Kernel {
     Scatter(Scatter),
     /// A running reduction along a dim.
     Scan(Scan),
+    /// The order of the elements along a dim.
+    Sort(Sort),
 }
 
 /// A fused loop nest over an index space of `outer` dims (rows) and `inner` dims (the elements of a row).
@@ -301,6 +303,35 @@ pub struct Scan {
     pub source: Access,
     /// What is written; of the source's dtype. Halves accumulate in f32.
     pub target: Access,
+}
+
+/// The stable order of the elements along the last dim of the space: `target[.., i]` is the place (I64) of the element that comes
+/// `first + i`-th. Equal elements keep their order, descending too; NaN counts as larger than every number, all NaN as equal, and so do -0 and 0.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sort {
+    /// Whether the largest comes first.
+    pub descending: bool,
+    /// The sizes of the space; the order runs along the last dim.
+    pub sizes: Dims,
+    /// What is read.
+    pub source: Access,
+    /// What is written: I64. Its last stride counts the places that are wanted.
+    pub target: Access,
+    /// The first place that is wanted.
+    pub first: usize,
+    /// How many places are wanted: `first + count` is at most the last size.
+    pub count: usize,
+}
+
+impl Sort {
+    /// The sizes of the target.
+    pub fn target_sizes(&self) -> Dims {
+        let mut sizes = self.sizes.clone();
+        if let Some(last) = sizes.last_mut() {
+            *last = self.count;
+        }
+        sizes
+    }
 }
 
 impl Access {

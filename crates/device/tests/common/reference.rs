@@ -4,8 +4,8 @@
 //! reduction of floats accumulates in f64. Nothing here is shared with the executors.
 
 use wgrad_device::kernel::{
-    Access, BinaryOp, Instr, Kernel, Level, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp, Ty,
-    UnaryOp,
+    Access, BinaryOp, Instr, Kernel, Level, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp, Sort,
+    Ty, UnaryOp,
 };
 use wgrad_device::{DType, Error, Scalar, philox4x32_10};
 
@@ -32,6 +32,7 @@ pub fn run(kernel: &Kernel, buffers: &mut [Vec<u8>], params: &[Scalar]) -> Resul
         Kernel::Matmul(kernel) => run_matmul(kernel, buffers, params),
         Kernel::Scatter(kernel) => run_scatter(kernel, buffers),
         Kernel::Scan(kernel) => run_scan(kernel, buffers),
+        Kernel::Sort(kernel) => run_sort(kernel, buffers),
     }
 }
 
@@ -280,6 +281,27 @@ fn run_scan(kernel: &Scan, buffers: &mut [Vec<u8>]) -> Result<(), Error> {
             element,
             reduce(kernel.op, ty, &prefix),
         );
+    }
+    Ok(())
+}
+
+fn run_sort(kernel: &Sort, buffers: &mut [Vec<u8>]) -> Result<(), Error> {
+    let inputs = buffers.to_vec();
+    let (rows, n) = kernel.sizes.split_at(kernel.sizes.len() - 1);
+    for row in indices(rows) {
+        let keys: Vec<Value> = (0..n[0])
+            .map(|i| load(&kernel.source, &[], &inputs, &[&row[..], &[i]].concat(), &[]))
+            .collect::<Result<_, _>>()?;
+        let mut order: Vec<usize> = (0..n[0]).collect();
+        // As many stand before an element as are larger, or smaller.
+        let before =
+            |a: Value, b: Value| if kernel.descending { beats(a, b, true) } else { beats(b, a, true) };
+        order.sort_by_key(|&i| keys.iter().filter(|&&key| before(key, keys[i])).count());
+        for i in 0..kernel.count {
+            let element = affine(&kernel.target.strides, kernel.target.offset, &[&row[..], &[i]].concat());
+            let place = I64(order[kernel.first + i] as i64);
+            write(&mut buffers[kernel.target.buffer], kernel.target.dtype, element, place);
+        }
     }
     Ok(())
 }

@@ -8,8 +8,10 @@ mod fold;
 mod loops;
 mod matmul;
 mod nest;
+mod radix;
 mod scan;
 mod scatter;
+mod sort;
 
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ pub(super) fn prepare(shared: &Arc<Shared>, kernel: &Kernel) -> Result<Program> 
         Kernel::Matmul(kernel) => matmul::plan(shared, kernel, &mut needs, &mut temps)?,
         Kernel::Scatter(kernel) => scatter::plan(shared, kernel, &mut needs, &mut temps)?,
         Kernel::Scan(kernel) => scan::plan(shared, kernel, &mut needs, &mut temps)?,
+        Kernel::Sort(kernel) => sort::plan(shared, kernel, &mut needs, &mut temps)?,
     };
     let (params, traffic) = (kernel.params(), kernel.traffic());
     Ok(Program { shared: shared.clone(), steps, temps, needs, params, traffic })

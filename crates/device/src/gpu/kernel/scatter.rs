@@ -1,7 +1,7 @@
 //! Values written to indexed places, without float atomics: the same bits on every run.
 //!
 //! Each combination of the dims that decide on the place is an entry with a key: the place it writes to. The entries are
-//! sorted by key, keeping their order (a radix sort, four bits at a time). Then every element of the output finds its
+//! sorted by key, keeping their order (`radix`). Then every element of the output finds its
 //! entries by bisection and joins their values in order; runs of 128 and of 16,384 entries with one key are joined before,
 //! so that many entries in one place stay cheap. Dims that the indices don't depend on, such as an embedding's features,
 //! take no part in the sort.
@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 
 use super::access::{Form, Memory, element_type};
 use super::body::{Body, no_f64};
-use super::emit::{Emitter, GROUP, Width, type_name};
+use super::emit::{Emitter, Width, type_name};
 use super::fold::Fold;
 use super::loops::{count, indices};
 use super::nest::{Fit, Nest, raise};
+use super::radix::{WORKGROUP, begin, temp, temp_window};
 use super::scan;
 use crate::gpu::Shared;
 use crate::gpu::program::{Dispatch, Slot, Window};
@@ -23,7 +24,6 @@ use crate::kernel::{Instr, ReduceOp, Scatter, ScatterOp, Ty};
 use crate::{DType, Error, Result};
 use keys::{make_keys, sort};
 
-const WORKGROUP: u32 = 64;
 /// Entries that are joined before.
 const RUN: usize = 128;
 /// Up to so many entries, every element looks at all of them.
@@ -169,15 +169,6 @@ fn one_part(
     outputs(shared, layout, windows, &sorted, steps)
 }
 
-fn temp(temps: &mut Vec<usize>, bytes: usize) -> usize {
-    temps.push(bytes.max(4));
-    temps.len() - 1
-}
-
-fn temp_window(temp: usize) -> Window {
-    Window { slot: Slot::Temp(temp), start: 0, end: 256 }
-}
-
 /// The temporaries of the entries.
 struct Sorted {
     keys: usize,
@@ -243,14 +234,6 @@ fn is_mixed_radix(kernel: &Scatter, free_dims: &[usize]) -> bool {
         below += stride * (size as isize - 1);
         fits
     })
-}
-
-fn begin(e: &mut Emitter<'_>, threads: usize) {
-    let limit = e.number("threads", threads);
-    e.line(format!("let thread = ({GROUP}) * {WORKGROUP}u + local;"));
-    e.open(format!("if (thread >= {limit}) {{"));
-    e.line("return;");
-    e.close();
 }
 
 /// The array of values in a temporary.

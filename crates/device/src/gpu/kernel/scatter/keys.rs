@@ -1,17 +1,14 @@
 //! The entries' keys: made of indices, and sorted.
 
-use super::{Layout, Sorted, WORKGROUP, Windows, begin, temp, temp_window};
+use super::{Layout, Sorted, Windows};
+use crate::Result;
 use crate::gpu::Shared;
 use crate::gpu::kernel::body::Body;
 use crate::gpu::kernel::emit::{Emitter, Width};
 use crate::gpu::kernel::loops::indices;
-use crate::gpu::kernel::scan::{self, TEMPS};
+use crate::gpu::kernel::radix::{Keys, Rows, WORKGROUP, begin, temp_window};
 use crate::gpu::program::Dispatch;
-use crate::kernel::{Access, Instr, ReduceOp, Ty};
-use crate::{DType, Result};
-
-/// Keys that one invocation sorts.
-const SHARE: usize = 256;
+use crate::kernel::{Instr, Ty};
 
 /// Writes the key and the number of each entry.
 pub(super) fn make_keys(
@@ -58,7 +55,7 @@ pub(super) fn make_keys(
     e.finish(layout.entries.div_ceil(WORKGROUP as usize))
 }
 
-/// Sorts the entries by their keys, four bits at a time.
+/// Sorts the entries by their keys.
 pub(super) fn sort(
     shared: &Shared,
     layout: &Layout<'_>,
@@ -66,52 +63,11 @@ pub(super) fn sort(
     temps: &mut Vec<usize>,
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
-    let Some(mut order) = sorted.order else { return Ok(()) };
-    let blocks = layout.entries.div_ceil(SHARE);
-    let (mut keys, mut other_keys) = (sorted.keys, temp(temps, layout.entries * 4));
-    let mut other_order = temp(temps, layout.entries * 4);
-    let digits = temp(temps, blocks * 16 * 4);
+    let Some(order) = sorted.order else { return Ok(()) };
     let bits = usize::BITS - (layout.kernel.elements - 1).leading_zeros();
-    let scan_temps = temps.len();
-    for shift in (0..bits.max(1) as usize).step_by(4) {
-        let mut count = Emitter::new(shared, "Digits of keys, counted.", WORKGROUP);
-        begin(&mut count, blocks);
-        count.bind("keys", "u32", temp_window(keys));
-        count.bind("digits", "i32", temp_window(digits));
-        radix(
-            &mut count,
-            include_str!("../../../../shaders/radix_count.wgsl"),
-            layout.entries,
-            shift,
-            blocks,
-        );
-        steps.push(count.finish(blocks.div_ceil(WORKGROUP as usize))?);
-        let all = Access::new(TEMPS + digits, DType::I32, &[1], 0);
-        // Every digit's scan uses the same temporaries.
-        let mut used: Vec<usize> = temps[..scan_temps].to_vec();
-        scan::run(shared, ReduceOp::Sum, &smallvec::smallvec![blocks * 16], &all, &all, &mut used, steps)?;
-        if temps.len() == scan_temps {
-            *temps = used;
-        }
-        let mut moves = Emitter::new(shared, "Keys moved to their places by a digit.", WORKGROUP);
-        begin(&mut moves, blocks);
-        moves.bind("keys", "u32", temp_window(keys));
-        moves.bind("order", "u32", temp_window(order));
-        moves.bind("digits", "i32", temp_window(digits));
-        moves.bind("keys_moved", "u32", temp_window(other_keys));
-        moves.bind("order_moved", "u32", temp_window(other_order));
-        radix(&mut moves, include_str!("../../../../shaders/radix_move.wgsl"), layout.entries, shift, blocks);
-        steps.push(moves.finish(blocks.div_ceil(WORKGROUP as usize))?);
-        std::mem::swap(&mut keys, &mut other_keys);
-        std::mem::swap(&mut order, &mut other_order);
-    }
-    sorted.keys = keys;
-    sorted.order = Some(order);
+    let at = Keys { keys: sorted.keys, order };
+    let mut keys = Rows::new(shared, 1, layout.entries, bits.max(1) as usize, at, temps);
+    keys.sort(shared, temps, steps)?;
+    (sorted.keys, sorted.order) = (keys.at.keys, Some(keys.at.order));
     Ok(())
-}
-
-fn radix(e: &mut Emitter<'_>, file: &str, entries: usize, shift: usize, blocks: usize) {
-    let (count, shift, blocks) =
-        (e.number("count", entries), e.number("shift", shift), e.number("blocks", blocks));
-    e.insert(file, &[("count", &count), ("shift", &shift), ("blocks", &blocks)]);
 }

@@ -1,0 +1,24 @@
+// Moves all keys of a short row to their places by one digit: one invocation's share.
+let begin = thread * {{length}};
+let end = begin + {{length}};
+var places: array<u32, {{digits}}>;
+for (var digit = 0u; digit < {{digits}}; digit++) {
+    places[digit] = 0u;
+}
+for (var i = begin; i < end; i++) {
+    places[(keys[i] >> {{shift}}) & {{mask}}]++;
+}
+var next = begin;
+for (var digit = 0u; digit < {{digits}}; digit++) {
+    let count = places[digit];
+    places[digit] = next;
+    next += count;
+}
+for (var i = begin; i < end; i++) {
+    let key = keys[i];
+    let digit = (key >> {{shift}}) & {{mask}};
+    let place = places[digit];
+    places[digit] = place + 1u;
+    keys_moved[place] = key;
+    order_moved[place] = order[i];
+}

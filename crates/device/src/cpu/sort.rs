@@ -1,0 +1,398 @@
+//! The order of elements along the last dim of a space.
+//!
+//! Each element becomes one number: a key that compares as the element does, above its place in the row. No two are equal, so any sort of
+//! these numbers is stable, and its result does not depend on threads. Long rows are sorted by radix, eight bits of the key at a time,
+//! short ones by comparison; of few wanted places the others are parted from them first. Threads share out rows; of few long rows
+//! each is sorted by all threads.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::Needs;
+use super::affine::{Affine, Groups};
+use super::frame::RawBuffer;
+use super::memory::Pool;
+use super::parallel::parallel;
+use super::program::invalid;
+use crate::kernel::Sort;
+use crate::{DType, Error, Result};
+use half::{bf16, f16};
+use smallvec::SmallVec;
+
+/// Elements that a task has at least.
+const TASK_ELEMENTS: usize = 1 << 12;
+/// Rows that are read side by side where memory runs along them.
+const SIDE_BY_SIDE: usize = 16;
+/// Elements from which on a row is sorted by all threads.
+const LONG_ROW: usize = 1 << 15;
+/// Elements that one task reads or writes of a long row.
+const PIECE: usize = 1 << 14;
+
+/// Pieces of a long row whose digits are counted together.
+const PIECES: usize = 16;
+/// Elements for each eight bits of a key from which on a row is sorted by radix.
+const RADIX: usize = 256;
+
+/// A sort that is ready to run.
+pub struct SortKernel {
+    descending: bool,
+    dtype: DType,
+    /// From a row's number to its first element.
+    source: Affine,
+    target: Affine,
+    /// The steps along rows.
+    steps: (isize, isize),
+    rows: usize,
+    length: usize,
+    /// The places that are wanted.
+    first: usize,
+    count: usize,
+    buffers: (usize, usize),
+    required: Vec<usize>,
+    written: Vec<bool>,
+    pool: Arc<Pool>,
+}
+
+/// A key with a place below it, as one number.
+trait Entry: Copy + Ord + Send + Sync {
+    fn new(key: u64, place: usize) -> Self;
+    fn place(self) -> i64;
+    /// Eight bits of the key.
+    fn digit(self, shift: u32) -> usize;
+}
+
+/// For keys and places of 32 bits.
+impl Entry for u64 {
+    fn new(key: u64, place: usize) -> u64 {
+        key << 32 | place as u64
+    }
+    fn place(self) -> i64 {
+        i64::from(self as u32)
+    }
+    fn digit(self, shift: u32) -> usize {
+        usize::from((self >> (32 + shift)) as u8)
+    }
+}
+
+impl Entry for u128 {
+    fn new(key: u64, place: usize) -> u128 {
+        u128::from(key) << 64 | place as u128
+    }
+    fn place(self) -> i64 {
+        self as u64 as i64
+    }
+    fn digit(self, shift: u32) -> usize {
+        usize::from((self >> (64 + shift)) as u8)
+    }
+}
+
+/// The key of a float from its bits without the sign: both zeros are one key, and all NaN the largest.
+fn float_key(magnitude: u64, negative: bool, nan: bool, bits: u32) -> u64 {
+    let middle = 1 << (bits - 1);
+    match (nan, negative) {
+        (true, _) => middle + (middle - 1),
+        (false, true) => middle - magnitude,
+        (false, false) => middle + magnitude,
+    }
+}
+
+impl SortKernel {
+    /// Makes a sort ready.
+    pub fn new(kernel: &Sort, pool: &Arc<Pool>) -> Result<SortKernel> {
+        let rank = kernel.sizes.len();
+        let (source, target) = (&kernel.source, &kernel.target);
+        let fits = [source, target]
+            .iter()
+            .all(|a| a.strides.len() == rank && a.guards.is_empty() && a.indexed.is_empty());
+        let length = kernel.sizes.last().copied().unwrap_or(0);
+        let wanted = kernel.first.checked_add(kernel.count).is_some_and(|end| end <= length);
+        if rank == 0 || !fits || !wanted || target.dtype != DType::I64 || source.buffer == target.buffer {
+            return Err(invalid("a sort whose accesses don't fit its space"));
+        }
+        let mut required = vec![0; source.buffer.max(target.buffer) + 1];
+        let mut written = vec![false; required.len()];
+        written[target.buffer] = true;
+        let target_sizes = kernel.target_sizes();
+        let empty = target_sizes.contains(&0);
+        for (access, sizes) in
+            [(source, &kernel.sizes), (target, &target_sizes)].into_iter().filter(|_| !empty)
+        {
+            let bytes = super::reach(access.offset, &access.strides, sizes, access.dtype.size())?;
+            required[access.buffer] = required[access.buffer].max(bytes);
+        }
+        let groups = Groups { q: (0..rank - 1).collect(), ..Groups::default() };
+        Ok(SortKernel {
+            descending: kernel.descending,
+            dtype: source.dtype,
+            source: Affine::new(source.offset, &source.strides, &kernel.sizes, &groups),
+            target: Affine::new(target.offset, &target.strides, &kernel.sizes, &groups),
+            steps: (source.strides[rank - 1], target.strides[rank - 1]),
+            rows: if empty { 0 } else { kernel.sizes[..rank - 1].iter().product() },
+            length,
+            first: kernel.first,
+            count: kernel.count,
+            buffers: (source.buffer, target.buffer),
+            required,
+            written,
+            pool: pool.clone(),
+        })
+    }
+
+    /// What a launch must bring.
+    pub fn needs(&self) -> Needs<'_> {
+        Needs { required: &self.required, written: &self.written, params: 0 }
+    }
+
+    /// Runs it.
+    ///
+    /// # Safety
+    /// The buffers are as [`SortKernel::needs`] says, and nobody else uses what is written.
+    pub unsafe fn run(&self, buffers: &[RawBuffer]) -> Result<()> {
+        // The key of each dtype, and its bits.
+        macro_rules! sort {
+            ($ty:ty, $bits:literal, $key:expr) => {
+                // SAFETY: passed on to the caller; elements are of this type.
+                unsafe { self.with_keys::<$ty>(buffers, $bits, $key) }
+            };
+        }
+        macro_rules! float {
+            ($ty:ty, $bits:literal) => {
+                sort!($ty, $bits, |x: $ty| {
+                    let magnitude = u64::from(x.to_bits()) & ((1 << ($bits - 1)) - 1);
+                    float_key(magnitude, x.is_sign_negative(), x.is_nan(), $bits)
+                })
+            };
+        }
+        match self.dtype {
+            DType::F64 => float!(f64, 64),
+            DType::F32 => float!(f32, 32),
+            DType::F16 => float!(f16, 16),
+            DType::BF16 => float!(bf16, 16),
+            DType::I64 => sort!(i64, 64, |x: i64| x as u64 ^ 1 << 63),
+            DType::I32 => sort!(i32, 32, |x: i32| u64::from(x as u32 ^ 1 << 31)),
+            DType::U8 => sort!(u8, 8, u64::from),
+            DType::Bool => sort!(u8, 1, |x: u8| u64::from(x != 0)),
+        }
+    }
+
+    /// # Safety
+    /// As for [`SortKernel::run`]; the elements are of type `T`.
+    unsafe fn with_keys<T: Copy>(
+        &self,
+        buffers: &[RawBuffer],
+        bits: u32,
+        key: impl Fn(T) -> u64 + Sync,
+    ) -> Result<()> {
+        let flip = if self.descending { u64::MAX >> (64 - bits) } else { 0 };
+        let key = move |x: T| key(x) ^ flip;
+        // SAFETY: passed on to the caller.
+        unsafe {
+            if bits <= 32 && self.length <= 1 << 32 {
+                self.over::<T, u64>(buffers, bits, key)
+            } else {
+                self.over::<T, u128>(buffers, bits, key)
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`SortKernel::with_keys`].
+    unsafe fn over<T: Copy, E: Entry>(
+        &self,
+        buffers: &[RawBuffer],
+        bits: u32,
+        key: impl Fn(T) -> u64 + Sync,
+    ) -> Result<()> {
+        let (source, target) = (buffers[self.buffers.0], buffers[self.buffers.1]);
+        let too_many = || Error::Unsupported {
+            op: "sort",
+            reason: format!("keys of rows of {} elements are more than memory can hold", self.length),
+        };
+        if self.length >= LONG_ROW && self.rows < rayon::current_num_threads() {
+            let bytes = self.length.checked_mul(size_of::<E>() * 2).ok_or_else(too_many)?;
+            let memory = self.pool.alloc(bytes)?;
+            let entries = Shared(memory.pointer().cast::<E>());
+            for row in 0..self.rows {
+                let from = self.source.offset + self.source.q.offset(row);
+                let to = self.target.offset + self.target.q.offset(row);
+                // SAFETY: passed on to the caller; there is room for as many entries, and pieces are one task's each.
+                unsafe {
+                    let from = Shared(source.cast::<T>().offset(from));
+                    let to = Shared(target.cast::<i64>().offset(to));
+                    self.pieces(self.length, &|i| {
+                        entries
+                            .at(i as isize)
+                            .write(E::new(key(from.at(i as isize * self.steps.0).read()), i));
+                    })?;
+                    let spare = entries.at(self.length as isize);
+                    let wanted = self.sorted(entries.at(0), spare, bits, PIECES)?;
+                    self.pieces(self.count, &|i| {
+                        to.at(i as isize * self.steps.1).write(wanted[i].place());
+                    })?;
+                }
+            }
+            return Ok(());
+        }
+        // Memory that runs along rows' numbers is read and written many rows at a time.
+        let beside = self.source.q.stride() == 1 && self.steps.0 != 1 && self.length < LONG_ROW;
+        let shared_out = self.rows.div_ceil(rayon::current_num_threads());
+        let block = if beside { SIDE_BY_SIDE.min(shared_out).max(1) } else { 1 };
+        let per_task = (TASK_ELEMENTS / self.length.max(1)).max(1).next_multiple_of(block);
+        let bytes = (block + 1).checked_mul(self.length).and_then(|n| n.checked_mul(size_of::<E>()));
+        let bytes = bytes.ok_or_else(too_many)?;
+        let work = self.rows.saturating_mul(self.length).saturating_mul(64);
+        parallel(self.rows.div_ceil(per_task), work, &|task| {
+            let memory = self.pool.alloc(bytes)?;
+            let entries = memory.pointer().cast::<E>();
+            let end = ((task + 1) * per_task).min(self.rows);
+            for first_row in (task * per_task..end).step_by(block) {
+                let rows = block.min(end - first_row);
+                let mut places = [(0isize, 0isize); SIDE_BY_SIDE];
+                for (r, place) in places[..rows].iter_mut().enumerate() {
+                    let row = first_row + r;
+                    *place = (
+                        self.source.offset + self.source.q.offset(row),
+                        self.target.offset + self.target.q.offset(row),
+                    );
+                }
+                // SAFETY: passed on to the caller; there is room for as many entries, and rows are one task's each.
+                unsafe {
+                    let (from, to) = (source.cast::<T>().cast_const(), target.cast::<i64>());
+                    for i in 0..self.length {
+                        let step = i as isize * self.steps.0;
+                        for (r, place) in places[..rows].iter().enumerate() {
+                            let entry = E::new(key(from.offset(place.0 + step).read()), i);
+                            entries.add(r * self.length + i).write(entry);
+                        }
+                    }
+                    let spare = entries.add(block * self.length);
+                    let mut wanted: SmallVec<[&[E]; SIDE_BY_SIDE]> = SmallVec::new();
+                    for r in 0..rows {
+                        let row = entries.add(r * self.length);
+                        let mut found = self.sorted(row, spare, bits, 1)?;
+                        // The next row needs the spare memory.
+                        if rows > 1 && found.as_ptr() == spare.add(self.first) {
+                            row.copy_from_nonoverlapping(spare, self.length);
+                            found = std::slice::from_raw_parts(row.add(self.first), self.count);
+                        }
+                        wanted.push(found);
+                    }
+                    for i in 0..self.count {
+                        let step = i as isize * self.steps.1;
+                        for (place, row) in places.iter().zip(&wanted) {
+                            to.offset(place.1 + step).write(row[i].place());
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The entries of a row that come to the wanted places, in order; they are where they were, or in the spare memory.
+    ///
+    /// # Safety
+    /// Both are memory of as many entries as a row has, and nobody else's.
+    unsafe fn sorted<'e, E: Entry>(
+        &self,
+        row: *mut E,
+        spare: *mut E,
+        bits: u32,
+        pieces: usize,
+    ) -> Result<&'e [E]> {
+        let (first, count, length) = (self.first, self.count, self.length);
+        let few = count < length / 4;
+        // SAFETY: passed on to the caller.
+        unsafe {
+            if length >= RADIX * bits.div_ceil(8) as usize && (!few || bits <= 8) {
+                let sorted = radix(row, spare, length, bits, pieces)?;
+                return Ok(std::slice::from_raw_parts(sorted.add(first), count));
+            }
+            let entries = std::slice::from_raw_parts_mut(row, length);
+            if first > 0 {
+                entries.select_nth_unstable(first);
+            }
+            let rest = &mut entries[first..];
+            if count < rest.len() {
+                rest.select_nth_unstable(count);
+            }
+            let wanted = &mut rest[..count];
+            wanted.sort_unstable();
+            Ok(wanted)
+        }
+    }
+
+    /// Calls a function for each number below `n`, on all threads.
+    fn pieces(&self, n: usize, each: &(dyn Fn(usize) + Sync)) -> Result<()> {
+        parallel(n.div_ceil(PIECE), n.saturating_mul(16), &|piece| {
+            (piece * PIECE..((piece + 1) * PIECE).min(n)).for_each(each);
+            Ok(())
+        })
+    }
+}
+
+/// Sorts entries by these bits of their keys, eight at a time; where they are then. Each of some pieces counts its digits, and then moves its
+/// entries behind those of the pieces before it.
+///
+/// # Safety
+/// Both are memory of so many entries, and nobody else's.
+unsafe fn radix<E: Entry>(
+    row: *mut E,
+    spare: *mut E,
+    length: usize,
+    bits: u32,
+    pieces: usize,
+) -> Result<*mut E> {
+    let (mut from, mut to) = (Shared(row), Shared(spare));
+    let mut counts = vec![[0usize; 256]; pieces];
+    let size = length.div_ceil(pieces);
+    let piece = |p: usize| (p * size).min(length) as isize..((p + 1) * size).min(length) as isize;
+    for shift in (0..bits).step_by(8) {
+        let places = Shared(counts.as_mut_ptr());
+        // SAFETY: pieces are one task's each, with their counts.
+        parallel(pieces, length * 16, &|p| unsafe {
+            let places = &mut *places.at(p as isize);
+            places.fill(0);
+            piece(p).for_each(|i| places[from.at(i).read().digit(shift)] += 1);
+            Ok(())
+        })?;
+        if (0..256).any(|digit| counts.iter().map(|piece| piece[digit]).sum::<usize>() == length) {
+            continue;
+        }
+        let mut next = 0;
+        for digit in 0..256 {
+            for piece in &mut counts {
+                next += std::mem::replace(&mut piece[digit], next);
+            }
+        }
+        let places = Shared(counts.as_mut_ptr());
+        // SAFETY: as above; no two entries have one place.
+        parallel(pieces, length * 32, &|p| unsafe {
+            let places = &mut *places.at(p as isize);
+            for i in piece(p) {
+                let entry = from.at(i).read();
+                let place = &mut places[entry.digit(shift)];
+                to.at(*place as isize).write(entry);
+                *place += 1;
+            }
+            Ok(())
+        })?;
+        std::mem::swap(&mut from, &mut to);
+    }
+    Ok(from.0)
+}
+
+/// Memory of which each thread uses its own part.
+struct Shared<T>(*mut T);
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// The place lies in the memory.
+    unsafe fn at(&self, place: isize) -> *mut T {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.offset(place) }
+    }
+}
+
+// SAFETY: threads use parts that do not overlap, or only read.
+unsafe impl<T> Sync for Shared<T> {}

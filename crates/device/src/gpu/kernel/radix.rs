@@ -1,0 +1,162 @@
+//! Rows of keys, sorted with their entries' numbers by radix, a digit at a time, keeping the order of equal keys.
+//!
+//! A short row is one invocation's. Longer ones are cut into blocks: one dispatch counts each block's digits, a running sum over the counts
+//! of a row finds the places, and another dispatch moves the keys there.
+
+use super::emit::{Emitter, GROUP};
+use super::scan::{self, TEMPS};
+use crate::gpu::Shared;
+use crate::gpu::program::{Dispatch, Slot, Window};
+use crate::kernel::{Access, ReduceOp};
+use crate::{DType, Result};
+
+pub(super) const WORKGROUP: u32 = 64;
+
+/// How keys are taken apart.
+#[derive(Clone, Copy)]
+struct Digits {
+    /// Bits of a digit.
+    bits: usize,
+    /// Keys that one invocation counts and moves.
+    share: usize,
+}
+
+impl Digits {
+    /// For rows of so many keys, of which the last bits count. Large tables of counts fit a processor's memory, not a GPU's registers.
+    fn of(shared: &Shared, length: usize, bits: usize) -> Digits {
+        let large = shared.caps.software && length > 256 && bits > 4;
+        if large { Digits { bits: 8, share: 1024 } } else { Digits { bits: 4, share: 256 } }
+    }
+
+    /// Different digits.
+    fn count(self) -> usize {
+        1 << self.bits
+    }
+}
+
+/// Temporaries of keys (u32) and of their entries' numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Keys {
+    pub(super) keys: usize,
+    pub(super) order: usize,
+}
+
+/// Temporaries for rows of keys: where they are, and where they are moved to.
+pub(super) struct Rows {
+    pub(super) rows: usize,
+    pub(super) length: usize,
+    pub(super) at: Keys,
+    spare: Keys,
+    /// The bits of a key that count.
+    bits: usize,
+    by: Digits,
+    counts: usize,
+}
+
+/// A new temporary of so many bytes.
+pub(super) fn temp(temps: &mut Vec<usize>, bytes: usize) -> usize {
+    temps.push(bytes.max(4));
+    temps.len() - 1
+}
+
+pub(super) fn temp_window(temp: usize) -> Window {
+    Window { slot: Slot::Temp(temp), start: 0, end: 256 }
+}
+
+/// Begins a kernel in which each invocation has a number below `threads`.
+pub(super) fn begin(e: &mut Emitter<'_>, threads: usize) {
+    let limit = e.number("threads", threads);
+    e.line(format!("let thread = ({GROUP}) * {WORKGROUP}u + local;"));
+    e.open(format!("if (thread >= {limit}) {{"));
+    e.line("return;");
+    e.close();
+}
+
+impl Rows {
+    /// The temporaries for sorting these keys by their last bits.
+    pub(super) fn new(
+        shared: &Shared,
+        rows: usize,
+        length: usize,
+        bits: usize,
+        at: Keys,
+        temps: &mut Vec<usize>,
+    ) -> Rows {
+        let spare = Keys { keys: temp(temps, rows * length * 4), order: temp(temps, rows * length * 4) };
+        let by = Digits::of(shared, length, bits);
+        let blocks = if length > by.share { length.div_ceil(by.share) } else { 0 };
+        Rows { rows, length, at, spare, bits, by, counts: temp(temps, rows * blocks * by.count() * 4) }
+    }
+
+    /// The first so many rows only, in the same temporaries.
+    pub(super) fn first(&self, rows: usize) -> Rows {
+        Rows { rows, ..*self }
+    }
+
+    /// Adds the steps that sort each row; the sorted keys are then where `at` says.
+    pub(super) fn sort(
+        &mut self,
+        shared: &Shared,
+        temps: &mut Vec<usize>,
+        steps: &mut Vec<Dispatch>,
+    ) -> Result<()> {
+        let blocks = self.length.div_ceil(self.by.share);
+        let scan_temps = temps.len();
+        for shift in (0..self.bits).step_by(self.by.bits) {
+            if blocks == 1 {
+                let mut e =
+                    Emitter::new(shared, "Short rows of keys, moved to their places by a digit.", WORKGROUP);
+                begin(&mut e, self.rows);
+                self.bind(&mut e);
+                self.insert(&mut e, include_str!("../../../shaders/radix_row.wgsl"), shift);
+                steps.push(e.finish(self.rows.div_ceil(WORKGROUP as usize))?);
+                std::mem::swap(&mut self.at, &mut self.spare);
+                continue;
+            }
+            let mut count = Emitter::new(shared, "Digits of keys, counted.", WORKGROUP);
+            begin(&mut count, self.rows * blocks);
+            count.bind("keys", "u32", temp_window(self.at.keys));
+            count.bind("counts", "i32", temp_window(self.counts));
+            self.insert(&mut count, include_str!("../../../shaders/radix_count.wgsl"), shift);
+            steps.push(count.finish((self.rows * blocks).div_ceil(WORKGROUP as usize))?);
+            let counts = blocks * self.by.count();
+            let all = Access::new(TEMPS + self.counts, DType::I32, &[counts as isize, 1], 0);
+            // Every digit's scan uses the same temporaries.
+            let mut used: Vec<usize> = temps[..scan_temps].to_vec();
+            let sizes = smallvec::smallvec![self.rows, counts];
+            scan::run(shared, ReduceOp::Sum, &sizes, &all, &all, &mut used, steps)?;
+            if temps.len() == scan_temps {
+                *temps = used;
+            }
+            let mut moves = Emitter::new(shared, "Keys moved to their places by a digit.", WORKGROUP);
+            begin(&mut moves, self.rows * blocks);
+            self.bind(&mut moves);
+            moves.bind("counts", "i32", temp_window(self.counts));
+            self.insert(&mut moves, include_str!("../../../shaders/radix_move.wgsl"), shift);
+            steps.push(moves.finish((self.rows * blocks).div_ceil(WORKGROUP as usize))?);
+            std::mem::swap(&mut self.at, &mut self.spare);
+        }
+        Ok(())
+    }
+
+    fn bind(&self, e: &mut Emitter<'_>) {
+        e.bind("keys", "u32", temp_window(self.at.keys));
+        e.bind("order", "u32", temp_window(self.at.order));
+        e.bind("keys_moved", "u32", temp_window(self.spare.keys));
+        e.bind("order_moved", "u32", temp_window(self.spare.order));
+    }
+
+    fn insert(&self, e: &mut Emitter<'_>, file: &str, shift: usize) {
+        let blocks = self.length.div_ceil(self.by.share);
+        let places = [
+            ("digits", format!("{}u", self.by.count())),
+            ("mask", format!("{}u", self.by.count() - 1)),
+            ("share", format!("{}u", self.by.share)),
+            ("length", e.number("length", self.length)),
+            ("shift", e.number("shift", shift)),
+            ("reciprocal", e.float("blocks_reciprocal", 1.0 / blocks as f32)),
+            ("blocks", e.number("blocks", blocks)),
+        ];
+        e.insert(file, &places.each_ref().map(|(place, value)| (*place, value.as_str())));
+    }
+}
