@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use wgrad_array::layout::normalize_dim;
-use wgrad_array::{DType, Error, Result};
+use wgrad_array::{Array, DType, Error, Expr, Result};
 
 use crate::tape::{Derivative, record};
 use crate::{Tensor, Value};
@@ -346,11 +346,34 @@ impl Tensor {
                 reason: "must be equal beside the last dim".into(),
             });
         }
-        // Before each value lies what is smaller, or not larger.
-        let rows = if self.rank() == 1 { self.detach() } else { self.detach().unsqueeze(-2)? };
-        let values = values.detach().unsqueeze(-1)?;
-        let nan = values.isnan()?;
-        let before = if right { rows.le(&values)? } else { rows.lt(&values)? };
-        before.logical_or(&nan.logical_and(&rows.isnan()?.logical_not()?)?)?.sum_dim(-1, false)
+        let size = self.shape()[self.rank() - 1];
+        if size == 0 || values.numel() == 0 {
+            return Tensor::zeros(values.shape(), (DType::I64, self.device()));
+        }
+        let rows = self.numel() / size;
+        let sequence = self.array()?.reshape(&[rows, size])?;
+        let wanted = values.array()?.reshape(&[rows, values.numel() / rows])?;
+        lower_bounds(&sequence, &wanted, right)?
+            .map(|places| places.reshape(values.shape()))
+            .done()
+            .map(Tensor::from_array)
     }
+}
+
+/// Where each value belongs in the ascending row beside it, as i64: the part of the row in which that place is, is halved until one place is left.
+/// An element lies before a value if it is not larger (`right`) or not as large, which also holds if one of them is NaN: PyTorch's rule.
+fn lower_bounds(rows: &Array, values: &Array, right: bool) -> Result<Expr> {
+    let size = rows.shape()[1];
+    let index = if size < i32::MAX as usize / 2 { DType::I32 } else { DType::I64 };
+    let constant = |number: usize| Array::full(values.shape(), number as i64, index, rows.device());
+    let (wanted, two) = (Expr::of(values), constant(2)?);
+    let (mut first, mut end) = (Expr::from(constant(0)), Expr::from(constant(size)));
+    for _ in 0..=size.ilog2() {
+        let middle = (&first + &end).map(|sum| sum.div_trunc(&two));
+        // Where one place is left it may be that behind the row; the last element stands in, and does not count.
+        let element = middle.min(size as i64 - 1).map(|at| rows.gather(1, at));
+        let before = if right { element.gt(&wanted) } else { element.ge(&wanted) }.not().and(first.lt(&end));
+        (first, end) = (before.select(&middle + 1i64, &first), before.select(&end, &middle));
+    }
+    Ok(first.cast(DType::I64))
 }

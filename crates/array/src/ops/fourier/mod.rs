@@ -1,13 +1,12 @@
 //! Discrete Fourier transforms, composed of products with small matrices.
 //!
-//! `n = r1 r2 … rs` points are transformed in `s` steps, each of them one product: with the index written in digits,
-//! `j = j1 n/r1 + j2 n/(r1 r2) + …` and `k = k1 + r1 k2 + r1 r2 k3 + …`, step `i` sums over the digit `ji` and leaves the
-//! digit `ki`. Its matrices (one for each value of the digits found so far) hold the twiddle factors too:
-//! `exp(∓2πi ji (k1 + r1 k2 + … + r1…ri-1 ki) / (r1…ri))`. A complex number is two planes beside the digit that is summed
-//! over next, so that a complex product is a real one of twice the size, and every step's result is the next one's operand without
-//! any reordering. Long transforms, whose last matrices would be large, are split into two shorter ones with a pass
-//! over the twiddle factors in between; lengths with a large prime factor are convolutions of a length without (Bluestein).
+//! `n = r1 r2 … rs` points are transformed in `s` steps. A step takes `j = j1 m + j2` (with `n = r1 m`) apart, transforms over
+//! `j1`, and turns the results for `k1` by `exp(∓2πi j2 k1 / n)`; what is left are transforms of `m` points for each `k1`, whose result
+//! `k2` belongs at `k1 + r1 k2`. The two parts of a complex number are planes, side by side with `j1`, so that a complex product is one real
+//! product of twice the size. A step moves `k1` behind `j2` in the pass that turns: all that follows are columns, so that every
+//! product is one of a small matrix with a wide one, and the results of the last one are in order.
 //!
+//! Lengths with a large prime factor are convolutions of a length without (Bluestein).
 //! An even number of real numbers is transformed as half as many complex ones.
 //!
 //! What [`plan`] makes for a length, direction, dtype and device is kept: a transform that was met before uploads nothing.
@@ -21,7 +20,7 @@ use wgrad_device::kernel::{BinaryOp, UnaryOp};
 use wgrad_device::layout::Dims;
 use wgrad_device::{Error, Result};
 
-use self::plan::{Plan, Turn};
+use self::plan::{Plan, Step, Turn};
 use crate::{Array, Expr};
 
 const OP: &str = "fft";
@@ -66,14 +65,15 @@ impl Array {
         let out = match &*plan {
             Plan::Packed { half, turn, conjugate } => {
                 let z = half.run(&x.reshape(&[n / 2, 2, columns])?.permute(&[1, 0, 2])?)?;
-                let first = z.slice(1, 0, 1, 1)?;
-                let mirrored = Array::cat(&[first.clone(), z.flip(&[1])?], 1)?;
-                let (even, odd) = parts(&Array::cat(&[z, first], 1)?, &mirrored, conjugate)?;
+                // Stored: each number is read four times, and a place chosen once.
+                let z = Array::cat(&[z.clone(), z.slice(1, 0, 1, 1)?], 1)?.copied();
+                let (even, odd) = parts(&z, &z.flip(&[1])?, conjugate)?;
                 even.binary_scalar(BinaryOp::Mul, 0.5)?.binary(BinaryOp::Add, &turn.apply(&odd)?)?
             }
             plan => plan.run(&complex(&x)?)?.slice(1, 0, n / 2 + 1, 1)?,
         };
-        out.pairs(&shape, dim)
+        // In the order in which it is computed; how others read it is theirs.
+        out.copied().pairs(&shape, dim)
     }
 
     /// `n` real numbers of which this, in pairs as the last dim, is the first half of the transform: the inverse of
@@ -169,31 +169,25 @@ impl Plan {
     fn run(&self, x: &Array) -> Result<Array> {
         let (n, columns) = (x.shape()[1], x.shape()[2]);
         match self {
-            Plan::Steps { radices, matrices } => {
-                let (mut done, mut data) = (1, x.clone());
-                for (&radix, matrix) in radices.iter().zip(matrices) {
-                    let rest = n / done / radix * columns;
-                    data = matrix.matmul(&data.reshape(&[done, 2 * radix, rest])?)?;
-                    done *= radix;
+            Plan::Steps(steps) => {
+                let (mut data, mut found) = (x.clone(), columns);
+                for Step { radix, matrix, turn } in steps {
+                    let rest = data.elements() / 2 / radix / found;
+                    let sums = matrix.matmul(&data.reshape(&[2 * radix, rest * found])?)?;
+                    data = sums.reshape(&[2, *radix, rest, found])?;
+                    if let Some(turn) = turn {
+                        data = turn.apply(&data.permute(&[0, 2, 1, 3])?)?;
+                    }
+                    found *= radix;
                 }
-                // The digits of k, the lowest in front; then the planes.
-                let digits = radices.len();
-                let sizes: Dims = radices.iter().copied().chain([2, columns]).collect();
-                let order: Dims = [digits].into_iter().chain((0..digits).rev()).chain([digits + 1]).collect();
-                data.reshape(&sizes)?.permute(&order)?.reshape(&[2, n, columns])
-            }
-            Plan::Split { first, turn, second } => {
-                let high = turn.points()[0];
-                let low = n / high;
-                let sums = first.run(&x.reshape(&[2, low, high * columns])?)?;
-                let sums = sums.reshape(&[2, low, high, columns])?.permute(&[0, 2, 1, 3])?;
-                second.run(&turn.apply(&sums)?.reshape(&[2, high, low * columns])?)?.reshape(&[2, n, columns])
+                data.reshape(&[2, n, columns])
             }
             Plan::Convolution { chirp, forward, spectrum, backward } => {
                 let points = spectrum.points()[0];
                 let turned = chirp.apply(x)?.pad(&[(0, 0), (0, points as isize - n as isize), (0, 0)])?;
                 let product = spectrum.apply(&forward.run(&turned)?)?;
-                chirp.apply(&backward.run(&product)?.slice(1, 0, n, 1)?)
+                // Stored in the order in which it is computed.
+                Ok(chirp.apply(&backward.run(&product)?.slice(1, 0, n, 1)?)?.copied())
             }
             // Real numbers are packed by their callers.
             Plan::Packed { half, .. } => half.run(x),

@@ -11,32 +11,16 @@ use wgrad_device::{DType, Device, Result};
 use crate::Array;
 
 /// The largest factor that a step takes, if the prime factors allow it.
-const RADIX: usize = 64;
+const RADIX: usize = 32;
 /// Prime factors up to here have matrices of their own; a convolution would cost more.
 const LARGEST_PRIME: usize = 199;
-/// The most numbers in the matrices of a step.
-const TABLE: usize = 1 << 20;
 /// The most numbers in all plans that are kept.
 const KEPT: usize = 1 << 24;
 
 /// A way to transform a number of points.
 pub(super) enum Plan {
-    /// A product for each factor.
-    Steps {
-        /// The factors.
-        radices: Vec<usize>,
-        /// For each factor the matrices `[values of the digits found, 2 radix, 2 radix]`.
-        matrices: Vec<Array>,
-    },
-    /// Transforms over the high part of the index, then over the low one.
-    Split {
-        /// Over the high part of `j`.
-        first: Box<Plan>,
-        /// The factors in between: low part of `j` by low part of `k`.
-        turn: Turn,
-        /// Over the low part of `j`.
-        second: Box<Plan>,
-    },
+    /// One for each factor.
+    Steps(Vec<Step>),
     /// `out[k] = c[k] sum of (x[j] c[j]) / c[k - j]` with `c[j] = exp(∓πi j² / n)`.
     Convolution {
         /// `c`.
@@ -57,6 +41,16 @@ pub(super) enum Plan {
         /// 1 and -1, for the planes of a conjugate.
         conjugate: Array,
     },
+}
+
+/// A transform over the highest part of the index.
+pub(super) struct Step {
+    /// Its number of points.
+    pub(super) radix: usize,
+    /// Its waves `[2 radix, 2 radix]`: rows are the planes of all results, columns those of all points.
+    pub(super) matrix: Array,
+    /// The factors before the next step: lower part of `j` by what this step found.
+    pub(super) turn: Option<Turn>,
 }
 
 /// Complex factors of points, `[points.., 1]`.
@@ -87,8 +81,9 @@ impl Plan {
     fn numbers(&self) -> usize {
         let of = |turn: &Turn| 3 * turn.real.elements();
         match self {
-            Plan::Steps { matrices, .. } => matrices.iter().map(Array::elements).sum(),
-            Plan::Split { first, turn, second } => first.numbers() + of(turn) + second.numbers(),
+            Plan::Steps(steps) => {
+                steps.iter().map(|step| step.matrix.elements() + step.turn.as_ref().map_or(0, of)).sum()
+            }
             Plan::Convolution { chirp, forward, spectrum, backward } => {
                 of(chirp) + forward.numbers() + of(spectrum) + backward.numbers()
             }
@@ -147,41 +142,30 @@ impl Maker<'_> {
     }
 
     fn steps(&self, radices: &[usize]) -> Result<Plan> {
-        let n: usize = radices.iter().product();
-        let last = radices.last().copied().unwrap_or(1);
-        if radices.len() > 1 && 4 * n * last > TABLE {
-            let (high, low) = radices.split_at(radices.len().div_ceil(2));
-            let (first, second) = (self.steps(high)?, self.steps(low)?);
-            let (found, open): (usize, usize) = (high.iter().product(), low.iter().product());
-            let roots = self.roots(n);
-            let factors: Vec<(f64, f64)> = (0..n).map(|i| roots[(i / found) * (i % found)]).collect();
-            let turn = Turn::new(&factors, &[open, found], self)?;
-            return Ok(Plan::Split { first: Box::new(first), turn, second: Box::new(second) });
-        }
-        let (mut found, mut matrices) = (1, Vec::new());
-        for &radix in radices {
-            matrices.push(self.matrices(found, radix)?);
-            found *= radix;
-        }
-        Ok(Plan::Steps { radices: radices.to_vec(), matrices })
+        let mut points: usize = radices.iter().product();
+        let mut step = |&radix: &usize| {
+            let (roots, rest) = (self.roots(points), points / radix);
+            let factors: Vec<(f64, f64)> = (0..points).map(|i| roots[(i / radix) * (i % radix)]).collect();
+            let turn = (rest > 1).then(|| Turn::new(&factors, &[rest, radix], self)).transpose()?;
+            points = rest;
+            Ok(Step { radix, matrix: self.matrix(radix)?, turn })
+        };
+        radices.iter().map(&mut step).collect::<Result<_>>().map(Plan::Steps)
     }
 
-    /// For each value `low` of the digits found the matrix of `exp(∓2πi j (low + found k) / (found radix))`, as a real one: rows are
-    /// the planes of each `k`, columns all `j` of each plane.
-    fn matrices(&self, found: usize, radix: usize) -> Result<Array> {
-        let points = found * radix;
-        let roots = self.roots(points);
-        let mut values = Vec::with_capacity(4 * points * radix);
-        for low in 0..found {
-            for k in 0..radix {
-                let root = |j: usize| roots[j * (low + found * k) % points];
-                values.extend((0..radix).map(|j| root(j).0));
-                values.extend((0..radix).map(|j| -root(j).1));
-                values.extend((0..radix).map(|j| root(j).1));
-                values.extend((0..radix).map(|j| root(j).0));
-            }
+    /// `exp(∓2πi j k / radix)` as real numbers.
+    fn matrix(&self, radix: usize) -> Result<Array> {
+        let roots = self.roots(radix);
+        let mut values = Vec::with_capacity(4 * radix * radix);
+        for k in 0..radix {
+            let wave = || (0..radix).map(|j| roots[j * k % radix]);
+            values.extend(wave().map(|w| w.0).chain(wave().map(|w| -w.1)));
         }
-        self.array(values.into_iter(), &[found, 2 * radix, 2 * radix])
+        for k in 0..radix {
+            let wave = || (0..radix).map(|j| roots[j * k % radix]);
+            values.extend(wave().map(|w| w.1).chain(wave().map(|w| w.0)));
+        }
+        self.array(values.into_iter(), &[2 * radix, 2 * radix])
     }
 
     fn convolution(&self, n: usize) -> Result<Plan> {
