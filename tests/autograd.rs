@@ -14,6 +14,7 @@ mod autograd {
     mod article;
     mod derivatives;
     mod errors;
+    mod fourier;
     mod graph;
     mod grid_and_ctc;
     mod hooks;

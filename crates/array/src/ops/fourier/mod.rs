@@ -168,6 +168,9 @@ impl Plan {
     /// From planes, points and columns, `[2, n, columns]`, to the same of the transform.
     fn run(&self, x: &Array) -> Result<Array> {
         let (n, columns) = (x.shape()[1], x.shape()[2]);
+        if columns == 0 {
+            return Ok(x.clone());
+        }
         match self {
             Plan::Steps(steps) => {
                 let (mut data, mut found) = (x.clone(), columns);
