@@ -41,7 +41,7 @@ fn tensor(values: &[f64], shape: &[usize], device: &Device, dtype: DType) -> Res
 }
 
 fn values(x: &Tensor) -> Result<Vec<f64>> {
-    x.to(&Device::cpu())?.to_dtype(DType::F64)?.to_vec::<f64>()
+    x.to(Device::cpu())?.to_dtype(DType::F64)?.to_vec::<f64>()
 }
 
 fn size(values: &[f64]) -> f64 {
