@@ -20,6 +20,7 @@ mod autograd {
     mod hooks;
     mod in_place;
     mod linalg;
+    mod lines;
     mod modes;
     mod printing;
     mod random;
