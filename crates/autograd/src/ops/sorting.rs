@@ -310,7 +310,7 @@ impl Tensor {
     }
 
     /// Where values belong in this ascending sequence (or, of more dims, in its rows): before equal elements, or with `right` after them.
-    /// As i64.
+    /// As i64. It is found by halving: as many steps as the sequence's length has binary digits. NaN belongs at the end.
     ///
     /// # Errors
     /// If dims beside the last differ (a list takes values of any shape), or dtypes or devices differ.
