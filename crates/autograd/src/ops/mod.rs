@@ -56,6 +56,7 @@ mod rectifier;
 mod reduce;
 mod resample;
 mod scatter;
+mod search;
 mod selection;
 mod sorting;
 mod statistics;
