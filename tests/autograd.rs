@@ -14,11 +14,13 @@ mod autograd {
     mod article;
     mod derivatives;
     mod errors;
+    mod fourier;
     mod graph;
     mod grid_and_ctc;
     mod hooks;
     mod in_place;
     mod linalg;
+    mod lines;
     mod modes;
     mod printing;
     mod random;

@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use wgrad::{DType, Device, Error, Result, Stats, Tensor, no_grad, tape};
+use wgrad::{DType, Device, Error, FftNorm, Result, Stats, Tensor, no_grad, tape};
 
 /// Lets one test at a time look at the counters.
 fn alone() -> MutexGuard<'static, ()> {
@@ -173,6 +173,36 @@ fn a_training_step_settles() {
         mlp.train(&x, &target).unwrap();
         let other = device.stats().since(&after_10);
         assert_eq!(other.pipelines_compiled, 0, "{device}: pipelines for another batch size");
+    }
+}
+
+#[test]
+fn a_transform_met_before_costs_no_preparation() {
+    let _turn = alone();
+    for device in devices() {
+        // In steps, as a convolution, and of real numbers.
+        for n in [1000, 211, 256] {
+            let x = leaf(&[3, n], &device);
+            let run = || {
+                let y = x.rfft(None, 1, FftNorm::Backward)?;
+                y.mul(&y)?.sum()?.backward()?;
+                let grad = x.grad().unwrap();
+                x.zero_grad();
+                grad.eval()
+            };
+            counted(&device, || {
+                run()?;
+                run()
+            });
+            let before = device.stats().bytes_in_use;
+            let stats = counted(&device, run);
+            assert_eq!(
+                (stats.pipelines_compiled, stats.plans_built, stats.buffers_requested),
+                (0, 0, 0),
+                "{device}: pipelines, plans and buffers made for {n} points known"
+            );
+            assert_eq!(device.stats().bytes_in_use, before, "{device}: memory after {n} points");
+        }
     }
 }
 

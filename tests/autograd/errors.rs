@@ -80,6 +80,7 @@ fn dtypes_and_numbers() -> Result<()> {
     let bools = integer.eq(0)?;
     fails! {
         integer.mean() => DType;
+        integer.masked_fill(&integer.ne(0i64)?, f64::NAN) => DType;
         integer.softmax(0) => DType;
         integer.var() => DType;
         integer.dropout(0.5, true) => DType;

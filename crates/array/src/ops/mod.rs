@@ -2,6 +2,7 @@
 
 mod create;
 mod elementwise;
+mod fourier;
 mod index;
 mod linalg;
 mod matmul;

@@ -14,7 +14,7 @@ pub enum GridSampling {
     Bilinear,
     /// The nearest element; of two equally near the even one.
     Nearest,
-    /// On cubic curves through four neighbours, in images only.
+    /// On cubic curves through four neighbours in each dim.
     Bicubic,
 }
 
@@ -64,7 +64,7 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// If the shapes are others than those; for images or volumes without elements, for bicubic volumes; if dtypes or devices
+    /// If the shapes are others than those; for images or volumes without elements; if dtypes or devices
     /// differ, or the dtype is not a float one.
     pub fn grid_sample(
         &self,
@@ -74,7 +74,7 @@ impl Tensor {
         align_corners: bool,
     ) -> Result<Tensor> {
         const OP: &str = "grid_sample";
-        let dims = check(OP, self, grid, mode)?;
+        let dims = check(OP, self, grid)?;
         let sizes = &self.shape()[2..];
         let places = &grid.shape()[1..=dims];
         let count: usize = places.iter().product();
@@ -114,7 +114,7 @@ impl Tensor {
 }
 
 /// The number of spatial dims, if the operands fit.
-fn check(op: &'static str, input: &Tensor, grid: &Tensor, mode: GridSampling) -> Result<usize> {
+fn check(op: &'static str, input: &Tensor, grid: &Tensor) -> Result<usize> {
     require_float(op, input)?;
     let fail = |reason: String| {
         Err(Error::ShapeMismatch { op, lhs: input.shape().to_vec(), rhs: grid.shape().to_vec(), reason })
@@ -132,10 +132,6 @@ fn check(op: &'static str, input: &Tensor, grid: &Tensor, mode: GridSampling) ->
     if input.shape()[2..].contains(&0) {
         let reason = "has no elements to read; sizes after batch and channels must be at least 1".to_owned();
         return Err(Error::Shape { op, shape: input.shape().to_vec(), reason });
-    }
-    if mode == GridSampling::Bicubic && dims != 2 {
-        let reason = "bicubic is for images, not for volumes; use bilinear or nearest".to_owned();
-        return Err(Error::Argument { op, reason });
     }
     if grid.dtype() != input.dtype() {
         let reason = format!("of the grid is not that of the input, {}; cast one", input.dtype());

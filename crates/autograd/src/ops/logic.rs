@@ -132,29 +132,36 @@ impl Tensor {
         }
     }
 
-    /// The tensor with `value`, a number or a 0-dim tensor, where the bool `mask`, which broadcasts to it, holds.
+    /// The tensor with `value`, a number or a 0-dim tensor, where the bool `mask`, which broadcasts to it, holds. The value is cast to the
+    /// tensor's dtype.
     ///
     /// # Errors
-    /// If the mask is not bool or does not broadcast, the value is of a higher kind than the tensor, or the devices differ.
+    /// If the mask is not bool or does not broadcast, the tensor's integers cannot hold the number, or the devices differ.
     pub fn masked_fill(&self, mask: &Tensor, value: impl Into<Value>) -> Result<Tensor> {
         const OP: &str = "masked_fill";
         let x = self.operand()?;
         let mask = mask.array()?;
-        let (category, value) = match value.into() {
+        let value = match value.into() {
             Value::Tensor(value) if value.rank() > 0 => {
                 let reason = "is not that of a single value; use where_cond".to_owned();
                 return Err(Error::Shape { op: OP, shape: value.shape().to_vec(), reason });
             }
-            Value::Tensor(value) => (value.dtype().category(), value.operand()?),
+            Value::Tensor(value) => value.operand()?,
             Value::Scalar(number) => {
-                let array = Array::full(&[], number, self.dtype(), self.device())?;
-                (number.category(), Operand { array, edge: None })
+                // As far as they wrap in PyTorch.
+                let range = match self.dtype() {
+                    DType::U8 => Some(-255.0..=255.0),
+                    DType::I32 => Some(f64::from(i32::MIN)..=f64::from(i32::MAX)),
+                    DType::I64 => Some(i64::MIN as f64..=i64::MAX as f64),
+                    _ => None,
+                };
+                if range.is_some_and(|range| !range.contains(&number.as_f64())) {
+                    let reason = format!("cannot hold {}; cast the tensor first", number.as_f64());
+                    return Err(Error::DType { op: OP, dtype: self.dtype(), reason });
+                }
+                Operand { array: Array::full(&[], number, self.dtype(), self.device())?, edge: None }
             }
         };
-        if category > self.dtype().category() {
-            let reason = format!("cannot hold a value of the kind {category:?}; cast the tensor first");
-            return Err(Error::DType { op: OP, dtype: self.dtype(), reason });
-        }
         let out = Array::select(&mask, &value.array.cast(self.dtype())?, &x.array)?;
         Ok(record(out, [x, value], |_, _| {
             Derivative::new("MaskedFillBackward0", |c| {

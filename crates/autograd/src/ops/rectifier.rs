@@ -182,7 +182,9 @@ impl Tensor {
             |x| (Expr::of(x) * beta).gt(threshold).select(x, softplus_array(x, beta)).done(),
             move |g, x| {
                 let scaled = x.mul(beta)?;
-                scaled.gt(threshold)?.where_cond(g, g.mul(scaled.sigmoid()?)?)
+                // A constant from the threshold on: at it the second derivative is 0, as in PyTorch.
+                let below = scaled.masked_fill(&scaled.ge(threshold)?, threshold)?;
+                scaled.gt(threshold)?.where_cond(g, g.mul(below.sigmoid()?)?)
             },
         )
     }

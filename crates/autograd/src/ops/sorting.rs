@@ -1,4 +1,4 @@
-//! Order: sorting and what it gives, searching.
+//! Order: sorting and what it gives.
 //!
 //! Everything stands on the order along a dim, which the device finds when it is needed; values are gathered by it, with
 //! gradients. NaN counts as the largest. All sorts are stable.
@@ -8,8 +8,8 @@ use std::ops::Range;
 use wgrad_array::layout::normalize_dim;
 use wgrad_array::{Array, DType, Error, Expr, ReduceOp, Result};
 
+use crate::Tensor;
 use crate::tape::{Derivative, record};
-use crate::{Tensor, Value};
 
 impl Tensor {
     /// The order of the elements along a dim: at each place of the result, where the element that belongs there is now (i64). Equal elements
@@ -215,50 +215,5 @@ impl Tensor {
         let begin = starts.select(&place, 0i64).map(|begin| begin.scan(ReduceOp::Max, at));
         let longest = (place - begin).map(|length| length.reduce(ReduceOp::ArgMax, &[at], true)).done()?;
         self.chosen(&Tensor::from_array(order.gather(at, &longest)?), dim, keepdim)
-    }
-
-    /// Where values belong in this ascending sequence (or, of more dims, in its rows): before equal elements, or with `right` after them.
-    /// As i64.
-    ///
-    /// # Errors
-    /// If dims beside the last differ (a list takes values of any shape), or dtypes or devices differ.
-    pub fn searchsorted(&self, values: impl Into<Value>, right: bool) -> Result<Tensor> {
-        const OP: &str = "searchsorted";
-        let values = match values.into() {
-            Value::Tensor(values) => values,
-            Value::Scalar(number) if self.rank() == 1 => {
-                Tensor::full((), number, (self.dtype(), self.device()))?
-            }
-            Value::Scalar(_) => {
-                let reason = "is not that of a list, which a single value needs".to_owned();
-                return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
-            }
-        };
-        let Some((_, lead)) = self.shape().split_last() else {
-            return Err(Error::Shape {
-                op: OP,
-                shape: Vec::new(),
-                reason: "is not that of a sequence".into(),
-            });
-        };
-        if values.dtype() != self.dtype() {
-            let reason = format!("is not that of the sequence, {}; cast one", self.dtype());
-            return Err(Error::DType { op: OP, dtype: values.dtype(), reason });
-        }
-        let own_lead = values.shape().split_last().map(|(_, lead)| lead);
-        if self.rank() != 1 && own_lead != Some(lead) {
-            return Err(Error::ShapeMismatch {
-                op: OP,
-                lhs: self.shape().to_vec(),
-                rhs: values.shape().to_vec(),
-                reason: "must be equal beside the last dim".into(),
-            });
-        }
-        // Before each value lies what is smaller, or not larger.
-        let rows = if self.rank() == 1 { self.detach() } else { self.detach().unsqueeze(-2)? };
-        let values = values.detach().unsqueeze(-1)?;
-        let nan = values.isnan()?;
-        let before = if right { rows.le(&values)? } else { rows.lt(&values)? };
-        before.logical_or(&nan.logical_and(&rows.isnan()?.logical_not()?)?)?.sum_dim(-1, false)
     }
 }

@@ -158,24 +158,46 @@ impl Tensor {
     }
 }
 
-/// The gradient of running products: for each element the sum over later places of the gradient times all other factors.
+/// The gradient of running products: for each element the sum over it and later places of the gradient times all other factors.
 ///
-/// Without zeros that is the reversed running sum of `grad * out`, divided by the element. In general each row is taken
-/// apart into the products before and after an element, without division.
+/// That is the product of what comes before, times `s[i] = grad[i] + x[i + 1] s[i + 1]`. There is no division, so zeros are
+/// no matter, in derivatives of any order, nor are products too small or too large for a number.
 fn running_product_backward(grad: &Tensor, x: &Tensor, at: usize) -> Result<Tensor> {
-    let (dim, rank) = (at as isize, x.rank());
-    if rank == 0 || x.numel() == 0 {
+    if x.rank() == 0 || x.numel() == 0 {
         return Ok(grad.clone());
     }
-    let size = x.shape()[at];
-    // out[j] = x[0] … x[j]; its derivative by x[i] (i <= j) is the product of the others. With element i replaced by
-    // 1 in copy i, the running product of copy i at j is just that.
-    let mut wide = x.shape().to_vec();
-    wide.insert(at, size);
-    let copies = x.unsqueeze(dim)?.expand(&wide)?;
-    let place = |dim| Array::coordinate(&wide, dim, x.device());
-    let same = Tensor::from_array(Expr::from(place(at)).eq(Expr::from(place(at + 1))).done()?);
-    let before = Tensor::from_array(Expr::from(place(at + 1)).lt(Expr::from(place(at))).done()?);
-    let others = copies.masked_fill(&same, 1.0)?.cumprod(dim + 1)?.masked_fill(&before, 0.0)?;
-    others.mul(grad.unsqueeze(dim)?)?.sum_dim(dim + 1, false)
+    let last = |x: &Tensor| x.widened()?.movedim(at, -1);
+    let (grad, x) = (last(grad)?, last(x)?);
+    let before = x.cumprod(-1)?.pad(&[(1, -1)], 1.0)?;
+    recurrence(&x.pad(&[(-1, 1)], 0.0)?, &grad)?.mul(before)?.movedim(-1, at)
+}
+
+/// `s[i] = added[i] + factor[i] s[i + 1]` over the last dim, with 0 behind the end.
+///
+/// Two steps in a row are one of the same kind, over half as many places: first all steps are joined in pairs, then each level gives the one above
+/// every second of its results. The work grows with the number of elements.
+fn recurrence(factor: &Tensor, added: &Tensor) -> Result<Tensor> {
+    let shape = added.shape();
+    let size = shape[shape.len() - 1];
+    let rows = added.numel() / size;
+    let (mut factor, mut added) = (factor.reshape([rows, size])?, added.reshape([rows, size])?);
+    let mut levels = Vec::new();
+    while added.shape()[1] > 1 {
+        let size = added.shape()[1];
+        let pairs =
+            |x: &Tensor| x.pad(&[(0, (size % 2) as isize)], 0.0)?.reshape([rows, size.div_ceil(2), 2]);
+        let (factors, sums) = (pairs(&factor)?, pairs(&added)?);
+        let (near, far) =
+            ((factors.select(2, 0)?, sums.select(2, 0)?), (factors.select(2, 1)?, sums.select(2, 1)?));
+        factor = near.0.mul(&far.0)?;
+        added = near.0.mul(&far.1)?.add(near.1)?;
+        levels.push((far, size));
+    }
+    let mut out = added;
+    for ((factor, added), size) in levels.into_iter().rev() {
+        let next = out.pad(&[(-1, 1)], 0.0)?;
+        let far = factor.mul(next)?.add(added)?;
+        out = Tensor::stack(&[&out, &far], 2)?.reshape([rows, 2 * far.shape()[1]])?.narrow(1, 0, size)?;
+    }
+    out.reshape(shape)
 }

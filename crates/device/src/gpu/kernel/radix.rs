@@ -24,7 +24,7 @@ struct Digits {
 impl Digits {
     /// For rows of so many keys, of which the last bits count. Large tables of counts fit a processor's memory, not a GPU's registers.
     fn of(shared: &Shared, length: usize, bits: usize) -> Digits {
-        let large = shared.caps.software && length > 256 && bits > 4;
+        let large = shared.caps.spread.software && length > 256 && bits > 4;
         if large { Digits { bits: 8, share: 1024 } } else { Digits { bits: 4, share: 256 } }
     }
 

@@ -58,7 +58,7 @@ pub(super) fn plan(
         return Ok(steps);
     }
     let length = sort.sizes.last().copied().unwrap_or(1);
-    if length <= WORKGROUP_KEYS && !shared.caps.software {
+    if length <= WORKGROUP_KEYS && !shared.caps.spread.software {
         in_workgroups(shared, sort, words, &mut steps)?;
         return Ok(steps);
     }

@@ -1,0 +1,208 @@
+//! Discrete Fourier transforms, composed of products with small matrices.
+//!
+//! `n = r1 r2 … rs` points are transformed in `s` steps. A step takes `j = j1 m + j2` (with `n = r1 m`) apart, transforms over
+//! `j1`, and turns the results for `k1` by `exp(∓2πi j2 k1 / n)`; what is left are transforms of `m` points for each `k1`, whose result
+//! `k2` belongs at `k1 + r1 k2`. The two parts of a complex number are planes, side by side with `j1`, so that a complex product is one real
+//! product of twice the size. A step moves `k1` behind `j2` in the pass that turns: all that follows are columns, so that every
+//! product is one of a small matrix with a wide one, and the results of the last one are in order.
+//!
+//! Lengths with a large prime factor are convolutions of a length without (Bluestein).
+//! An even number of real numbers is transformed as half as many complex ones.
+//!
+//! What [`plan`] makes for a length, direction, dtype and device is kept: a transform that was met before uploads nothing.
+
+mod plan;
+
+use std::cmp::Ordering;
+
+use smallvec::SmallVec;
+use wgrad_device::kernel::{BinaryOp, UnaryOp};
+use wgrad_device::layout::Dims;
+use wgrad_device::{Error, Result};
+
+use self::plan::{Plan, Step, Turn};
+use crate::{Array, Expr};
+
+const OP: &str = "fft";
+
+impl Array {
+    /// The discrete Fourier transform along a dim of complex numbers, whose parts are the last dim:
+    /// `out[k] = sum of self[j] exp(-2πi jk / n)`, with a plus instead of the minus if `inverse`, and not scaled.
+    ///
+    /// # Errors
+    /// If the last dim is not 2 or is the one to transform, the dim is not there, the dtype is not f32 or f64, or memory runs out.
+    pub fn fourier(&self, dim: usize, inverse: bool) -> Result<Array> {
+        self.check_fourier(dim, true)?;
+        let n = self.shape()[dim];
+        if n <= 1 || self.elements() == 0 {
+            return Ok(self.clone());
+        }
+        let plan = plan::of(n, false, inverse, self.dtype(), self.device())?;
+        plan.run(&self.planes(dim)?)?.pairs(self.shape(), dim)
+    }
+
+    /// The first `n / 2 + 1` numbers of the transform of real ones along a dim, in pairs as the last dim; the others mirror them.
+    ///
+    /// # Errors
+    /// If the dim is not there, the dtype is not f32 or f64, or memory runs out.
+    pub fn fourier_of_real(&self, dim: usize) -> Result<Array> {
+        self.check_fourier(dim, false)?;
+        let n = self.shape()[dim];
+        if n == 0 {
+            let reason = format!("has no points in dim {dim}");
+            return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
+        }
+        let columns = self.elements() / n;
+        let mut front: SmallVec<[usize; 6]> = (0..self.rank()).filter(|&d| d != dim).collect();
+        front.insert(0, dim);
+        let x = self.permute(&front)?;
+        let shape = [self.shape(), &[2]].concat();
+        let complex = |x: &Array| x.reshape(&[1, n, columns])?.pad(&[(0, 1), (0, 0), (0, 0)]);
+        if n == 1 {
+            return complex(&x)?.pairs(&shape, dim);
+        }
+        let plan = plan::of(n, true, false, self.dtype(), self.device())?;
+        let out = match &*plan {
+            Plan::Packed { half, turn, conjugate } => {
+                let z = half.run(&x.reshape(&[n / 2, 2, columns])?.permute(&[1, 0, 2])?)?;
+                // Stored: each number is read four times, and a place chosen once.
+                let z = Array::cat(&[z.clone(), z.slice(1, 0, 1, 1)?], 1)?.copied();
+                let (even, odd) = parts(&z, &z.flip(&[1])?, conjugate)?;
+                even.binary_scalar(BinaryOp::Mul, 0.5)?.binary(BinaryOp::Add, &turn.apply(&odd)?)?
+            }
+            plan => plan.run(&complex(&x)?)?.slice(1, 0, n / 2 + 1, 1)?,
+        };
+        // In the order in which it is computed; how others read it is theirs.
+        out.copied().pairs(&shape, dim)
+    }
+
+    /// `n` real numbers of which this, in pairs as the last dim, is the first half of the transform: the inverse of
+    /// [`Array::fourier_of_real`] times `n`. What would make the numbers not real is not read.
+    ///
+    /// # Errors
+    /// If the dim has not `n / 2 + 1` pairs, `n` is 0, or as [`Array::fourier`].
+    pub fn fourier_to_real(&self, dim: usize, n: usize) -> Result<Array> {
+        self.check_fourier(dim, true)?;
+        let count = self.shape()[dim];
+        if n == 0 || count != n / 2 + 1 {
+            let reason = format!("has {count} pairs in dim {dim}; {n} real numbers need {}", n / 2 + 1);
+            return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
+        }
+        let x = self.planes(dim)?;
+        // The imaginary parts of the first and, for an even n, the last number are taken as 0.
+        let ends = &x.shape()[..2];
+        let place = |dim| Expr::from(Array::coordinate(ends, dim, self.device()));
+        let ignored = place(0).eq(1i64).and(place(1).eq(0i64).or((place(1) * 2i64).eq(n as i64)));
+        let zero = Array::full(&[], 0i64, self.dtype(), self.device())?;
+        let x = Array::select(&ignored.done()?.reshape(&[2, count, 1])?, &zero, &x)?;
+        let out = if n == 1 { x.slice(0, 0, 1, 1)? } else { x.real_of_half(n)? };
+        out.reshape(&moved(n, self.shape(), dim))?.permute(&back(self.rank() - 1, dim, 1))
+    }
+
+    /// [`Array::fourier_to_real`] from planes, and to points or one plane of them.
+    fn real_of_half(&self, n: usize) -> Result<Array> {
+        let plan = plan::of(n, true, true, self.dtype(), self.device())?;
+        if let Plan::Packed { half, turn, conjugate } = &*plan {
+            let mirrored = self.flip(&[1])?.slice(1, 0, n / 2, 1)?;
+            let (even, odd) = parts(&self.slice(1, 0, n / 2, 1)?, &mirrored, conjugate)?;
+            return half.run(&even.binary(BinaryOp::Add, &turn.apply(&odd)?)?)?.permute(&[1, 0, 2]);
+        }
+        let mirrored = |plane: usize| self.slice(0, plane, 1, 1)?.flip(&[1])?.slice(1, 0, n / 2, 1);
+        let tail = Array::cat(&[mirrored(0)?, mirrored(1)?.unary(UnaryOp::Neg)?], 0)?;
+        plan.run(&Array::cat(&[self.clone(), tail], 1)?)?.slice(0, 0, 1, 1)
+    }
+
+    fn check_fourier(&self, dim: usize, pairs: bool) -> Result<()> {
+        let dims = self.rank().saturating_sub(usize::from(pairs));
+        if pairs && self.shape().last() != Some(&2) || dim >= dims {
+            let reason = format!("does not have dim {dim} with pairs of real and imaginary parts behind it");
+            return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
+        }
+        if !self.dtype().is_float() || self.dtype().is_half() {
+            let reason = "has no Fourier transform; cast to f32 or f64".to_owned();
+            return Err(Error::DType { op: OP, dtype: self.dtype(), reason });
+        }
+        Ok(())
+    }
+
+    /// The parts in front, then the points of a dim, then everything else as columns.
+    fn planes(&self, dim: usize) -> Result<Array> {
+        let last = self.rank() - 1;
+        let front: SmallVec<[usize; 6]> =
+            [last, dim].into_iter().chain((0..last).filter(|&d| d != dim)).collect();
+        let n = self.shape()[dim];
+        self.permute(&front)?.reshape(&[2, n, self.shape()[..last].iter().product::<usize>() / n.max(1)])
+    }
+
+    /// What [`Array::planes`] made of pairs of this shape, and may have another number of points now, as pairs.
+    fn pairs(&self, shape: &[usize], dim: usize) -> Result<Array> {
+        let sizes: Dims = [2].into_iter().chain(moved(self.shape()[1], shape, dim)).collect();
+        let order: Dims = back(shape.len() - 1, dim, 2).into_iter().chain([0]).collect();
+        self.reshape(&sizes)?.permute(&order)
+    }
+}
+
+/// A shape of pairs without the pairs, and a dim, now of `n`, in front.
+fn moved(n: usize, shape: &[usize], dim: usize) -> Dims {
+    let others = (0..shape.len() - 1).filter(|&d| d != dim).map(|d| shape[d]);
+    [n].into_iter().chain(others).collect()
+}
+
+/// The order that brings the last of `front` dims back to `dim` of `rank`.
+fn back(rank: usize, dim: usize, front: usize) -> Dims {
+    let place = |d: usize| match d.cmp(&dim) {
+        Ordering::Less => d + front,
+        Ordering::Equal => front - 1,
+        Ordering::Greater => d + front - 1,
+    };
+    (0..rank).map(place).collect()
+}
+
+/// The sum and the difference of numbers and the conjugates of others.
+fn parts(x: &Array, other: &Array, conjugate: &Array) -> Result<(Array, Array)> {
+    let other = other.binary(BinaryOp::Mul, conjugate)?;
+    Ok((x.binary(BinaryOp::Add, &other)?, x.binary(BinaryOp::Sub, &other)?))
+}
+
+impl Plan {
+    /// From planes, points and columns, `[2, n, columns]`, to the same of the transform.
+    fn run(&self, x: &Array) -> Result<Array> {
+        let (n, columns) = (x.shape()[1], x.shape()[2]);
+        if columns == 0 {
+            return Ok(x.clone());
+        }
+        match self {
+            Plan::Steps(steps) => {
+                let (mut data, mut found) = (x.clone(), columns);
+                for Step { radix, matrix, turn } in steps {
+                    let rest = data.elements() / 2 / radix / found;
+                    let sums = matrix.matmul(&data.reshape(&[2 * radix, rest * found])?)?;
+                    data = sums.reshape(&[2, *radix, rest, found])?;
+                    if let Some(turn) = turn {
+                        data = turn.apply(&data.permute(&[0, 2, 1, 3])?)?;
+                    }
+                    found *= radix;
+                }
+                data.reshape(&[2, n, columns])
+            }
+            Plan::Convolution { chirp, forward, spectrum, backward } => {
+                let points = spectrum.points()[0];
+                let turned = chirp.apply(x)?.pad(&[(0, 0), (0, points as isize - n as isize), (0, 0)])?;
+                let product = spectrum.apply(&forward.run(&turned)?)?;
+                // Stored in the order in which it is computed.
+                Ok(chirp.apply(&backward.run(&product)?.slice(1, 0, n, 1)?)?.copied())
+            }
+            // Real numbers are packed by their callers.
+            Plan::Packed { half, .. } => half.run(x),
+        }
+    }
+}
+
+impl Turn {
+    /// The products of complex numbers `[2, points.., columns]` with these.
+    fn apply(&self, x: &Array) -> Result<Array> {
+        let straight = x.binary(BinaryOp::Mul, &self.real)?;
+        let across = x.flip(&[0])?.binary(BinaryOp::Mul, &self.imaginary)?;
+        straight.binary(BinaryOp::Add, &across)
+    }
+}

@@ -1,0 +1,261 @@
+//! How many points are transformed, and the tables for it.
+//!
+//! Angles are fractions of integers, reduced exactly; sines and cosines are computed in f64 and rounded once.
+
+use std::collections::VecDeque;
+use std::f64::consts::PI;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wgrad_device::{DType, Device, Result};
+
+use crate::Array;
+
+/// The largest factor that a step takes, if the prime factors allow it.
+const RADIX: usize = 32;
+/// Prime factors up to here have matrices of their own; a convolution would cost more.
+const LARGEST_PRIME: usize = 199;
+/// The most numbers in all plans that are kept.
+const KEPT: usize = 1 << 24;
+
+/// A way to transform a number of points.
+pub(super) enum Plan {
+    /// One for each factor.
+    Steps(Vec<Step>),
+    /// `out[k] = c[k] sum of (x[j] c[j]) / c[k - j]` with `c[j] = exp(∓πi j² / n)`.
+    Convolution {
+        /// `c`.
+        chirp: Turn,
+        /// The transform of more points.
+        forward: Box<Plan>,
+        /// That of `1 / c`, divided by the number of points.
+        spectrum: Turn,
+        /// The way back.
+        backward: Box<Plan>,
+    },
+    /// An even number of real ones as half as many complex ones.
+    Packed {
+        /// Of half the points.
+        half: Box<Plan>,
+        /// What takes the spectra of the even and the odd points apart, or joins them.
+        turn: Turn,
+        /// 1 and -1, for the planes of a conjugate.
+        conjugate: Array,
+    },
+}
+
+/// A transform over the highest part of the index.
+pub(super) struct Step {
+    /// Its number of points.
+    pub(super) radix: usize,
+    /// Its waves `[2 radix, 2 radix]`: rows are the planes of all results, columns those of all points.
+    pub(super) matrix: Array,
+    /// The factors before the next step: lower part of `j` by what this step found.
+    pub(super) turn: Option<Turn>,
+}
+
+/// Complex factors of points, `[points.., 1]`.
+pub(super) struct Turn {
+    /// The real parts.
+    pub(super) real: Array,
+    /// The imaginary parts for both planes: `[2, points.., 1]`, those of the first negative.
+    pub(super) imaginary: Array,
+}
+
+impl Turn {
+    fn new(factors: &[(f64, f64)], points: &[usize], maker: &Maker) -> Result<Turn> {
+        let shape: Vec<usize> = points.iter().copied().chain([1]).collect();
+        let planes: Vec<usize> = [2].into_iter().chain(shape.iter().copied()).collect();
+        let real = maker.array(factors.iter().map(|f| f.0), &shape)?;
+        let imaginary = factors.iter().map(|f| -f.1).chain(factors.iter().map(|f| f.1));
+        Ok(Turn { real, imaginary: maker.array(imaginary, &planes)? })
+    }
+
+    /// The sizes of the points.
+    pub(super) fn points(&self) -> &[usize] {
+        &self.real.shape()[..self.real.rank() - 1]
+    }
+}
+
+impl Plan {
+    /// How many numbers it keeps on the device.
+    fn numbers(&self) -> usize {
+        let of = |turn: &Turn| 3 * turn.real.elements();
+        match self {
+            Plan::Steps(steps) => {
+                steps.iter().map(|step| step.matrix.elements() + step.turn.as_ref().map_or(0, of)).sum()
+            }
+            Plan::Convolution { chirp, forward, spectrum, backward } => {
+                of(chirp) + forward.numbers() + of(spectrum) + backward.numbers()
+            }
+            Plan::Packed { half, turn, .. } => half.numbers() + of(turn),
+        }
+    }
+}
+
+type Key = (usize, bool, bool, DType, usize);
+
+/// Plans by what they are for, the last used in front. Their arrays keep their device, so a device's number stays its own.
+static PLANS: Mutex<VecDeque<(Key, Arc<Plan>)>> = Mutex::new(VecDeque::new());
+
+/// The plan for `n` points, at least 2, complex or real: one that was kept, or a new one.
+pub(super) fn of(n: usize, real: bool, inverse: bool, dtype: DType, device: &Device) -> Result<Arc<Plan>> {
+    let real = real && n.is_multiple_of(2);
+    let key = (n, real, inverse, dtype, device.id());
+    let take = || {
+        let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = plans.iter().position(|(own, _)| *own == key)?;
+        let found = plans.remove(at)?;
+        plans.push_front(found.clone());
+        Some(found.1)
+    };
+    if let Some(plan) = take() {
+        return Ok(plan);
+    }
+    // Without the lock: a convolution's plan runs transforms of its own.
+    let maker = Maker { inverse, dtype, device };
+    let plan = Arc::new(if real { maker.packed(n)? } else { maker.plan(n)? });
+    let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+    plans.push_front((key, plan.clone()));
+    let mut numbers = 0;
+    plans.retain(|(_, plan)| {
+        numbers += plan.numbers();
+        numbers <= KEPT
+    });
+    Ok(plan)
+}
+
+/// Makes plans for a direction, a dtype and a device.
+struct Maker<'a> {
+    inverse: bool,
+    dtype: DType,
+    device: &'a Device,
+}
+
+impl Maker<'_> {
+    fn plan(&self, n: usize) -> Result<Plan> {
+        let primes = prime_factors(n);
+        if primes.iter().any(|&p| p > LARGEST_PRIME) {
+            self.convolution(n)
+        } else {
+            self.steps(&radices(&primes))
+        }
+    }
+
+    fn steps(&self, radices: &[usize]) -> Result<Plan> {
+        let mut points: usize = radices.iter().product();
+        let mut step = |&radix: &usize| {
+            let (roots, rest) = (self.roots(points), points / radix);
+            let factors: Vec<(f64, f64)> = (0..points).map(|i| roots[(i / radix) * (i % radix)]).collect();
+            let turn = (rest > 1).then(|| Turn::new(&factors, &[rest, radix], self)).transpose()?;
+            points = rest;
+            Ok(Step { radix, matrix: self.matrix(radix)?, turn })
+        };
+        radices.iter().map(&mut step).collect::<Result<_>>().map(Plan::Steps)
+    }
+
+    /// `exp(∓2πi j k / radix)` as real numbers.
+    fn matrix(&self, radix: usize) -> Result<Array> {
+        let roots = self.roots(radix);
+        let mut values = Vec::with_capacity(4 * radix * radix);
+        for k in 0..radix {
+            let wave = || (0..radix).map(|j| roots[j * k % radix]);
+            values.extend(wave().map(|w| w.0).chain(wave().map(|w| -w.1)));
+        }
+        for k in 0..radix {
+            let wave = || (0..radix).map(|j| roots[j * k % radix]);
+            values.extend(wave().map(|w| w.1).chain(wave().map(|w| w.0)));
+        }
+        self.array(values.into_iter(), &[2 * radix, 2 * radix])
+    }
+
+    fn convolution(&self, n: usize) -> Result<Plan> {
+        // A power of two, or one and a half or five quarters of one, if that is enough.
+        let fits = |odd: usize| odd * (2 * n - 1).div_ceil(odd).next_power_of_two();
+        let points = fits(1).min(fits(3)).min(fits(5));
+        let half_turns = self.roots(2 * n);
+        let square = |j: usize| (j as u128 * j as u128 % (2 * n as u128)) as usize;
+        let chirp: Vec<(f64, f64)> = (0..n).map(|j| half_turns[square(j)]).collect();
+        // The spectrum in f64, whatever the dtype: it is found once.
+        let mut wave = vec![0f64; 2 * points];
+        for (j, &(cos, sin)) in chirp.iter().enumerate() {
+            for at in [j, (points - j) % points] {
+                (wave[2 * at], wave[2 * at + 1]) = (cos / points as f64, -sin / points as f64);
+            }
+        }
+        let spectrum =
+            Array::from_slice(&wave, &[points, 2], &Device::cpu())?.fourier(0, false)?.to_vec::<f64>()?;
+        let spectrum: Vec<(f64, f64)> = spectrum.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+        let radices = radices(&prime_factors(points));
+        let way = |inverse: bool| Maker { inverse, ..*self }.steps(&radices).map(Box::new);
+        Ok(Plan::Convolution {
+            chirp: Turn::new(&chirp, &[n], self)?,
+            forward: way(false)?,
+            spectrum: Turn::new(&spectrum, &[points], self)?,
+            backward: way(true)?,
+        })
+    }
+
+    /// With the spectrum `z` of `x[2j] + i x[2j + 1]`: `(z[k] + z*[m - k]) / 2` is that of the even points, and
+    /// `(z[k] - z*[m - k]) / 2i` times `exp(-2πi k / n)` that of the odd ones, moved to their places.
+    fn packed(&self, n: usize) -> Result<Plan> {
+        let roots = self.roots(n);
+        let half = n / 2;
+        let (count, scale) = if self.inverse { (half, 1.0) } else { (half + 1, -0.5) };
+        let turn: Vec<(f64, f64)> =
+            roots[..count].iter().map(|&(cos, sin)| (-scale * sin, scale * cos)).collect();
+        Ok(Plan::Packed {
+            half: Box::new(self.plan(half)?),
+            turn: Turn::new(&turn, &[count], self)?,
+            conjugate: self.array([1.0, -1.0].into_iter(), &[2, 1, 1])?,
+        })
+    }
+
+    /// `exp(∓2πi k / n)` for k in 0..n.
+    fn roots(&self, n: usize) -> Vec<(f64, f64)> {
+        let step = if self.inverse { 2.0 * PI } else { -2.0 * PI };
+        (0..n).map(|k| (step * k as f64 / n as f64).sin_cos()).map(|(sin, cos)| (cos, sin)).collect()
+    }
+
+    /// Numbers in the dtype, on the device.
+    fn array(&self, values: impl Iterator<Item = f64>, shape: &[usize]) -> Result<Array> {
+        if self.dtype == DType::F64 {
+            Array::from_slice(&values.collect::<Vec<f64>>(), shape, self.device)
+        } else {
+            Array::from_slice(&values.map(|x| x as f32).collect::<Vec<f32>>(), shape, self.device)
+        }
+    }
+}
+
+/// In ascending order.
+fn prime_factors(mut n: usize) -> Vec<usize> {
+    let (mut primes, mut divisor) = (Vec::new(), 2);
+    while divisor * divisor <= n {
+        while n.is_multiple_of(divisor) {
+            primes.push(divisor);
+            n /= divisor;
+        }
+        divisor += 1;
+    }
+    if n > 1 {
+        primes.push(n);
+    }
+    primes
+}
+
+/// Prime factors, ascending, gathered to as few factors up to [`RADIX`] as can be, about equal, the largest first.
+fn radices(primes: &[usize]) -> Vec<usize> {
+    let limit = primes.last().copied().unwrap_or(1).max(RADIX);
+    for count in 1..=primes.len() {
+        let mut radices = vec![1; count];
+        for &prime in primes.iter().rev() {
+            if let Some(least) = radices.iter_mut().min() {
+                *least *= prime;
+            }
+        }
+        if radices.iter().all(|&radix| radix <= limit) {
+            radices.sort_unstable_by(|a, b| b.cmp(a));
+            return radices;
+        }
+    }
+    primes.to_vec()
+}
