@@ -62,7 +62,7 @@ fn program(seed: u64, device: &Device) -> Result<Vec<Array>> {
 fn step(random: &mut Random, x: &Array, values: &[Array]) -> Result<Array> {
     let rank = x.rank();
     let dim = random.below(rank);
-    match random.below(20) {
+    match random.below(21) {
         0 => x.unary(
             [UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Sin, UnaryOp::Abs, UnaryOp::Neg][random.below(5)],
         ),
@@ -132,6 +132,12 @@ fn step(random: &mut Random, x: &Array, values: &[Array]) -> Result<Array> {
             base.index_scatter(ScatterOp::Add, dim, &index, x)
         }
         18 if rank > 0 => x.scan([ReduceOp::Sum, ReduceOp::Max][random.below(2)], dim),
+        // Elements in order, which rounding moves no further than themselves.
+        20 if rank > 0 => {
+            let first = random.below(x.shape()[dim]);
+            let end = first + 1 + random.below(x.shape()[dim] - first);
+            x.gather(dim, &x.argsort(dim, random.chance(50), first..end)?)
+        }
         19 => {
             let other = x.binary_scalar(BinaryOp::Mul, -1.0)?;
             let coordinate = Array::coordinate(x.shape(), dim, x.device())
