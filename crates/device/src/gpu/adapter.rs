@@ -136,8 +136,12 @@ impl Adapter {
         if let Some(bytes) = options.max_binding_bytes {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
         }
+        // WGSL can take an f64 apart as one word of 64 bits only.
+        let wide = wgpu::Features::SHADER_F64 | wgpu::Features::SHADER_INT64;
+        let has_f64 = self.adapter.features().contains(wide) && !options.without_f64;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgrad"),
+            required_features: if has_f64 { wide } else { wgpu::Features::empty() },
             required_limits: limits,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
