@@ -97,6 +97,10 @@ fn ulps(found: f64, truth: f64) -> f64 {
 }
 
 fn truth(op: UnaryOp, x: f64) -> f64 {
+    // The reference's own is made for f32.
+    if op == UnaryOp::Erf {
+        return libm::erf(x);
+    }
     match reference::unary(op, Value::F64(x)) {
         Value::F64(y) => y,
         other => panic!("{other:?}"),
