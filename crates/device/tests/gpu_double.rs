@@ -222,25 +222,18 @@ fn comparisons_and_classes_know_nan_and_infinity() {
     }
 }
 
-/// The half that is nearest to a number, halves to even: a guess, which may be rounded twice, or a neighbour of it. Infinity
-/// stands for the next power of two.
+/// The bits of the half that is nearest to a number, halves to even: a guess, which may be rounded twice, or a neighbour of
+/// it. Infinity stands for the power of two beyond the largest.
 fn nearest(x: f64, guess: u16, value: fn(u16) -> f64) -> u32 {
-    let size = |bits: u16| match value(bits & 0x7fff) {
-        beyond if !beyond.is_finite() => 2.0 * value((bits & 0x7fff) - 1) - value((bits & 0x7fff) - 2),
+    let size = |bits: u16| match value(bits) {
+        beyond if beyond.is_infinite() => 2.0 * value(bits - 1) - value(bits - 2),
         inside => inside,
     };
     let distance = |bits: u16| (size(bits) - x.abs()).abs();
-    let neighbours = [guess.saturating_sub(1) | guess & 0x8000, guess, guess + 1];
-    let inside = neighbours
-        .into_iter()
-        .filter(|bits| value(bits & 0x7fff).is_finite() || *bits & 0x7fff == value_of_infinity(value));
-    let best = inside.min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then((a & 1).cmp(&(b & 1))));
-    u32::from(best.unwrap_or(guess))
-}
-
-/// The bits of infinity.
-fn value_of_infinity(value: fn(u16) -> f64) -> u16 {
-    if value(0x7c00).is_infinite() { 0x7c00 } else { 0x7f80 }
+    let near = guess & 0x7fff;
+    let numbers = (near.saturating_sub(1)..=near + 1).filter(|&bits| !value(bits).is_nan());
+    let best = numbers.min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then((a & 1).cmp(&(b & 1))));
+    u32::from(best.unwrap_or(near) | guess & 0x8000)
 }
 
 #[test]
@@ -313,6 +306,37 @@ fn casts_are_exact() {
             let contents = [Random::new(9).bytes(from, 1003), vec![0; 1003 * 8]];
             let kernel = map(&[from], DType::F64, 1003, &cast);
             check(&device, &kernel, &contents, &[from, DType::F64], &[], 0.0);
+        }
+    }
+}
+
+#[test]
+fn integers_become_floats_in_their_own_memory() {
+    // One buffer that holds i64 before and f64 after, or the other way round, and elements that are no whole vectors.
+    let random = &mut Random::new(8);
+    for device in with_f64() {
+        for (from, to) in [(DType::I64, DType::F64), (DType::F64, DType::I64)] {
+            for (n, stride) in [(64usize, 1isize), (1003, 1), (3, 1), (50, 3)] {
+                let kernel = Kernel::Loop(Loop {
+                    sizes: smallvec![n],
+                    inner: 0,
+                    accesses: vec![Access::new(0, from, &[stride], 0), Access::new(0, to, &[stride], 0)],
+                    ranges: vec![],
+                    body: vec![
+                        Instr::Load { access: 0, indices: smallvec![] },
+                        Instr::Cast { a: 0, to },
+                        Instr::Const(Const::new(3, Ty::of(to))),
+                        Instr::Binary { op: BinaryOp::Mul, a: 1, b: 2 },
+                    ],
+                    stores: vec![Store { access: 1, value: 3 }],
+                });
+                let ints: Vec<i64> = (0..n * stride as usize).map(|_| random.bits() as i64 >> 14).collect();
+                let bytes = match from {
+                    DType::I64 => i64::to_bytes(&ints).to_vec(),
+                    _ => ints.iter().flat_map(|&i| (i as f64 / 8.0).to_le_bytes()).collect(),
+                };
+                check(&device, &kernel, &[bytes], &[to], &[], 0.0);
+            }
         }
     }
 }
