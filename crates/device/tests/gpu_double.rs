@@ -240,7 +240,7 @@ fn nearest(x: f64, guess: u16, value: fn(u16) -> f64) -> u32 {
 fn casts_are_exact() {
     let random = &mut Random::new(5);
     let mut floats: Vec<f64> = SPECIAL.to_vec();
-    for edge in [65504.0, 65519.999999, 65520.0, 5.9e-8, 2.98023223876953125e-8, 6.1e-5, 255.5, 256.5] {
+    for edge in [65504.0, 65519.999999, 65520.0, 5.9e-8, 2f64.powi(-25), 6.1e-5, 255.5, 256.5] {
         floats.extend([edge, -edge, edge * (1.0 + f64::EPSILON), edge * (1.0 - f64::EPSILON)]);
     }
     floats.extend([1e30, -1e30, 3.4028235677973366e38, 3.4028235677973362e38, 3.3961775292304957e38, 1e300]);
