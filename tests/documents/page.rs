@@ -17,7 +17,7 @@ const HEAD: &str = "\
 PyTorch's operators and their methods of `Tensor`, made from the documentation in `crates/autograd/src/ops` and from the cases of
 `tests/conformance`, which a test compares with this page.
 
-- **dtypes**: those whose values are verified by PyTorch's cases. f64 works wherever f32 does on the CPU, and no GPU has it yet.
+- **dtypes**: those whose values are verified by PyTorch's cases. f64 works wherever f32 does, on the CPU and on GPUs that have it (`Device::supports`).
 - **derivatives**: the highest order that PyTorch's cases verify, with dtypes. Every operator that has an order here is compared with
   finite differences in f64, to the second order. Derivatives are made of differentiable operators, so there is no highest order.
 - **devices**: *all* are the CPU and every GPU, in kernels. For *host* the tensor is read when the operator is called, and what the text

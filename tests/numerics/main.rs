@@ -21,7 +21,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use functions::FUNCTIONS;
 use measure::{Found, Truths};
-use wgrad::Device;
+use wgrad::{DType, Device};
 
 /// Of so many f32 numbers one is tried: in a test, and for the page.
 const STEPS: [usize; 2] = [49_999, 997];
@@ -48,7 +48,10 @@ fn functions_are_within_their_bounds_and_numerics_md_states_them() -> Result<()>
             let bound = if device.is_cpu() { bounds.cpu } else { bounds.gpu };
             row.push((format!("{device}"), bound, found));
         }
-        row.push(("cpu in f64".to_owned(), bounds.wide, truths.in_f64(function)?));
+        for device in devices.iter().filter(|device| device.supports(DType::F64)) {
+            let bound = if device.is_cpu() { bounds.wide } else { bounds.wide_gpu };
+            row.push((format!("{device} in f64"), bound, truths.in_f64(function, device)?));
+        }
         for (place, bound, Found { error, at }) in &row {
             println!("{} on {place}: {error:.2} ulp at {at:e}", function.name);
             if error.is_nan() || error > bound {
@@ -63,14 +66,17 @@ fn functions_are_within_their_bounds_and_numerics_md_states_them() -> Result<()>
     assert!(failures.is_empty(), "over their bounds:\n{}", failures.join("\n"));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/numerics.md");
     if write {
-        let adapters: Vec<String> = devices[1..].iter().map(|device| device.name().to_owned()).collect();
-        std::fs::write(&file, page::write(&adapters, &rows)?)?;
+        let named = |wide: bool| {
+            let some = devices[1..].iter().filter(|device| !wide || device.supports(DType::F64));
+            some.map(|device| device.name().to_owned()).collect::<Vec<_>>()
+        };
+        std::fs::write(&file, page::write(&named(false), &named(true), &rows)?)?;
     }
     let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let stated = page::read(&text)?;
     assert!(stated.over.is_empty(), "over their bounds in docs/numerics.md:\n{}", stated.over.join("\n"));
     assert!(
-        page::write(&stated.adapters, &stated.found)? == text,
+        page::write(&stated.adapters, &stated.wide_adapters, &stated.found)? == text,
         "docs/numerics.md is not current; WGRAD_WRITE_DOCS=1 cargo test --workspace --test numerics writes it"
     );
     Ok(())

@@ -54,8 +54,8 @@ impl Truths {
         Ok(worst(&x, &truth, &found, function.absolute, 24, -126))
     }
 
-    /// In f64 on the CPU.
-    pub fn in_f64(&self, function: &Function) -> Result<Found> {
+    /// In f64 on a device.
+    pub fn in_f64(&self, function: &Function, device: &Device) -> Result<Found> {
         let (x, truth) = match self.stored(function.name) {
             Ok(stored) => stored,
             // Functions that are exact need no other truth.
@@ -69,7 +69,7 @@ impl Truths {
             },
         };
         let x: Vec<f64> = x.into_iter().map(f64::from).collect();
-        let tensor = Tensor::from_slice(&x, [x.len()], &Device::cpu())?;
+        let tensor = Tensor::from_slice(&x, [x.len()], device)?;
         Ok(worst(&x, &truth, &(function.call)(&tensor)?.to_vec::<f64>()?, function.absolute, 53, -1022))
     }
 

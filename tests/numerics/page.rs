@@ -18,37 +18,45 @@ between -30 and 30: on the CPU with AVX-512, and on Mesa's software adapters. Ot
 
 - **f32** is computed in f32 throughout, by polynomials without branches. The truth is the same function in f64 of Rust's standard library or
   of `libm`. Where these have none (\\*), and in f64, it is some hundreds of values of mpmath at 40 digits.
-- **f64** functions of the kernels are those of Rust's standard library and of `libm` themselves, one number at a time; the others
-  are composed of them. There is no f64 on GPUs.
+- **f64** functions of the kernels are on the CPU those of Rust's standard library and of `libm` themselves, one number at a time; on GPUs
+  that have f64 (Vulkan's, where the adapter has 64-bit floats and integers) they are polynomials like those of f32, since Vulkan's own take no
+  f64. The others are composed of them. Subnormal numbers may count as 0 on GPUs in f64 too.
 - **f16 and bf16** are computed in f32 and rounded once, so their error is half a unit of theirs, rarely a hair more.
 - **Domain**: where the function is finite and its value is not subnormal. On GPUs subnormal numbers may count as 0, and a division may be 2.5 ulp off,
   which is what the bounds of composed functions there are made of.
 - **near 0**: functions with zeros that they meet to within rounding only, or with tails that they cut off. Values
   below 1 are measured in units of 1 there, 1.2e-7 in f32.
 - What is not in the table and needs no approximation is exact or rounded once: `+ - *`, comparisons, `isnan`, `isfinite`,
-  and on the CPU `/`. The power is at most 0.6 ulp off on the CPU, and 4 on GPUs.
+  and on the CPU `/`. The power is at most 0.6 ulp off on the CPU, and 4 on GPUs; in f64, 2 on GPUs.
 - Sums are formed in fixed trees: f32 sums on the CPU go into f64 across blocks, and results do not depend on the number of threads.
 ";
 
-/// The page with the errors found, by function: on the CPU, on each adapter, and in f64.
-pub fn write(adapters: &[String], found: &[Vec<f64>]) -> Result<String> {
+/// The page with the errors found, by function: on the CPU, on each adapter, and the same in f64 where there is.
+pub fn write(adapters: &[String], wide_adapters: &[String], found: &[Vec<f64>]) -> Result<String> {
     let mut page = HEAD.to_owned();
     writeln!(
         page,
-        "\n| function | domain | near 0 | f32, CPU ≤ | CPU | f32, GPU ≤ | {}f64 ≤ | f64 |",
-        named(adapters)
+        "\n| function | domain | near 0 | f32, CPU ≤ | CPU | f32, GPU ≤ | {}f64, CPU ≤ | CPU | f64, GPU ≤ | {}",
+        named(adapters),
+        named(wide_adapters).trim_end()
     )?;
-    writeln!(page, "|---|---|---|--:|--:|--:|{}--:|--:|", "--:|".repeat(adapters.len()))?;
+    let numbers = "--:|".repeat(6 + adapters.len() + wide_adapters.len());
+    writeln!(page, "|---|---|---|{numbers}")?;
     for (function, found) in FUNCTIONS.iter().zip(found) {
         let bounds =
             functions::bounds_of(function.name).with_context(|| format!("no bounds of {}", function.name))?;
-        let [cpu, gpus @ .., wide] = &found[..] else { anyhow::bail!("too few columns") };
+        let (narrow, wide) = found.split_at_checked(adapters.len() + 1).context("too few columns")?;
+        let ([cpu, gpus @ ..], [wide_cpu, wide_gpus @ ..]) = (narrow, wide) else {
+            anyhow::bail!("too few columns")
+        };
         let star = if function.truth.is_none() { "\\*" } else { "" };
         write!(page, "| {}{star} | {} |", function.name.replace("_1", "(1)"), domain(function))?;
         write!(page, " {} |", if function.absolute { "in units of 1" } else { "" })?;
         write!(page, " {} | {cpu:.2} | {} |", bounds.cpu, bounds.gpu)?;
         gpus.iter().try_for_each(|gpu| write!(page, " {gpu:.2} |"))?;
-        writeln!(page, " {} | {wide:.2} |", bounds.wide)?;
+        write!(page, " {} | {wide_cpu:.2} | {} |", bounds.wide, bounds.wide_gpu)?;
+        wide_gpus.iter().try_for_each(|gpu| write!(page, " {gpu:.2} |"))?;
+        writeln!(page)?;
     }
     Ok(page)
 }
@@ -72,6 +80,8 @@ fn domain(function: &Function) -> String {
 /// What a page states.
 pub struct Stated {
     pub adapters: Vec<String>,
+    /// Those that have f64.
+    pub wide_adapters: Vec<String>,
     /// The errors that were found, by function.
     pub found: Vec<Vec<f64>>,
     /// Rows with an error over its bound.
@@ -84,14 +94,19 @@ pub fn read(page: &str) -> Result<Stated> {
         line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
     });
     let heading = rows.next().context("docs/numerics.md has no table")?;
-    anyhow::ensure!(heading.len() >= 8, "the table of docs/numerics.md has too few columns");
-    let adapters = heading[6..heading.len() - 2].to_vec();
-    let mut stated = Stated { adapters, found: Vec::new(), over: Vec::new() };
+    let place = |title: &str| heading.iter().position(|cell| cell == title);
+    let (Some(wide), Some(wide_gpu)) = (place("f64, CPU ≤"), place("f64, GPU ≤")) else {
+        anyhow::bail!("the table of docs/numerics.md has too few columns");
+    };
+    let adapters = heading[6..wide].to_vec();
+    let wide_adapters = heading[wide_gpu + 1..].to_vec();
+    let mut stated = Stated { adapters, wide_adapters, found: Vec::new(), over: Vec::new() };
     for row in rows {
         anyhow::ensure!(row.len() == heading.len(), "a row of docs/numerics.md has not all cells: {row:?}");
         let number =
             |at: usize| row[at].parse::<f64>().with_context(|| format!("{:?} in docs/numerics.md", row[at]));
-        let pairs = [(3, 4..5), (5, 6..row.len() - 2), (row.len() - 2, row.len() - 1..row.len())];
+        let pairs =
+            [(3, 4..5), (5, 6..wide), (wide, wide + 1..wide + 2), (wide_gpu, wide_gpu + 1..row.len())];
         let mut errors = Vec::new();
         for (bound, places) in pairs {
             for place in places {

@@ -286,7 +286,7 @@ impl std::fmt::Debug for Array {
 
 /// Whether the device can hold the dtype.
 pub(crate) fn check_dtype(op: &'static str, dtype: DType, device: &Device) -> Result<()> {
-    if dtype == DType::F64 && !device.executor().limits().f64 {
+    if !device.supports(dtype) {
         return Err(Error::DType {
             op,
             dtype,

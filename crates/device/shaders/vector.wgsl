@@ -51,3 +51,19 @@ fn i64_z(v: I64x4) -> I64 {
 fn i64_w(v: I64x4) -> I64 {
     return I64(v.lo.w, v.hi.w);
 }
+
+fn d_at(words: vec2<u32>) -> f64 {
+    return d_of(words.x, words.y);
+}
+
+fn d_words(x: f64) -> vec2<u32> {
+    return vec2<u32>(d_low(x), d_high(x));
+}
+
+fn d_split(first: vec4<u32>, second: vec4<u32>) -> vec4<f64> {
+    return d_of4(vec4<u32>(first.x, first.z, second.x, second.z), vec4<u32>(first.y, first.w, second.y, second.w));
+}
+
+fn d_pair(x: vec4<f64>) -> I64x4 {
+    return I64x4(d_low4(x), d_high4(x));
+}

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use crate::{Error, Executor, Result, Stats, cpu::Cpu};
+use crate::{DType, Error, Executor, Result, Stats, cpu::Cpu};
 
 /// A device that this machine has; see [`Device::available`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +69,10 @@ pub struct DeviceOptions {
     pub memory_limit: Option<u64>,
     /// Spread work as on a hardware GPU, also on a software adapter: to test those kernels where there is no GPU.
     pub as_hardware: bool,
-    /// Leave an adapter's subgroups alone, as if it had none.
-    pub no_subgroups: bool,
+    /// Do without subgroups, also where the adapter has them.
+    pub without_subgroups: bool,
+    /// Do without f64, also where the adapter has it.
+    pub without_f64: bool,
 }
 
 /// A place where tensors live and kernels run. A cheap handle; all handles of one device are equal.
@@ -177,6 +179,17 @@ impl Device {
     /// The device's name with its index: `cpu`, `mps:0`, `vulkan:1`.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Whether tensors of this dtype can live here. f64 is missing on GPUs whose adapter has no 64-bit floats and
+    /// integers: all but those of Vulkan, and some of these. Everything else works everywhere.
+    ///
+    /// ```
+    /// use wgrad_device::{DType, Device};
+    /// assert!(Device::cpu().supports(DType::F64));
+    /// ```
+    pub fn supports(&self, dtype: DType) -> bool {
+        dtype != DType::F64 || self.executor().limits().f64
     }
 
     /// Its memory and its way to run kernels.

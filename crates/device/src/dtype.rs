@@ -27,7 +27,7 @@ pub enum DType {
     BF16,
     /// Single precision; `torch.float32`, the default.
     F32,
-    /// Double precision; `torch.float64`.
+    /// Double precision; `torch.float64`. On GPUs only where the adapter has it: [`Device::supports`](crate::Device::supports).
     F64,
 }
 

@@ -7,7 +7,7 @@ mod gpu_common;
 use gpu_common::{Random, check, devices, hardware, lowered, run, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{Access, IndexedDim, Instr, Kernel, Loop, ReduceOp, Store, UnaryOp};
-use wgrad_device::{DType, Device, DeviceOptions, Element, Error};
+use wgrad_device::{DType, Device, DeviceOptions, Element, Error, Scalar};
 
 fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }
@@ -152,23 +152,29 @@ fn the_first_best_is_found_and_nan_is_best() {
     let (rows, n) = (6, 5000);
     for (dtype, ops) in [
         (DType::F32, vec![ReduceOp::ArgMax, ReduceOp::ArgMin, ReduceOp::Max, ReduceOp::Min]),
+        (DType::F64, vec![ReduceOp::ArgMax, ReduceOp::ArgMin, ReduceOp::Max, ReduceOp::Min]),
         (DType::I64, vec![ReduceOp::ArgMax, ReduceOp::ArgMin]),
         (DType::U8, vec![ReduceOp::ArgMax, ReduceOp::ArgMin]),
     ] {
         let mut contents = random.bytes(dtype, rows * n);
-        if dtype == DType::F32 {
-            let mut values = f32::from_bytes(&contents);
-            values[n + 700] = f32::NAN;
-            values[n + 3000] = -f32::NAN;
-            values[2 * n..3 * n].fill(f32::NEG_INFINITY);
-            values[3 * n..4 * n].fill(f32::INFINITY);
+        if dtype.is_float() {
+            let read = |i: usize| match dtype {
+                DType::F32 => f64::from(f32::from_bytes(&contents[i * 4..i * 4 + 4])[0]),
+                _ => f64::from_bytes(&contents[i * 8..i * 8 + 8])[0],
+            };
+            let mut values: Vec<f64> = (0..rows * n).map(read).collect();
+            values[n + 700] = f64::NAN;
+            values[n + 3000] = -f64::NAN;
+            values[2 * n..3 * n].fill(f64::NEG_INFINITY);
+            values[3 * n..4 * n].fill(f64::INFINITY);
             values[4 * n..5 * n]
                 .iter_mut()
                 .enumerate()
                 .for_each(|(i, v)| *v = if i % 2 == 0 { 0.0 } else { -0.0 });
-            contents = f32::to_bytes(&values).to_vec();
+            contents = values.into_iter().flat_map(|value| Scalar::Float(value).to_bytes(dtype)).collect();
         }
-        for device in devices().into_iter().chain(lowered(&smallest())).chain(lowered(&hardware())) {
+        let all = devices().into_iter().chain(lowered(&smallest())).chain(lowered(&hardware()));
+        for device in all.filter(|device| device.supports(dtype)) {
             for &op in &ops {
                 let result =
                     if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) { DType::I64 } else { dtype };
@@ -297,10 +303,11 @@ fn a_bad_index_in_a_load_is_reported_once() {
 fn kernels_refuse_what_they_cannot_do() {
     for device in devices() {
         let doubles = fold(ReduceOp::Sum, DType::F64, 1, 4, [0, 1]);
-        assert!(matches!(
+        let refused = matches!(
             device.executor().prepare(&doubles).map(drop),
             Err(Error::DType { dtype: DType::F64, .. })
-        ));
+        );
+        assert_eq!(refused, !device.supports(DType::F64));
         let kernel = fold(ReduceOp::Sum, DType::F32, 2, 4, [4, 1]);
         let prepared = device.executor().prepare(&kernel).unwrap();
         let small = device.executor().alloc(16).unwrap();

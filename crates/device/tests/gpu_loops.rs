@@ -14,6 +14,8 @@ use wgrad_device::{DType, Device, Scalar};
 
 const DTYPES: [DType; 7] =
     [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
+/// Without dtypes that lose digits: results in f64 agree in nearly all of theirs.
+const WIDE: [DType; 5] = [DType::F64, DType::I32, DType::I64, DType::U8, DType::Bool];
 
 /// A random loop with its buffers.
 struct Case {
@@ -30,6 +32,8 @@ struct Builder<'r> {
     dtypes: Vec<DType>,
     params: Vec<Scalar>,
     types: Vec<Ty>,
+    /// What elements are made of; the first is the dtype of floats.
+    pool: &'r [DType],
 }
 
 impl Builder<'_> {
@@ -76,7 +80,7 @@ impl Builder<'_> {
     }
 
     fn load(&mut self) -> Reg {
-        let dtype = self.random.pick(&DTYPES);
+        let dtype = self.random.pick(self.pool);
         let sizes = self.kernel.sizes.clone();
         let (strides, offset, elements) = self.layout(&sizes, false);
         let buffer = self.buffer(dtype, elements);
@@ -136,7 +140,7 @@ impl Builder<'_> {
             Ty::Bool => DType::Bool,
             Ty::I32 => DType::I32,
             Ty::I64 => DType::I64,
-            _ => DType::F32,
+            _ => self.pool[0],
         };
         if self.types[reg as usize] == ty { reg } else { self.push(Instr::Cast { a: reg, to }) }
     }
@@ -161,7 +165,7 @@ impl Builder<'_> {
                         BinaryOp::Lt,
                         BinaryOp::Ge,
                     ]),
-                    Ty::F32 => self.random.pick(&[
+                    Ty::F32 | Ty::F64 => self.random.pick(&[
                         BinaryOp::Add,
                         BinaryOp::Sub,
                         BinaryOp::Mul,
@@ -196,7 +200,7 @@ impl Builder<'_> {
             5 | 6 => {
                 let op = match ty {
                     Ty::Bool => UnaryOp::Not,
-                    Ty::F32 => self.random.pick(&[
+                    Ty::F32 | Ty::F64 => self.random.pick(&[
                         UnaryOp::Neg,
                         UnaryOp::Abs,
                         UnaryOp::Sign,
@@ -217,9 +221,9 @@ impl Builder<'_> {
                 self.push(Instr::Select { cond, a, b })
             }
             8 => {
-                let to = self.random.pick(&DTYPES);
+                let to = self.random.pick(self.pool);
                 // A float that is cut off to an integer may be one apart after another rounding before.
-                if ty == Ty::F32 && !to.is_float() { a } else { self.push(Instr::Cast { a, to }) }
+                if ty.is_float() && !to.is_float() { a } else { self.push(Instr::Cast { a, to }) }
             }
             9 if !self.kernel.sizes.is_empty() => {
                 let dim = self.random.below(self.kernel.sizes.len());
@@ -230,9 +234,9 @@ impl Builder<'_> {
                 self.push(Instr::InRange { range })
             }
             _ => {
-                let ty = self.random.pick(&[Ty::F32, Ty::I32, Ty::I64, Ty::Bool]);
+                let ty = self.random.pick(&[Ty::of(self.pool[0]), Ty::I32, Ty::I64, Ty::Bool]);
                 self.params.push(match ty {
-                    Ty::F32 => Scalar::Float(self.random.unit()),
+                    Ty::F32 | Ty::F64 => Scalar::Float(self.random.unit()),
                     _ => Scalar::Int(self.random.below(9) as i64 - 4),
                 });
                 self.push(Instr::Param { index: self.params.len() - 1, ty })
@@ -244,7 +248,7 @@ impl Builder<'_> {
         let a = self.any();
         let ty = self.types[a as usize];
         let op = match ty {
-            Ty::F32 => {
+            Ty::F32 | Ty::F64 => {
                 // Bounded, so that products and long sums stay comparable.
                 let a = self.push(Instr::Unary { op: UnaryOp::Tanh, a });
                 let op = self.random.pick(&[ReduceOp::Sum, ReduceOp::Max, ReduceOp::Min]);
@@ -269,6 +273,7 @@ impl Builder<'_> {
             Ty::U32 => return,
             Ty::I32 => self.random.pick(&[DType::I32, DType::U8]),
             Ty::I64 => DType::I64,
+            Ty::F64 => DType::F64,
             _ => self.random.pick(&[DType::F32, DType::F16, DType::BF16]),
         };
         let value =
@@ -295,12 +300,13 @@ fn sizes(random: &mut Random, elements: usize) -> Dims {
     if random.chance(5) { Dims::new() } else { sizes }
 }
 
-fn case(seed: u64, elements: usize, inner: bool) -> Case {
+fn case(seed: u64, elements: usize, inner: bool, pool: &[DType]) -> Case {
     let random = &mut Random::new(seed);
     let sizes = sizes(random, elements);
     let inner = if inner && !sizes.is_empty() { random.below(sizes.len()) + 1 } else { 0 };
     let kernel = Loop { sizes, inner, accesses: vec![], ranges: vec![], body: vec![], stores: vec![] };
-    let mut b = Builder { random, kernel, contents: vec![], dtypes: vec![], params: vec![], types: vec![] };
+    let mut b =
+        Builder { random, kernel, contents: vec![], dtypes: vec![], params: vec![], types: vec![], pool };
     for _ in 0..b.random.below(2) + 1 {
         b.load();
     }
@@ -315,7 +321,7 @@ fn case(seed: u64, elements: usize, inner: bool) -> Case {
             if b.random.chance(60) {
                 let other = b.any();
                 let ty = b.types[reduced as usize];
-                let mixed = if ty == Ty::F32 {
+                let mixed = if ty.is_float() {
                     let other = b.as_type(other, ty);
                     b.push(Instr::Binary { op: BinaryOp::Sub, a: other, b: reduced })
                 } else {
@@ -336,13 +342,24 @@ fn case(seed: u64, elements: usize, inner: bool) -> Case {
 }
 
 fn fuzz(device: &Device, seeds: std::ops::Range<u64>, elements: usize, inner: bool) {
+    fuzz_of(&DTYPES, 2e-4, device, seeds, elements, inner);
+}
+
+fn fuzz_of(
+    pool: &[DType],
+    tolerance: f64,
+    device: &Device,
+    seeds: std::ops::Range<u64>,
+    elements: usize,
+    inner: bool,
+) {
     for seed in seeds {
-        let Case { kernel, contents, dtypes, params } = case(seed, elements, inner);
+        let Case { kernel, contents, dtypes, params } = case(seed, elements, inner, pool);
         if contents.len() > device.executor().limits().buffers {
             continue;
         }
         eprintln!("seed {seed}");
-        check(device, &Kernel::Loop(kernel), &contents, &dtypes, &params, 2e-4);
+        check(device, &Kernel::Loop(kernel), &contents, &dtypes, &params, tolerance);
     }
 }
 
@@ -373,5 +390,15 @@ fn as_on_hardware() {
     for device in lowered(&hardware()) {
         fuzz(&device, 4000..4030, 3000, false);
         fuzz(&device, 5000..5080, 20000, true);
+    }
+}
+
+#[test]
+fn in_f64() {
+    for device in devices().into_iter().chain(lowered(&smallest())).chain(lowered(&hardware())) {
+        if device.supports(DType::F64) {
+            fuzz_of(&WIDE, 1e-11, &device, 6000..6060, 3000, false);
+            fuzz_of(&WIDE, 1e-11, &device, 7000..7080, 20000, true);
+        }
     }
 }

@@ -4,7 +4,7 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, check, devices, hardware, lowered, run, smallest};
+use gpu_common::{Random, check, devices, dtypes, hardware, lowered, run, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Matmul, Store, Ty, UnaryOp};
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
@@ -95,7 +95,8 @@ fn compare(device: &Device, seed: u64, dtype: DType, batch: &[usize], m: usize, 
     let (kernel, contents, dtypes) = product(&mut Random::new(seed), dtype, batch, m, n, k);
     eprintln!("{dtype} {batch:?} {m} {n} {k}");
     let params = [Scalar::Float(2.0)];
-    check(device, &Kernel::Matmul(kernel), &contents, &dtypes, &params, 1e-5 * (k as f64).sqrt().max(4.0));
+    let unit = if dtype == DType::F64 { 1e-14 } else { 1e-5 };
+    check(device, &Kernel::Matmul(kernel), &contents, &dtypes, &params, unit * (k as f64).sqrt().max(4.0));
 }
 
 const SHAPES: [(usize, usize, usize); 16] = [
@@ -120,10 +121,9 @@ const SHAPES: [(usize, usize, usize); 16] = [
 #[test]
 fn all_dtypes_and_shapes() {
     for device in devices().into_iter().chain(lowered(&hardware())) {
-        let dtypes = [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
         for (i, (m, n, k)) in SHAPES.into_iter().enumerate() {
-            for (j, dtype) in dtypes.into_iter().enumerate() {
-                if dtype == DType::F32 || (i + j) % 3 == 0 {
+            for (j, dtype) in dtypes(&device).into_iter().enumerate() {
+                if matches!(dtype, DType::F32 | DType::F64) || (i + j) % 3 == 0 {
                     let all = [&[][..], &[2, 1, 2]];
                     let batches = if m * n * k > 20_000 { &all[..1] } else { &all[..] };
                     for (b, batch) in batches.iter().enumerate() {
@@ -142,6 +142,9 @@ fn operands_beyond_the_binding_limit() {
         for seed in 0..3 {
             compare(&device, seed, DType::F32, &[], 2, 2, 150_000);
             compare(&device, seed, DType::F32, &[], 15_000, 2, 20);
+            if device.supports(DType::F64) {
+                compare(&device, seed, DType::F64, &[], 2, 3, 80_000);
+            }
         }
         compare(&device, 9, DType::F32, &[2], 4, 40_000, 2);
     }

@@ -4,13 +4,11 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, check, devices, lowered, run, smallest};
+use gpu_common::{Random, check, devices, dtypes, lowered, run, smallest};
 use wgrad_device::kernel::{Access, IndexedDim, Kernel, ReduceOp, Scan, Scatter, ScatterOp};
 use wgrad_device::layout::contiguous_strides;
 use wgrad_device::{DType, Device, Error};
 
-const DTYPES: [DType; 7] =
-    [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
 const OPS: [ScatterOp; 5] =
     [ScatterOp::Assign, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min];
 
@@ -26,12 +24,14 @@ fn indices(random: &mut Random, dtype: DType, count: usize, size: usize) -> Vec<
     (0..count).flat_map(one).collect()
 }
 
-/// Values that products and sums of stay exact, so that any order gives the same.
+/// Values that products and sums of stay exact, so that any order gives the same; nearly exact in f64.
 fn exact(random: &mut Random, dtype: DType, elements: usize) -> Vec<u8> {
     let one = |_| {
         let value = random.pick(&[1.0f32, -1.0, 1.0, -1.0, 2.0, 0.5]);
         match dtype {
             DType::F32 => value.to_le_bytes().to_vec(),
+            // Sums of these do not fit into f32.
+            DType::F64 => (f64::from(value) * (1.0 + 2f64.powi(-30))).to_le_bytes().to_vec(),
             DType::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
             DType::BF16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
             _ => random.bytes(dtype, 1),
@@ -74,18 +74,19 @@ fn scatter(
         exact(random, dtype, size * features),
     ];
     eprintln!("{op:?} {dtype} {count} {size} {features} {each}");
-    check(device, &Kernel::Scatter(kernel), &contents, &[dtype, index_dtype, dtype, dtype], &[], 1e-5);
+    let tolerance = if dtype == DType::F64 { 1e-11 } else { 1e-5 };
+    check(device, &Kernel::Scatter(kernel), &contents, &[dtype, index_dtype, dtype, dtype], &[], tolerance);
 }
 
 #[test]
 fn scatters() {
     for device in devices() {
-        for (i, dtype) in DTYPES.into_iter().enumerate() {
+        for (i, dtype) in dtypes(&device).into_iter().enumerate() {
             for (j, op) in OPS.into_iter().enumerate() {
                 let seed = (i * 10 + j) as u64;
                 scatter(&device, seed, op, dtype, 20, 7, 5, j % 2 == 0);
                 scatter(&device, seed, op, dtype, 700, 11, 3, j % 2 == 1);
-                if dtype == DType::F32 || i == j {
+                if matches!(dtype, DType::F32 | DType::F64) || i == j {
                     // Long runs in one place, and many places.
                     scatter(&device, seed, op, dtype, 40_000, 1, 1, false);
                     scatter(&device, seed, op, dtype, 3_000, 2_000, 2, true);
@@ -103,8 +104,11 @@ fn values_and_indices_beyond_a_binding() {
     for device in lowered(&smallest()) {
         for (i, op) in OPS.into_iter().enumerate() {
             scatter(&device, i as u64, op, DType::F32, 300_000, 60_000, 1, false);
-            scatter(&device, i as u64, op, DTYPES[i + 1], 90_000, 30_000, 5, false);
+            scatter(&device, i as u64, op, dtypes(&device)[i + 1], 90_000, 30_000, 5, false);
             scatter(&device, i as u64, op, DType::F32, 100_000, 40_000, 3, true);
+        }
+        if device.supports(DType::F64) {
+            scatter(&device, 6, ScatterOp::Add, DType::F64, 150_000, 30_000, 1, false);
         }
         scatter(&device, 7, ScatterOp::Add, DType::F32, 3, 2, 600_000, false);
         scatter(&device, 8, ScatterOp::Assign, DType::BF16, 5, 3, 400_000, false);
@@ -174,11 +178,12 @@ fn scan(device: &Device, seed: u64, op: ReduceOp, dtype: DType, sizes: &[usize])
         vec![0; elements * dtype.size()],
     ];
     eprintln!("{op:?} {dtype} {sizes:?}");
-    check(device, &Kernel::Scan(kernel), &contents, &[dtype; 2], &[], 1e-4);
+    let tolerance = if dtype == DType::F64 { 1e-12 } else { 1e-4 };
+    check(device, &Kernel::Scan(kernel), &contents, &[dtype; 2], &[], tolerance);
 }
 
 fn scans(device: &Device) {
-    for (i, dtype) in DTYPES.into_iter().enumerate() {
+    for (i, dtype) in dtypes(device).into_iter().enumerate() {
         for (j, op) in [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min].into_iter().enumerate() {
             let exact = !dtype.is_half() || op != ReduceOp::Prod;
             scan(device, (i * 10 + j) as u64, op, dtype, &[3, 20]);

@@ -4,16 +4,13 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{devices, hardware, lowered, smallest};
+use gpu_common::{devices, dtypes, hardware, lowered, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{
     Access, BinaryOp, IndexedDim, Instr, Kernel, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp,
     Sort, Store, Ty, UnaryOp,
 };
 use wgrad_device::{DType, Device, gpu_sources};
-
-const DTYPES: [DType; 7] =
-    [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
 
 fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }
@@ -27,7 +24,7 @@ fn operations(dtype: DType, sizes: &[usize], inner: usize) -> Loop {
     let mut accesses = vec![Access::new(0, dtype, &strides, 0)];
     let mut body = vec![load(0)];
     let unary: &[UnaryOp] = match ty {
-        Ty::F32 => &[
+        Ty::F32 | Ty::F64 => &[
             UnaryOp::Neg,
             UnaryOp::Abs,
             UnaryOp::Sign,
@@ -52,7 +49,7 @@ fn operations(dtype: DType, sizes: &[usize], inner: usize) -> Loop {
         _ => &[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not],
     };
     let binary: &[BinaryOp] = match ty {
-        Ty::F32 => &[
+        Ty::F32 | Ty::F64 => &[
             BinaryOp::Add,
             BinaryOp::Sub,
             BinaryOp::Mul,
@@ -122,7 +119,8 @@ fn prepare_everything(device: &Device) {
     let executor = device.executor();
     let prepare =
         |kernel: Kernel| drop(executor.prepare(&kernel).unwrap_or_else(|e| panic!("{e}\n{kernel:?}")));
-    for dtype in DTYPES {
+    let dtypes = dtypes(device);
+    for &dtype in &dtypes {
         for sizes in [&[3][..], &[64], &[5, 18]] {
             prepare(Kernel::Loop(operations(dtype, sizes, 0)));
         }
@@ -133,7 +131,7 @@ fn prepare_everything(device: &Device) {
         let mut columns = operations(dtype, &[64, 50], 1);
         columns.accesses[0].strides = smallvec![1, 64];
         prepare(Kernel::Loop(columns));
-        for to in DTYPES {
+        for &to in &dtypes {
             for n in [3, 64] {
                 let accesses = vec![Access::new(0, dtype, &[1], 0), Access::new(1, to, &[1], 0)];
                 let body = vec![load(0), Instr::Cast { a: 0, to }];
@@ -218,13 +216,18 @@ fn prepare_everything(device: &Device) {
     }
 }
 
-/// Parses and validates a source, and writes it in every language.
+/// Parses and validates a source, and writes it in every language that it may run in: f64 exists on Vulkan only.
 fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
     use naga::{back, valid};
     let module = naga::front::wgsl::parse_str(source)?;
-    let info = valid::Validator::new(valid::ValidationFlags::all(), valid::Capabilities::SUBGROUP)
-        .validate(&module)?;
+    let wide = source.contains("f64");
+    let mut capabilities = valid::Capabilities::SUBGROUP;
+    capabilities.set(valid::Capabilities::FLOAT64 | valid::Capabilities::SHADER_INT64, wide);
+    let info = valid::Validator::new(valid::ValidationFlags::all(), capabilities).validate(&module)?;
     back::spv::write_vec(&module, &info, &back::spv::Options::default(), None)?;
+    if wide {
+        return Ok(());
+    }
     let mut resources = back::msl::EntryPointResources::default();
     for (_, variable) in module.global_variables.iter() {
         if let Some(binding) = variable.binding {
@@ -271,7 +274,9 @@ fn every_source_translates_to_every_language() {
         lowered(&options).iter().for_each(prepare_everything);
     }
     let sources = gpu_sources();
-    println!("{} sources", sources.len());
+    let wide = sources.iter().filter(|source| source.contains("f64")).count();
+    println!("{} sources, {wide} of them with f64", sources.len());
+    assert_eq!(wide > 0, devices().iter().any(|device| device.supports(DType::F64)));
     for source in sources {
         if let Err(error) = translate(&source) {
             panic!("{error:?}\n{source}");

@@ -139,11 +139,16 @@ impl Adapter {
         let software = self.info.device_type == DeviceType::Cpu && !options.as_hardware;
         let subgroup = self.info.subgroup_min_size as usize;
         let subgroups = software
-            && !options.no_subgroups
+            && !options.without_subgroups
             && self.adapter.features().contains(wgpu::Features::SUBGROUP)
             && self.info.subgroup_max_size as usize == subgroup
             && [4, 8, 16].contains(&subgroup);
-        let features = if subgroups { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() };
+        // WGSL can take an f64 apart as one word of 64 bits only.
+        let wide = wgpu::Features::SHADER_F64 | wgpu::Features::SHADER_INT64;
+        let has_f64 = self.adapter.features().contains(wide) && !options.without_f64;
+        let mut features = wgpu::Features::empty();
+        features.set(wgpu::Features::SUBGROUP, subgroups);
+        features.set(wide, has_f64);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgrad"),
             required_features: features,

@@ -85,6 +85,8 @@ struct Caps {
     scratch_words: usize,
     /// Storage buffers that one kernel binds, the device's own left out.
     max_buffers: usize,
+    /// Whether kernels may compute in f64.
+    f64: bool,
 }
 
 #[derive(Default)]
@@ -123,9 +125,10 @@ impl Gpu {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             scratch_words: (internal as usize - 64) / 4,
             max_buffers: (limits.max_storage_buffers_per_shader_stage as usize - 1).min(24),
+            f64: device.features().contains(wgpu::Features::SHADER_F64),
         };
         let pool = Arc::new(Pool::new(device.clone(), name.clone(), failures.clone(), memory_limit));
-        let limits = Limits { buffers: caps.max_buffers, instructions: 256, f64: false };
+        let limits = Limits { buffers: caps.max_buffers, instructions: 256, f64: caps.f64 };
         let shared = Shared {
             takes_turns,
             pipelines: Pipelines::new(device.clone(), name.clone()),

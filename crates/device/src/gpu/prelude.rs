@@ -1,7 +1,7 @@
 //! The shared WGSL functions: a kernel's source gets exactly those that it calls.
 //!
 //! The files under `shaders/` write each function once over the types F, I, U, B and L (f32, i32, u32, bool, 64-bit
-//! integer). `name` is its instance over scalars, `name4` that over vectors of four.
+//! integer), and D and Q (f64 and words of 64 bits, where the device has them). `name` is its instance over scalars, `name4` that over vectors of four.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ struct Function {
 
 static LIBRARY: LazyLock<HashMap<String, Function>> = LazyLock::new(library);
 
-const GENERIC: [&str; 7] = [
+const GENERIC: [&str; 8] = [
     include_str!("../../shaders/int.wgsl"),
     include_str!("../../shaders/int64.wgsl"),
     include_str!("../../shaders/float.wgsl"),
@@ -25,13 +25,17 @@ const GENERIC: [&str; 7] = [
     include_str!("../../shaders/philox.wgsl"),
     include_str!("../../shaders/reduce.wgsl"),
     include_str!("../../shaders/sort.wgsl"),
+    include_str!("../../shaders/double.wgsl"),
 ];
-/// Functions that exist in one instance only.
-const CONCRETE: [&str; 2] =
-    [include_str!("../../shaders/vector.wgsl"), include_str!("../../shaders/access.wgsl")];
+/// Functions whose instances are written one by one.
+const CONCRETE: [&str; 3] = [
+    include_str!("../../shaders/vector.wgsl"),
+    include_str!("../../shaders/access.wgsl"),
+    include_str!("../../shaders/two_over_pi.wgsl"),
+];
 
 /// Names of types in the files, over scalars, over vectors.
-const TYPES: [(&str, &str, &str); 10] = [
+const TYPES: [(&str, &str, &str); 13] = [
     ("F", "f32", "vec4<f32>"),
     ("I", "i32", "vec4<i32>"),
     ("U", "u32", "vec4<u32>"),
@@ -42,9 +46,12 @@ const TYPES: [(&str, &str, &str); 10] = [
     ("UUUU", "Words", "Words4"),
     ("BEST", "Best", "Best4"),
     ("BEST64", "Best64", "Best64x4"),
+    ("D", "f64", "vec4<f64>"),
+    ("Q", "u64", "vec4<u64>"),
+    ("DI", "Angle64", "Angle64x4"),
 ];
 
-const STRUCTS: [(&str, &str); 12] = [
+const STRUCTS: [(&str, &str); 14] = [
     ("I64", "struct I64 {\n    lo: u32,\n    hi: u32,\n}"),
     ("I64x4", "struct I64x4 {\n    lo: vec4<u32>,\n    hi: vec4<u32>,\n}"),
     ("I64Pair", "struct I64Pair {\n    a: I64,\n    b: I64,\n}"),
@@ -60,6 +67,8 @@ const STRUCTS: [(&str, &str); 12] = [
         "Words4",
         "struct Words4 {\n    x: vec4<u32>,\n    y: vec4<u32>,\n    z: vec4<u32>,\n    w: vec4<u32>,\n}",
     ),
+    ("Angle64", "struct Angle64 {\n    f: f64,\n    i: i32,\n}"),
+    ("Angle64x4", "struct Angle64x4 {\n    f: vec4<f64>,\n    i: vec4<i32>,\n}"),
 ];
 
 /// The texts of all functions and structs that `source` needs, in a fixed order.
@@ -82,7 +91,11 @@ fn library() -> HashMap<String, Function> {
     let mut texts: Vec<(String, String)> =
         STRUCTS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
     let generic: Vec<&str> = GENERIC.iter().flat_map(|file| blocks(file)).collect();
-    let names: Vec<&str> = generic.iter().filter_map(|text| function_name(text)).collect();
+    let concrete: Vec<&str> = CONCRETE.iter().flat_map(|file| blocks(file)).collect();
+    let written: Vec<&str> = concrete.iter().filter_map(|text| function_name(text)).collect();
+    let paired = written.iter().filter(|name| written.contains(&&*format!("{name}4")));
+    let names: Vec<&str> =
+        generic.iter().filter_map(|text| function_name(text)).chain(paired.copied()).collect();
     for text in &generic {
         for vector in [false, true] {
             let instance = rewrite(text, |token| {
@@ -96,7 +109,7 @@ fn library() -> HashMap<String, Function> {
             }
         }
     }
-    for text in CONCRETE.iter().flat_map(|file| blocks(file)) {
+    for text in concrete {
         if let Some(name) = function_name(text) {
             texts.push((name.to_owned(), text.to_owned()));
         }

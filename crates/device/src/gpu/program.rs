@@ -139,6 +139,10 @@ fn write_scalar(words: &mut [u32], value: Scalar, ty: Ty) {
             words[0] = value.as_i64() as u32;
             words[1] = (value.as_i64() >> 32) as u32;
         }
-        Ty::F32 | Ty::F64 => words[0] = (value.as_f64() as f32).to_bits(),
+        Ty::F32 => words[0] = (value.as_f64() as f32).to_bits(),
+        Ty::F64 => {
+            let bits = value.as_f64().to_bits();
+            (words[0], words[1]) = (bits as u32, (bits >> 32) as u32);
+        }
     }
 }

@@ -18,6 +18,13 @@ pub fn devices() -> Vec<Device> {
     names.iter().map(|name| name.parse().expect("an adapter that was listed")).collect()
 }
 
+/// All dtypes that can live on a device: f64 last, where the adapter has it.
+pub fn dtypes(device: &Device) -> Vec<DType> {
+    let all =
+        [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool, DType::F64];
+    all.into_iter().filter(|&dtype| device.supports(dtype)).collect()
+}
+
 /// Devices of their own with these limits, on all adapters present.
 pub fn lowered(options: &DeviceOptions) -> Vec<Device> {
     let fresh = |device: &Device| {
@@ -32,7 +39,7 @@ pub fn smallest() -> DeviceOptions {
         max_storage_buffers: Some(8),
         max_binding_bytes: Some(1 << 20),
         max_workgroups_per_dimension: Some(256),
-        no_subgroups: true,
+        without_subgroups: true,
         ..DeviceOptions::default()
     }
 }

@@ -354,6 +354,8 @@ pub(super) const fn element_type(dtype: DType, mixed: bool, vectors: bool) -> &'
         (DType::I32, false) if !mixed => "i32",
         (DType::I32, true) if !mixed => "vec4<i32>",
         (DType::F32 | DType::I32, true) => "vec4<u32>",
+        (DType::F64, false) if !mixed => "f64",
+        (DType::F64, true) if !mixed => "vec4<f64>",
         (DType::I64 | DType::F64, false) => "vec2<u32>",
         (DType::I64 | DType::F64, true) => "vec4<u32>",
         (DType::F16 | DType::BF16, true) => "vec2<u32>",
@@ -383,7 +385,9 @@ impl Memory<'_> {
             DType::F32 if self.mixed => format!("bitcast<f32>({})", self.word(at)),
             DType::I32 if self.mixed => format!("bitcast<i32>({})", self.word(at)),
             DType::F32 | DType::I32 => self.word(at),
-            DType::I64 | DType::F64 => format!("i64_at({})", self.word(at)),
+            DType::F64 if self.mixed => format!("d_at({})", self.word(at)),
+            DType::F64 => self.word(at),
+            DType::I64 => format!("i64_at({})", self.word(at)),
             DType::F16 => format!("f16_value(half_of({}, {at}))", self.word(&format!("{at} >> 1u"))),
             DType::BF16 => format!("bf16_value(half_of({}, {at}))", self.word(&format!("{at} >> 1u"))),
             DType::U8 => format!("bitcast<i32>(byte_of({}, {at}))", self.word(&format!("{at} >> 2u"))),
@@ -398,8 +402,10 @@ impl Memory<'_> {
             DType::F32 if self.mixed => format!("bitcast<vec4<f32>>({buffer}[{at} >> 2u])"),
             DType::I32 if self.mixed => format!("bitcast<vec4<i32>>({buffer}[{at} >> 2u])"),
             DType::F32 | DType::I32 => format!("{buffer}[{at} >> 2u]"),
+            DType::F64 if !self.mixed => format!("{buffer}[{at} >> 2u]"),
             DType::I64 | DType::F64 => {
-                format!("i64_split({buffer}[{at} >> 1u], {buffer}[({at} >> 1u) + 1u])")
+                let split = if self.dtype == DType::I64 { "i64_split" } else { "d_split" };
+                format!("{split}({buffer}[{at} >> 1u], {buffer}[({at} >> 1u) + 1u])")
             }
             DType::F16 => format!("f16_value4(halves_split({buffer}[{at} >> 2u]))"),
             DType::BF16 => format!("bf16_value4(halves_split({buffer}[{at} >> 2u]))"),
@@ -415,8 +421,9 @@ impl Memory<'_> {
             DType::F32 | DType::I32 if self.mixed => {
                 return e.line(format!("{buffer}[{at}] = bitcast<u32>({value});"));
             }
-            DType::F32 | DType::I32 => return e.line(format!("{buffer}[{at}] = {value};")),
-            DType::I64 | DType::F64 => return e.line(format!("{buffer}[{at}] = i64_words({value});")),
+            DType::F64 if self.mixed => return e.line(format!("{buffer}[{at}] = d_words({value});")),
+            DType::F32 | DType::I32 | DType::F64 => return e.line(format!("{buffer}[{at}] = {value};")),
+            DType::I64 => return e.line(format!("{buffer}[{at}] = i64_words({value});")),
             DType::F16 => format!("f16_bits({value})"),
             DType::BF16 => format!("bf16_bits({value})"),
             DType::U8 => format!("(bitcast<u32>({value}) & 0xffu)"),
@@ -437,7 +444,10 @@ impl Memory<'_> {
         let vector = match self.dtype {
             DType::F32 | DType::I32 if self.mixed => format!("bitcast<vec4<u32>>({value})"),
             DType::F32 | DType::I32 => value.to_owned(),
+            DType::F64 if !self.mixed => value.to_owned(),
             DType::I64 | DType::F64 => {
+                let value =
+                    if self.dtype == DType::I64 { value.to_owned() } else { format!("d_pair({value})") };
                 e.line(format!("let value = {value};"));
                 e.line(format!(
                     "{buffer}[{at} >> 1u] = vec4<u32>(value.lo.x, value.hi.x, value.lo.y, value.hi.y);"

@@ -46,10 +46,6 @@ impl<'n> Body<'n> {
         accumulator: Ty,
     ) -> Result<Body<'n>> {
         let types = nest.kernel.types(accumulator);
-        let wide = nest.kernel.accesses.iter().any(|access| access.dtype == DType::F64);
-        if wide || types.contains(&Ty::F64) || nest.kernel.body.iter().any(casts_to_f64) {
-            return Err(no_f64());
-        }
         let mut body = Body {
             levels: nest.kernel.levels(),
             stages: nest.kernel.stages(),
@@ -201,8 +197,8 @@ impl<'n> Body<'n> {
                 let (x, y) = (self.value(*a, width), self.value(*b, width));
                 match op {
                     BinaryOp::Sub | BinaryOp::Div if operand.is_float() && self.is_same(*a, *b) => {
-                        let function = if *op == BinaryOp::Sub { "f_minus_itself" } else { "f_over_itself" };
-                        format!("{function}{}({x})", width.suffix())
+                        let what = if *op == BinaryOp::Sub { "minus" } else { "over" };
+                        format!("{}_{what}_itself{}({x})", float_prefix(operand), width.suffix())
                     }
                     op => binary(*op, operand, width, &x, &y),
                 }
@@ -253,19 +249,6 @@ impl<'n> Body<'n> {
     }
 }
 
-fn casts_to_f64(instr: &Instr) -> bool {
-    matches!(instr, Instr::Cast { to: DType::F64, .. })
-}
-
-/// The error for kernels with doubles.
-pub(super) fn no_f64() -> Error {
-    Error::DType {
-        op: "kernel",
-        dtype: DType::F64,
-        reason: "does not exist on this device; use f32 here, or the CPU for f64".to_owned(),
-    }
-}
-
 /// A value at another width. Of four values the first is taken: that happens along dims of size 1 only.
 pub(super) fn spread(value: &str, ty: Ty, from: Width, to: Width) -> String {
     match (from, to, ty) {
@@ -310,6 +293,7 @@ pub(super) fn constant(value: Const) -> String {
             value => format!("({value}i)"),
         },
         (Ty::I64, value) => format!("I64({}u, {}u)", value.as_i64() as u32, (value.as_i64() >> 32) as u32),
+        (Ty::F64, value) => double(value.as_f64()),
         (_, Scalar::Float(value)) => float(value as f32),
         (_, value) => float(value.as_f64() as f32),
     }
@@ -324,9 +308,25 @@ pub(super) fn float(value: f32) -> String {
     }
 }
 
+/// An f64's expression.
+fn double(value: f64) -> String {
+    let bits = value.to_bits();
+    if value.is_normal() || bits == 0 {
+        format!("({value:?}lf)")
+    } else {
+        format!("d_of({}u, {}u)", bits as u32, bits >> 32)
+    }
+}
+
+/// What names of shared functions of floats begin with.
+const fn float_prefix(ty: Ty) -> &'static str {
+    if matches!(ty, Ty::F64) { "d" } else { "f" }
+}
+
 fn unary(op: UnaryOp, ty: Ty, width: Width, a: &str) -> String {
     let t = type_name(ty, width);
     let w = width.suffix();
+    let f = float_prefix(ty);
     match (ty, op) {
         (Ty::Bool, UnaryOp::Not) => format!("!{a}"),
         (Ty::I64, op) => format!("i64_{}{w}({a})", format!("{op:?}").to_lowercase()),
@@ -340,9 +340,9 @@ fn unary(op: UnaryOp, ty: Ty, width: Width, a: &str) -> String {
         (_, UnaryOp::Floor) => format!("floor({a})"),
         (_, UnaryOp::Ceil) => format!("ceil({a})"),
         (_, UnaryOp::Reciprocal) => format!("{t}(1.0) / {a}"),
-        (_, UnaryOp::IsNan) => format!("f_is_nan{w}({a})"),
-        (_, UnaryOp::IsFinite) => format!("f_is_finite{w}({a})"),
-        (_, op) => format!("f_{}{w}({a})", format!("{op:?}").to_lowercase()),
+        (_, UnaryOp::IsNan) => format!("{f}_is_nan{w}({a})"),
+        (_, UnaryOp::IsFinite) => format!("{f}_is_finite{w}({a})"),
+        (_, op) => format!("{f}_{}{w}({a})", format!("{op:?}").to_lowercase()),
     }
 }
 
@@ -381,7 +381,7 @@ pub(super) fn binary(op: BinaryOp, ty: Ty, width: Width, a: &str, b: &str) -> St
         (_, Or) => infix("|"),
         (_, Xor) => infix("^"),
         (Ty::F32 | Ty::F64, Div) => infix("/"),
-        (Ty::F32 | Ty::F64, _) => call("f"),
+        (Ty::F32 | Ty::F64, _) => call(float_prefix(ty)),
         (_, Max | Min) => format!("{lower}({a}, {b})"),
         (Ty::I32, _) => call("i"),
         (_, _) => call("u"),
@@ -392,19 +392,28 @@ pub(super) fn binary(op: BinaryOp, ty: Ty, width: Width, a: &str, b: &str) -> St
 pub(super) fn cast(from: Ty, to: DType, width: Width, a: &str) -> String {
     let w = width.suffix();
     let t = |ty: Ty| type_name(ty, width);
-    let (i, u, f) = (t(Ty::I32), t(Ty::U32), t(Ty::F32));
+    let (i, u, f, d) = (t(Ty::I32), t(Ty::U32), t(Ty::F32), t(Ty::F64));
     let as_i32 = || match from {
         Ty::Bool => format!("select({i}(0), {i}(1), {a})"),
         Ty::I32 => a.to_owned(),
         Ty::U32 => format!("bitcast<{i}>({a})"),
         Ty::I64 => format!("bitcast<{i}>({a}.lo)"),
-        Ty::F32 | Ty::F64 => format!("f_to_i32{w}({a})"),
+        Ty::F32 | Ty::F64 => format!("{}_to_i32{w}({a})", float_prefix(from)),
     };
     let as_f32 = || match from {
         Ty::Bool => format!("select({f}(0.0), {f}(1.0), {a})"),
         Ty::I32 | Ty::U32 => format!("{f}({a})"),
         Ty::I64 => format!("i64_to_f32{w}({a})"),
-        Ty::F32 | Ty::F64 => a.to_owned(),
+        Ty::F32 => a.to_owned(),
+        Ty::F64 if to == DType::F32 => format!("d_to_f32{w}({a})"),
+        // To be rounded once more.
+        Ty::F64 => format!("d_to_odd_f32{w}({a})"),
+    };
+    let as_f64 = || match from {
+        Ty::Bool => format!("select({d}(0.0), {d}(1.0), {a})"),
+        Ty::I32 | Ty::U32 | Ty::F32 => format!("{d}({a})"),
+        Ty::I64 => format!("d_of_i64{w}({a})"),
+        Ty::F64 => a.to_owned(),
     };
     match to {
         DType::Bool => match from {
@@ -412,18 +421,20 @@ pub(super) fn cast(from: Ty, to: DType, width: Width, a: &str) -> String {
             Ty::I32 => format!("({a} != {i}(0))"),
             Ty::U32 => format!("({a} != {u}(0u))"),
             Ty::I64 => format!("!i64_is_zero{w}({a})"),
-            Ty::F32 | Ty::F64 => format!("!({a} == {f}(0.0))"),
+            Ty::F32 => format!("!({a} == {f}(0.0))"),
+            Ty::F64 => format!("!({a} == {d}(0.0))"),
         },
         DType::U8 => format!("({} & {i}(255))", as_i32()),
         DType::I32 => as_i32(),
         DType::I64 => match from {
             Ty::I64 => a.to_owned(),
-            Ty::F32 | Ty::F64 => format!("f_to_i64{w}({a})"),
+            Ty::F32 | Ty::F64 => format!("{}_to_i64{w}({a})", float_prefix(from)),
             Ty::U32 => format!("i64_of_u32{w}({a})"),
             Ty::Bool | Ty::I32 => format!("i64_of_i32{w}({})", as_i32()),
         },
         DType::F16 => format!("f16_round{w}({})", as_f32()),
         DType::BF16 => format!("bf16_round{w}({})", as_f32()),
-        DType::F32 | DType::F64 => as_f32(),
+        DType::F32 => as_f32(),
+        DType::F64 => as_f64(),
     }
 }

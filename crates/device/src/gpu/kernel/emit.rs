@@ -46,12 +46,14 @@ pub(super) const fn type_name(ty: Ty, width: Width) -> &'static str {
         (Ty::U32, Width::One) => "u32",
         (Ty::I32, Width::One) => "i32",
         (Ty::I64, Width::One) => "I64",
-        (Ty::F32 | Ty::F64, Width::One) => "f32",
+        (Ty::F32, Width::One) => "f32",
+        (Ty::F64, Width::One) => "f64",
         (Ty::Bool, Width::Four) => "vec4<bool>",
         (Ty::U32, Width::Four) => "vec4<u32>",
         (Ty::I32, Width::Four) => "vec4<i32>",
         (Ty::I64, Width::Four) => "I64x4",
-        (Ty::F32 | Ty::F64, Width::Four) => "vec4<f32>",
+        (Ty::F32, Width::Four) => "vec4<f32>",
+        (Ty::F64, Width::Four) => "vec4<f64>",
     }
 }
 
@@ -136,14 +138,15 @@ impl<'a> Emitter<'a> {
         let name = format!("param{param}");
         let patch = Patch::Scalar { param, ty };
         match ty {
-            Ty::F32 | Ty::F64 => self.patched(&format!("{name}_f32"), "f32", patch),
+            Ty::F32 => self.patched(&format!("{name}_f32"), "f32", patch),
             Ty::I32 => self.patched(&format!("{name}_i32"), "i32", patch),
             Ty::U32 => self.patched(&format!("{name}_u32"), "u32", patch),
             Ty::Bool => format!("({} != 0u)", self.patched(&format!("{name}_bool"), "u32", patch)),
-            Ty::I64 => {
-                let low = self.patched(&format!("{name}_lo"), "u32", patch);
-                let high = self.number(&format!("{name}_hi"), 0);
-                format!("I64({low}, {high})")
+            Ty::I64 | Ty::F64 => {
+                let (suffix, make) = if ty == Ty::I64 { ("", "I64") } else { ("_f64", "d_of") };
+                let low = self.patched(&format!("{name}{suffix}_lo"), "u32", patch);
+                let high = self.number(&format!("{name}{suffix}_hi"), 0);
+                format!("{make}({low}, {high})")
             }
         }
     }

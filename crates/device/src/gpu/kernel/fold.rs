@@ -16,8 +16,9 @@ impl Fold {
         matches!(self.op, ReduceOp::ArgMax | ReduceOp::ArgMin)
     }
 
+    /// Whether its state, or the key that it searches by, has 64 bits.
     fn is_wide(self) -> bool {
-        self.ty == Ty::I64
+        matches!(self.ty, Ty::I64 | Ty::F64)
     }
 
     /// The type of the state.
@@ -53,8 +54,10 @@ impl Fold {
             (Ty::I64, _) => constant64(u32::MAX, 0x7fff_ffff, width),
             (_, ReduceOp::Sum) => format!("{t}(0)"),
             (_, ReduceOp::Prod) => format!("{t}(1)"),
-            (Ty::F32 | Ty::F64, ReduceOp::Max) => format!("{t}(f_bits(0xff800000u))"),
-            (Ty::F32 | Ty::F64, _) => format!("{t}(f_bits(0x7f800000u))"),
+            (Ty::F32, ReduceOp::Max) => format!("{t}(f_bits(0xff800000u))"),
+            (Ty::F32, _) => format!("{t}(f_bits(0x7f800000u))"),
+            (Ty::F64, ReduceOp::Max) => format!("{t}(d_of(0u, 0xfff00000u))"),
+            (Ty::F64, _) => format!("{t}(d_of(0u, 0x7ff00000u))"),
             (Ty::I32, ReduceOp::Max) => format!("{t}(bitcast<i32>(0x80000000u))"),
             (Ty::I32, _) => format!("{t}(0x7fffffff)"),
             (_, ReduceOp::Max) => format!("{t}(0u)"),
@@ -82,6 +85,8 @@ impl Fold {
             (Ty::I32, false) => format!("~i_order{w}({value})"),
             (Ty::I64, true) => format!("i64_order{w}({value})"),
             (Ty::I64, false) => format!("i64_not{w}(i64_order{w}({value}))"),
+            (Ty::F64, true) => format!("d_order{w}({value})"),
+            (Ty::F64, false) => format!("d_order_reversed{w}({value})"),
             (_, true) => format!("f_order{w}({value})"),
             (_, false) => format!("f_order_reversed{w}({value})"),
         };
@@ -109,8 +114,8 @@ impl Fold {
         match (self.is_search(), self.is_wide()) {
             (true, true) => format!("Best64(i64_{c}({state}.key), {state}.at.{c})"),
             (true, false) => format!("Best({state}.key.{c}, {state}.at.{c})"),
-            (false, true) => format!("i64_{c}({state})"),
-            (false, false) => format!("{state}.{c}"),
+            (false, _) if self.ty == Ty::I64 => format!("i64_{c}({state})"),
+            (false, _) => format!("{state}.{c}"),
         }
     }
 
@@ -138,8 +143,9 @@ impl Fold {
     pub(super) fn to_words(self, state: &str) -> Vec<String> {
         let value = if self.is_search() { format!("{state}.key") } else { state.to_owned() };
         let mut words = match self.ty {
-            Ty::I64 => vec![format!("{value}.lo"), format!("{value}.hi")],
-            _ if self.is_search() => vec![value],
+            _ if self.is_search() && !self.is_wide() => vec![value],
+            Ty::F64 if !self.is_search() => vec![format!("d_low({value})"), format!("d_high({value})")],
+            Ty::I64 | Ty::F64 => vec![format!("{value}.lo"), format!("{value}.hi")],
             Ty::Bool => vec![format!("select(0u, 1u, {value})")],
             Ty::U32 => vec![value],
             _ => vec![format!("bitcast<u32>({value})")],
@@ -153,8 +159,9 @@ impl Fold {
     /// The state of words.
     pub(super) fn of_words(self, words: &[String]) -> String {
         let value = match self.ty {
-            Ty::I64 => format!("I64({}, {})", words[0], words[1]),
-            _ if self.is_search() => words[0].clone(),
+            _ if self.is_search() && !self.is_wide() => words[0].clone(),
+            Ty::F64 if !self.is_search() => format!("d_of({}, {})", words[0], words[1]),
+            Ty::I64 | Ty::F64 => format!("I64({}, {})", words[0], words[1]),
             Ty::Bool => format!("({} != 0u)", words[0]),
             Ty::U32 => words[0].clone(),
             ty => format!("bitcast<{}>({})", type_name(ty, Width::One), words[0]),
@@ -169,8 +176,8 @@ impl Fold {
     /// Four states as a vector of states.
     pub(super) fn gather(self, parts: &[String; 4]) -> String {
         match (self.is_search(), self.is_wide()) {
-            (false, false) => format!("{}({})", type_name(self.ty, Width::Four), parts.join(", ")),
-            (false, true) => format!("i64_join({})", parts.join(", ")),
+            (false, _) if self.ty == Ty::I64 => format!("i64_join({})", parts.join(", ")),
+            (false, _) => format!("{}({})", type_name(self.ty, Width::Four), parts.join(", ")),
             (true, wide) => {
                 let member =
                     |m: &str| parts.iter().map(|p| format!("{p}.{m}")).collect::<Vec<_>>().join(", ");

@@ -223,10 +223,13 @@ fn folds_of(body: &Body<'_>, pass: usize) -> Vec<(Reg, Reg, Fold)> {
 /// Loop iterations of an invocation inside of one element's work.
 fn weight(nest: &Nest) -> usize {
     use crate::kernel::BinaryOp::{Pow, Rem};
+    use crate::kernel::UnaryOp::{Cos, Sin};
     let types = nest.kernel.types(Ty::F32);
     let of = |instr: &Instr| match instr {
         Instr::Binary { op: Pow, a, .. } if !types[*a as usize].is_float() => 64,
-        Instr::Binary { op: Rem, a, .. } if types[*a as usize].is_float() => 36,
+        Instr::Binary { op: Rem, a, .. } if types[*a as usize] == Ty::F32 => 36,
+        Instr::Binary { op: Rem, a, .. } if types[*a as usize] == Ty::F64 => 191,
+        Instr::Unary { op: Sin | Cos, a } if types[*a as usize] == Ty::F64 => 7,
         _ => 0,
     };
     1 + nest.kernel.body.iter().map(of).sum::<usize>()

@@ -122,7 +122,7 @@ fn in_chunks(
     let nest = &product.nest;
     let rank = product.k;
     let elements: usize = nest.kernel.sizes[..rank].iter().product();
-    let element = if product.ty == Ty::I64 { 8 } else { 4 };
+    let element = temp_dtype(product.ty).size() as u64;
     let bytes = (elements as u64).saturating_mul(chunks as u64 * element);
     if bytes > MAX_TEMP.min(shared.caps.max_binding) {
         let widest = (0..rank).max_by_key(|&d| nest.kernel.sizes[d]).filter(|&d| nest.kernel.sizes[d] > 1);
@@ -230,7 +230,8 @@ fn temp_window() -> Window {
 fn temp_dtype(ty: Ty) -> crate::DType {
     match ty {
         Ty::I64 => crate::DType::I64,
-        Ty::F32 | Ty::F64 => crate::DType::F32,
+        Ty::F32 => crate::DType::F32,
+        Ty::F64 => crate::DType::F64,
         _ => crate::DType::I32,
     }
 }

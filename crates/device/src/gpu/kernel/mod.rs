@@ -17,11 +17,18 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::program::Program;
-use crate::Result;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Loop, Ty};
+use crate::{DType, Error, Result};
 
 /// Makes a kernel ready to launch.
 pub(super) fn prepare(shared: &Arc<Shared>, kernel: &Kernel) -> Result<Program> {
+    if !shared.caps.f64 && uses_f64(kernel) {
+        return Err(Error::DType {
+            op: "kernel",
+            dtype: DType::F64,
+            reason: format!("does not exist on {}; use f32 here, or the CPU for f64", shared.name),
+        });
+    }
     let mut needs = Vec::new();
     let mut temps = Vec::new();
     let steps = match kernel {
@@ -33,4 +40,21 @@ pub(super) fn prepare(shared: &Arc<Shared>, kernel: &Kernel) -> Result<Program> 
     };
     let (params, traffic) = (kernel.params(), kernel.traffic());
     Ok(Program { shared: shared.clone(), steps, temps, needs, params, traffic })
+}
+
+/// Whether a kernel reads, writes or computes in f64.
+fn uses_f64(kernel: &Kernel) -> bool {
+    let in_loop = |kernel: &Loop, accumulator: Ty| {
+        kernel.accesses.iter().any(|access| access.dtype == DType::F64)
+            || kernel.types(accumulator).contains(&Ty::F64)
+    };
+    match kernel {
+        Kernel::Loop(kernel) => in_loop(kernel, Ty::F32),
+        Kernel::Matmul(kernel) => {
+            kernel.lhs.dtype == DType::F64 || in_loop(&kernel.epilogue, kernel.accumulator())
+        }
+        Kernel::Scatter(kernel) => kernel.target.dtype == DType::F64,
+        Kernel::Scan(kernel) => kernel.source.dtype == DType::F64 || kernel.target.dtype == DType::F64,
+        Kernel::Sort(kernel) => kernel.source.dtype == DType::F64,
+    }
 }

@@ -75,7 +75,8 @@ fn state_dtype(ty: Ty) -> DType {
     match ty {
         Ty::Bool => DType::Bool,
         Ty::I64 => DType::I64,
-        Ty::F32 | Ty::F64 => DType::F32,
+        Ty::F32 => DType::F32,
+        Ty::F64 => DType::F64,
         Ty::I32 | Ty::U32 => DType::I32,
     }
 }

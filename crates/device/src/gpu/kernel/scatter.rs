@@ -11,7 +11,7 @@ mod keys;
 use std::collections::BTreeMap;
 
 use super::access::{Form, Memory, element_type};
-use super::body::{Body, no_f64};
+use super::body::Body;
 use super::emit::{Emitter, Width, type_name};
 use super::fold::Fold;
 use super::loops::{count, indices};
@@ -56,9 +56,6 @@ pub(super) fn plan(
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
 ) -> Result<Vec<Dispatch>> {
-    if kernel.target.dtype == DType::F64 {
-        return Err(no_f64());
-    }
     let output_bytes = (kernel.elements * kernel.target.dtype.size()) as u64;
     raise(needs, kernel.target.buffer, output_bytes);
     if let Some(base) = kernel.base {
@@ -201,7 +198,7 @@ impl<'k> Layout<'k> {
     }
 
     fn value_bytes(&self) -> usize {
-        if self.ty == Ty::I64 { 8 } else { 4 }
+        values_memory(self.ty, "").dtype.size()
     }
 
     fn fold(&self) -> Fold {
@@ -240,7 +237,8 @@ fn is_mixed_radix(kernel: &Scatter, free_dims: &[usize]) -> bool {
 fn values_memory(ty: Ty, name: &str) -> Memory<'_> {
     let dtype = match ty {
         Ty::I64 => DType::I64,
-        Ty::F32 | Ty::F64 => DType::F32,
+        Ty::F32 => DType::F32,
+        Ty::F64 => DType::F64,
         _ => DType::I32,
     };
     Memory { buffer: name, dtype, form: Form::Elements, mixed: false }

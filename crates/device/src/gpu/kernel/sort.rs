@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::body::{Body, no_f64};
+use super::body::Body;
 use super::emit::{Emitter, GROUP, Width};
 use super::loops::{count, indices};
 use super::nest::{Nest, raise};
@@ -29,8 +29,8 @@ const WIDE_WORKGROUP: u32 = 256;
 type Word = (usize, &'static str);
 
 /// The words of the key that compares as elements of a dtype do, the least first.
-fn key_words(dtype: DType) -> Result<&'static [Word]> {
-    Ok(match dtype {
+const fn key_words(dtype: DType) -> &'static [Word] {
+    match dtype {
         DType::F32 => &[(32, "float_key(bitcast<u32>(x), 0x80000000u, 0x7f800000u)")],
         DType::F16 => &[(16, "float_key(f16_bits(x), 0x8000u, 0x7c00u)")],
         DType::BF16 => &[(16, "float_key(bf16_bits(x), 0x8000u, 0x7f80u)")],
@@ -38,8 +38,8 @@ fn key_words(dtype: DType) -> Result<&'static [Word]> {
         DType::I32 => &[(32, "bitcast<u32>(x) ^ 0x80000000u")],
         DType::U8 => &[(8, "bitcast<u32>(x)")],
         DType::Bool => &[(1, "select(0u, 1u, x)")],
-        DType::F64 => return Err(no_f64()),
-    })
+        DType::F64 => &[(32, "d_key_low(x)"), (32, "d_key_high(x)")],
+    }
 }
 
 /// The steps of a sort, and the bytes that its buffers and temporaries need.
@@ -49,7 +49,7 @@ pub(super) fn plan(
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
 ) -> Result<Vec<Dispatch>> {
-    let words = key_words(sort.source.dtype)?;
+    let words = key_words(sort.source.dtype);
     let mut steps = Vec::new();
     scan::nest(sort.sizes.clone(), vec![sort.source.clone()]).needs(needs);
     scan::nest(sort.target_sizes(), vec![sort.target.clone()]).needs(needs);
