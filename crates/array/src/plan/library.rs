@@ -18,7 +18,7 @@ pub(super) fn matmul(facts: &Facts<'_>, step: u32, space: &Space, epilogue: Loop
     let (lhs, rhs) = (operand(0)?, operand(1)?);
     let lhs_shape = facts.shape(node.inputs[0]);
     let k = lhs_shape[lhs_shape.len() - 1];
-    let mut product = Matmul { k, lhs, rhs, epilogue: over_product(facts, step, space, epilogue) };
+    let mut product = Matmul::new(k, lhs, rhs, over_product(facts, step, space, epilogue));
     while merge_batch(&mut product) {}
     Ok(product)
 }

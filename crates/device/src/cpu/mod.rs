@@ -11,6 +11,7 @@
 
 mod affine;
 mod compile;
+mod factor;
 mod frame;
 mod loops;
 mod matmul;
@@ -228,6 +229,8 @@ fn structure(kernel: &Kernel) -> Kernel {
         Kernel::Loop(kernel) => whole(kernel),
         Kernel::Matmul(kernel) => {
             kernel.k = 0;
+            let parts = [&mut kernel.lhs_parts, &mut kernel.rhs_parts];
+            parts.into_iter().flat_map(|p| [&mut p.rows, &mut p.columns]).for_each(|sizes| sizes.fill(0));
             access(&mut kernel.lhs);
             access(&mut kernel.rhs);
             whole(&mut kernel.epilogue);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::parts::{function, outer_and_inner};
 use super::{Product, Tile};
 use crate::gpu::kernel::access::{Form, Memory, element_type, zero};
 use crate::gpu::kernel::body::choose;
@@ -37,6 +38,9 @@ pub(super) struct Operand<'p> {
     /// Names of the strides along the inner dim and the other one.
     inner_stride: String,
     outer_stride: String,
+    /// Functions from indices to elements, for an inner dim or another one that is made of several.
+    inner_function: Option<String>,
+    outer_function: Option<String>,
     offset: String,
 }
 
@@ -59,12 +63,29 @@ impl<'p> Operand<'p> {
         let start = (window.start / access.dtype.size() as u64) as isize;
         let four = |d: usize| access.strides[d] % 4 == 0;
         let others = (0..product.k - 2).all(four) && access.offset % 4 == 0 && !by_elements;
-        let along_inner = others && access.strides[product.k] == 1 && four(outer);
-        let along_outer =
-            others && access.strides[outer] == 1 && four(product.k) && sizes[outer].is_multiple_of(4);
+        let made = outer_and_inner(product, outer);
+        let fours = |parts: &[(usize, isize)]| parts.iter().all(|(_, stride)| stride % 4 == 0);
+        // The last of several parts takes its elements in whole fours, wherever a part of the inner dim begins.
+        let last_in_fours = match &made[1][..] {
+            [first @ .., (size, 1)] if !first.is_empty() => {
+                size % 4 == 0 && product.nest.first[product.k].is_multiple_of(4) && fours(first)
+            }
+            _ => false,
+        };
+        let steps_by_one = last_in_fours || made[1].len() == 1 && access.strides[product.k] == 1;
+        let along_inner = others && steps_by_one && fours(&made[0]);
+        let along_outer = others
+            && made[0].len() == 1
+            && access.strides[outer] == 1
+            && four(product.k)
+            && fours(&made[1])
+            && sizes[outer].is_multiple_of(4);
         let form = if along_inner || along_outer { Form::Vectors } else { Form::Elements };
         let memory_name = format!("buffer{}", access.buffer);
         e.bind(&memory_name, element_type(access.dtype, false, form == Form::Vectors), window);
+        let first = &product.nest.first;
+        let outer_function = function(e, &format!("{name}_outer"), &made[0], first[outer]);
+        let inner_function = function(e, &format!("{name}_inner"), &made[1], first[product.k]);
         Operand {
             access,
             name,
@@ -74,6 +95,8 @@ impl<'p> Operand<'p> {
             along_outer: along_outer && !along_inner,
             inner_stride: e.signed(&format!("{name}_inner_stride"), access.strides[product.k]),
             outer_stride: e.signed(&format!("{name}_outer_stride"), access.strides[outer]),
+            inner_function,
+            outer_function,
             offset: e.signed(&format!("{name}_offset"), access.offset - start),
         }
     }
@@ -86,6 +109,22 @@ impl<'p> Operand<'p> {
             at = format!("{at} + i{d} * {stride}");
         }
         e.line(format!("let {}_batch = {at};", self.name));
+    }
+
+    /// How far an index along the inner dim leads.
+    fn inner(&self, index: &str) -> String {
+        match &self.inner_function {
+            Some(function) => format!("{function}({index})"),
+            None => format!("({index}) * {}", self.inner_stride),
+        }
+    }
+
+    /// How far an index along the other dim leads.
+    fn outer(&self, index: &str) -> String {
+        match &self.outer_function {
+            Some(function) => format!("{function}({index})"),
+            None => format!("({index}) * {}", self.outer_stride),
+        }
     }
 
     fn memory(&self) -> Memory<'_> {
@@ -148,6 +187,10 @@ pub(super) fn in_registers(
         if right.along_outer {
             // Columns are a multiple of four: an invocation beyond reads the last ones.
             e.line(format!("let column{v} = right_batch + min(first_column{v}, {columns} - 4u);"));
+        } else if right.outer_function.is_some() {
+            let at = |c: usize| right.outer(&format!("min(first_column{v} + {c}u, {columns} - 1u)"));
+            let places = [0, 1, 2, 3].map(at).join(", ");
+            e.line(format!("let column{v} = vec4<u32>(right_batch) + vec4<u32>({places});"));
         } else {
             e.line(format!(
                 "let column{v} = vec4<u32>(right_batch) + min(vec4<u32>(first_column{v}) + {LANES}, vec4<u32>({columns} - 1u)) * {};",
@@ -156,29 +199,48 @@ pub(super) fn in_registers(
         }
     }
     for r in 0..tile.rows {
-        e.line(format!(
-            "let row{r} = left_batch + min(first_row + {r}u, {rows} - 1u) * {};",
-            left.outer_stride
-        ));
+        let place = left.outer(&format!("min(first_row + {r}u, {rows} - 1u)"));
+        e.line(format!("let row{r} = left_batch + {place};"));
         for v in 0..tile.vectors {
             e.line(format!("var sum{r}_{v}: {t} = {};", zero(ty, Width::Four)));
         }
     }
-    let right_at = |v: usize, k: &str| -> String {
+    // How far steps along the inner dim lead, where that takes more than a product.
+    let step = |e: &mut Emitter<'_>, operand: &Operand<'_>, j: usize, k: &str| -> String {
+        if operand.inner_function.is_none() {
+            return operand.inner(k);
+        }
+        e.line(format!("let {}_step{j} = {};", operand.name, operand.inner(k)));
+        format!("{}_step{j}", operand.name)
+    };
+    let right_at = |v: usize, step: &str| -> String {
         if right.along_outer {
-            right.memory().load_vector(&format!("(column{v} + ({k}) * {})", right.inner_stride))
+            right.memory().load_vector(&format!("(column{v} + {step})"))
         } else {
-            let at = |c: &&str| right.load(&format!("(column{v}.{c} + ({k}) * {})", right.inner_stride));
+            let at = |c: &&str| right.load(&format!("(column{v}.{c} + {step})"));
             gather(ty, &C.iter().map(at).collect::<Vec<_>>())
         }
     };
     e.line("var k = 0u;");
     if tile.unrolled {
         e.open(format!("for (; k + 4u <= {inner}; k += 4u) {{"));
+        let along = |e: &mut Emitter<'_>, operand: &Operand<'_>| {
+            if operand.inner_function.is_some() { step(e, operand, 0, "k") } else { "k".to_owned() }
+        };
+        let right_steps: Vec<String> = if right.along_inner {
+            vec![along(e, right)]
+        } else {
+            (0..4).map(|j| step(e, right, j, &format!("k + {j}u"))).collect()
+        };
+        let left_steps: Vec<String> = if left.along_inner {
+            vec![along(e, left)]
+        } else {
+            (0..4).map(|j| step(e, left, j, &format!("k + {j}u"))).collect()
+        };
         for v in 0..tile.vectors {
             if right.along_inner {
                 for c in C {
-                    let load = right.memory().load_vector(&format!("(column{v}.{c} + k)"));
+                    let load = right.memory().load_vector(&format!("(column{v}.{c} + {})", right_steps[0]));
                     e.line(format!("let down{v}_{c} = {load};"));
                 }
                 for (j, c) in C.iter().enumerate() {
@@ -186,14 +248,15 @@ pub(super) fn in_registers(
                     e.line(format!("let right{j}_{v} = {};", gather(ty, &parts)));
                 }
             } else {
-                for j in 0..4 {
-                    e.line(format!("let right{j}_{v} = {};", right_at(v, &format!("k + {j}u"))));
+                for (j, step) in right_steps.iter().enumerate() {
+                    e.line(format!("let right{j}_{v} = {};", right_at(v, step)));
                 }
             }
         }
         for r in 0..tile.rows {
             if left.along_inner {
-                e.line(format!("let left{r} = {};", left.memory().load_vector(&format!("(row{r} + k)"))));
+                let load = left.memory().load_vector(&format!("(row{r} + {})", left_steps[0]));
+                e.line(format!("let left{r} = {load};"));
             }
             for (j, c) in C.iter().enumerate() {
                 let value = if left.along_inner {
@@ -201,7 +264,7 @@ pub(super) fn in_registers(
                 } else {
                     e.line(format!(
                         "let left{r}_{j} = {};",
-                        left.load(&format!("(row{r} + (k + {j}u) * {})", left.inner_stride))
+                        left.load(&format!("(row{r} + {})", left_steps[j]))
                     ));
                     format!("left{r}_{j}")
                 };
@@ -214,11 +277,12 @@ pub(super) fn in_registers(
         e.close();
     }
     e.open(format!("for (; k < {inner}; k++) {{"));
+    let (right_step, left_step) = (step(e, right, 0, "k"), step(e, left, 0, "k"));
     for v in 0..tile.vectors {
-        e.line(format!("let right_{v} = {};", right_at(v, "k")));
+        e.line(format!("let right_{v} = {};", right_at(v, &right_step)));
     }
     for r in 0..tile.rows {
-        e.line(format!("let left{r} = {};", left.load(&format!("(row{r} + k * {})", left.inner_stride))));
+        e.line(format!("let left{r} = {};", left.load(&format!("(row{r} + {left_step})"))));
         for v in 0..tile.vectors {
             let sum = multiply_add(ty, &format!("sum{r}_{v}"), &format!("left{r}"), &format!("right_{v}"));
             e.line(format!("sum{r}_{v} = {sum};"));
@@ -262,13 +326,14 @@ pub(super) fn through_workgroup_memory(
             ("fetch % 64u", "fetch / 64u")
         };
         let at = format!(
-            "({name}_batch + min({first} + {name}_outer, {count} - 1u) * {} + min(k0 + {name}_inner, {} - 1u) * {})",
-            operand.outer_stride, names.inner, operand.inner_stride
+            "({name}_batch + {} + {})",
+            operand.outer(&format!("min({first} + {name}_place, {count} - 1u)")),
+            operand.inner(&format!("min(k0 + {name}_depth, {} - 1u)", names.inner))
         );
         let value = operand.load(&format!("{name}_at"));
         format!(
-            "        let {name}_outer = {outer};\n        let {name}_inner = {inner};\n        let {name}_at = {at};\n        \
-             {name}_slice[{name}_inner * 68u + {name}_outer] = select({one}(0), {value}, k0 + {name}_inner < {});",
+            "        let {name}_place = {outer};\n        let {name}_depth = {inner};\n        let {name}_at = {at};\n        \
+             {name}_slice[{name}_depth * 68u + {name}_place] = select({one}(0), {value}, k0 + {name}_depth < {});",
             names.inner
         )
     };
