@@ -73,7 +73,7 @@ impl Cpu {
     pub fn new() -> Cpu {
         Cpu {
             // A body's lanes should stay in the first-level cache, and beyond some length nothing is saved by fusing.
-            limits: Limits { buffers: 32, instructions: 256, f64: true },
+            limits: Limits { buffers: 32, instructions: 256, binding: usize::MAX, f64: true },
             pool: Arc::new(Pool::new()),
             counters: Arc::default(),
             known: Mutex::default(),

@@ -116,7 +116,9 @@ impl Gpu {
             max_buffers: (limits.max_storage_buffers_per_shader_stage as usize - 1).min(24),
         };
         let pool = Arc::new(Pool::new(device.clone(), name.clone(), failures.clone(), memory_limit));
-        let limits = Limits { buffers: caps.max_buffers, instructions: 256, f64: false };
+        // A binding begins at a multiple of 256.
+        let binding = (caps.max_binding as usize).saturating_sub(512);
+        let limits = Limits { buffers: caps.max_buffers, instructions: 256, binding, f64: false };
         let shared = Shared {
             takes_turns,
             pipelines: Pipelines::new(device.clone(), name.clone()),
