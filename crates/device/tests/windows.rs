@@ -79,9 +79,15 @@ fn windows(random: &mut Random, n: usize, groups: usize, whole_batch: bool) -> F
 }
 
 /// `lhs @ rhs`, or `|lhs @ rhs * 2 + bias|`.
-fn product(random: &mut Random, dtype: DType, lhs: &Factor, rhs: &Factor) -> (Kernel, Vec<Vec<u8>>, Vec<DType>) {
+fn product(
+    random: &mut Random,
+    dtype: DType,
+    lhs: &Factor,
+    rhs: &Factor,
+) -> (Kernel, Vec<Vec<u8>>, Vec<DType>) {
     let offset = random.below(2) * 4;
-    let ((left, lhs_parts), (right, rhs_parts)) = (lhs.access(0, dtype, offset), rhs.access(1, dtype, offset));
+    let ((left, lhs_parts), (right, rhs_parts)) =
+        (lhs.access(0, dtype, offset), rhs.access(1, dtype, offset));
     let (m, n, k) = (lhs.size(1), rhs.size(2), lhs.size(2));
     assert_eq!(k, rhs.size(1));
     let sizes: Dims = lhs.sizes[0].iter().copied().chain([m, n]).collect();
@@ -89,9 +95,16 @@ fn product(random: &mut Random, dtype: DType, lhs: &Factor, rhs: &Factor) -> (Ke
         sizes.iter().zip(&mut strides).filter(|(size, _)| **size == 1).for_each(|(_, stride)| *stride = 0);
         strides
     };
-    let mut contents = vec![random.bytes(dtype, lhs.elements + offset), random.bytes(dtype, rhs.elements + offset)];
-    let mut epilogue =
-        Loop { sizes: sizes.clone(), inner: 0, accesses: vec![], ranges: vec![], body: vec![], stores: vec![] };
+    let mut contents =
+        vec![random.bytes(dtype, lhs.elements + offset), random.bytes(dtype, rhs.elements + offset)];
+    let mut epilogue = Loop {
+        sizes: sizes.clone(),
+        inner: 0,
+        accesses: vec![],
+        ranges: vec![],
+        body: vec![],
+        stores: vec![],
+    };
     epilogue.body.push(Instr::Accumulator);
     if random.chance(50) && Ty::of(dtype) != Ty::Bool {
         let mut along: Strides = smallvec![0; sizes.len()];
@@ -148,7 +161,8 @@ fn all_devices() -> Vec<Device> {
 #[test]
 fn windows_are_multiplied_where_they_lie() {
     for device in all_devices() {
-        let mut dtypes = vec![DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
+        let mut dtypes =
+            vec![DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
         if device == Device::cpu() {
             dtypes.push(DType::F64);
         }
@@ -167,11 +181,17 @@ fn blocks_and_chunks_of_long_sums_meet() {
     // More than a block on the CPU and a chunk on a GPU holds, in both directions.
     for device in all_devices() {
         let image = |channels: usize, height: isize, width: isize, kernel: usize| Factor {
-            sizes: [vec![], vec![channels, kernel, kernel], vec![height as usize - kernel + 1, width as usize - kernel + 1]],
+            sizes: [
+                vec![],
+                vec![channels, kernel, kernel],
+                vec![height as usize - kernel + 1, width as usize - kernel + 1],
+            ],
             strides: [vec![], vec![height * width, width, 1], vec![width, 1]],
             elements: channels * (height * width) as usize,
         };
-        for (seed, (channels, height, width, kernel)) in [(70, 12, 17, 3), (2, 60, 70, 2)].into_iter().enumerate() {
+        for (seed, (channels, height, width, kernel)) in
+            [(70, 12, 17, 3), (2, 60, 70, 2)].into_iter().enumerate()
+        {
             let random = &mut Random::new(seed as u64);
             let seen = image(channels, height, width, kernel);
             let (k, n) = (seen.size(1), seen.size(2));

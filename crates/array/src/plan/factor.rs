@@ -48,7 +48,9 @@ impl Factor {
             let mut made: SmallVec<[(usize, isize); 4]> = SmallVec::new();
             for (at, _) in owners.iter().enumerate().filter(|(_, owner)| **owner == d) {
                 match made.last_mut() {
-                    Some(last) if last.1 == all[at] * sizes[at] as isize => *last = (last.0 * sizes[at], all[at]),
+                    Some(last) if last.1 == all[at] * sizes[at] as isize => {
+                        *last = (last.0 * sizes[at], all[at])
+                    }
                     _ => made.push((sizes[at], all[at])),
                 }
             }

@@ -177,7 +177,9 @@ impl<'g> Facts<'g> {
         }
         let overlap = elements(self, once) > elements(self, base);
         let known = match base {
-            Ref::Node(step) => Some((step, self.steps[step as usize].anchor, self.steps[step as usize].stored)),
+            Ref::Node(step) => {
+                Some((step, self.steps[step as usize].anchor, self.steps[step as usize].stored))
+            }
             Ref::Leaf(_) => None,
         };
         if overlap {

@@ -256,7 +256,8 @@ impl Tensor {
             let span = span_of(op, window[i], dilation[i])?.checked_add(extra[i]);
             let reach = counts[i].saturating_sub(1).checked_mul(stride[i]);
             let size = reach.zip(span).and_then(|(reach, span)| reach.checked_add(span));
-            let size = size.zip(padding[i].checked_mul(2)).and_then(|(size, margin)| size.checked_sub(margin));
+            let size =
+                size.zip(padding[i].checked_mul(2)).and_then(|(size, margin)| size.checked_sub(margin));
             let size = size.filter(|&size| size > 0 && counts[i] > 0).ok_or_else(|| {
                 let reason = "leaves an output without elements, with this padding".to_owned();
                 Error::Shape { op, shape: input.shape().to_vec(), reason }

@@ -86,7 +86,12 @@ pub fn as_loop(kernel: &Matmul) -> Option<Loop> {
     let sizes = kernel.epilogue.sizes.get(rank.checked_sub(2)?..)?;
     let fits = |access: &Access| access.strides.len() == rank && access.dtype != DType::Bool;
     let single = kernel.lhs_parts.are_single() && kernel.rhs_parts.are_single();
-    if !single || !sizes.contains(&1) || !fits(&kernel.lhs) || !fits(&kernel.rhs) || kernel.epilogue.inner != 0 {
+    if !single
+        || !sizes.contains(&1)
+        || !fits(&kernel.lhs)
+        || !fits(&kernel.rhs)
+        || kernel.epilogue.inner != 0
+    {
         return None;
     }
     let ordered = |(i, instr): (usize, &Instr)| instr.operands().iter().all(|&r| (r as usize) < i);
@@ -362,8 +367,7 @@ impl MatmulKernel {
         };
         let (m, n) = (beside(left, rows.len()), beside(right, columns.len()));
         let room = |copied: bool, beside: usize| if copied { beside * inner * size } else { 0 };
-        let (left_room, right_room) =
-            (self.pool.alloc(room(left, m))?, self.pool.alloc(room(right, n))?);
+        let (left_room, right_room) = (self.pool.alloc(room(left, m))?, self.pool.alloc(room(right, n))?);
         let by_rows = self.axpy.is_some();
         for j in columns.clone().step_by(n) {
             let block_columns = j..(j + n).min(columns.end);
@@ -377,7 +381,8 @@ impl MatmulKernel {
                 for i in rows.clone().step_by(m) {
                     let block_rows = i..(i + m).min(rows.end);
                     let sizes = [block_rows.len(), steps.len(), block_columns.len()];
-                    let element = (i - rows.start) as isize * strides.0 + (j - columns.start) as isize * strides.1;
+                    let element =
+                        (i - rows.start) as isize * strides.0 + (j - columns.start) as isize * strides.1;
                     // SAFETY: as above.
                     unsafe {
                         let block = (block_rows, steps.clone());
@@ -465,7 +470,8 @@ impl MatmulKernel {
                             super::simd::lanes::copy(bytes, 1, place, column, width, size);
                         }
                         for k in k0..(k0 + BLOCK.1).min(inner) {
-                            let factor = a.start.offset((i as isize * a.row + k as isize * a.column) * size as isize);
+                            let factor =
+                                a.start.offset((i as isize * a.row + k as isize * a.column) * size as isize);
                             let source = b.start.offset((k as isize * b.row + j as isize) * size as isize);
                             axpy(&Args { b: factor, ..Args::new(bytes, source, width) });
                         }
@@ -493,8 +499,10 @@ impl Operand {
         }
         if !parts.are_single() {
             // Windows overlap: what they reach over is copied, and they look at the copy.
-            let low: isize = access.strides.iter().zip(sizes).map(|(s, &n)| (s * (n as isize - 1)).min(0)).sum();
-            let high: isize = access.strides.iter().zip(sizes).map(|(s, &n)| (s * (n as isize - 1)).max(0)).sum();
+            let low: isize =
+                access.strides.iter().zip(sizes).map(|(s, &n)| (s * (n as isize - 1)).min(0)).sum();
+            let high: isize =
+                access.strides.iter().zip(sizes).map(|(s, &n)| (s * (n as isize - 1)).max(0)).sum();
             let reach = smallvec![(high - low) as usize + 1];
             let from = Access::new(0, access.dtype, &[1], access.offset + low);
             let (kernel, bytes) = copy(from, &reach, &[1], ty)?;

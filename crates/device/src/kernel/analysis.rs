@@ -154,7 +154,8 @@ fn access_bytes(access: &Access, sizes: &Dims) -> u64 {
         .zip(sizes)
         .map(|(&stride, &size)| if stride == 0 && size != 0 { 1 } else { size });
     // Windows overlap: together they are not more than what lies between their first and last elements.
-    let reach = access.strides.iter().zip(sizes).map(|(s, &n)| (s.unsigned_abs() * n.saturating_sub(1)) as u64);
+    let reach =
+        access.strides.iter().zip(sizes).map(|(s, &n)| (s.unsigned_abs() * n.saturating_sub(1)) as u64);
     let reach = if access.indexed.is_empty() { reach.sum::<u64>() + 1 } else { u64::MAX };
     touched.map(|n| n as u64).product::<u64>().min(reach) * access.dtype.size() as u64
 }

@@ -291,10 +291,7 @@ impl Matmul {
         let (batch, matrix) = self.epilogue.sizes.split_at(self.epilogue.sizes.len().saturating_sub(2));
         let (m, n) = (matrix.first().map_or(1, |&m| m), matrix.get(1).map_or(1, |&n| n));
         let sizes = |[rows, columns]: [Dims; 2]| batch.iter().copied().chain(rows).chain(columns).collect();
-        [
-            (&self.lhs, sizes(self.lhs_parts.of(m, self.k))),
-            (&self.rhs, sizes(self.rhs_parts.of(self.k, n))),
-        ]
+        [(&self.lhs, sizes(self.lhs_parts.of(m, self.k))), (&self.rhs, sizes(self.rhs_parts.of(self.k, n)))]
     }
 
     /// The type that products are summed in, and that the epilogue gets.

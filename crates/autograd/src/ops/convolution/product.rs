@@ -4,13 +4,13 @@
 //! With an input `x[n, c, i]`, a weight `w[o, c, k]` and an output `y[n, o, q]` per group, all three sum up
 //! `x[n, c, q * stride + k * dilation - before] * w[o, c, k] * y[n, o, q]` without one of its factors, over what is not theirs. Each is a
 //! matrix product one of whose factors views windows, which products read where they lie. Where a group has few channels, arithmetic on
-//! shifted inputs, or a sum over windows, moves less than a product would.
+//! shifted inputs, or a sum over windows, is faster on a GPU than a product.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 use wgrad_array::layout::Dims;
-use wgrad_array::{Array, BinaryOp, Error, ReduceOp, Result};
+use wgrad_array::{Array, BinaryOp, Device, Error, ReduceOp, Result};
 
 use crate::Tensor;
 use crate::ops::reduce::widened;
@@ -32,6 +32,10 @@ pub(super) struct Geometry {
     pub(super) window: Vec<usize>,
     pub(super) output: Vec<usize>,
 }
+
+/// Outputs of an image, up to which those of a whole batch are one product's columns. More fill a product on their own, whose result then
+/// lies as the output does, so that what follows can be its epilogue.
+const FEW_COLUMNS: usize = 64;
 
 /// Which of a convolution's three arrays is made of the other two.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,7 +137,7 @@ impl Geometry {
         let (outs, count) = (output.shape()[1] / self.groups, self.output.iter().product::<usize>());
         let shape = join(&[&[self.groups * outs, own], &self.window]);
         let taps: usize = self.window.iter().product();
-        if outs <= FEW_OUTPUTS && own * taps <= FEW_TERMS {
+        if is_written_out(x, outs, own * taps) {
             // [groups, outs, channels, window.., batch, outputs..]
             let order = join(&[&[1, 2], &range(3 + dims, dims), &[0], &range(3, dims)]);
             let seen = widened(&seen)?.permute(&order)?;
@@ -171,7 +175,13 @@ impl Geometry {
             let (before, input) = (self.before[i], self.input[i]);
             if stride == 1 {
                 let reach = (size - 1) * dilation;
-                lines.push(Line { count: input, size, stride: 1, dilation, before: reach as isize - before as isize });
+                lines.push(Line {
+                    count: input,
+                    size,
+                    stride: 1,
+                    dilation,
+                    before: reach as isize - before as isize,
+                });
             } else {
                 let (count, taps) = ((input + before).div_ceil(stride), size.div_ceil(stride));
                 lines.push(Line { count, size: taps, stride: 1, dilation: 1, before: taps as isize - 1 });
@@ -184,7 +194,8 @@ impl Geometry {
         // [groups, outs, channels, (taps, stride)..] to [groups, (channels, strides..), outs, taps..], turned around.
         let &[groups, outs, own, ..] = weight.shape() else { return Err(no_weight(&weight)) };
         let split: Dims = lines.iter().zip(&steps).flat_map(|(line, &step)| [line.size, step]).collect();
-        let (taps, parts): (Dims, Dims) = ((0..dims).map(|i| 3 + 2 * i).collect(), (0..dims).map(|i| 4 + 2 * i).collect());
+        let (taps, parts): (Dims, Dims) =
+            ((0..dims).map(|i| 3 + 2 * i).collect(), (0..dims).map(|i| 4 + 2 * i).collect());
         let weight = weight.reshape(&join(&[&[groups, outs, own], &split]))?.flip(&taps)?;
         let weight = weight.permute(&join(&[&[0, 2], &parts, &[1], &taps]))?;
         let all: usize = steps.iter().product();
@@ -196,7 +207,9 @@ impl Geometry {
         let out = out.reshape(&join(&[&[batch, groups * own], &steps, &counts]))?;
         let side_by_side: Dims = (0..dims).flat_map(|i| [2 + dims + i, 2 + i]).collect();
         let joined: Dims = counts.iter().zip(&steps).map(|(count, step)| count * step).collect();
-        let mut out = out.permute(&join(&[&[0, 1], &side_by_side]))?.reshape(&join(&[&[batch, groups * own], &joined]))?;
+        let mut out = out
+            .permute(&join(&[&[0, 1], &side_by_side]))?
+            .reshape(&join(&[&[batch, groups * own], &joined]))?;
         for i in (0..dims).filter(|&i| steps[i] > 1) {
             out = out.slice(2 + i, self.before[i], self.input[i], 1)?;
         }
@@ -236,7 +249,7 @@ fn of_windows(seen: &Array, weight: &Array, dims: usize) -> Result<Array> {
     let (counts, sizes, outs) = (&shape[3..3 + dims], &shape[3 + dims..], weight.shape()[1]);
     let terms = own * sizes.iter().product::<usize>();
     let ones: Dims = SmallVec::from_elem(1, dims);
-    if outs <= FEW_OUTPUTS && terms <= FEW_TERMS && terms > 0 {
+    if is_written_out(seen, outs, terms) {
         let (dtype, seen, weight) = (seen.dtype(), widened(seen)?, widened(weight)?);
         let mut sum: Option<Array> = None;
         for term in 0..terms {
@@ -264,10 +277,23 @@ fn of_windows(seen: &Array, weight: &Array, dims: usize) -> Result<Array> {
         let sum = sum.ok_or_else(|| no_weight(&weight))?;
         return sum.cast(dtype);
     }
+    let count: usize = counts.iter().product();
+    if batch > 1 && count <= FEW_COLUMNS {
+        let order = join(&[&[1, 2], &range(3 + dims, dims), &[0], &range(3, dims)]);
+        let columns = seen.permute(&order)?.reshape(&[groups, terms, batch * count])?;
+        let out = weight.reshape(&[groups, outs, terms])?.matmul(&columns)?;
+        let out = out.reshape(&join(&[&[groups, outs, batch], counts]))?;
+        return out.permute(&join(&[&[2, 0, 1], &range(3, dims)]));
+    }
     let order = join(&[&[0, 1, 2], &range(3 + dims, dims), &range(3, dims)]);
-    let columns = seen.permute(&order)?.reshape(&[batch, groups, terms, counts.iter().product()])?;
+    let columns = seen.permute(&order)?.reshape(&[batch, groups, terms, count])?;
     let weight = weight.reshape(&[1, groups, outs, terms])?;
     weight.matmul(&columns)?.reshape(&join(&[&[batch, groups, outs], counts]))
+}
+
+/// Whether a sum of so many terms, for so many outputs of a group, is better arithmetic than a product.
+fn is_written_out(x: &Array, outs: usize, terms: usize) -> bool {
+    *x.device() != Device::cpu() && outs <= FEW_OUTPUTS && (1..=FEW_TERMS).contains(&terms)
 }
 
 /// Zeros between the elements of a dim.

@@ -18,7 +18,11 @@ pub(super) fn over_nest(access: &Access, parts: &Parts, [first, second]: [usize;
     for (dim, made) in [first, second].into_iter().zip(made_of(access, parts, rank - 2)) {
         match made[..] {
             [(_, stride)] => over.strides[dim] = stride,
-            _ => over.indexed.extend(made.iter().map(|&(size, stride)| IndexedDim { stride, size, op: "matmul" })),
+            _ => over.indexed.extend(made.iter().map(|&(size, stride)| IndexedDim {
+                stride,
+                size,
+                op: "matmul",
+            })),
         }
     }
     over
