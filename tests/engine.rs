@@ -351,7 +351,8 @@ fn convolutions_write_no_windows() {
             let x = leaf(&[batch, 16, 32, 32], &device);
             let (weight, bias) = (leaf(&[32, 16, 3, 3], &device), leaf(&[32], &device));
             let forward = counted(&device, || {
-                x.detach().conv(&weight.detach(), &bias.detach(), &options)?.relu()?.eval()
+                let y = x.detach().conv(&weight.detach(), &bias.detach(), &options)?.relu()?;
+                y.eval()
             });
             let both = counted(&device, || {
                 let loss = x.conv(&weight, &bias, &options)?.relu()?.sum()?;
