@@ -24,6 +24,7 @@ mod scatter;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod vector;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,7 +150,7 @@ impl Executor for Cpu {
         }
         let work = match kernel {
             Kernel::Loop(kernel) => Work::Loop(Box::new(LoopKernel::new(kernel, false)?)),
-            Kernel::Matmul(kernel) => match matmul::as_loop(kernel) {
+            Kernel::Matmul(kernel) => match vector::as_loop(kernel) {
                 Some(kernel) => Work::Loop(Box::new(LoopKernel::new(&kernel, false)?)),
                 None => Work::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
             },
