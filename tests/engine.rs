@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use wgrad::{DType, Device, Error, FftNorm, Result, Stats, Tensor, no_grad, tape};
+use wgrad::{ConvOptions, DType, Device, Error, FftNorm, Padding, Result, Stats, Tensor, no_grad, tape};
 
 /// Lets one test at a time look at the counters.
 fn alone() -> MutexGuard<'static, ()> {
@@ -370,4 +370,42 @@ fn layer_norm_is_right_for_rows_of_every_length() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn convolutions_write_no_windows() {
+    let _turn = alone();
+    for device in devices() {
+        let options = ConvOptions { padding: Padding::Explicit(vec![1]), ..ConvOptions::default() };
+        let step = |batch: usize| {
+            let x = leaf(&[batch, 16, 32, 32], &device);
+            let (weight, bias) = (leaf(&[32, 16, 3, 3], &device), leaf(&[32], &device));
+            let forward = counted(&device, || {
+                let y = x.detach().conv(&weight.detach(), &bias.detach(), &options)?.relu()?;
+                y.eval()
+            });
+            let both = counted(&device, || {
+                let loss = x.conv(&weight, &bias, &options)?.relu()?.sum()?;
+                loss.backward()?;
+                let grads = [&x, &weight, &bias].map(|t| t.grad().unwrap());
+                Tensor::eval_all(grads.iter().chain([&loss]))
+            });
+            // Elements of the padded input, of the input, and of the output.
+            let sizes = [16 * 34 * 34, 16 * 32 * 32, 32 * 32 * 32].map(|n| (n * 4 * batch) as u64);
+            (forward, both, sizes)
+        };
+        let (forward, both, [padded, input, output]) = step(8);
+        // The margins, and the product with bias and rectifier. Windows would be nine times the input.
+        assert!(forward.dispatches <= 2, "{device}: {} dispatches forward", forward.dispatches);
+        let moved = forward.bytes_read + forward.bytes_written;
+        assert!(moved <= input + 2 * padded + output + (1 << 16), "{device}: {moved} bytes forward");
+        assert!(both.dispatches <= 10, "{device}: {} dispatches forward and backward", both.dispatches);
+        let moved = both.bytes_read + both.bytes_written;
+        assert!(moved < 16 * output, "{device}: {moved} bytes forward and backward");
+        if device != Device::cpu() {
+            let (forward, both, _) = step(7);
+            let compiled = forward.pipelines_compiled + both.pipelines_compiled;
+            assert_eq!(compiled, 0, "{device}: compiled for another batch size");
+        }
+    }
 }

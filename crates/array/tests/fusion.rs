@@ -237,7 +237,7 @@ impl Executor for Small {
 fn random_programs_agree_under_small_limits() {
     let cpu = Device::cpu();
     for (buffers, instructions) in [(4, 12), (7, 64)] {
-        let limits = Limits { buffers, instructions, f64: true };
+        let limits = Limits { buffers, instructions, binding: usize::MAX, f64: true };
         let small = Device::from_executor("small", Box::new(Small(limits)));
         for seed in 20_000..21_000 {
             for (there, here) in run(seed, &small, true).iter().zip(&run(seed, &cpu, false)) {

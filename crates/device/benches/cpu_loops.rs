@@ -270,17 +270,9 @@ fn main() {
             y = b.binary(Max, y, zero);
         }
         b.store(3, &[n as isize, 1], y);
-        let kernel = Matmul {
-            k,
-            lhs: Access::new(0, DType::F32, &[k as isize, 1], 0),
-            rhs: Access::new(
-                1,
-                DType::F32,
-                &[if k == 1 { 0 } else { n as isize }, if n == 1 { 0 } else { 1 }],
-                0,
-            ),
-            epilogue: b.0,
-        };
+        let lhs = Access::new(0, DType::F32, &[k as isize, 1], 0);
+        let steps = [if k == 1 { 0 } else { n as isize }, if n == 1 { 0 } else { 1 }];
+        let kernel = Matmul::new(k, lhs, Access::new(1, DType::F32, &steps, 0), b.0);
         let name = format!("matmul {m} x {k} x {n}{}", if bias { ", bias, relu" } else { "" });
         measure(&name, Kernel::Matmul(kernel), &[m * k, k * n, n, m * n], &[]);
     }

@@ -69,6 +69,8 @@ pub struct Limits {
     pub buffers: usize,
     /// The most instructions that a fused body should have.
     pub instructions: usize,
+    /// The most bytes over which one operand of a kernel should reach.
+    pub binding: usize,
     /// Whether f64 arrays can live here.
     pub f64: bool,
 }

@@ -79,7 +79,7 @@ fn matmul_of_all_dtypes_and_layouts() {
             body,
             stores: vec![Store { access: 0, value }],
         };
-        let kernel = Kernel::Matmul(Matmul { k, lhs, rhs, epilogue });
+        let kernel = Kernel::Matmul(Matmul::new(k, lhs, rhs, epilogue));
         // Products of f32 are summed in f32: relative to sums of up to 130 terms of up to 9.
         assert_agrees(cpu.executor(), &kernel, &buffers, &dtypes, &[Scalar::Float(0.01)], 1e-4);
     }
@@ -108,12 +108,12 @@ fn large_matmul_is_split_and_exact_on_integers() {
             body,
             stores: vec![Store { access: 0, value }],
         };
-        let kernel = Kernel::Matmul(Matmul {
+        let kernel = Kernel::Matmul(Matmul::new(
             k,
-            lhs: Access::new(0, DType::F32, &[k as isize, 1], 0),
-            rhs: Access::new(1, DType::F32, &[n as isize, 1], 0),
+            Access::new(0, DType::F32, &[k as isize, 1], 0),
+            Access::new(1, DType::F32, &[n as isize, 1], 0),
             epilogue,
-        });
+        ));
         let bytes = |v: &[f32]| bytemuck::cast_slice(v).to_vec();
         let out = execute(cpu.executor(), &kernel, &[bytes(&a), bytes(&b), vec![0; m * n * 4]], &[]).unwrap();
         let out: Vec<f32> = bytemuck::pod_collect_to_vec(&out[2]);

@@ -88,7 +88,7 @@ fn product(
     epilogue.stores.push(Store { access: epilogue.accesses.len() - 1, value });
     contents.push(vec![0; elements * dtype.size()]);
     dtypes.push(dtype);
-    (Matmul { k, lhs, rhs, epilogue }, contents, dtypes)
+    (Matmul::new(k, lhs, rhs, epilogue), contents, dtypes)
 }
 
 fn compare(device: &Device, seed: u64, dtype: DType, batch: &[usize], m: usize, n: usize, k: usize) {

@@ -162,7 +162,7 @@ fn prepare_everything(device: &Device) {
             };
             let lhs = Access::new(0, dtype, &[if m == 1 { 0 } else { k as isize }, 1], 0);
             let rhs = Access::new(1, dtype, &[n as isize, if n == 1 { 0 } else { 1 }], 0);
-            prepare(Kernel::Matmul(Matmul { k, lhs, rhs, epilogue }));
+            prepare(Kernel::Matmul(Matmul::new(k, lhs, rhs, epilogue)));
         }
         for op in [ScatterOp::Assign, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min] {
             let mut target = Access::new(2, dtype, &[0, 1], 0);

@@ -5,6 +5,7 @@ use wgrad_device::Result;
 use wgrad_device::kernel::{Instr, Kernel, Level, Loop};
 use wgrad_device::layout::{Dims, Strides};
 
+use super::factor::Factor;
 use super::facts::{Facts, Slot};
 use super::library;
 use super::lower::{Body, Stop};
@@ -71,8 +72,8 @@ impl Cluster {
             _ => {
                 if let Kind::Matmul(_) = cluster.kind {
                     for &input in &node.inputs {
-                        let (slot, _) = facts.strided(input).ok_or(Stop::Store(input))?;
-                        cluster.body.slots.push(slot);
+                        let factor = Factor::of(facts, input).ok_or(Stop::Store(input))?;
+                        cluster.body.slots.push(factor.slot);
                     }
                 }
                 cluster.add(facts, step)?;
@@ -168,17 +169,29 @@ impl Cluster {
         for _ in 0..64 {
             let before = self.clone();
             match self.write(facts, step) {
-                // A product's dims are given by its operands.
-                Err(Stop::Split(..)) if self.kind != Kind::Loop => return Err(Stop::Conflict),
+                Err(Stop::Split(..)) if matches!(self.kind, Kind::Scatter(_) | Kind::Scan(_)) => {
+                    return Err(Stop::Conflict);
+                }
                 Err(Stop::Split(dim, inner)) => {
                     *self = before;
                     self.body.space.split(dim, inner);
                     self.rebuild(facts)?;
                 }
+                Ok(()) if !self.keeps_product(facts) => return Err(Stop::Conflict),
                 done => return done,
             }
         }
         Err(Stop::Conflict)
+    }
+
+    /// Whether the dims of a product, which its operands give, are still whole.
+    fn keeps_product(&self, facts: &Facts<'_>) -> bool {
+        match self.kind {
+            Kind::Matmul(step) => {
+                library::over_product(facts, step, &self.body.space, self.to_loop()).is_some()
+            }
+            _ => true,
+        }
     }
 
     fn write(&mut self, facts: &Facts<'_>, step: u32) -> Result<(), Stop> {

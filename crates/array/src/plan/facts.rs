@@ -5,6 +5,7 @@ use wgrad_device::kernel::UnaryOp;
 use wgrad_device::layout::{Dims, Strides};
 use wgrad_device::{DType, Layout, Limits};
 
+use super::factor::Factor;
 use crate::graph::{Graph, Ref};
 use crate::op::{Axis, Op, View, reduced_shape};
 
@@ -151,6 +152,50 @@ impl<'g> Facts<'g> {
         }
     }
 
+    /// Has a product's operand put into memory. Windows are not written out: what they look at is, with its margins, unless it is
+    /// there already. What views no element twice is copied rather than walked along several dims, but not once for each matrix of
+    /// the batch that it is repeated for.
+    fn store_factor(&mut self, operand: Ref) {
+        if self.strided(operand).is_some() {
+            return;
+        }
+        let elements = |facts: &Self, operand: Ref| facts.shape(operand).iter().product::<usize>();
+        let mut once = operand;
+        let mut base = operand;
+        while let Ref::Node(step) = base {
+            let node = &self.steps[step as usize];
+            let Op::View(view @ (View::Affine(_) | View::Reshape)) = &node.op else { break };
+            if node.anchor {
+                break;
+            }
+            let below = node.inputs[0];
+            let repeats = matches!(view, View::Affine(_)) && elements(self, below) <= elements(self, once);
+            if once == base && repeats {
+                once = below;
+            }
+            base = below;
+        }
+        let overlap = elements(self, once) > elements(self, base);
+        let known = match base {
+            Ref::Node(step) => {
+                Some((step, self.steps[step as usize].anchor, self.steps[step as usize].stored))
+            }
+            Ref::Leaf(_) => None,
+        };
+        if overlap {
+            if let Some((step, ..)) = known {
+                self.store(step);
+            }
+            if Factor::of(self, operand).is_some() {
+                return;
+            }
+            if let Some((step, anchor, stored)) = known {
+                (self.steps[step as usize].anchor, self.steps[step as usize].stored) = (anchor, stored);
+            }
+        }
+        self.store_operand(if overlap { operand } else { once });
+    }
+
     /// Has a leaf copied to dense memory: a view of it needs more than strides can say.
     pub(crate) fn copy_leaf(&mut self, leaf: u32) {
         let copy = self.steps.len() as u32;
@@ -202,6 +247,11 @@ impl<'g> Facts<'g> {
             let free = matches!(step.op, Op::View(_) | Op::Full(_));
             let alone = !self.fusion && !free;
             match step.op {
+                Op::Matmul => {
+                    for input in inputs {
+                        self.store_factor(input);
+                    }
+                }
                 _ if library => {
                     for input in inputs {
                         self.store_operand(input);

@@ -4,6 +4,7 @@ use wgrad_device::kernel::{Access, IndexedDim, Instr, Loop, Matmul, Scan, Scatte
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{Error, Result};
 
+use super::factor::Factor;
 use super::facts::Facts;
 use super::map::Space;
 use crate::graph::Ref;
@@ -12,13 +13,15 @@ use crate::op::Op;
 /// A product with its epilogue, given as a loop over `space`.
 pub(super) fn matmul(facts: &Facts<'_>, step: u32, space: &Space, epilogue: Loop) -> Result<Matmul> {
     let node = &facts.steps[step as usize];
-    let operand = |i: usize| -> Result<Access> {
-        operand_access(facts, node.inputs[i], i, &(0..node.shape.len()).collect::<Vec<_>>())
+    let operand = |i: usize| match Factor::of(facts, node.inputs[i]) {
+        Some(factor) => Ok(factor.access(facts, node.inputs[i], i)),
+        None => Err(not_in_memory()),
     };
-    let (lhs, rhs) = (operand(0)?, operand(1)?);
+    let ((lhs, lhs_parts), (rhs, rhs_parts)) = (operand(0)?, operand(1)?);
     let lhs_shape = facts.shape(node.inputs[0]);
     let k = lhs_shape[lhs_shape.len() - 1];
-    let mut product = Matmul { k, lhs, rhs, epilogue: over_product(facts, step, space, epilogue) };
+    let epilogue = over_product(facts, step, space, epilogue).ok_or_else(|| not_that("matmul"))?;
+    let mut product = Matmul { k, lhs, rhs, lhs_parts, rhs_parts, epilogue };
     while merge_batch(&mut product) {}
     Ok(product)
 }
@@ -33,6 +36,7 @@ fn merge_batch(product: &mut Matmul) -> bool {
     let follows = |strides: &Strides| strides[batch] == strides[m] * rows as isize;
     let counted = |instr: &Instr| matches!(instr, Instr::Coord { dim } if *dim == batch || *dim == m);
     let merges = product.rhs.strides[batch] == 0
+        && product.lhs_parts.rows.is_empty()
         && (rows == 1
             || follows(&product.lhs.strides)
                 && product.epilogue.accesses.iter().all(|access| follows(&access.strides))
@@ -63,35 +67,48 @@ fn merge_batch(product: &mut Matmul) -> bool {
     true
 }
 
-/// The epilogue over exactly the dims `batch.., m, n`, which the operands' strides count.
-fn over_product(facts: &Facts<'_>, step: u32, space: &Space, mut kernel: Loop) -> Loop {
+/// The epilogue over exactly the dims `batch.., m, n`, which the operands' strides count. `None` if a dim was split to follow a
+/// reshape, and its parts are not one dim for every access.
+pub(super) fn over_product(facts: &Facts<'_>, step: u32, space: &Space, mut kernel: Loop) -> Option<Loop> {
     let shape = &facts.steps[step as usize].shape;
-    let owners = space.owners();
+    let (owners, sizes) = (space.owners(), space.sizes());
     // Dims of size 1 have no dim in the space; give them one with stride 0.
-    let widen = |strides: &Strides| -> Strides {
-        (0..shape.len()).map(|d| owners.iter().position(|&o| o == d).map_or(0, |at| strides[at])).collect()
+    let widen = |strides: &Strides| -> Option<Strides> {
+        let stride = |d: usize| {
+            let mut parts = (0..owners.len()).rev().filter(|&at| owners[at] == d);
+            let Some(last) = parts.next() else { return Some(0) };
+            let mut next = strides[last] * sizes[last] as isize;
+            let one = parts.all(|at| {
+                let follows = strides[at] == next;
+                next *= sizes[at] as isize;
+                follows
+            });
+            one.then(|| strides[last])
+        };
+        (0..shape.len()).map(stride).collect()
     };
     for access in &mut kernel.accesses {
-        access.strides = widen(&access.strides);
+        access.strides = widen(&access.strides)?;
     }
     for range in &mut kernel.ranges {
-        range.strides = widen(&range.strides);
+        range.strides = widen(&range.strides)?;
     }
     for instr in &mut kernel.body {
         if let Instr::Coord { dim } = instr {
-            *dim = owners[*dim];
+            let owner = owners[*dim];
+            if owners.iter().filter(|&&o| o == owner).count() > 1 {
+                return None;
+            }
+            *dim = owner;
         }
     }
     kernel.sizes = shape.clone();
-    kernel
+    Some(kernel)
 }
 
 /// An access to an operand in memory, its dims in the given order.
 fn operand_access(facts: &Facts<'_>, operand: Ref, buffer: usize, order: &[usize]) -> Result<Access> {
-    let (_, layout) = facts.strided(operand).ok_or_else(|| Error::Unsupported {
-        op: "eval",
-        reason: "an operand is not in memory; please report this".into(),
-    })?;
+    let (_, layout) = facts.strided(operand).ok_or_else(not_in_memory)?;
     let sizes = layout.shape();
     let strides: Strides =
         order.iter().map(|&d| if sizes[d] == 1 { 0 } else { layout.strides()[d] }).collect();
@@ -154,6 +171,10 @@ fn along(facts: &Facts<'_>, step: u32, dim: usize) -> Result<(Dims, Access, Acce
     let shape = facts.shape(node.inputs[0]);
     let sizes = order.iter().map(|&d| shape[d]).collect();
     Ok((sizes, source, Access::new(1, node.dtype, &strides, 0)))
+}
+
+fn not_in_memory() -> Error {
+    Error::Unsupported { op: "eval", reason: "an operand is not in memory; please report this".into() }
 }
 
 fn not_that(op: &'static str) -> Error {

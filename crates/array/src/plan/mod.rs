@@ -1,10 +1,11 @@
 //! Plans: what to run for a graph, kept by the graph's key.
 //!
 //! `facts` decides which results are in memory, `schedule` which work shares a kernel (a `cluster`), `lower` writes fused
-//! bodies through the index maps of `map`, `library` sets up products, scatters, scans and sorts. The result is a [`Plan`]: prepared kernels over numbered slots, and when each slot's
+//! bodies through the index maps of `map`, `library` sets up products (of a `factor` each), scatters, scans and sorts. The result is a [`Plan`]: prepared kernels over numbered slots, and when each slot's
 //! memory is needed. A second graph with the same key runs the plan with its own buffers and numbers.
 
 mod cluster;
+mod factor;
 mod facts;
 mod library;
 mod lower;

@@ -1,12 +1,17 @@
 //! Convolution and its transposed form over one, two or three dims, and the windows that both and pooling look through.
 //!
-//! A convolution is a matrix product over windows of its input, which are views; derivatives of any order are those of the
-//! views and of the product.
+//! A convolution is a matrix product over windows of its input, which are views (`product`); its transposed form is its gradient for the
+//! input.
+
+mod product;
+
+use std::sync::Arc;
 
 use wgrad_array::{Error, Result};
 
 use super::reduce::require_float;
 use crate::Tensor;
+use product::{Geometry, Role, product};
 
 /// The margins of a convolution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,22 +184,31 @@ impl Tensor {
             );
             return Err(Error::ShapeMismatch { op, lhs: lhs.to_vec(), rhs: weight.shape().to_vec(), reason });
         }
-        let padded = input.with_margins(&margins)?;
+        let sizes = &input.shape()[2..];
+        let mut output = Vec::with_capacity(dims);
         for i in 0..dims {
-            let (span, size) = (dilation[i] * (window[i] - 1) + 1, padded.shape()[2 + i]);
-            if span > size {
+            let span = span_of(op, window[i], dilation[i])?;
+            let padded = (margins[i].0 as usize)
+                .checked_add(margins[i].1 as usize)
+                .and_then(|margin| margin.checked_add(sizes[i]))
+                .ok_or_else(|| Error::Argument { op, reason: "the margins overflow".into() })?;
+            if span > padded {
                 let reason =
-                    format!("with margins has {size} elements in a dim, fewer than the window's {span}");
+                    format!("with margins has {padded} elements in a dim, fewer than the window's {span}");
                 return Err(Error::Shape { op, shape: input.shape().to_vec(), reason });
             }
+            output.push((padded - span) / stride[i] + 1);
         }
-        let windows = padded.windows(window, &stride, &dilation)?;
-        let mut out = grouped_product(&windows, weight, groups, dims)?;
-        if let Some(bias) = bias {
-            let mut shape = vec![1; dims + 2];
-            shape[1] = out_channels;
-            out = out.add(bias.reshape(shape)?)?;
-        }
+        let geometry = Geometry {
+            groups,
+            stride,
+            dilation,
+            before: margins.iter().map(|margin| margin.0 as usize).collect(),
+            input: sizes.to_vec(),
+            window: window.to_vec(),
+            output,
+        };
+        let out = product(Role::Output, &input, weight, bias, &Arc::new(geometry))?;
         if batched { Ok(out) } else { out.squeeze_dim(0) }
     }
 
@@ -230,35 +244,36 @@ impl Tensor {
             return Err(Error::ShapeMismatch { op, lhs, rhs, reason });
         }
         let window = &weight.shape()[2..];
-        // Zeros between the elements, then an ordinary convolution with the window turned around.
-        let mut spread = input.clone();
-        let mut margins = Vec::new();
-        for i in 0..dims {
-            let dim = 2 + i;
-            let size = spread.shape()[dim];
-            if stride[i] > 1 && size > 0 {
-                let mut joined = spread.shape().to_vec();
-                joined[dim] = size * stride[i];
-                let mut pairs = vec![(0, 0); spread.rank() - dim];
-                pairs.push((0, 0));
-                let last = pairs.len() - 1;
-                pairs[last - 1] = (0, stride[i] as isize - 1);
-                pairs.truncate(last);
-                let apart = spread.unsqueeze(dim as isize + 1)?.pad(&pairs, 0.0)?;
-                spread = apart.reshape(joined)?.narrow(dim as isize, 0, (size - 1) * stride[i] + 1)?;
-            }
-            let reach = (dilation[i] * (window[i] - 1)) as isize - padding[i] as isize;
-            margins.push((reach, reach + extra[i] as isize));
-        }
         let out_channels = weight.shape()[1] * groups;
-        let mut grouped = vec![groups, channels / groups, weight.shape()[1]];
-        grouped.extend(window);
-        let mut turned = vec![out_channels, channels / groups];
-        turned.extend(window);
-        let around: Vec<usize> = (2..dims + 2).collect();
-        let weight = weight.flip(around)?.reshape(grouped)?.transpose(1, 2)?.reshape(turned)?;
-        let options = ConvOptions { groups, dilation, ..ConvOptions::default() };
-        let out = spread.with_margins(&margins)?.conv(&weight, bias, &options)?;
+        if let Some(bias) = bias.filter(|bias| bias.shape() != [out_channels]) {
+            let reason = format!("do not go together: {out_channels} out channels need as many biases");
+            let (lhs, rhs) = (bias.shape().to_vec(), weight.shape().to_vec());
+            return Err(Error::ShapeMismatch { op, lhs, rhs, reason });
+        }
+        let counts = &input.shape()[2..];
+        let mut sizes = Vec::with_capacity(dims);
+        for i in 0..dims {
+            let span = span_of(op, window[i], dilation[i])?.checked_add(extra[i]);
+            let reach = counts[i].saturating_sub(1).checked_mul(stride[i]);
+            let size = reach.zip(span).and_then(|(reach, span)| reach.checked_add(span));
+            let size =
+                size.zip(padding[i].checked_mul(2)).and_then(|(size, margin)| size.checked_sub(margin));
+            let size = size.filter(|&size| size > 0 && counts[i] > 0).ok_or_else(|| {
+                let reason = "leaves an output without elements, with this padding".to_owned();
+                Error::Shape { op, shape: input.shape().to_vec(), reason }
+            })?;
+            sizes.push(size);
+        }
+        let geometry = Geometry {
+            groups,
+            stride,
+            dilation,
+            before: padding,
+            input: sizes,
+            window: window.to_vec(),
+            output: counts.to_vec(),
+        };
+        let out = product(Role::Input, &input, weight, bias, &Arc::new(geometry))?;
         if batched { Ok(out) } else { out.squeeze_dim(0) }
     }
 
@@ -394,25 +409,13 @@ named! {
     conv_transpose3d = conv_transpose, 3;
 }
 
-/// Windows `[batch, channels, outputs.., window..]` times a weight `[out channels, channels / groups, window..]`, as
-/// `[batch, out channels, outputs..]`.
-fn grouped_product(windows: &Tensor, weight: &Tensor, groups: usize, dims: usize) -> Result<Tensor> {
-    let shape = windows.shape();
-    let (batch, channels, outputs) = (shape[0], shape[1], shape[2..2 + dims].to_vec());
-    let (own, count): (usize, usize) = (channels / groups, outputs.iter().product());
-    let size: usize = own * shape[2 + dims..].iter().product::<usize>();
-    let out_channels = weight.shape()[0];
-    let mut grouped = vec![batch, groups, own];
-    grouped.extend(&shape[2..]);
-    // [batch, groups, outputs.., channels of the group, window..]
-    let order: Vec<usize> =
-        [0, 1].into_iter().chain(3..3 + dims).chain([2]).chain(3 + dims..3 + 2 * dims).collect();
-    let columns = windows.reshape(grouped)?.permute(order)?.reshape([batch, groups, count, size])?;
-    let weight = weight.reshape([groups, out_channels / groups, size])?.transpose(1, 2)?;
-    let product = columns.matmul(&weight)?;
-    let mut out = vec![batch, out_channels];
-    out.extend(outputs);
-    product.transpose(2, 3)?.reshape(out)
+/// How far a window reaches.
+fn span_of(op: &'static str, size: usize, dilation: usize) -> Result<usize> {
+    let span = size.checked_sub(1).and_then(|n| n.checked_mul(dilation)).and_then(|n| n.checked_add(1));
+    span.filter(|&span| isize::try_from(span).is_ok()).ok_or_else(|| Error::Argument {
+        op,
+        reason: format!("a window of {size} with dilation {dilation} is empty or overflows"),
+    })
 }
 
 /// How many dims the windows of a weight have, and which of the names is that operation's.

@@ -4,13 +4,7 @@
 //! An element's sum is formed in the same order whatever rows and columns are computed beside it.
 #![allow(unsafe_code)]
 
-/// A matrix in memory: where its first element lies, and the elements from a row and from a column to the next.
-#[derive(Clone, Copy)]
-pub struct Matrix {
-    pub start: *const u8,
-    pub row: isize,
-    pub column: isize,
-}
+use super::factor::Matrix;
 
 /// Rows of the result, terms of a sum, columns of the result.
 #[derive(Clone, Copy)]

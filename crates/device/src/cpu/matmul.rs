@@ -3,22 +3,25 @@
 //! f32 and f64 go through a library ([`super::gemm`]), split by rows, columns or batches over the threads; halves are converted to
 //! f32 first; integers have a plain loop. If the epilogue only stores the product it is computed in place; otherwise
 //! each task runs the epilogue over the panel that it has just computed. However it is split, an element's sum is
-//! formed in the same order.
+//! formed in the same order. Of a factor whose rows or columns are made of several dims, such as windows, each task copies
+//! a block at a time to memory that stays in its cache, and multiplies that.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::smallvec;
 
 use super::Needs;
+use super::factor::{Line, Matrix, pack};
 use super::frame::RawBuffer;
-use super::gemm::{self, Matrix, Sizes};
+use super::gemm::{self, Sizes};
 use super::loops::LoopKernel;
 use super::memory::{CpuMemory, Pool};
 use super::parallel::parallel;
 use super::program::{invalid, width};
 use super::simd::{Args, Body, Lean, Level, Raw, Versions, input, output};
-use crate::kernel::{Access, BinaryOp, Instr, Loop, Matmul, ReduceOp, Reg, Store, Ty};
+use crate::kernel::{Access, Instr, Loop, Matmul, Parts, Store, Ty};
 use crate::layout::{Dims, contiguous_strides};
 use crate::{DType, Result, Scalar};
 
@@ -27,6 +30,12 @@ const TASK_WORK: usize = 1 << 20;
 
 /// A product with an epilogue is split by rows from so many on, even if its columns are more.
 const EPILOGUE_ROWS: usize = 128;
+
+/// Steps along the inner dim of a block of a factor that is copied; fewer by a half at most.
+const BLOCK_INNER: usize = 384;
+
+/// Elements of such a block: with what is made of them, they fit into the second-level cache.
+const BLOCK_ELEMENTS: usize = 1 << 16;
 
 /// A matrix product that is ready to run.
 pub struct MatmulKernel {
@@ -53,6 +62,10 @@ pub struct MatmulKernel {
 /// A factor: as it lies in its buffer, or to be copied to a contiguous one of the accumulator's type.
 struct Operand {
     access: Access,
+    /// Its rows and columns.
+    lines: [Line; 2],
+    /// Whether it is multiplied block by block, each copied first.
+    in_blocks: bool,
     copy: Option<(LoopKernel, usize)>,
 }
 
@@ -67,74 +80,16 @@ unsafe impl Send for Place {}
 // SAFETY: as above.
 unsafe impl Sync for Place {}
 
-/// A product of a matrix by a vector as a loop with a sum: such a product is read once, and packing it for the blocked
-/// product would cost more than the sum.
-pub fn as_loop(kernel: &Matmul) -> Option<Loop> {
-    let rank = kernel.epilogue.sizes.len();
-    let sizes = kernel.epilogue.sizes.get(rank.checked_sub(2)?..)?;
-    let fits = |access: &Access| access.strides.len() == rank && access.dtype != DType::Bool;
-    if !sizes.contains(&1) || !fits(&kernel.lhs) || !fits(&kernel.rhs) || kernel.epilogue.inner != 0 {
-        return None;
-    }
-    let ordered = |(i, instr): (usize, &Instr)| instr.operands().iter().all(|&r| (r as usize) < i);
-    if !kernel.epilogue.body.iter().enumerate().all(ordered) {
-        return None;
-    }
-    // One more dim, the innermost, is summed over.
-    let mut sum = kernel.epilogue.clone();
-    sum.inner = 1;
-    sum.sizes.push(kernel.k);
-    for strides in
-        sum.accesses.iter_mut().map(|a| &mut a.strides).chain(sum.ranges.iter_mut().map(|r| &mut r.strides))
-    {
-        strides.push(0);
-    }
-    let factors = sum.accesses.len();
-    for (access, dim) in [(&kernel.lhs, rank - 1), (&kernel.rhs, rank - 2)] {
-        let mut access = access.clone();
-        let along = std::mem::replace(&mut access.strides[dim], 0);
-        access.strides.push(along);
-        sum.accesses.push(access);
-    }
-    let load = |access: usize| Instr::Load { access, indices: smallvec![] };
-    let product = [
-        load(factors),
-        load(factors + 1),
-        Instr::Binary { op: BinaryOp::Mul, a: 0, b: 1 },
-        Instr::Reduce { op: ReduceOp::Sum, a: 2 },
-    ];
-    // Every accumulator is the sum; other registers move behind it.
-    let first = product.len() as Reg;
-    let places: Vec<Reg> = kernel
-        .epilogue
-        .body
-        .iter()
-        .scan(first, |next, instr| {
-            let own = *next;
-            *next += Reg::from(*instr != Instr::Accumulator);
-            Some(if *instr == Instr::Accumulator { first - 1 } else { own })
-        })
-        .collect();
-    sum.body.retain(|instr| *instr != Instr::Accumulator);
-    for instr in &mut sum.body {
-        instr.renumber(|reg| *reg = places[*reg as usize]);
-    }
-    sum.body.splice(0..0, product);
-    for store in &mut sum.stores {
-        store.value = *places.get(store.value as usize)?;
-    }
-    Some(sum)
-}
-
 impl MatmulKernel {
     /// Makes a product ready.
     pub fn new(kernel: &Matmul, pool: &Arc<Pool>) -> Result<MatmulKernel> {
         let sizes = &kernel.epilogue.sizes;
         let rank = sizes.len();
-        let plain = |access: &Access| {
-            access.strides.len() == rank && access.guards.is_empty() && access.indexed.is_empty()
+        let factors = kernel.factors();
+        let plain = |(access, sizes): &(&Access, Dims)| {
+            access.strides.len() == sizes.len() && access.guards.is_empty() && access.indexed.is_empty()
         };
-        if rank < 2 || kernel.epilogue.inner != 0 || !plain(&kernel.lhs) || !plain(&kernel.rhs) {
+        if rank < 2 || kernel.epilogue.inner != 0 || !factors.iter().all(plain) {
             return Err(invalid("a matmul whose space and factors don't fit"));
         }
         if kernel.lhs.dtype != kernel.rhs.dtype {
@@ -142,10 +97,6 @@ impl MatmulKernel {
         }
         let ty = kernel.accumulator();
         let (m, n) = (sizes[rank - 2], sizes[rank - 1]);
-        let mut lhs_sizes = sizes.clone();
-        lhs_sizes[rank - 1] = kernel.k;
-        let mut rhs_sizes = sizes.clone();
-        rhs_sizes[rank - 2] = kernel.k;
 
         // The epilogue reads products as the elements of one more buffer: a panel's, or that of the output which they are.
         let buffers = kernel.epilogue.accesses.iter().map(|a| a.buffer + 1).max().unwrap_or(0);
@@ -184,7 +135,7 @@ impl MatmulKernel {
         }
         let params = rest.params();
         let epilogue = if epilogue.stores.is_empty() { None } else { Some(rest) };
-        for (access, sizes) in [(&kernel.lhs, &lhs_sizes), (&kernel.rhs, &rhs_sizes)] {
+        for (access, sizes) in &factors {
             if !sizes.contains(&0) {
                 let bytes = super::reach(access.offset, &access.strides, sizes, access.dtype.size())?;
                 required[access.buffer] = required[access.buffer].max(bytes);
@@ -193,6 +144,7 @@ impl MatmulKernel {
                 return Err(invalid("a matmul that writes to its own factor"));
             }
         }
+        let [(lhs, lhs_sizes), (rhs, rhs_sizes)] = factors;
         let axpy = match ty {
             Ty::I32 => Some(Lean::pick::<Axpy<i32>>()),
             Ty::I64 => Some(Lean::pick::<Axpy<i64>>()),
@@ -205,8 +157,8 @@ impl MatmulKernel {
             n,
             k: kernel.k,
             ty,
-            lhs: Operand::new(&kernel.lhs, &lhs_sizes, ty)?,
-            rhs: Operand::new(&kernel.rhs, &rhs_sizes, ty)?,
+            lhs: Operand::new(lhs, &lhs_sizes, [m, kernel.k], &kernel.lhs_parts, ty)?,
+            rhs: Operand::new(rhs, &rhs_sizes, [kernel.k, n], &kernel.rhs_parts, ty)?,
             direct,
             epilogue,
             params,
@@ -244,7 +196,12 @@ impl MatmulKernel {
         };
         let wanted = tasks.div_ceil(batches);
         // An epilogue's tiles run along whole rows if a panel has them.
-        let by_rows = m >= n || (self.epilogue.is_some() && m >= EPILOGUE_ROWS);
+        let by_rows = match (self.lhs.in_blocks, self.rhs.in_blocks) {
+            (false, false) => m >= n || (self.epilogue.is_some() && m >= EPILOGUE_ROWS),
+            // No block is copied by two tasks.
+            (true, true) => m >= n,
+            (lhs, _) => lhs,
+        };
         let (side, unit) = if by_rows { (m, 8) } else { (n, 16) };
         let piece = side.div_ceil(wanted).next_multiple_of(unit);
         let pieces = side.div_ceil(piece);
@@ -267,31 +224,27 @@ impl MatmulKernel {
         lhs: Place,
         rhs: Place,
         batch: usize,
-        rows: std::ops::Range<usize>,
-        columns: std::ops::Range<usize>,
+        rows: Range<usize>,
+        columns: Range<usize>,
     ) -> Result<()> {
         let size = width(self.ty);
         let rank = self.batch.len();
-        let at = |access: &Access, start: *const u8, row: usize, column: usize| {
-            let strides = &access.strides;
-            let element = access.offset
-                + self.batch_offset(batch, &strides[..rank])
-                + row as isize * strides[rank]
-                + column as isize * strides[rank + 1];
-            start.wrapping_offset(element * size as isize)
-        };
         let (m, n) = (rows.len(), columns.len());
-        let lhs_at = at(&self.lhs.access, lhs.start, rows.start, 0);
-        let rhs_at = at(&self.rhs.access, rhs.start, 0, columns.start);
+        let lhs = self.lhs.batch(lhs.start, self.batch_offset(batch, &self.lhs.access.strides), size);
+        let rhs = self.rhs.batch(rhs.start, self.batch_offset(batch, &self.rhs.access.strides), size);
         let first = (batch * self.m + rows.start) * self.n + columns.start;
         let panel;
         // Where element 0 of the whole product lies, or would lie.
         let start = if let Some(access) = &self.direct {
             let start = buffers[access.buffer].start;
-            let target = at(access, start, rows.start, columns.start).cast_mut();
             let strides = (access.strides[rank], access.strides[rank + 1]);
+            let element = access.offset
+                + self.batch_offset(batch, &access.strides)
+                + rows.start as isize * strides.0
+                + columns.start as isize * strides.1;
+            let target = start.wrapping_offset(element * size as isize);
             // SAFETY: the panel lies inside of the output.
-            unsafe { self.multiply(m, n, lhs_at, rhs_at, target, strides) };
+            unsafe { self.multiply(rows, columns, lhs, rhs, target, strides)? };
             start
         } else {
             // Rows lie as far from each other as in the whole product, so that one map serves the epilogue for all of them.
@@ -302,7 +255,7 @@ impl MatmulKernel {
                 unsafe { target.write_bytes(0, m * self.n * size) };
             } else {
                 // SAFETY: as above.
-                unsafe { self.multiply(m, n, lhs_at, rhs_at, target, (self.n as isize, 1)) };
+                unsafe { self.multiply(rows, columns, lhs, rhs, target, (self.n as isize, 1))? };
             }
             target.wrapping_sub(first * size)
         };
@@ -329,66 +282,113 @@ impl MatmulKernel {
         offset
     }
 
+    /// Multiplies some rows by some columns, given the first elements of the factors' matrices.
+    ///
     /// # Safety
     /// All elements that the factors' and the target's strides lead to are valid.
     unsafe fn multiply(
         &self,
-        m: usize,
-        n: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
         lhs: *const u8,
         rhs: *const u8,
         target: *mut u8,
+        strides: (isize, isize),
+    ) -> Result<()> {
+        let size = width(self.ty);
+        let (left, right) = (self.lhs.in_blocks, self.rhs.in_blocks);
+        let inner = if left || right { self.k.div_ceil(self.k.div_ceil(BLOCK_INNER)) } else { self.k };
+        let beside = |copied: bool, whole: usize| {
+            if copied { (BLOCK_ELEMENTS / inner).next_multiple_of(16).min(whole) } else { whole }
+        };
+        let (m, n) = (beside(left, rows.len()), beside(right, columns.len()));
+        let room = |copied: bool, beside: usize| if copied { beside * inner * size } else { 0 };
+        let (left_room, right_room) = (self.pool.alloc(room(left, m))?, self.pool.alloc(room(right, n))?);
+        let by_rows = self.axpy.is_some();
+        for j in columns.clone().step_by(n) {
+            let block_columns = j..(j + n).min(columns.end);
+            for k in (0..self.k).step_by(inner) {
+                let steps = k..(k + inner).min(self.k);
+                // SAFETY: passed on to the caller; a block fits into its room.
+                let b = unsafe {
+                    let block = (steps.clone(), block_columns.clone());
+                    self.rhs.block(rhs, block, right_room.pointer(), size, by_rows)
+                };
+                for i in rows.clone().step_by(m) {
+                    let block_rows = i..(i + m).min(rows.end);
+                    let sizes = [block_rows.len(), steps.len(), block_columns.len()];
+                    let element =
+                        (i - rows.start) as isize * strides.0 + (j - columns.start) as isize * strides.1;
+                    // SAFETY: as above.
+                    unsafe {
+                        let block = (block_rows, steps.clone());
+                        let a = self.lhs.block(lhs, block, left_room.pointer(), size, by_rows);
+                        let target = target.wrapping_offset(element * size as isize);
+                        self.multiply_blocks(sizes, a, b, target, strides, k > 0);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The product of two matrices, added to what is there or written over it.
+    ///
+    /// # Safety
+    /// As for [`MatmulKernel::multiply`].
+    unsafe fn multiply_blocks(
+        &self,
+        [m, k, n]: [usize; 3],
+        a: Matrix,
+        b: Matrix,
+        target: *mut u8,
         (row, column): (isize, isize),
+        adds: bool,
     ) {
-        let rank = self.batch.len();
-        let (l, r) = (&self.lhs.access.strides[rank..], &self.rhs.access.strides[rank..]);
         // SAFETY: passed on to the caller.
         unsafe {
             if !matches!(self.ty, Ty::F32 | Ty::F64) {
-                return self.multiply_integers(m, n, lhs, rhs, target, (row, column));
+                return self.multiply_integers([m, k, n], a, b, target, (row, column), adds);
             }
-            let lhs = Matrix { start: lhs, row: l[0], column: l[1] };
-            let rhs = Matrix { start: rhs, row: r[0], column: r[1] };
             let target = Matrix { start: target, row, column };
-            gemm::multiply(self.ty == Ty::F64, Sizes { m, k: self.k, n }, lhs, rhs, target, false);
+            gemm::multiply(self.ty == Ty::F64, Sizes { m, k, n }, a, b, target, adds);
         }
     }
 
     /// # Safety
-    /// As for [`MatmulKernel::multiply`]; the factors are contiguous copies.
+    /// As for [`MatmulKernel::multiply`]; the columns of `b` lie side by side.
     unsafe fn multiply_integers(
         &self,
-        m: usize,
-        n: usize,
-        lhs: *const u8,
-        rhs: *const u8,
+        [m, inner, n]: [usize; 3],
+        a: Matrix,
+        b: Matrix,
         target: *mut u8,
         (row, column): (isize, isize),
+        adds: bool,
     ) {
         /// Columns whose sums stay in the first-level cache, and rows of `rhs` that stay in the second while all rows
         /// of `lhs` meet them.
         const BLOCK: (usize, usize) = (1024, 64);
         let size = width(self.ty);
         let Some(axpy) = self.axpy else { return };
-        let rank = self.batch.len();
-        let (l, r) = (&self.lhs.access.strides[rank..], &self.rhs.access.strides[rank..]);
         let mut sums = [0u64; BLOCK.0];
         let bytes = sums.as_mut_ptr().cast::<u8>();
         // SAFETY: passed on to the caller.
         unsafe {
             for j in (0..n).step_by(BLOCK.0) {
                 let width = BLOCK.0.min(n - j);
-                for k0 in (0..self.k).step_by(BLOCK.1) {
+                for k0 in (0..inner).step_by(BLOCK.1) {
                     for i in 0..m {
                         let place = target.offset((i as isize * row + j as isize * column) * size as isize);
-                        if k0 == 0 {
+                        if k0 == 0 && !adds {
                             bytes.write_bytes(0, width * size);
                         } else {
                             super::simd::lanes::copy(bytes, 1, place, column, width, size);
                         }
-                        for k in k0..(k0 + BLOCK.1).min(self.k) {
-                            let factor = lhs.offset((i as isize * l[0] + k as isize * l[1]) * size as isize);
-                            let source = rhs.offset((k as isize * r[0] + j as isize) * size as isize);
+                        for k in k0..(k0 + BLOCK.1).min(inner) {
+                            let factor =
+                                a.start.offset((i as isize * a.row + k as isize * a.column) * size as isize);
+                            let source = b.start.offset((k as isize * b.row + j as isize) * size as isize);
                             axpy(&Args { b: factor, ..Args::new(bytes, source, width) });
                         }
                         super::simd::lanes::copy(place, column, bytes, 1, width, size);
@@ -400,13 +400,36 @@ impl MatmulKernel {
 }
 
 impl Operand {
-    fn new(access: &Access, sizes: &Dims, ty: Ty) -> Result<Operand> {
+    fn new(access: &Access, sizes: &Dims, matrix: [usize; 2], parts: &Parts, ty: Ty) -> Result<Operand> {
+        let rank = sizes.len();
+        let lines = |access: &Access| {
+            let [rows, columns] = parts.of(matrix[0], matrix[1]);
+            let strides = &access.strides[rank - rows.len() - columns.len()..];
+            [Line::new(&rows, &strides[..rows.len()]), Line::new(&columns, &strides[rows.len()..])]
+        };
+        let in_blocks = |lines: &[Line; 2]| lines.iter().any(|line| line.stride().is_none());
         let float = matches!(access.dtype, DType::F32 | DType::F64);
         if float || sizes.contains(&0) {
-            return Ok(Operand { access: access.clone(), copy: None });
+            let lines = lines(access);
+            return Ok(Operand { access: access.clone(), in_blocks: in_blocks(&lines), lines, copy: None });
+        }
+        if !parts.are_single() {
+            // Windows overlap: what they reach over is copied, and they look at the copy.
+            let low: isize =
+                access.strides.iter().zip(sizes).map(|(s, &n)| (s * (n as isize - 1)).min(0)).sum();
+            let high: isize =
+                access.strides.iter().zip(sizes).map(|(s, &n)| (s * (n as isize - 1)).max(0)).sum();
+            let reach = smallvec![(high - low) as usize + 1];
+            let from = Access::new(0, access.dtype, &[1], access.offset + low);
+            let (kernel, bytes) = copy(from, &reach, &[1], ty)?;
+            let place = Access { dtype: dtype_of(ty), offset: -low, ..access.clone() };
+            // The loop of integers wants columns side by side, which blocks have.
+            let integers = !matches!(ty, Ty::F32 | Ty::F64);
+            let lines = lines(&place);
+            let in_blocks = integers || in_blocks(&lines);
+            return Ok(Operand { lines, in_blocks, access: place, copy: Some((kernel, bytes)) });
         }
         // Dims that the factor is repeated along aren't copied; of its rows and columns all are.
-        let rank = sizes.len();
         let mut copied = sizes.clone();
         for dim in 0..rank - 2 {
             if access.strides[dim] == 0 {
@@ -417,18 +440,37 @@ impl Operand {
         for (stride, &size) in strides.iter_mut().zip(&copied) {
             *stride = if size == 1 { 0 } else { *stride };
         }
-        let dtype = dtype_of(ty);
-        let copy = Loop {
-            inner: 0,
-            accesses: vec![Access { buffer: 0, ..access.clone() }, Access::new(1, dtype, &strides, 0)],
-            ranges: vec![],
-            body: vec![Instr::Load { access: 0, indices: smallvec![] }],
-            stores: vec![Store { access: 1, value: 0 }],
-            sizes: copied.clone(),
-        };
-        let bytes = copied.iter().product::<usize>() * dtype.size();
-        let place = Access::new(access.buffer, dtype, &strides, 0);
-        Ok(Operand { access: place, copy: Some((LoopKernel::new(&copy, false)?, bytes)) })
+        let from = Access { buffer: 0, ..access.clone() };
+        let (kernel, bytes) = copy(from, &copied, &strides, ty)?;
+        let place = Access::new(access.buffer, dtype_of(ty), &strides, 0);
+        Ok(Operand { lines: lines(&place), in_blocks: false, access: place, copy: Some((kernel, bytes)) })
+    }
+
+    /// The first element of a matrix of the batch.
+    fn batch(&self, start: *const u8, batch: isize, size: usize) -> *const u8 {
+        start.wrapping_offset((self.access.offset + batch) * size as isize)
+    }
+
+    /// Some rows and columns of the matrix that begins at `start`: where they lie, or copied to `room`.
+    ///
+    /// # Safety
+    /// The elements are valid, and `room` is large enough for them if they are copied.
+    unsafe fn block(
+        &self,
+        start: *const u8,
+        (rows, columns): (Range<usize>, Range<usize>),
+        room: *mut u8,
+        size: usize,
+        by_rows: bool,
+    ) -> Matrix {
+        if !self.in_blocks
+            && let [Some(row), Some(column)] = self.lines.each_ref().map(Line::stride)
+        {
+            let element = rows.start as isize * row + columns.start as isize * column;
+            return Matrix { start: start.wrapping_offset(element * size as isize), row, column };
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { pack(room, start, size, &self.lines, (rows, columns), by_rows) }
     }
 
     /// The factor's memory, and what keeps it alive.
@@ -443,6 +485,20 @@ impl Operand {
         unsafe { kernel.run(&[source, RawBuffer { start: memory.pointer(), bytes: *bytes }], &[])? };
         Ok((Place { start: memory.pointer() }, Some(memory)))
     }
+}
+
+/// A loop that copies elements to memory with these strides as ones of a type, and the bytes of that memory.
+fn copy(from: Access, sizes: &Dims, strides: &[isize], ty: Ty) -> Result<(LoopKernel, usize)> {
+    let dtype = dtype_of(ty);
+    let copy = Loop {
+        inner: 0,
+        accesses: vec![from, Access::new(1, dtype, strides, 0)],
+        ranges: vec![],
+        body: vec![Instr::Load { access: 0, indices: smallvec![] }],
+        stores: vec![Store { access: 1, value: 0 }],
+        sizes: sizes.clone(),
+    };
+    Ok((LoopKernel::new(&copy, false)?, sizes.iter().product::<usize>() * dtype.size()))
 }
 
 /// The dtype whose elements are a type's registers.

@@ -11,6 +11,7 @@
 
 mod affine;
 mod compile;
+mod factor;
 mod frame;
 mod gemm;
 mod loops;
@@ -25,6 +26,7 @@ mod simd;
 mod sort;
 #[cfg(test)]
 mod tests;
+mod vector;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,7 +77,7 @@ impl Cpu {
     pub fn new() -> Cpu {
         Cpu {
             // A body's lanes should stay in the first-level cache, and beyond some length nothing is saved by fusing.
-            limits: Limits { buffers: 32, instructions: 256, f64: true },
+            limits: Limits { buffers: 32, instructions: 256, binding: usize::MAX, f64: true },
             pool: Arc::new(Pool::new()),
             counters: Arc::default(),
             known: Mutex::default(),
@@ -151,7 +153,7 @@ impl Executor for Cpu {
         }
         let work = match kernel {
             Kernel::Loop(kernel) => Work::Loop(Box::new(LoopKernel::new(kernel, false)?)),
-            Kernel::Matmul(kernel) => match matmul::as_loop(kernel) {
+            Kernel::Matmul(kernel) => match vector::as_loop(kernel) {
                 Some(kernel) => Work::Loop(Box::new(LoopKernel::new(&kernel, false)?)),
                 None => Work::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
             },
@@ -232,6 +234,8 @@ fn structure(kernel: &Kernel) -> Kernel {
         Kernel::Loop(kernel) => whole(kernel),
         Kernel::Matmul(kernel) => {
             kernel.k = 0;
+            let parts = [&mut kernel.lhs_parts, &mut kernel.rhs_parts];
+            parts.into_iter().flat_map(|p| [&mut p.rows, &mut p.columns]).for_each(|sizes| sizes.fill(0));
             access(&mut kernel.lhs);
             access(&mut kernel.rhs);
             whole(&mut kernel.epilogue);

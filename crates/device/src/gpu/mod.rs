@@ -128,7 +128,9 @@ impl Gpu {
             f64: device.features().contains(wgpu::Features::SHADER_F64),
         };
         let pool = Arc::new(Pool::new(device.clone(), name.clone(), failures.clone(), memory_limit));
-        let limits = Limits { buffers: caps.max_buffers, instructions: 256, f64: caps.f64 };
+        // A binding begins at a multiple of 256.
+        let binding = (caps.max_binding as usize).saturating_sub(512);
+        let limits = Limits { buffers: caps.max_buffers, instructions: 256, binding, f64: caps.f64 };
         let shared = Shared {
             takes_turns,
             pipelines: Pipelines::new(device.clone(), name.clone()),

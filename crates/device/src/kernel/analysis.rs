@@ -153,7 +153,11 @@ fn access_bytes(access: &Access, sizes: &Dims) -> u64 {
         .iter()
         .zip(sizes)
         .map(|(&stride, &size)| if stride == 0 && size != 0 { 1 } else { size });
-    touched.map(|n| n as u64).product::<u64>() * access.dtype.size() as u64
+    // Windows overlap: together they are not more than what lies between their first and last elements.
+    let reach =
+        access.strides.iter().zip(sizes).map(|(s, &n)| (s.unsigned_abs() * n.saturating_sub(1)) as u64);
+    let reach = if access.indexed.is_empty() { reach.sum::<u64>() + 1 } else { u64::MAX };
+    touched.map(|n| n as u64).product::<u64>().min(reach) * access.dtype.size() as u64
 }
 
 impl Instr {
@@ -203,12 +207,8 @@ impl Kernel {
             Kernel::Loop(kernel) => kernel.traffic(),
             Kernel::Matmul(kernel) => {
                 let mut traffic = kernel.epilogue.traffic();
-                let rank = kernel.epilogue.sizes.len();
-                let mut lhs = kernel.epilogue.sizes.clone();
-                lhs[rank - 1] = kernel.k;
-                let mut rhs = kernel.epilogue.sizes.clone();
-                rhs[rank - 2] = kernel.k;
-                traffic.read += access_bytes(&kernel.lhs, &lhs) + access_bytes(&kernel.rhs, &rhs);
+                traffic.read +=
+                    kernel.factors().iter().map(|(access, sizes)| access_bytes(access, sizes)).sum::<u64>();
                 traffic
             }
             Kernel::Scatter(kernel) => {

@@ -245,12 +245,57 @@ pub struct Matmul {
     pub lhs: Access,
     /// Its strides are those of the batch dims, then of k, then of n. No guards, no indices.
     pub rhs: Access,
+    /// What m and k of `lhs` are made of.
+    pub lhs_parts: Parts,
+    /// What k and n of `rhs` are made of.
+    pub rhs_parts: Parts,
     /// A loop without inner dims over `batch.. , m, n`; [`Instr::Accumulator`] is the product. Its outputs are not the
     /// buffers of `lhs` and `rhs`.
     pub epilogue: Loop,
 }
 
+/// What the rows and columns of a product's factor are made of: sizes, outermost first, whose row-major order the row's or
+/// column's index counts. The factor's access then has a stride for each of them instead of one. Empty: a single dim.
+///
+/// So a product reads windows where they lie: of an image, column (y, x) and row (channel, y, x within the window) meet at the
+/// element (channel, y + y, x + x).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Parts {
+    /// The sizes that the rows are made of.
+    pub rows: Dims,
+    /// The sizes that the columns are made of.
+    pub columns: Dims,
+}
+
+impl Parts {
+    /// Whether rows and columns are single dims.
+    pub fn are_single(&self) -> bool {
+        self.rows.is_empty() && self.columns.is_empty()
+    }
+
+    /// The sizes that the rows and the columns are made of, where these are so many.
+    pub fn of(&self, rows: usize, columns: usize) -> [Dims; 2] {
+        let made = |parts: &Dims, whole: usize| {
+            if parts.is_empty() { SmallVec::from_slice(&[whole]) } else { parts.clone() }
+        };
+        [made(&self.rows, rows), made(&self.columns, columns)]
+    }
+}
+
 impl Matmul {
+    /// A product of factors whose rows and columns are single dims.
+    pub fn new(k: usize, lhs: Access, rhs: Access, epilogue: Loop) -> Matmul {
+        Matmul { k, lhs, rhs, lhs_parts: Parts::default(), rhs_parts: Parts::default(), epilogue }
+    }
+
+    /// The factors, each with the sizes that its access's strides belong to.
+    pub fn factors(&self) -> [(&Access, Dims); 2] {
+        let (batch, matrix) = self.epilogue.sizes.split_at(self.epilogue.sizes.len().saturating_sub(2));
+        let (m, n) = (matrix.first().map_or(1, |&m| m), matrix.get(1).map_or(1, |&n| n));
+        let sizes = |[rows, columns]: [Dims; 2]| batch.iter().copied().chain(rows).chain(columns).collect();
+        [(&self.lhs, sizes(self.lhs_parts.of(m, self.k))), (&self.rhs, sizes(self.rhs_parts.of(self.k, n)))]
+    }
+
     /// The type that products are summed in, and that the epilogue gets.
     pub const fn accumulator(&self) -> Ty {
         Ty::of(self.lhs.dtype)

@@ -200,15 +200,33 @@ fn run_loop(
     Ok(())
 }
 
+/// A factor's index, its row and column taken apart into their parts.
+fn parted(batch: &[usize], sizes: &[impl AsRef<[usize]>; 2], index: [usize; 2]) -> Vec<usize> {
+    let mut all = batch.to_vec();
+    for (sizes, mut index) in sizes.iter().zip(index) {
+        let mut parts = Vec::new();
+        for &size in sizes.as_ref().iter().rev() {
+            parts.insert(0, index % size);
+            index /= size;
+        }
+        all.extend(parts);
+    }
+    all
+}
+
 fn run_matmul(kernel: &Matmul, buffers: &mut [Vec<u8>], params: &[Scalar]) -> Result<(), Error> {
     let inputs = buffers.to_vec();
     let rank = kernel.epilogue.sizes.len();
     let product = |index: &[usize]| {
         let (batch, m, n) = (&index[..rank - 2], index[rank - 2], index[rank - 1]);
+        let [lhs_sizes, rhs_sizes] = [
+            kernel.lhs_parts.of(kernel.epilogue.sizes[rank - 2], kernel.k),
+            kernel.rhs_parts.of(kernel.k, kernel.epilogue.sizes[rank - 1]),
+        ];
         let terms: Vec<Value> = (0..kernel.k)
             .map(|k| {
-                let lhs = affine(&kernel.lhs.strides, kernel.lhs.offset, &[batch, &[m, k]].concat());
-                let rhs = affine(&kernel.rhs.strides, kernel.rhs.offset, &[batch, &[k, n]].concat());
+                let lhs = affine(&kernel.lhs.strides, kernel.lhs.offset, &parted(batch, &lhs_sizes, [m, k]));
+                let rhs = affine(&kernel.rhs.strides, kernel.rhs.offset, &parted(batch, &rhs_sizes, [k, n]));
                 let lhs = read(&inputs[kernel.lhs.buffer], kernel.lhs.dtype, lhs);
                 let rhs = read(&inputs[kernel.rhs.buffer], kernel.rhs.dtype, rhs);
                 match (lhs, rhs) {

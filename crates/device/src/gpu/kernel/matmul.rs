@@ -5,22 +5,25 @@
 //!   reads the left operand at addresses that its whole workgroup shares.
 //! - Where the result has few tiles or the operands are too large to be bound, the inner dim is cut into chunks whose
 //!   products lie in temporary memory; a second dispatch adds them in order and runs the epilogue.
+//! - A factor's rows, columns or inner dim may be made of several dims, so that windows are read where they lie.
 //! - Rows and columns change places where the result is tall and narrow.
 
 use std::collections::BTreeMap;
+
+use smallvec::smallvec;
 
 use super::access::{Form, Memory, element_type, zero};
 use super::body::Body;
 use super::emit::{Emitter, GROUP, LANES, Width, type_name};
 use super::loops::{count, indices, validity};
-use super::nest::Nest;
+use super::nest::{Nest, access_bytes};
 use crate::gpu::Shared;
 use crate::gpu::program::{Dispatch, Slot, Window};
 use crate::kernel::{Access, Loop, Matmul, Reg, Ty};
-use crate::layout::Strides;
 use crate::{Error, Result};
 
 mod left;
+mod parts;
 mod tiles;
 use tiles::{Names, Operand, in_registers, through_workgroup_memory};
 
@@ -69,6 +72,14 @@ pub(super) fn plan(
     product.nest.needs(needs);
     if kernel.epilogue.sizes.contains(&0) {
         return Ok(Vec::new());
+    }
+    // What is made of several dims is read as a whole.
+    for access in product.operands().into_iter().filter(|access| !access.indexed.is_empty()) {
+        let parts = Access { strides: smallvec![], ..access.clone() };
+        if access_bytes(&parts, &[]).is_some_and(|(low, high)| high - low + 256 > shared.caps.max_binding) {
+            let reason = "windows reach over more than this device binds at a time; make them contiguous";
+            return Err(Error::Unsupported { op: "matmul", reason: reason.to_owned() });
+        }
     }
     let mut chunks = wanted_chunks(shared, &product);
     if chunks == 1 {
@@ -300,14 +311,9 @@ impl<'k> Product<'k> {
         whole.sizes.push(kernel.k);
         whole.accesses.iter_mut().for_each(|access| access.strides.push(0));
         whole.ranges.iter_mut().for_each(|range| range.strides.push(0));
-        let operand = |access: &Access, without: usize| {
-            let mut strides: Strides = access.strides[..rank - 2].into();
-            let (first, second) = (access.strides[rank - 2], access.strides[rank - 1]);
-            strides.extend(if without == rank - 1 { [first, 0, second] } else { [0, second, first] });
-            Access { strides, ..access.clone() }
-        };
-        whole.accesses.push(operand(&kernel.lhs, rank - 1));
-        whole.accesses.push(operand(&kernel.rhs, rank - 2));
+        let (lhs, rhs) = (&kernel.lhs, &kernel.rhs);
+        whole.accesses.push(parts::over_nest(lhs, &kernel.lhs_parts, [rank - 2, rank], rank));
+        whole.accesses.push(parts::over_nest(rhs, &kernel.rhs_parts, [rank, rank - 1], rank));
         let (m, n) = (whole.sizes[rank - 2], whole.sizes[rank - 1]);
         let swapped = n < 16 && n < m;
         let (rows, columns) = if swapped { (rank - 1, rank - 2) } else { (rank - 2, rank - 1) };

@@ -3,7 +3,7 @@
 //! Where a workgroup is one subgroup, each invocation loads elements of its own and tells the others; else each loads them all.
 
 use super::Tile;
-use super::tiles::{C, Names, Operand, part, step, within};
+use super::tiles::{C, Names, Operand, part, within};
 use crate::gpu::kernel::access::zero;
 use crate::gpu::kernel::body::choose;
 use crate::gpu::kernel::emit::{Emitter, Width};
@@ -38,46 +38,57 @@ impl<'t> Left<'t> {
 
     /// Defines where rows begin.
     pub(super) fn begin(&self, e: &mut Emitter<'_>) {
-        let (count, stride) = (&self.names.rows, &self.operand.outer_stride);
+        let (operand, count) = (self.operand, &self.names.rows);
         let Some(lanes) = self.told_by else {
             for r in 0..self.tile.rows {
-                e.line(format!("let row{r} = left_batch + min(first_row + {r}u, {count} - 1u) * {stride};"));
+                let place = operand.outer(&format!("min(first_row + {r}u, {count} - 1u)"));
+                e.line(format!("let row{r} = left_batch + {place};"));
             }
             return;
         };
         for q in 0..self.tile.rows.div_ceil(lanes) {
             let first = q * lanes;
             // Where rows are loaded by four they are a multiple of four: an invocation beyond reads the last ones.
-            let row = if self.along_rows() {
+            let place = if self.along_rows() {
                 format!("min(first_row + {first}u + local / 4u * 4u, {count} - 4u)")
             } else {
-                format!("min(first_row + {first}u + local, {count} - 1u) * {stride}")
+                operand.outer(&format!("min(first_row + {first}u + local, {count} - 1u)"))
             };
-            e.line(format!("let row{q} = left_batch + {row};"));
+            e.line(format!("let row{q} = left_batch + {place};"));
         }
     }
 
-    /// Loads what this invocation is to load for the steps from `k` on and row `r`, or `r` and those that follow.
-    pub(super) fn load(&self, e: &mut Emitter<'_>, r: usize) {
+    /// How far the steps lead that this invocation loads.
+    pub(super) fn steps(&self, e: &mut Emitter<'_>) -> Vec<String> {
+        let inner = &self.names.inner;
+        if self.along_rows() {
+            let along = self.operand.inner(&format!("min(k + local % 4u, {inner} - 1u)"));
+            e.line(format!("let left_step = {along};"));
+            return vec!["left_step".to_owned()];
+        }
+        self.operand.steps(e, self.tile.steps, inner, self.along_inner())
+    }
+
+    /// Loads what this invocation is to load for the steps from `k` on, which lead so far, and row `r`, or `r` and those that
+    /// follow.
+    pub(super) fn load(&self, e: &mut Emitter<'_>, r: usize, along: &[String]) {
         let q = match self.told_by {
             None => r,
             Some(lanes) if r.is_multiple_of(lanes) => r / lanes,
             Some(_) => return,
         };
-        let (operand, inner, stride) = (self.operand, &self.names.inner, &self.operand.inner_stride);
-        let vector = |at: &str, condition: &str| {
-            let value = operand.memory().load_vector(at);
+        let vector = |condition: &str| {
+            let value = self.operand.memory().load_vector(&format!("(row{q} + {})", along[0]));
             choose(self.ty, Width::Four, &zero(self.ty, Width::Four), &value, condition)
         };
         if self.along_inner() {
-            e.line(format!("let left{q} = {};", vector(&format!("(row{q} + k)"), "within")));
+            e.line(format!("let left{q} = {};", vector("within")));
         } else if self.along_rows() {
-            let at = format!("(row{q} + min(k + local % 4u, {inner} - 1u) * {stride})");
-            let condition = format!("vec4<bool>(k + local % 4u < {inner})");
-            e.line(format!("let left{q} = {};", vector(&at, &condition)));
+            let condition = format!("vec4<bool>(k + local % 4u < {})", self.names.inner);
+            e.line(format!("let left{q} = {};", vector(&condition)));
         } else {
-            for j in 0..self.tile.steps {
-                let value = operand.load(&format!("(row{q} + {} * {stride})", step(j, inner)));
+            for (j, step) in along.iter().enumerate() {
+                let value = self.operand.load(&format!("(row{q} + {step})"));
                 e.line(format!("let left{q}_{j} = {};", within(self.ty, Width::One, &value, j)));
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::left::Left;
+use super::parts::{function, outer_and_inner};
 use super::{Product, Tile};
 use crate::gpu::kernel::access::{Form, Memory, element_type, zero};
 use crate::gpu::kernel::body::choose;
@@ -39,8 +40,11 @@ pub(super) struct Operand<'p> {
     pub(super) along_inner: bool,
     pub(super) along_outer: bool,
     /// Names of the strides along the inner dim and the other one.
-    pub(super) inner_stride: String,
-    pub(super) outer_stride: String,
+    inner_stride: String,
+    outer_stride: String,
+    /// Functions from indices to elements, for an inner dim or another one that is made of several.
+    inner_function: Option<String>,
+    outer_function: Option<String>,
     offset: String,
 }
 
@@ -63,12 +67,29 @@ impl<'p> Operand<'p> {
         let start = (window.start / access.dtype.size() as u64) as isize;
         let four = |d: usize| access.strides[d] % 4 == 0;
         let others = (0..product.k - 2).all(four) && access.offset % 4 == 0 && !by_elements;
-        let along_inner = others && access.strides[product.k] == 1 && four(outer);
-        let along_outer =
-            others && access.strides[outer] == 1 && four(product.k) && sizes[outer].is_multiple_of(4);
+        let made = outer_and_inner(product, outer);
+        let fours = |parts: &[(usize, isize)]| parts.iter().all(|(_, stride)| stride % 4 == 0);
+        // The last of several parts takes its elements in whole fours, wherever a part of the inner dim begins.
+        let last_in_fours = match &made[1][..] {
+            [first @ .., (size, 1)] if !first.is_empty() => {
+                size % 4 == 0 && product.nest.first[product.k].is_multiple_of(4) && fours(first)
+            }
+            _ => false,
+        };
+        let steps_by_one = last_in_fours || made[1].len() == 1 && access.strides[product.k] == 1;
+        let along_inner = others && steps_by_one && fours(&made[0]);
+        let along_outer = others
+            && made[0].len() == 1
+            && access.strides[outer] == 1
+            && four(product.k)
+            && fours(&made[1])
+            && sizes[outer].is_multiple_of(4);
         let form = if along_inner || along_outer { Form::Vectors } else { Form::Elements };
         let memory_name = format!("buffer{}", access.buffer);
         e.bind(&memory_name, element_type(access.dtype, false, form == Form::Vectors), window);
+        let first = &product.nest.first;
+        let outer_function = function(e, &format!("{name}_outer"), &made[0], first[outer]);
+        let inner_function = function(e, &format!("{name}_inner"), &made[1], first[product.k]);
         Operand {
             access,
             name,
@@ -78,6 +99,8 @@ impl<'p> Operand<'p> {
             along_outer: along_outer && !along_inner,
             inner_stride: e.signed(&format!("{name}_inner_stride"), access.strides[product.k]),
             outer_stride: e.signed(&format!("{name}_outer_stride"), access.strides[outer]),
+            inner_function,
+            outer_function,
             offset: e.signed(&format!("{name}_offset"), access.offset - start),
         }
     }
@@ -90,6 +113,40 @@ impl<'p> Operand<'p> {
             at = format!("{at} + i{d} * {stride}");
         }
         e.line(format!("let {}_batch = {at};", self.name));
+    }
+
+    /// How far an index along the inner dim leads.
+    pub(super) fn inner(&self, index: &str) -> String {
+        match &self.inner_function {
+            Some(function) => format!("{function}({index})"),
+            None => format!("({index}) * {}", self.inner_stride),
+        }
+    }
+
+    /// How far an index along the other dim leads.
+    pub(super) fn outer(&self, index: &str) -> String {
+        match &self.outer_function {
+            Some(function) => format!("{function}({index})"),
+            None => format!("({index}) * {}", self.outer_stride),
+        }
+    }
+
+    /// How far the steps from `k` on lead along the inner dim, in lines of their own where that takes more than a product; only
+    /// the first one's if four elements side by side are read at once.
+    pub(super) fn steps(&self, e: &mut Emitter<'_>, count: usize, inner: &str, whole: bool) -> Vec<String> {
+        if whole && self.inner_function.is_none() {
+            return vec!["k".to_owned()];
+        }
+        let count = if whole { 1 } else { count };
+        let step = |j: usize| {
+            let along = self.inner(&step(j, inner));
+            if self.inner_function.is_none() {
+                return along;
+            }
+            e.line(format!("let {}_step{j} = {along};", self.name));
+            format!("{}_step{j}", self.name)
+        };
+        (0..count).map(step).collect()
     }
 
     pub(super) fn memory(&self) -> Memory<'_> {
@@ -166,6 +223,10 @@ pub(super) fn in_registers(
         if right.along_outer {
             // Columns are a multiple of four: an invocation beyond reads the last ones.
             e.line(format!("let column{v} = right_batch + min(first_column{v}, {columns} - 4u);"));
+        } else if right.outer_function.is_some() {
+            let at = |c: usize| right.outer(&format!("min(first_column{v} + {c}u, {columns} - 1u)"));
+            let places = [0, 1, 2, 3].map(at).join(", ");
+            e.line(format!("let column{v} = vec4<u32>(right_batch) + vec4<u32>({places});"));
         } else {
             e.line(format!(
                 "let column{v} = vec4<u32>(right_batch) + min(vec4<u32>(first_column{v}) + {LANES}, vec4<u32>({columns} - 1u)) * {};",
@@ -180,11 +241,11 @@ pub(super) fn in_registers(
             e.line(format!("var sum{r}_{v}: {t} = {};", zero(ty, Width::Four)));
         }
     }
-    let right_at = |v: usize, k: &str| -> String {
+    let right_at = |v: usize, along: &str| -> String {
         if right.along_outer {
-            right.memory().load_vector(&format!("(column{v} + ({k}) * {})", right.inner_stride))
+            right.memory().load_vector(&format!("(column{v} + {along})"))
         } else {
-            let at = |c: &&str| right.load(&format!("(column{v}.{c} + ({k}) * {})", right.inner_stride));
+            let at = |c: &&str| right.load(&format!("(column{v}.{c} + {along})"));
             gather(ty, &C.iter().map(at).collect::<Vec<_>>())
         }
     };
@@ -193,26 +254,28 @@ pub(super) fn in_registers(
         // Steps beyond the end count as zeros on both sides.
         e.line(format!("let within = vec4<u32>(k) + {LANES} < vec4<u32>({inner});"));
     }
+    let whole = right.along_inner && tile.steps == 4;
+    let along = right.steps(e, tile.steps, inner, whole);
     for v in 0..tile.vectors {
-        let whole = right.along_inner && tile.steps == 4;
         if whole {
             for c in C {
-                let load = right.memory().load_vector(&format!("(column{v}.{c} + k)"));
+                let load = right.memory().load_vector(&format!("(column{v}.{c} + {})", along[0]));
                 e.line(format!("let down{v}_{c} = {load};"));
             }
         }
-        for (j, c) in C.iter().enumerate().take(tile.steps) {
+        for j in 0..tile.steps {
             let value = if whole {
-                gather(ty, &C.map(|column| part(ty, &format!("down{v}_{column}"), c)))
+                gather(ty, &C.map(|column| part(ty, &format!("down{v}_{column}"), C[j])))
             } else {
-                right_at(v, &step(j, inner))
+                right_at(v, &along[j])
             };
             let value = within(ty, Width::Four, &value, j);
             e.line(format!("let right{j}_{v} = {value};"));
         }
     }
+    let along = left.steps(e);
     for r in 0..tile.rows {
-        left.load(e, r);
+        left.load(e, r, &along);
         for j in 0..tile.steps {
             let factor = left.element(r, j);
             e.line(format!("let factor{r}_{j} = {factor};"));
@@ -265,13 +328,14 @@ pub(super) fn through_workgroup_memory(
             ("fetch % 64u", "fetch / 64u")
         };
         let at = format!(
-            "({name}_batch + min({first} + {name}_outer, {count} - 1u) * {} + min(k0 + {name}_inner, {} - 1u) * {})",
-            operand.outer_stride, names.inner, operand.inner_stride
+            "({name}_batch + {} + {})",
+            operand.outer(&format!("min({first} + {name}_place, {count} - 1u)")),
+            operand.inner(&format!("min(k0 + {name}_depth, {} - 1u)", names.inner))
         );
         let value = operand.load(&format!("{name}_at"));
         format!(
-            "        let {name}_outer = {outer};\n        let {name}_inner = {inner};\n        let {name}_at = {at};\n        \
-             {name}_slice[{name}_inner * 68u + {name}_outer] = select({one}(0), {value}, k0 + {name}_inner < {});",
+            "        let {name}_place = {outer};\n        let {name}_depth = {inner};\n        let {name}_at = {at};\n        \
+             {name}_slice[{name}_depth * 68u + {name}_place] = select({one}(0), {value}, k0 + {name}_depth < {});",
             names.inner
         )
     };

@@ -1,0 +1,110 @@
+//! The factors of a product as they lie in memory: matrices whose rows and columns are made of one dim or several, each with its
+//! stride. Windows of an image are such a matrix, and are never written out.
+
+use smallvec::SmallVec;
+use wgrad_device::kernel::{Access, Parts};
+use wgrad_device::layout::{Dims, Strides};
+
+use super::facts::{Facts, Slot};
+use super::map::{Affine, Map, Obstacle, Space};
+use crate::graph::Ref;
+use crate::op::{Op, View};
+
+/// The most dims that rows or columns may be made of.
+const MOST_PARTS: usize = 4;
+
+/// A factor in memory.
+pub(super) struct Factor {
+    pub(super) slot: Slot,
+    /// Strides: those of the batch dims, then of the parts of rows and of columns.
+    strides: Strides,
+    offset: isize,
+    parts: Parts,
+}
+
+impl Factor {
+    /// An operand of a product, if it lies in memory or views something there that strides of several dims can express.
+    pub(super) fn of(facts: &Facts<'_>, operand: Ref) -> Option<Factor> {
+        let shape = facts.shape(operand);
+        if let Some((slot, layout)) = facts.strided(operand) {
+            let dims = layout.strides().iter().zip(shape);
+            let strides = dims.map(|(&stride, &size)| if size == 1 { 0 } else { stride }).collect();
+            return Some(Factor { slot, strides, offset: layout.offset() as isize, parts: Parts::default() });
+        }
+        let mut space = Space::new(shape);
+        let (slot, address) = loop {
+            match walk(facts, operand, &space) {
+                Ok(found) => break found,
+                Err(Some((dim, inner))) if space.sizes().len() < 3 * MOST_PARTS => space.split(dim, inner),
+                Err(_) => return None,
+            }
+        };
+        let (sizes, owners) = (space.sizes(), space.owners());
+        let all = address.strides(sizes.len());
+        let mut factor =
+            Factor { slot, strides: Strides::new(), offset: address.offset, parts: Parts::default() };
+        for d in 0..shape.len() {
+            // Parts that continue each other are one.
+            let mut made: SmallVec<[(usize, isize); 4]> = SmallVec::new();
+            for (at, _) in owners.iter().enumerate().filter(|(_, owner)| **owner == d) {
+                match made.last_mut() {
+                    Some(last) if last.1 == all[at] * sizes[at] as isize => {
+                        *last = (last.0 * sizes[at], all[at])
+                    }
+                    _ => made.push((sizes[at], all[at])),
+                }
+            }
+            let dims = match (d + 3).saturating_sub(shape.len()) {
+                0 => None,
+                1 => Some(&mut factor.parts.rows),
+                _ => Some(&mut factor.parts.columns),
+            };
+            match (made.len(), dims) {
+                (0, _) => factor.strides.push(0),
+                (1, _) => factor.strides.push(made[0].1),
+                (2..=MOST_PARTS, Some(parts)) => {
+                    *parts = made.iter().map(|part| part.0).collect::<Dims>();
+                    factor.strides.extend(made.iter().map(|part| part.1));
+                }
+                _ => return None,
+            }
+        }
+        let reach: usize = sizes.iter().zip(&all).map(|(&n, s)| (n - 1) * s.unsigned_abs()).sum();
+        ((reach + 1) * facts.dtype(operand).size() <= facts.limits.binding).then_some(factor)
+    }
+
+    pub(super) fn access(&self, facts: &Facts<'_>, operand: Ref, buffer: usize) -> (Access, Parts) {
+        (Access::new(buffer, facts.dtype(operand), &self.strides, self.offset), self.parts.clone())
+    }
+}
+
+/// Follows views down to memory; or says which dim must be split into which inner size first, if that helps.
+fn walk(facts: &Facts<'_>, operand: Ref, space: &Space) -> Result<(Slot, Affine), Option<(usize, usize)>> {
+    let (mut at, mut map): (Ref, Map) = (operand, space.identity(|_| false));
+    loop {
+        if let Some((slot, layout)) = facts.memory(at) {
+            return Ok((slot, map.address(layout.strides(), layout.offset())));
+        }
+        let Ref::Node(step) = at else { return Err(None) };
+        let node = &facts.steps[step as usize];
+        let base = node.inputs.first().copied().ok_or(None)?;
+        map = match &node.op {
+            Op::View(View::Affine(axes)) => map.through_axes(axes, facts.shape(base)),
+            Op::View(View::Reshape) => {
+                if let Some((slot, layout)) = facts.memory(base)
+                    && let Some(layout) = layout.reshape(&node.shape)
+                {
+                    return Ok((slot, map.address(layout.strides(), layout.offset())));
+                }
+                map.through_reshape(&node.shape, facts.shape(base), &space.sizes()).map_err(|obstacle| {
+                    match obstacle {
+                        Obstacle::Split { dim, inner } => Some((dim, inner)),
+                        Obstacle::NotAffine => None,
+                    }
+                })?
+            }
+            _ => return Err(None),
+        };
+        at = base;
+    }
+}
