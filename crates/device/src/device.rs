@@ -61,7 +61,7 @@ impl fmt::Display for DeviceKind {
 pub struct DeviceOptions {
     /// The most storage buffers that one kernel binds; at least 4.
     pub max_storage_buffers: Option<u32>,
-    /// The most bytes of one storage binding.
+    /// The most bytes of one storage binding; at least 4,096.
     pub max_binding_bytes: Option<u64>,
     /// The most workgroups in one dimension of a dispatch.
     pub max_workgroups_per_dimension: Option<u32>,

@@ -10,6 +10,9 @@ use super::{Gpu, Spread};
 use crate::device::{DeviceInfo, DeviceKind, DeviceOptions};
 use crate::{Device, Error, Result};
 
+/// Bytes that a binding has at least, however low a limit is asked for: no adapter has less, and kernels rely on it.
+const LEAST_BINDING: u64 = 4096;
+
 /// An adapter and the device that was opened on it.
 pub(crate) struct Adapter {
     adapter: wgpu::Adapter,
@@ -134,7 +137,8 @@ impl Adapter {
         lower(&mut limits.max_storage_buffers_per_shader_stage, options.max_storage_buffers);
         lower(&mut limits.max_compute_workgroups_per_dimension, options.max_workgroups_per_dimension);
         if let Some(bytes) = options.max_binding_bytes {
-            limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
+            limits.max_storage_buffer_binding_size =
+                limits.max_storage_buffer_binding_size.min(bytes.max(LEAST_BINDING));
         }
         let software = self.info.device_type == DeviceType::Cpu && !options.as_hardware;
         let subgroup = self.info.subgroup_min_size as usize;

@@ -30,6 +30,7 @@ pub type Reg = u32;
 
 /// One unit of work for an executor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "a kernel is made once for a plan, and there are few")]
 pub enum Kernel {
     /// Fused elementwise work and reductions.
     Loop(Loop),
