@@ -44,7 +44,7 @@ impl<'n> Body<'n> {
         windows: &'n BTreeMap<usize, Window>,
         vector: Option<usize>,
         accumulator: Ty,
-    ) -> Result<Body<'n>> {
+    ) -> Body<'n> {
         let types = nest.kernel.types(accumulator);
         let mut body = Body {
             levels: nest.kernel.levels(),
@@ -64,7 +64,7 @@ impl<'n> Body<'n> {
         };
         body.widths = body.find_widths();
         body.find_forms();
-        Ok(body)
+        body
     }
 
     fn find_widths(&self) -> Vec<Width> {

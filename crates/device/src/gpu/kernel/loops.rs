@@ -76,7 +76,7 @@ fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Dispatch>> {
 fn elements(shared: &Shared, nest: &Nest, windows: &Windows, vector: Option<usize>) -> Result<Dispatch> {
     // A workgroup is a GPU's unit of parallel work, and a call of a function on the processor.
     let (workgroup, each) = if shared.caps.spread.software { (8, 64) } else { (64, 1) };
-    let mut body = Body::new(nest, windows, vector, Ty::F32)?;
+    let mut body = Body::new(nest, windows, vector, Ty::F32);
     let mut e = Emitter::new(shared, "Elementwise work.", workgroup);
     let dims: Vec<usize> = (0..nest.kernel.sizes.len()).collect();
     let threads = count(nest, &dims, vector);
@@ -251,7 +251,7 @@ fn is_split(shared: &Shared, nest: &Nest, rows: &Rows) -> bool {
 
 /// One dispatch that does everything for whole rows.
 fn whole_rows(shared: &Shared, nest: &Nest, windows: &Windows, rows: &Rows) -> Result<Dispatch> {
-    let mut body = Body::new(nest, windows, rows.vector, Ty::F32)?;
+    let mut body = Body::new(nest, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Rows of elements, folded and mixed.", rows.workgroup);
     let groups = begin_rows(&mut e, &mut body, rows, None);
     let passes = passes(&body);

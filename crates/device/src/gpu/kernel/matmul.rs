@@ -183,7 +183,7 @@ fn epilogue_of_chunks(
     let used: Vec<usize> = (0..product.kernel.epilogue.accesses.len()).collect();
     let vector = Some(product.columns);
     for (nest, windows) in product.nest.spaces(&used, &dims, vector, &shared.caps)? {
-        let mut body = Body::new(&nest, &windows, vector, product.ty)?;
+        let mut body = Body::new(&nest, &windows, vector, product.ty);
         let mut e = Emitter::new(shared, "Chunks of a product, added, and what follows.", WORKGROUP);
         let threads = count(&nest, &dims, vector);
         let limit = e.number("threads", threads);
@@ -367,7 +367,7 @@ fn dispatch(shared: &Shared, product: &Product<'_>, windows: &Windows, target: T
     let sizes = &product.nest.kernel.sizes;
     let workgroup = if tile.shared { 256 } else { tile.lanes as u32 };
     let mut e = Emitter::new(shared, "A matrix product.", workgroup);
-    let mut body = Body::new(&product.nest, windows, Some(product.columns), product.ty)?;
+    let mut body = Body::new(&product.nest, windows, Some(product.columns), product.ty);
     // The operands are read by elements where the epilogue reads them too.
     let accesses = &product.nest.kernel.accesses;
     let users = |buffer: usize| accesses.iter().filter(|a| a.buffer == buffer).count();

@@ -139,7 +139,7 @@ fn pieces(
             window.slot = Slot::Temp(buffer - TEMPS);
         }
         let windows: BTreeMap<_, _> = windows;
-        let mut body = Body::new(&part, &windows, None, fold.ty)?;
+        let mut body = Body::new(&part, &windows, None, fold.ty);
         let mut e = Emitter::new(shared, "Pieces of rows, folded as they run.", WORKGROUP);
         let threads = count(&part, &dims, None);
         let limit = e.number("threads", threads);

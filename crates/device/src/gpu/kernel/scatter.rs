@@ -253,7 +253,7 @@ fn source_function(e: &mut Emitter<'_>, layout: &Layout<'_>, windows: &Windows) 
     let mut nest = layout.nest.clone();
     nest.kernel.body = vec![Instr::Load { access: 0, indices: Default::default() }];
     nest.kernel.accesses.truncate(1);
-    let mut body = Body::new(&nest, windows, None, Ty::F32)?;
+    let mut body = Body::new(&nest, windows, None, Ty::F32);
     indices(e, &layout.nest, &layout.entry_dims, None, "entry");
     indices(e, &layout.nest, &layout.free_dims, None, "free");
     body.require(e, &[0])?;

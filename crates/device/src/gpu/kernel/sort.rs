@@ -105,7 +105,7 @@ fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<D
     nest.kernel.stores = vec![Store { access: 1, value: 1 }];
     let dims: Vec<usize> = (0..along).collect();
     for (part, windows) in nest.spaces(&[0, 1], &dims, None, &shared.caps)? {
-        let mut body = Body::new(&part, &windows, None, Ty::I64)?;
+        let mut body = Body::new(&part, &windows, None, Ty::I64);
         let mut e = Emitter::new(shared, "Short rows, sorted in workgroup memory.", WIDE_WORKGROUP);
         let rows = count(&part, &dims, None);
         let each = WORKGROUP_KEYS / padded;
@@ -271,7 +271,7 @@ fn each(
             window.slot = Slot::Temp(buffer - TEMPS);
         }
         let windows: BTreeMap<_, _> = windows;
-        let mut body = Body::new(&part, &windows, None, Ty::I32)?;
+        let mut body = Body::new(&part, &windows, None, Ty::I32);
         let mut e = Emitter::new(shared, title, WORKGROUP);
         let threads = count(&part, &dims, None);
         begin(&mut e, threads);

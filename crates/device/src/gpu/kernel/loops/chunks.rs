@@ -36,7 +36,7 @@ pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<D
     let Some((cut, row_windows)) = cut else {
         return halve(shared, nest, rows, steps);
     };
-    let body = Body::new(nest, &row_windows, rows.vector, Ty::F32)?;
+    let body = Body::new(nest, &row_windows, rows.vector, Ty::F32);
     let passes = passes(&body);
     let last_fold = passes.iter().copied().filter(|&pass| !folds_of(&body, pass).is_empty()).max();
     for &pass in &passes {
@@ -74,7 +74,7 @@ fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -
 /// Decides on the chunks; nothing if the rows are too many or too wide for that.
 fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
     let windows = Windows::new();
-    let body = Body::new(nest, &windows, rows.vector, Ty::F32)?;
+    let body = Body::new(nest, &windows, rows.vector, Ty::F32);
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let inner_vector = rows.vector.filter(|_| !rows.across(nest));
     let Ok(spaces) = nest.spaces(&used, &inner_dims(nest), inner_vector, &shared.caps) else {
@@ -136,7 +136,7 @@ fn fold_chunks(
     first: usize,
     chunks: usize,
 ) -> Result<Dispatch> {
-    let mut body = Body::new(part, windows, rows.vector, Ty::F32)?;
+    let mut body = Body::new(part, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Chunks of rows, folded.", rows.workgroup);
     let groups = begin_rows(&mut e, &mut body, rows, Some(chunks));
     know_results(&mut e, &mut body, rows, pass, cut);
@@ -178,7 +178,7 @@ fn join_chunks(
     let width = rows.row_width(nest);
     let lanes = if width == Width::One && cut.chunks > 64 { 64 } else { 1 };
     let joining = Rows { vector: rows.vector, lanes, workgroup: 64 };
-    let mut body = Body::new(nest, windows, rows.vector, Ty::F32)?;
+    let mut body = Body::new(nest, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Chunks of rows, joined.", joining.workgroup);
     e.use_internal();
     let groups = begin_rows(&mut e, &mut body, &joining, None);

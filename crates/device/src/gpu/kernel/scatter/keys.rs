@@ -24,7 +24,7 @@ pub(super) fn make_keys(
     nest.kernel.body = (0..kernel.indices.len())
         .map(|i| Instr::Load { access: 2 + i, indices: Default::default() })
         .collect();
-    let mut body = Body::new(&nest, windows, None, Ty::F32)?;
+    let mut body = Body::new(&nest, windows, None, Ty::F32);
     let mut e = Emitter::new(shared, "The places that entries write to.", WORKGROUP);
     begin(&mut e, layout.entries);
     indices(&mut e, &layout.nest, &layout.entry_dims, None, "thread");
