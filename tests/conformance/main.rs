@@ -8,6 +8,7 @@ mod case;
 mod compare;
 mod errors;
 mod gpu_tolerance;
+mod limits;
 mod ops;
 mod replay;
 mod report;
@@ -26,6 +27,12 @@ use report::{Count, OpReport};
 use source::Files;
 use tensors::Store;
 use wgrad::{Device, DeviceOptions};
+
+/// A device, and whether it is opened with low limits: then it replays the first case of each operator only.
+struct Target {
+    name: String,
+    limited: bool,
+}
 
 /// Operators and case ids to run; empty for all.
 struct Filter(Vec<String>);
@@ -68,8 +75,8 @@ fn run() -> Result<usize> {
     let (origin, set) = source::read()?;
     println!("cases from {origin}");
     let (mut passed, mut failed) = (0, count_unknown(&set, &filter));
-    for name in devices()? {
-        let count = run_device(&name, &set, &filter).with_context(|| format!("device {name}"))?;
+    for target in targets()? {
+        let count = run_device(&target, &set, &filter).with_context(|| format!("device {}", target.name))?;
         passed += count.passed;
         failed += count.failed();
     }
@@ -77,10 +84,11 @@ fn run() -> Result<usize> {
     Ok(failed)
 }
 
-/// The device in `WGRAD_DEVICE`, or all devices of this machine.
-fn devices() -> Result<Vec<String>> {
+/// The device in `WGRAD_DEVICE`, or all devices of this machine, and with the project's own cases its GPUs once more with low limits.
+fn targets() -> Result<Vec<Target>> {
+    let target = |limited: bool| move |name: String| Target { name, limited };
     if let Some(name) = std::env::var("WGRAD_DEVICE").ok().filter(|name| !name.is_empty()) {
-        return Ok(vec![name]);
+        return Ok(vec![target(false)(name)]);
     }
     let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
     if names.len() == 1 {
@@ -88,29 +96,35 @@ fn devices() -> Result<Vec<String>> {
         let required = std::env::var("WGRAD_REQUIRE_GPU").is_ok_and(|value| value == "1");
         anyhow::ensure!(!required, "WGRAD_REQUIRE_GPU is set, and there is no adapter");
     }
-    Ok(names)
+    let own_cases = std::env::var_os("WGRAD_CONFORMANCE_DIR").is_none();
+    let gpus = names.iter().filter(|name| own_cases && *name != "cpu").cloned();
+    let mut targets: Vec<Target> = gpus.map(target(true)).collect();
+    targets.splice(0..0, names.into_iter().map(target(false)));
+    Ok(targets)
 }
 
 /// Replays everything on a device and prints its table.
-fn run_device(name: &str, set: &BTreeMap<String, Files>, filter: &Filter) -> Result<Count> {
+fn run_device(target: &Target, set: &BTreeMap<String, Files>, filter: &Filter) -> Result<Count> {
     let begin = std::time::Instant::now();
-    let devices = handles(name)?;
+    let devices = handles(target)?;
+    let name = if target.limited { format!("{} with low limits", target.name) } else { target.name.clone() };
     println!("\ndevice {name}\n{}", report::heading());
     let mut count = Count::default();
     let mut skipped = 0;
     let jobs: Vec<(&String, &Files)> =
         set.iter().filter(|(op, _)| op.as_str() != "errors" && filter.op(op)).collect();
-    for report in replay_all(&jobs, filter, &devices)? {
+    for report in replay_all(&jobs, filter, &devices, target.limited)? {
         println!("{report}");
         report.failures.iter().for_each(|failure| println!("    {failure}"));
         if report.skipped > 0 {
-            println!("    {} cases skipped: {name} has no such dtype", report.skipped);
+            let reason = if target.limited { "it says that it cannot" } else { "it has no such dtype" };
+            println!("    {} cases skipped on {name}: {reason}", report.skipped);
         }
         skipped += report.skipped;
         count = count + report.cases;
     }
-    if let (Some(files), Some(device)) = (set.get("errors").filter(|_| filter.op("errors")), devices.first())
-    {
+    let errors = set.get("errors").filter(|_| filter.op("errors") && !target.limited);
+    if let (Some(files), Some(device)) = (errors, devices.first()) {
         count = count + errors::run(files, device, &filter.0)?;
     }
     let kernels: u64 = devices.iter().map(|device| device.stats().pipelines_compiled).sum();
@@ -125,29 +139,15 @@ fn run_device(name: &str, set: &BTreeMap<String, Files>, filter: &Filter) -> Res
 
 /// A device's handles, one a thread. A GPU is opened for each of them anew: a driver that runs on the processor works
 /// off a device's queue, and compiles the kernels in it, on one thread.
-fn handles(name: &str) -> Result<Vec<Device>> {
+fn handles(target: &Target) -> Result<Vec<Device>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let device: Device = name.parse()?;
+    let device: Device = target.name.parse()?;
     if device.is_cpu() {
         return Ok(vec![device; threads]);
     }
-    let fresh = |_| Device::open_with(device.name(), limits());
+    let options = if target.limited { limits::options() } else { DeviceOptions::default() };
+    let fresh = |_| Device::open_with(device.name(), options.clone());
     Ok((0..threads).map(fresh).collect::<wgrad::Result<_>>()?)
-}
-
-/// With `WGRAD_CONFORMANCE_LIMITS=1` GPUs are opened with limits so low that the first case of most operators is above them: 4 KiB a
-/// binding, 64 workgroups a dimension.
-fn limits() -> DeviceOptions {
-    if std::env::var("WGRAD_CONFORMANCE_LIMITS").is_ok_and(|value| value == "1") {
-        DeviceOptions {
-            max_storage_buffers: Some(8),
-            max_binding_bytes: Some(4096),
-            max_workgroups_per_dimension: Some(64),
-            ..DeviceOptions::default()
-        }
-    } else {
-        DeviceOptions::default()
-    }
 }
 
 /// Every operator of the set must be known; each that is not counts as failed.
@@ -158,12 +158,18 @@ fn count_unknown(set: &BTreeMap<String, Files>, filter: &Filter) -> usize {
 }
 
 /// Replays operators on a thread for each handle of a device; reports in the operators' order.
-fn replay_all(jobs: &[(&String, &Files)], filter: &Filter, devices: &[Device]) -> Result<Vec<OpReport>> {
+fn replay_all(
+    jobs: &[(&String, &Files)],
+    filter: &Filter,
+    devices: &[Device],
+    limited: bool,
+) -> Result<Vec<OpReport>> {
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(Vec::new());
     let work = |device: &Device| {
         while let Some((op, files)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let report = replay_op(op, files, filter, device).with_context(|| format!("the cases of {op}"));
+            let report =
+                replay_op(op, files, filter, device, limited).with_context(|| format!("the cases of {op}"));
             if let Ok(mut reports) = reports.lock() {
                 reports.push((op.as_str(), report));
             }
@@ -180,20 +186,32 @@ fn replay_all(jobs: &[(&String, &Files)], filter: &Filter, devices: &[Device]) -
 }
 
 /// `None` for an operator that is unknown.
-fn replay_op(name: &str, files: &Files, filter: &Filter, device: &Device) -> Result<Option<OpReport>> {
+fn replay_op(
+    name: &str,
+    files: &Files,
+    filter: &Filter,
+    device: &Device,
+    limited: bool,
+) -> Result<Option<OpReport>> {
     let Some(op) = ops::find(name) else { return Ok(None) };
     let file: CaseFile = serde_json::from_slice(&files.json)?;
     anyhow::ensure!(file.op == name, "the file is about {}", file.op);
     let store = Store::new(&files.safetensors)?;
     let mut report = OpReport::new(name);
     let factor = gpu_tolerance::factor(name, device);
-    for case in file.cases.iter().filter(|case| filter.case(name, &case.id)) {
+    let count = if limited { 1 } else { file.cases.len() };
+    for case in file.cases.iter().take(count).filter(|case| filter.case(name, &case.id)) {
         if !tensors::supported(case, &store, device)? {
             report.skipped += 1;
             continue;
         }
         let setting = Setting { case, store: &store, device, factor };
-        report.add(&case.id, &case.dtype, &replay::replay(op, &setting));
+        let replayed = replay::replay(op, &setting);
+        if limited && limits::is_refused(name, &replayed) {
+            report.skipped += 1;
+            continue;
+        }
+        report.add(&case.id, &case.dtype, &replayed);
     }
     Ok(Some(report))
 }

@@ -51,7 +51,7 @@ pub struct OpReport {
     dtypes: BTreeMap<String, Count>,
     /// The largest error among what passed, in units of the tolerance.
     worst: f64,
-    /// Cases that this device cannot hold.
+    /// Cases that this device cannot hold, and says so.
     pub skipped: usize,
     pub failures: Vec<String>,
 }

@@ -209,7 +209,7 @@ impl Nest {
             }
         };
         let whole = wide.map_or(0, |d| self.kernel.sizes[d]);
-        let unit = if wide.is_some() && wide == vector_dim { 256 } else { 1 };
+        let unit = if wide.is_some() && wide == vector_dim { 4 } else { 1 };
         let half = (whole / 2).next_multiple_of(unit);
         let Some(dim) = wide.filter(|_| half > 0 && half < whole) else {
             return Err(Error::Unsupported {

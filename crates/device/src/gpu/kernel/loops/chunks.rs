@@ -54,7 +54,7 @@ pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<D
 /// The two halves of the rows, one after the other.
 fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -> Result<()> {
     let widest = outer_dims(nest).into_iter().max_by_key(|&d| nest.kernel.sizes[d]);
-    let unit = if widest == rows.vector { 256 } else { 1 };
+    let unit = if widest == rows.vector { 4 } else { 1 };
     let whole = widest.map_or(0, |d| nest.kernel.sizes[d]);
     let half = (whole / 2).next_multiple_of(unit);
     let Some(dim) = widest.filter(|_| half > 0 && half < whole) else {
