@@ -48,6 +48,25 @@ fn gradients_of_running_products() -> Result<()> {
 }
 
 #[test]
+fn gradients_of_running_products_of_very_different_numbers() -> Result<()> {
+    // Products that are numbers though parts of them are not, and which output is differentiated: -1 for the sum of all.
+    let cases: [(&[f32], isize, usize, f64); 2] = [
+        (&[1e-30, 1.0, 1.0, 1e20, 1e20, 1.0, 1.0, 1.0], -1, 1, 4e10),
+        (&[1e30, 1.0, 1e-25, 1e-25], 3, 1, 1e-20),
+    ];
+    for (x, output, place, truth) in cases {
+        for device in devices() {
+            let x = Tensor::from_slice(x, x.len(), &device)?.requires_grad_(true)?;
+            let out = x.cumprod(0)?;
+            if output < 0 { out.sum()? } else { out.select(0, output)? }.backward()?;
+            let own = f64::from(x.grad().unwrap().to_vec::<f32>()?[place]);
+            assert!((own / truth - 1.0).abs() < 1e-5, "{own} for {truth} on {device}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn derivatives_of_running_products_at_zeros() -> Result<()> {
     for zeros in [&[][..], &[0], &[2], &[1, 3], &[0, 2, 4]] {
         let mask = Tensor::from_slice(

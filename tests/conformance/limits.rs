@@ -1,15 +1,20 @@
-//! GPUs opened with limits so low that the first case of each operator, which has some thousand elements, is above them: so every
-//! operator runs in parts, in several bindings, over several dims of workgroups.
+//! GPUs opened with limits so low that the largest case of nearly every operator, which has some thousand elements, is above them: so
+//! operators run in parts, in several bindings, over several dims of workgroups.
 
 use wgrad::DeviceOptions;
 
+use crate::case::Case;
 use crate::replay::Replayed;
+use crate::tensors::Store;
+
+/// Bytes of a binding.
+const BINDING: u64 = 4096;
 
 /// 4 KiB a binding, 8 buffers a kernel, 64 workgroups a dim.
 pub fn options() -> DeviceOptions {
     DeviceOptions {
         max_storage_buffers: Some(8),
-        max_binding_bytes: Some(4096),
+        max_binding_bytes: Some(BINDING),
         max_workgroups_per_dimension: Some(64),
         ..DeviceOptions::default()
     }
@@ -30,12 +35,37 @@ const REFUSED: &[(&str, &str)] = &[
     ("var", "as std"),
 ];
 
-/// Whether all that failed is an operator's own word that it cannot.
-pub fn is_refused(op: &str, replayed: &Replayed) -> bool {
+/// What came of an operator's case under low limits.
+pub enum Verdict {
+    /// To be counted as any other.
+    Counts,
+    /// It says that it cannot, and is listed.
+    Refused,
+    /// It is listed, and can.
+    Listed,
+}
+
+/// Whether a listed operator says that it cannot.
+pub fn verdict(op: &str, replayed: &Replayed) -> Verdict {
+    if !REFUSED.iter().any(|(refused, _)| *refused == op) {
+        return Verdict::Counts;
+    }
     let parts = [&replayed.values, &replayed.grads, &replayed.second];
-    let mut failures = parts.into_iter().flatten().filter_map(|part| part.as_ref().err());
-    let says_so = |failure: &String| {
-        failure.contains("that this device binds at a time") || failure == "did not come to it"
+    let failures: Vec<&String> = parts.into_iter().flatten().filter_map(|part| part.as_ref().err()).collect();
+    let says_so = |failure: &&String| failure.contains("that this device binds at a time");
+    match failures.iter().all(|failure| says_so(failure) || *failure == "did not come to it") {
+        true if failures.iter().any(says_so) => Verdict::Refused,
+        true => Verdict::Listed,
+        false => Verdict::Counts,
+    }
+}
+
+/// The case with the largest input or output, if that is more than a binding holds.
+pub fn largest<'a>(cases: &'a [Case], store: &Store<'_>) -> Option<&'a Case> {
+    let bytes = |case: &Case| {
+        let inputs = case.inputs.iter().map(|input| input.tensor.as_str());
+        let outputs = case.outputs.iter().flatten().map(String::as_str);
+        inputs.chain(outputs).map(|name| store.bytes(name)).max().unwrap_or(0)
     };
-    REFUSED.iter().any(|(refused, _)| *refused == op) && failures.all(says_so)
+    cases.iter().max_by_key(|case| bytes(case)).filter(|case| bytes(case) as u64 > BINDING)
 }

@@ -22,13 +22,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use case::CaseFile;
+use limits::Verdict;
 use replay::Setting;
 use report::{Count, OpReport};
 use source::Files;
 use tensors::Store;
 use wgrad::{Device, DeviceOptions};
 
-/// A device, and whether it is opened with low limits: then it replays the first case of each operator only.
+/// A device, and whether it is opened with low limits: then it replays the largest case of each operator only.
 struct Target {
     name: String,
     limited: bool,
@@ -199,17 +200,30 @@ fn replay_op(
     let store = Store::new(&files.safetensors)?;
     let mut report = OpReport::new(name);
     let factor = gpu_tolerance::factor(name, device);
-    let count = if limited { 1 } else { file.cases.len() };
-    for case in file.cases.iter().take(count).filter(|case| filter.case(name, &case.id)) {
+    let cases: Vec<&case::Case> = if limited {
+        limits::largest(&file.cases, &store).into_iter().collect()
+    } else {
+        file.cases.iter().collect()
+    };
+    for case in cases.into_iter().filter(|case| filter.case(name, &case.id)) {
         if !tensors::supported(case, &store, device)? {
             report.skipped += 1;
             continue;
         }
         let setting = Setting { case, store: &store, device, factor };
-        let replayed = replay::replay(op, &setting);
-        if limited && limits::is_refused(name, &replayed) {
-            report.skipped += 1;
-            continue;
+        let mut replayed = replay::replay(op, &setting);
+        if limited {
+            match limits::verdict(name, &replayed) {
+                Verdict::Counts => {}
+                Verdict::Refused => {
+                    report.skipped += 1;
+                    continue;
+                }
+                Verdict::Listed => {
+                    replayed.values =
+                        Some(Err("passes: take it off the list of what cannot be cut".to_owned()));
+                }
+            }
         }
         report.add(&case.id, &case.dtype, &replayed);
     }

@@ -18,6 +18,11 @@ impl<'a> Store<'a> {
         Ok(Store(SafeTensors::deserialize(bytes)?))
     }
 
+    /// The bytes of a name's tensor; 0 if there is none.
+    pub fn bytes(&self, name: &str) -> usize {
+        self.0.tensor(name).map_or(0, |stored| stored.data().len())
+    }
+
     /// The tensor of a name, as stored.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         let stored = self.0.tensor(name).with_context(|| format!("the tensor {name:?}"))?;

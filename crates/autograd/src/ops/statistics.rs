@@ -160,16 +160,21 @@ impl Tensor {
 
 /// The gradient of running products: for each element the sum over it and later places of the gradient times all other factors.
 ///
-/// That is the product of what comes before, times `s[i] = grad[i] + x[i + 1] s[i + 1]`. There is no division, so zeros are
-/// no matter, in derivatives of any order, nor are products too small or too large for a number.
+/// In a row without zeros that is the sum of the gradient times the products, divided by the element, as in PyTorch: nothing there is larger than
+/// what was multiplied. In a row with zeros it is the product of what comes before, times `s[i] = grad[i] + x[i + 1] s[i + 1]`, without a
+/// division, in derivatives of any order. Each way works with ones where the other one's result is taken.
 fn running_product_backward(grad: &Tensor, x: &Tensor, at: usize) -> Result<Tensor> {
     if x.rank() == 0 || x.numel() == 0 {
         return Ok(grad.clone());
     }
     let last = |x: &Tensor| x.widened()?.movedim(at, -1);
     let (grad, x) = (last(grad)?, last(x)?);
-    let before = x.cumprod(-1)?.pad(&[(1, -1)], 1.0)?;
-    recurrence(&x.pad(&[(-1, 1)], 0.0)?, &grad)?.mul(before)?.movedim(-1, at)
+    let has_zero = x.eq(0.0)?.any_dim(-1, true)?;
+    let (factors, others) = (has_zero.where_cond(1.0, &x)?, has_zero.where_cond(&x, 1.0)?);
+    let sums = grad.mul(factors.cumprod(-1)?)?.flip(-1)?.cumsum(-1)?.flip(-1)?;
+    let before = others.cumprod(-1)?.pad(&[(1, -1)], 1.0)?;
+    let with_zeros = recurrence(&others.pad(&[(-1, 1)], 0.0)?, &grad)?.mul(before)?;
+    has_zero.where_cond(with_zeros, sums.div(factors)?)?.movedim(-1, at)
 }
 
 /// `s[i] = added[i] + factor[i] s[i + 1]` over the last dim, with 0 behind the end.

@@ -157,15 +157,15 @@ impl Geometry {
         output.reshape(&[self.groups, outs, batch * count])?.matmul(&seen)?.reshape(&shape)
     }
 
-    /// The element `i = a * stride + r - before` of the input meets the output `a - t` through the weight's `t * stride + r`: for each of the
-    /// `stride` remainders r, a convolution of the output, without a step, with a part of the weight. Together they are one with `stride`
-    /// times as many channels, which then take their places side by side.
+    /// The element `i = a * stride + r - before` of the input meets the output `a - t` through the weight's `t * stride + r`: for each
+    /// remainder r of the window's places a convolution of the output, without a step, with a part of the weight. Together they are
+    /// one with as many times the channels, which then take their places side by side.
     fn input_of(&self, output: &Array, weight: &Array) -> Result<Array> {
         let dims = self.dims();
         let mut weight = self.grouped(weight)?;
         let mut output = output.clone();
         let mut lines = Vec::new();
-        let mut steps = Vec::new();
+        let (mut steps, mut remainders) = (Vec::new(), Vec::new());
         for i in 0..dims {
             let (mut stride, size, dilation) = (self.stride[i], self.window[i], self.dilation[i]);
             if stride > 1 && dilation > 1 && size > 1 {
@@ -186,25 +186,33 @@ impl Geometry {
                 let (count, taps) = ((input + before).div_ceil(stride), size.div_ceil(stride));
                 lines.push(Line { count, size: taps, stride: 1, dilation: 1, before: taps as isize - 1 });
                 let mut amounts = vec![(0, 0); 3 + dims];
-                amounts[3 + i].1 = (taps * stride - size) as isize;
+                amounts[3 + i].1 = (taps * stride.min(size) - size) as isize;
                 weight = weight.pad(&amounts)?;
             }
             steps.push(stride);
+            remainders.push(stride.min(size));
         }
         // [groups, outs, channels, (taps, stride)..] to [groups, (channels, strides..), outs, taps..], turned around.
         let &[groups, outs, own, ..] = weight.shape() else { return Err(no_weight(&weight)) };
-        let split: Dims = lines.iter().zip(&steps).flat_map(|(line, &step)| [line.size, step]).collect();
+        let split: Dims =
+            lines.iter().zip(&remainders).flat_map(|(line, &count)| [line.size, count]).collect();
         let (taps, parts): (Dims, Dims) =
             ((0..dims).map(|i| 3 + 2 * i).collect(), (0..dims).map(|i| 4 + 2 * i).collect());
         let weight = weight.reshape(&join(&[&[groups, outs, own], &split]))?.flip(&taps)?;
         let weight = weight.permute(&join(&[&[0, 2], &parts, &[1], &taps]))?;
-        let all: usize = steps.iter().product();
+        let all: usize = remainders.iter().product();
         let sizes: Dims = lines.iter().map(|line| line.size).collect();
         let weight = weight.reshape(&join(&[&[groups, own * all, outs], &sizes]))?;
         let out = of_windows(&windows(&output, groups, &lines)?, &weight, dims)?;
         // [batch, groups, (channels, strides..), counts..] to [batch, channels, (count, stride)..]
         let (batch, counts) = (out.shape()[0], lines.iter().map(|line| line.count).collect::<Dims>());
-        let out = out.reshape(&join(&[&[batch, groups * own], &steps, &counts]))?;
+        let out = out.reshape(&join(&[&[batch, groups * own], &remainders, &counts]))?;
+        // Where steps are longer than the window, no output meets the remaining elements.
+        let mut amounts = vec![(0, 0); 2 + 2 * dims];
+        for (i, (&step, &count)) in steps.iter().zip(&remainders).enumerate() {
+            amounts[2 + i].1 = (step - count) as isize;
+        }
+        let out = out.pad(&amounts)?;
         let side_by_side: Dims = (0..dims).flat_map(|i| [2 + dims + i, 2 + i]).collect();
         let joined: Dims = counts.iter().zip(&steps).map(|(count, step)| count * step).collect();
         let mut out = out
