@@ -7,9 +7,9 @@ use std::cmp::Ordering;
 
 use common::compare::assert_agrees;
 use common::random::{Rng, layout};
-use gpu_common::{devices, hardware, lowered, run, smallest};
+use gpu_common::{devices, dtypes, hardware, lowered, run, smallest};
 use wgrad_device::kernel::{Access, Kernel, Sort};
-use wgrad_device::{DType, Device, Error};
+use wgrad_device::{DType, Device, DeviceOptions, Error};
 
 /// Elements of which many are equal, with what is special about the dtype.
 fn elements(rng: &mut Rng, dtype: DType, n: usize) -> Vec<u8> {
@@ -114,10 +114,6 @@ fn check(device: &Device, seed: u64, dtype: DType, sizes: &[usize]) {
     });
     let buffers = [elements(rng, dtype, span), vec![0; to_span * 8]];
     assert_agrees(device.executor(), &kernel, &buffers, &[dtype, DType::I64], &[], 0.0);
-}
-
-fn dtypes(device: &Device) -> Vec<DType> {
-    DType::ALL.into_iter().filter(|&dtype| dtype != DType::F64 || device.executor().limits().f64).collect()
 }
 
 #[test]
@@ -229,6 +225,57 @@ fn rows_beyond_a_binding() {
         });
         let error = device.executor().prepare(&row).map(drop).unwrap_err();
         assert!(matches!(error, Error::Unsupported { op: "sort", .. }), "{error}");
+    }
+}
+
+#[test]
+fn short_rows_that_reach_over_more_than_a_binding() {
+    // Rows lie side by side: the places of one reach over more than 1 MiB if all are wanted, and not if ten are.
+    let (rows, length) = (300, 500);
+    for device in lowered(&DeviceOptions { max_binding_bytes: Some(1 << 20), ..hardware() }) {
+        for (first, count) in [(0, length), (0, 10), (490, 10)] {
+            let strides = [1, rows as isize];
+            let kernel = Kernel::Sort(Sort {
+                descending: count == 10,
+                sizes: [rows, length].as_slice().into(),
+                source: Access::new(0, DType::F32, &strides, 0),
+                target: Access::new(1, DType::I64, &strides, 0),
+                first,
+                count,
+            });
+            let buffers = [elements(&mut Rng::new(5), DType::F32, rows * length), vec![0; rows * count * 8]];
+            assert_agrees(device.executor(), &kernel, &buffers, &[DType::F32, DType::I64], &[], 0.0);
+        }
+    }
+}
+
+#[test]
+fn sorts_that_do_not_fit_are_refused() {
+    let sort = |sizes: &[usize], strides: &[isize], dtype: DType, first: usize, count: usize| Sort {
+        descending: false,
+        sizes: sizes.into(),
+        source: Access::new(0, DType::F32, strides, 0),
+        target: Access::new(1, dtype, strides, 0),
+        first,
+        count,
+    };
+    let fits = sort(&[2, 3], &[3, 1], DType::I64, 1, 2);
+    let mut in_place = fits.clone();
+    in_place.target.buffer = 0;
+    let refused = [
+        in_place,
+        sort(&[], &[], DType::I64, 0, 0),
+        sort(&[2, 3], &[1], DType::I64, 0, 3),
+        sort(&[2, 3], &[3, 1], DType::I32, 0, 3),
+        sort(&[2, 3], &[3, 1], DType::I64, 2, 2),
+        sort(&[2, 3], &[3, 1], DType::I64, usize::MAX, 2),
+    ];
+    for device in [Device::cpu()].into_iter().chain(devices()).chain(lowered(&hardware())) {
+        device.executor().prepare(&Kernel::Sort(fits.clone())).map(drop).expect("a sort that fits");
+        for sort in &refused {
+            let error = device.executor().prepare(&Kernel::Sort(sort.clone())).map(drop).unwrap_err();
+            assert!(matches!(error, Error::Kernel { .. }), "{device}: {sort:?}: {error}");
+        }
     }
 }
 

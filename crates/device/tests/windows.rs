@@ -5,11 +5,11 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, check, devices, hardware, lowered, smallest};
+use gpu_common::{Random, check, devices, difference, dtypes, hardware, lowered, run, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Matmul, Parts, Store, Ty, UnaryOp};
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
-use wgrad_device::{DType, Device, Scalar};
+use wgrad_device::{DType, Device, DeviceOptions, Error, Scalar};
 
 /// A factor in a buffer of its own: sizes and strides of the batch dims, of what the rows and of what the columns are made of.
 struct Factor {
@@ -161,11 +161,7 @@ fn all_devices() -> Vec<Device> {
 #[test]
 fn windows_are_multiplied_where_they_lie() {
     for device in all_devices() {
-        let mut dtypes =
-            vec![DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
-        if device == Device::cpu() {
-            dtypes.push(DType::F64);
-        }
+        let dtypes = dtypes(&device);
         let count = if device == Device::cpu() { 400 } else { 12 };
         for seed in 0..count {
             let random = &mut Random::new(seed);
@@ -200,6 +196,61 @@ fn blocks_and_chunks_of_long_sums_meet() {
             for (kernel, contents, dtypes) in [forward, gradient] {
                 check(&device, &kernel, &contents, &dtypes, &[Scalar::Float(2.0)], 4e-4);
             }
+        }
+    }
+}
+
+#[test]
+fn results_of_windows_are_cut_where_their_dims_are() {
+    // The weight's gradient of a convolution over lines: its chunks' products are more than a temporary may hold, and so the columns,
+    // which are channels and places in a window, are cut.
+    let (channels, window, places, out) = (7, 64, 1024, 300);
+    let line = places + window - 1;
+    let seen = Factor {
+        sizes: [vec![], vec![channels, window], vec![places]],
+        strides: [vec![], vec![line as isize, 1], vec![1]],
+        elements: channels * line,
+    };
+    let gradient = Factor::dense(&[], &[out], &[places]);
+    let (kernel, contents, dtypes) = product(&mut Random::new(3), DType::F32, &gradient, &seen.transposed());
+    let expected =
+        run(&Device::cpu(), &kernel, &contents, &[Scalar::Float(2.0)]).expect("a product on the CPU");
+    let adapters = lowered(&DeviceOptions { max_binding_bytes: Some(1 << 20), ..hardware() });
+    for device in adapters.into_iter().chain(lowered(&smallest())) {
+        let found = run(&device, &kernel, &contents, &[Scalar::Float(2.0)]).expect("a product in parts");
+        for (i, dtype) in dtypes.iter().enumerate() {
+            assert_eq!(difference(&found[i], &expected[i], *dtype, 4e-4), None, "{device}: buffer {i}");
+        }
+    }
+}
+
+#[test]
+fn parts_that_do_not_make_their_dims_are_refused() {
+    let seen =
+        Factor { sizes: [vec![], vec![2, 3], vec![4]], strides: [vec![], vec![6, 1], vec![1]], elements: 12 };
+    let (kernel, _, _) = product(&mut Random::new(1), DType::F32, &Factor::dense(&[], &[5], &[6]), &seen);
+    let Kernel::Matmul(fits) = kernel else { unreachable!() };
+    let changed = |change: fn(&mut Matmul)| {
+        let mut product = fits.clone();
+        change(&mut product);
+        product
+    };
+    let refused = [
+        changed(|product| product.rhs_parts.rows[0] = 3),
+        changed(|product| product.rhs_parts.rows = smallvec![2, usize::MAX]),
+        changed(|product| product.rhs_parts.rows = smallvec![]),
+        changed(|product| product.rhs_parts.columns = smallvec![2, 2]),
+        changed(|product| product.lhs_parts.columns = smallvec![3, 3]),
+        changed(|product| product.lhs.strides.truncate(1)),
+        changed(|product| product.rhs.strides.clear()),
+        changed(|product| product.rhs.dtype = DType::I32),
+        changed(|product| product.k = 7),
+    ];
+    for device in all_devices() {
+        device.executor().prepare(&Kernel::Matmul(fits.clone())).map(drop).expect("a product that fits");
+        for product in &refused {
+            let error = device.executor().prepare(&Kernel::Matmul(product.clone())).map(drop).unwrap_err();
+            assert!(matches!(error, Error::Kernel { .. }), "{device}: {product:?}: {error}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Products of two matrices of f32 or f64 on one thread, by libraries: `private-gemm-x86`, which is the crate `faer`'s kernel,
-//! where the processor has AVX2 or AVX-512, else `matrixmultiply`.
+//! on Unix systems whose x86-64 processor has AVX2 or AVX-512, else `matrixmultiply`.
 //!
 //! An element's sum is formed in the same order whatever rows and columns are computed beside it.
 #![allow(unsafe_code)]
@@ -19,8 +19,8 @@ pub struct Sizes {
 /// # Safety
 /// All elements that sizes and strides lead to are valid, and nobody else uses the target's.
 pub unsafe fn multiply(double: bool, sizes: Sizes, lhs: Matrix, rhs: Matrix, target: Matrix, adds: bool) {
-    // Unused there: it reserves memory of twice the last cache's size for each thread, which costs nothing only where
-    // untouched memory isn't counted.
+    // Windows is left out because the kernels' calling convention was not tried there. Without its feature `std`, as here, the
+    // library reserves 4 MiB for each thread.
     #[cfg(all(target_arch = "x86_64", unix))]
     if let Some(instructions) = instructions() {
         // SAFETY: passed on to the caller; the processor has the instructions.

@@ -86,14 +86,8 @@ impl MatmulKernel {
         let sizes = &kernel.epilogue.sizes;
         let rank = sizes.len();
         let factors = kernel.factors();
-        let plain = |(access, sizes): &(&Access, Dims)| {
-            access.strides.len() == sizes.len() && access.guards.is_empty() && access.indexed.is_empty()
-        };
-        if rank < 2 || kernel.epilogue.inner != 0 || !factors.iter().all(plain) {
+        if !kernel.fits() {
             return Err(invalid("a matmul whose space and factors don't fit"));
-        }
-        if kernel.lhs.dtype != kernel.rhs.dtype {
-            return Err(invalid(format!("a matmul of {} by {}", kernel.lhs.dtype, kernel.rhs.dtype)));
         }
         let ty = kernel.accumulator();
         let (m, n) = (sizes[rank - 2], sizes[rank - 1]);
@@ -198,8 +192,8 @@ impl MatmulKernel {
         // An epilogue's tiles run along whole rows if a panel has them.
         let by_rows = match (self.lhs.in_blocks, self.rhs.in_blocks) {
             (false, false) => m >= n || (self.epilogue.is_some() && m >= EPILOGUE_ROWS),
-            // No block is copied by two tasks.
             (true, true) => m >= n,
+            // No block of the factor that is copied is copied by two tasks.
             (lhs, _) => lhs,
         };
         let (side, unit) = if by_rows { (m, 8) } else { (n, 16) };

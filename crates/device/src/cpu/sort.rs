@@ -101,12 +101,7 @@ impl SortKernel {
     pub fn new(kernel: &Sort, pool: &Arc<Pool>) -> Result<SortKernel> {
         let rank = kernel.sizes.len();
         let (source, target) = (&kernel.source, &kernel.target);
-        let fits = [source, target]
-            .iter()
-            .all(|a| a.strides.len() == rank && a.guards.is_empty() && a.indexed.is_empty());
-        let length = kernel.sizes.last().copied().unwrap_or(0);
-        let wanted = kernel.first.checked_add(kernel.count).is_some_and(|end| end <= length);
-        if rank == 0 || !fits || !wanted || target.dtype != DType::I64 || source.buffer == target.buffer {
+        if !kernel.fits() {
             return Err(invalid("a sort whose accesses don't fit its space"));
         }
         let mut required = vec![0; source.buffer.max(target.buffer) + 1];
@@ -128,7 +123,7 @@ impl SortKernel {
             target: Affine::new(target.offset, &target.strides, &kernel.sizes, &groups),
             steps: (source.strides[rank - 1], target.strides[rank - 1]),
             rows: if empty { 0 } else { kernel.sizes[..rank - 1].iter().product() },
-            length,
+            length: kernel.sizes[rank - 1],
             first: kernel.first,
             count: kernel.count,
             buffers: (source.buffer, target.buffer),

@@ -297,6 +297,26 @@ impl Matmul {
         [(&self.lhs, sizes(self.lhs_parts.of(m, self.k))), (&self.rhs, sizes(self.rhs_parts.of(self.k, n)))]
     }
 
+    /// Whether the factors fit the space: they have its batch dims, m and k, k and n, one dtype, a stride for each of the sizes that
+    /// their rows and columns are made of, and these sizes multiply to the rows and columns. Executors refuse other products.
+    pub fn fits(&self) -> bool {
+        let [.., m, n] = self.epilogue.sizes[..] else { return false };
+        let made = |parts: &Dims, whole: usize| {
+            let product = parts.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+            parts.is_empty() || product == Some(whole)
+        };
+        let parts = [
+            (&self.lhs_parts.rows, m),
+            (&self.lhs_parts.columns, self.k),
+            (&self.rhs_parts.rows, self.k),
+            (&self.rhs_parts.columns, n),
+        ];
+        self.epilogue.inner == 0
+            && self.lhs.dtype == self.rhs.dtype
+            && parts.into_iter().all(|(parts, whole)| made(parts, whole))
+            && self.factors().iter().all(|(access, sizes)| access.is_plain(sizes.len()))
+    }
+
     /// The type that products are summed in, and that the epilogue gets.
     pub const fn accumulator(&self) -> Ty {
         Ty::of(self.lhs.dtype)
@@ -370,6 +390,16 @@ pub struct Sort {
 }
 
 impl Sort {
+    /// Whether the accesses fit the space and the places that are wanted exist. Executors refuse other sorts.
+    pub fn fits(&self) -> bool {
+        let Some(&length) = self.sizes.last() else { return false };
+        let exists = self.first.checked_add(self.count).is_some_and(|end| end <= length);
+        exists
+            && self.target.dtype == DType::I64
+            && self.source.buffer != self.target.buffer
+            && [&self.source, &self.target].iter().all(|access| access.is_plain(self.sizes.len()))
+    }
+
     /// The sizes of the target.
     pub fn target_sizes(&self) -> Dims {
         let mut sizes = self.sizes.clone();
@@ -381,6 +411,11 @@ impl Sort {
 }
 
 impl Access {
+    /// Whether it has as many strides, and neither guards nor indices.
+    pub(crate) fn is_plain(&self, rank: usize) -> bool {
+        self.strides.len() == rank && self.guards.is_empty() && self.indexed.is_empty()
+    }
+
     /// An access without guards and indices.
     pub fn new(buffer: usize, dtype: DType, strides: &[isize], offset: isize) -> Access {
         Access {

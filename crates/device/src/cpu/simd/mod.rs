@@ -74,15 +74,27 @@ impl Level for Baseline {
     }
 }
 
-/// Processors with fused multiply-add.
+/// AVX2 with fused multiply-add.
 #[cfg(target_arch = "x86_64")]
-pub struct Fused;
+pub struct Avx2;
 #[cfg(target_arch = "x86_64")]
-impl Level for Fused {
+impl Level for Avx2 {
     const FMA: bool = true;
 
     fn version<B: Body>() -> Raw {
-        Full::pick::<B>()
+        avx2::<B>
+    }
+}
+
+/// AVX-512.
+#[cfg(target_arch = "x86_64")]
+pub struct Avx512;
+#[cfg(target_arch = "x86_64")]
+impl Level for Avx512 {
+    const FMA: bool = true;
+
+    fn version<B: Body>() -> Raw {
+        avx512::<B>
     }
 }
 
@@ -104,14 +116,14 @@ unsafe fn baseline<B: Body>(args: &Args) {
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn avx2<B: Body>(args: &Args) {
     // SAFETY: passed on to the caller.
-    unsafe { B::run::<Fused>(args) }
+    unsafe { B::run::<Avx2>(args) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn avx512<B: Body>(args: &Args) {
     // SAFETY: passed on to the caller.
-    unsafe { B::run::<Fused>(args) }
+    unsafe { B::run::<Avx512>(args) }
 }
 
 #[cfg(target_arch = "x86_64")]

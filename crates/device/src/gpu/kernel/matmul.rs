@@ -50,11 +50,11 @@ struct Product<'k> {
 
 /// Where a dispatch leaves its products.
 #[derive(Clone, Copy)]
-enum Target {
+enum Target<'n> {
     /// The epilogue takes them.
     Epilogue,
-    /// A temporary's chunk.
-    Chunk(usize),
+    /// A chunk of a temporary that holds this part of the result.
+    Chunk { chunk: usize, held: &'n Nest },
 }
 
 /// The steps of a product, and the bytes that its buffers and temporaries need.
@@ -65,8 +65,8 @@ pub(super) fn plan(
     temps: &mut Vec<usize>,
 ) -> Result<Vec<Dispatch>> {
     let rank = kernel.epilogue.sizes.len();
-    if rank < 2 {
-        return Err(Error::Unsupported { op: "matmul", reason: "a product needs two dims".to_owned() });
+    if !kernel.fits() {
+        return Err(super::invalid(shared, "a matmul whose space and factors don't fit"));
     }
     let product = Product::new(kernel);
     product.nest.needs(needs);
@@ -156,14 +156,9 @@ fn in_chunks(
     let mut chunk = 0;
     while chunk * size < k {
         let here = nest.restrict(product.k, chunk * size, size.min(k - chunk * size));
-        for (mut nest, windows) in here.spaces(&operands, &dims, Some(product.columns), &shared.caps)? {
-            // The place in the temporary counts from the part's beginning.
-            for d in 0..rank {
-                nest.first[d] -= product.nest.first[d];
-            }
-            nest.full = product.nest.kernel.sizes.to_vec();
-            let part = Product { nest, ..*product };
-            steps.push(dispatch(shared, &part, &windows, Target::Chunk(chunk))?);
+        for (part, windows) in here.spaces(&operands, &dims, Some(product.columns), &shared.caps)? {
+            let part = Product { nest: part, ..*product };
+            steps.push(dispatch(shared, &part, &windows, Target::Chunk { chunk, held: nest })?);
         }
         chunk += 1;
     }
@@ -196,9 +191,7 @@ fn epilogue_of_chunks(
         let width = Width::Four;
         e.bind("products", element_type(temp_dtype(product.ty), false, false), temp_window());
         // Columns that don't exist read the last one's.
-        let starts = nest.first.iter().zip(&product.nest.first);
-        let first: Vec<usize> = starts.map(|(part, whole)| part - whole).collect();
-        let place = temp_place(&mut e, product, &nest.kernel.sizes, &product.nest.kernel.sizes, &first);
+        let place = temp_place(&mut e, product, &nest, &product.nest);
         e.line(format!("let places = {place};"));
         let elements: usize = product.nest.kernel.sizes[..rank].iter().product();
         let all = e.number("elements", elements);
@@ -255,28 +248,23 @@ fn temp_memory(ty: Ty) -> Memory<'static> {
     Memory { buffer: "products", dtype: temp_dtype(ty), form: Form::Elements, mixed: false }
 }
 
-/// The places of four columns' products in a chunk of the temporary.
-fn temp_place(
-    e: &mut Emitter<'_>,
-    product: &Product<'_>,
-    sizes: &[usize],
-    full: &[usize],
-    first: &[usize],
-) -> String {
+/// The places of four columns' products in a chunk of the temporary, for a part of the result that the temporary holds. They count
+/// from where what it holds begins.
+fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, part: &Nest, held: &Nest) -> String {
     let mut stride = 1;
     let mut terms = Vec::new();
     let mut lanes = String::new();
     for d in (0..product.k).rev() {
-        let start = e.number(&format!("place_first{d}"), first[d]);
+        let start = e.number(&format!("place_first{d}"), part.first[d] - held.first[d]);
         let step = e.number(&format!("place_stride{d}"), stride);
         if d == product.columns {
-            let last = e.number(&format!("place_last{d}"), sizes[d].saturating_sub(1));
+            let last = e.number(&format!("place_last{d}"), part.kernel.sizes[d].saturating_sub(1));
             lanes =
                 format!("(min(vec4<u32>(i{d}) + {LANES}, vec4<u32>({last})) + vec4<u32>({start})) * {step}");
         } else {
             terms.push(format!("(i{d} + {start}) * {step}"));
         }
-        stride *= full[d];
+        stride *= held.kernel.sizes[d];
     }
     format!("vec4<u32>({}) + {lanes}", terms.join(" + "))
 }
@@ -362,7 +350,12 @@ fn add(ty: Ty, a: &str, b: &str) -> String {
 }
 
 /// One dispatch over a part of the product.
-fn dispatch(shared: &Shared, product: &Product<'_>, windows: &Windows, target: Target) -> Result<Dispatch> {
+fn dispatch(
+    shared: &Shared,
+    product: &Product<'_>,
+    windows: &Windows,
+    target: Target<'_>,
+) -> Result<Dispatch> {
     let tile = product.tile(shared);
     let sizes = &product.nest.kernel.sizes;
     let workgroup = if tile.shared { 256 } else { tile.lanes as u32 };
@@ -422,7 +415,7 @@ fn write_result(
     e: &mut Emitter<'_>,
     body: &mut Body<'_>,
     product: &Product<'_>,
-    target: Target,
+    target: Target<'_>,
 ) -> Result<()> {
     let t = type_name(product.ty, Width::Four);
     let params: Vec<String> = (0..product.k).map(|d| format!("i{d}: u32")).collect();
@@ -433,12 +426,11 @@ fn write_result(
             body.accumulator = Some("accumulator".to_owned());
             finish_epilogue(e, body, &product.kernel.epilogue)?;
         }
-        Target::Chunk(chunk) => {
+        Target::Chunk { chunk, held } => {
             e.bind("products", element_type(temp_dtype(product.ty), false, false), temp_window());
-            let nest = &product.nest;
-            let elements: usize = nest.full[..product.k].iter().product();
+            let elements: usize = held.kernel.sizes[..product.k].iter().product();
             let chunk = e.number("chunk_offset", chunk * elements);
-            let place = temp_place(e, product, &nest.kernel.sizes, &nest.full, &nest.first);
+            let place = temp_place(e, product, &product.nest, held);
             e.line(format!("let places = {place} + vec4<u32>({chunk});"));
             let memory = temp_memory(product.ty);
             for c in ["x", "y", "z", "w"] {

@@ -42,6 +42,11 @@ pub(super) fn prepare(shared: &Arc<Shared>, kernel: &Kernel) -> Result<Program> 
     Ok(Program { shared: shared.clone(), steps, temps, needs, params, traffic })
 }
 
+/// The kernel breaks the IR's rules.
+fn invalid(shared: &Shared, reason: &str) -> Error {
+    Error::Kernel { device: shared.name.clone(), reason: reason.to_owned() }
+}
+
 /// Whether a kernel reads, writes or computes in f64.
 fn uses_f64(kernel: &Kernel) -> bool {
     let in_loop = |kernel: &Loop, accumulator: Ty| {

@@ -49,6 +49,9 @@ pub(super) fn plan(
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
 ) -> Result<Vec<Dispatch>> {
+    if !sort.fits() {
+        return Err(super::invalid(shared, "a sort whose accesses don't fit its space"));
+    }
     let words = key_words(sort.source.dtype);
     let mut steps = Vec::new();
     scan::nest(sort.sizes.clone(), vec![sort.source.clone()]).needs(needs);
@@ -59,8 +62,11 @@ pub(super) fn plan(
     }
     let length = sort.sizes.last().copied().unwrap_or(1);
     if length <= WORKGROUP_KEYS && !shared.caps.spread.software {
-        in_workgroups(shared, sort, words, &mut steps)?;
-        return Ok(steps);
+        match in_workgroups(shared, sort, words, &mut steps) {
+            // A row reaches over more than a binding: the keys are written and read in parts of rows.
+            Err(Error::Unsupported { .. }) => steps.clear(),
+            result => return result.map(|()| steps),
+        }
     }
     let most = (shared.caps.max_binding as usize / 4).min(MAX_KEYS) / length;
     if most == 0 {
@@ -84,14 +90,15 @@ pub(super) fn plan(
     let own = temps.len();
     for part in &parts {
         let mut keys = all.first(rows(part));
-        let mut used = temps[..own].to_vec();
         for (n, word) in words.iter().enumerate() {
             make_keys(shared, part, word, n, keys.at, &mut steps)?;
+            // So do words.
+            let mut used = temps[..own].to_vec();
             keys.sort(shared, &mut used, &mut steps)?;
+            temps.resize(temps.len().max(used.len()), 0);
+            temps.iter_mut().zip(used).for_each(|(bytes, used)| *bytes = used.max(*bytes));
         }
         write_places(shared, part, keys.at.order, &mut steps)?;
-        temps.resize(temps.len().max(used.len()), 0);
-        temps.iter_mut().zip(used).for_each(|(bytes, used)| *bytes = used.max(*bytes));
     }
     Ok(steps)
 }
@@ -100,7 +107,13 @@ pub(super) fn plan(
 fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<Dispatch>) -> Result<()> {
     let along = sort.sizes.len() - 1;
     let padded = sort.sizes[along].next_power_of_two().max(2);
-    let mut nest = scan::nest(sort.sizes.clone(), vec![sort.source.clone(), sort.target.clone()]);
+    // Elements along one dim, wanted places along another.
+    let (mut sizes, wanted) = (sort.sizes.clone(), along + 1);
+    sizes.push(sort.count);
+    let (mut source, mut target) = (sort.source.clone(), sort.target.clone());
+    source.strides.push(0);
+    target.strides.insert(along, 0);
+    let mut nest = scan::nest(sizes, vec![source, target]);
     nest.kernel.body = vec![Instr::Load { access: 0, indices: Default::default() }, Instr::Accumulator];
     nest.kernel.stores = vec![Store { access: 1, value: 1 }];
     let dims: Vec<usize> = (0..along).collect();
@@ -111,16 +124,16 @@ fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<D
         let each = WORKGROUP_KEYS / padded;
         let (limit, length) = (e.number("rows", rows), e.number("length", sort.sizes[along]));
         let (padded, each_name) = (e.number("padded", padded), e.number("group_rows", each));
-        let slots = |e: &mut Emitter<'_>, limit_along: &str| {
+        let slots = |e: &mut Emitter<'_>, d: usize, count: &str| {
             e.open(format!("for (var slot = local; slot < {WORKGROUP_KEYS}u; slot += {WIDE_WORKGROUP}u) {{"));
             e.line(format!("let row = ({GROUP}) * {each_name} + slot / {padded};"));
-            e.line(format!("let i{along} = slot % {padded};"));
-            e.line(format!("let is_element = row < {limit} && i{along} < {limit_along};"));
+            e.line(format!("let i{d} = slot % {padded};"));
+            e.line(format!("let is_element = row < {limit} && i{d} < {count};"));
         };
         let names: Vec<String> = (0..words.len()).map(|n| format!("keys{n}")).collect();
         e.workgroup_array("places", "u32", WORKGROUP_KEYS as u32);
         names.iter().for_each(|name| e.workgroup_array(name, "u32", WORKGROUP_KEYS as u32));
-        slots(&mut e, &length);
+        slots(&mut e, along, &length);
         e.line(format!("places[slot] = i{along};"));
         // What pads a row comes last: its places are larger.
         names.iter().for_each(|name| e.line(format!("{name}[slot] = 0xffffffffu;")));
@@ -149,9 +162,9 @@ fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<D
             include_str!("../../../shaders/bitonic.wgsl"),
             &[("padded", &padded), ("load", &load), ("exchange", &exchange), ("after", &after)],
         );
-        let wanted = e.number("wanted", sort.count);
+        let wanted_count = e.number("wanted", sort.count);
         let first = e.number("first_wanted", sort.first);
-        slots(&mut e, &wanted);
+        slots(&mut e, wanted, &wanted_count);
         e.open("if (is_element) {");
         indices(&mut e, &part, &dims, None, "row");
         body.accumulator = Some(format!("i64_of_u32(places[slot + {first}])"));
