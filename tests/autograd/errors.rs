@@ -1,6 +1,6 @@
 //! Calls that must fail, each with its kind of error, at the call itself where the arguments tell.
 
-use wgrad::{DType, Device, Reduction, Result, Scalar, Tensor};
+use wgrad::{ConvOptions, DType, Device, Padding, Reduction, Result, Scalar, Tensor};
 
 fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, Device::cpu()).unwrap()
@@ -35,6 +35,25 @@ fn shapes() {
         x.repeat([usize::MAX, 1]) => SizeOverflow;
         x.expand([usize::MAX, 2, 3]) => SizeOverflow;
     }
+}
+
+#[test]
+fn windows_and_margins_that_overflow() {
+    let (x, weight) = (zeros(&[1, 1, 8]), zeros(&[1, 1, 3]));
+    let conv = |padding: Padding, dilation: usize| {
+        let options = ConvOptions { padding, dilation: vec![dilation], ..ConvOptions::default() };
+        x.conv1d(&weight, None, &options)
+    };
+    fails! {
+        conv(Padding::Same, 1 << 63) => Argument;
+        conv(Padding::Same, 1 << 62) => Argument;
+        conv(Padding::Same, (1 << 63) + 1) => Argument;
+        conv(Padding::Valid, 1 << 63) => Argument;
+        conv(Padding::Explicit(vec![usize::MAX]), 1) => Argument;
+        conv(Padding::Explicit(vec![1 << 63]), 1) => Argument;
+        conv(Padding::Explicit(vec![1 << 62]), 1) => Argument;
+    }
+    assert_eq!(conv(Padding::Same, 2).unwrap().shape(), [1, 1, 8]);
 }
 
 #[test]

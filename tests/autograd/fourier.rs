@@ -64,7 +64,7 @@ fn transforms_are_what_they_are_defined_as() -> Result<()> {
         let half: Vec<f64> = (0..n / 2 + 1).flat_map(|k| defined(&real, k)).collect();
         for device in devices() {
             for (dtype, bound) in [(DType::F32, 5e-7), (DType::F64, 2e-14)] {
-                if dtype == DType::F64 && !device.is_cpu() {
+                if !device.supports(dtype) {
                     continue;
                 }
                 let what = format!("{n} points as {dtype} on {device}");
@@ -162,9 +162,29 @@ fn calls_that_must_fail() -> Result<()> {
         pairs.irfft(0, 0, BACKWARD) => Argument;
         Tensor::zeros([0], (DType::F32, &cpu))?.rfft(None, 0, BACKWARD) => Argument;
     }
+    // Lengths that no array, and no table, can have.
+    fails! {
+        pairs.fft(1 << 63, 0, BACKWARD) => Argument;
+        pairs.rfft(1 << 63, 0, BACKWARD) => Argument;
+        pairs.irfft(usize::MAX, 0, BACKWARD) => Argument;
+        pairs.fft(1 << 60, 0, BACKWARD) => SizeOverflow;
+        pairs.fft((1 << 57) - 1, 0, BACKWARD) => OutOfMemory;
+        pairs.fft(1 << 42, 0, BACKWARD) => OutOfMemory;
+        pairs.rfft(1 << 42, 0, BACKWARD) => OutOfMemory;
+        pairs.irfft(1 << 42, 0, BACKWARD) => SizeOverflow;
+        pairs.irfft((1 << 42) + 1, 0, BACKWARD) => SizeOverflow;
+    }
+    // Points that are not there are zeros, like those behind the last; but how many there are must be said.
+    let empty = Tensor::zeros([0, 2], (DType::F32, &cpu))?;
+    assert_eq!(empty.irfft(4, 0, BACKWARD)?.to_vec::<f32>()?, [0.0; 4]);
+    assert!(matches!(empty.irfft(None, 0, BACKWARD), Err(Error::Argument { .. })));
+    assert!(matches!(empty.fft(None, 0, BACKWARD), Err(Error::Argument { .. })));
     let none = Tensor::zeros([0, 4, 2], (DType::F32, &cpu))?;
     assert_eq!(none.fft(8, 1, BACKWARD)?.shape(), [0, 8, 2]);
     assert_eq!(none.irfft(None, 1, BACKWARD)?.to_vec::<f32>()?, []);
+    // No lines need no tables, however long.
+    assert_eq!(none.irfft(1 << 48, 1, BACKWARD)?.shape(), [0, 1 << 48]);
+    assert_eq!(none.rfft(1 << 48, 1, BACKWARD)?.shape(), [0, (1 << 47) + 1, 2, 2]);
     assert!(matches!(
         pairs.fft(usize::MAX / 2, 0, BACKWARD),
         Err(Error::SizeOverflow { .. } | Error::Argument { .. } | Error::Shape { .. })

@@ -1,6 +1,6 @@
 //! Running products and binary search over long lines, against their definitions, on every device; second derivatives where a function bends.
 
-use wgrad::{Device, GradOptions, Result, Tensor, grad};
+use wgrad::{DType, Device, GradOptions, Result, Scalar, Tensor, grad};
 
 use super::derivatives::{check, leaf};
 
@@ -115,6 +115,36 @@ fn places_of_what_is_not_a_number() -> Result<()> {
         let v = Tensor::new([0.0, 1.0, 2.0, 3.0, 4.0, nan], &device)?;
         assert_eq!(s.searchsorted(&v, false)?.to_vec::<i64>()?, [0, 0, 1, 3, 6, 6]);
         assert_eq!(s.searchsorted(&v, true)?.to_vec::<i64>()?, [0, 1, 3, 6, 6, 6]);
+    }
+    Ok(())
+}
+
+/// A number that the sequence's dtype cannot hold is not cut to one that it can: PyTorch's answers for fractions, and those of whole
+/// numbers for integers, which PyTorch wraps.
+#[test]
+fn places_of_numbers_of_another_dtype() -> Result<()> {
+    for device in devices() {
+        for dtype in [DType::U8, DType::I32, DType::I64, DType::F32] {
+            let s = Tensor::new([1i64, 2, 3], &device)?.to_dtype(dtype)?;
+            let numbers: [(Scalar, i64, i64); 9] = [
+                (Scalar::Float(2.5), 2, 2),
+                (Scalar::Float(2.0), 1, 2),
+                (Scalar::Float(0.5), 0, 0),
+                (Scalar::Float(-0.5), 0, 0),
+                (Scalar::Float(f64::NAN), 3, 3),
+                (Scalar::Int(2), 1, 2),
+                (Scalar::Int(300), 3, 3),
+                (Scalar::Int(-1), 0, 0),
+                (Scalar::Int((1 << 40) + 2), 3, 3),
+            ];
+            for (number, left, right) in numbers {
+                let found = [
+                    s.searchsorted(number, false)?.item::<i64>()?,
+                    s.searchsorted(number, true)?.item::<i64>()?,
+                ];
+                assert_eq!(found, [left, right], "{number:?} in {dtype} on {device}");
+            }
+        }
     }
     Ok(())
 }

@@ -168,8 +168,11 @@ impl Tensor {
                 return Err(Error::Argument { op, reason: "\"same\" padding needs a stride of 1".into() });
             }
             Padding::Same => {
-                let total = |i: usize| (dilation[i] * (window[i] - 1)) as isize;
-                (0..dims).map(|i| (total(i) / 2, total(i) - total(i) / 2)).collect()
+                let both = |i: usize| {
+                    let total = span_of(op, window[i], dilation[i])? as isize - 1;
+                    Ok((total / 2, total - total / 2))
+                };
+                (0..dims).map(both).collect::<Result<_>>()?
             }
         };
         let (channels, out_channels, groups) = (input.shape()[1], weight.shape()[0], options.groups);
@@ -191,6 +194,7 @@ impl Tensor {
             let padded = (margins[i].0 as usize)
                 .checked_add(margins[i].1 as usize)
                 .and_then(|margin| margin.checked_add(sizes[i]))
+                .filter(|&padded| isize::try_from(padded).is_ok())
                 .ok_or_else(|| Error::Argument { op, reason: "the margins overflow".into() })?;
             if span > padded {
                 let reason =

@@ -82,7 +82,7 @@ impl Tensor {
         let size = self.shape()[at];
         let slices = self.detach().movedim(at, 0)?;
         let width: usize = slices.shape()[1..].iter().product();
-        if width == 0 && size > 0 && self.rank() > 1 {
+        if width == 0 && size > 0 {
             let reason = "has slices without elements, which cannot be told apart".to_owned();
             return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
         }

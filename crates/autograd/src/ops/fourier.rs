@@ -88,8 +88,8 @@ impl Tensor {
     /// If the last dim is not 2, there is no such dim, or `n` is 0.
     pub fn irfft(&self, n: impl Into<Option<usize>>, dim: isize, norm: FftNorm) -> Result<Tensor> {
         const OP: &str = "irfft";
-        let (_, at, pairs) = self.complex_line(OP, None, dim)?;
-        let n = n.into().unwrap_or(2 * pairs.saturating_sub(1));
+        let at = self.complex_dim(OP, dim)?;
+        let n = n.into().unwrap_or(2 * self.shape()[at].saturating_sub(1));
         let x = self.resized(OP, at, if n == 0 { 0 } else { n / 2 + 1 })?;
         x.widened()?.of_half_spectrum(at, n)?.scaled(norm.backward(n), self)
     }
@@ -145,15 +145,20 @@ impl Tensor {
 
     /// Complex numbers as pairs, cut or filled with zeros to `n` along a dim; the dim counted from the front; n.
     fn complex_line(&self, op: &'static str, n: Option<usize>, dim: isize) -> Result<(Tensor, usize, usize)> {
+        let at = self.complex_dim(op, dim)?;
+        let n = n.unwrap_or(self.shape()[at]);
+        Ok((self.resized(op, at, n)?, at, n))
+    }
+
+    /// A dim of pairs, counted from the front.
+    fn complex_dim(&self, op: &'static str, dim: isize) -> Result<usize> {
         require_float(op, self)?;
         if self.rank() < 2 || self.shape().last() != Some(&2) {
             let reason =
                 "does not end with 2: complex numbers are pairs of a real and an imaginary part".to_owned();
             return Err(Error::Shape { op, shape: self.shape().to_vec(), reason });
         }
-        let at = normalize_dim(op, dim, self.rank() - 1)?;
-        let n = n.unwrap_or(self.shape()[at]);
-        Ok((self.resized(op, at, n)?, at, n))
+        normalize_dim(op, dim, self.rank() - 1)
     }
 
     fn resized(&self, op: &'static str, dim: usize, n: usize) -> Result<Tensor> {
@@ -164,8 +169,12 @@ impl Tensor {
         if n == size {
             return Ok(self.clone());
         }
+        let points = isize::try_from(n).map_err(|_| Error::Argument {
+            op,
+            reason: format!("{n} points are more than an array can have"),
+        })?;
         let mut margins = vec![(0, 0); self.rank() - dim];
-        margins[self.rank() - dim - 1] = (0, n as isize - size as isize);
+        margins[self.rank() - dim - 1] = (0, points - size as isize);
         self.pad(&margins, 0.0)
     }
 }

@@ -1,12 +1,20 @@
 //! Searching in sequences that are in order: by halving, on the device, in as many steps as their length has binary digits.
 
-use wgrad_array::{Array, DType, Error, Expr, Result};
+use wgrad_array::{Array, DType, Error, Expr, Result, Scalar};
 
 use crate::{Tensor, Value};
 
 impl Tensor {
     /// Where values belong in this ascending sequence (or, of more dims, in its rows): before equal elements, or with `right` after them.
-    /// As i64. NaN belongs at the end.
+    /// As i64. NaN belongs at the end. A single number is compared as it is: where the sequence's dtype cannot hold it, both are
+    /// promoted, a fraction and integers to f32 (as `torch.result_type`), a large integer and small ones to i64.
+    ///
+    /// ```
+    /// use wgrad_autograd::{Device, Tensor};
+    /// let sequence = Tensor::new([1i64, 2, 3], &Device::cpu())?;
+    /// assert_eq!(sequence.searchsorted(2.5, false)?.item::<i64>()?, 2);
+    /// # Ok::<(), wgrad_autograd::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If dims beside the last differ (a list takes values of any shape), or dtypes or devices differ.
@@ -15,7 +23,12 @@ impl Tensor {
         let values = match values.into() {
             Value::Tensor(values) => values,
             Value::Scalar(number) if self.rank() == 1 => {
-                Tensor::full((), number, (self.dtype(), self.device()))?
+                let dtype = comparison_dtype(self.dtype(), number);
+                let value = Tensor::full((), number, (dtype, self.device()))?;
+                if dtype != self.dtype() {
+                    return self.to_dtype(dtype)?.searchsorted(value, right);
+                }
+                value
             }
             Value::Scalar(_) => {
                 let reason = "is not that of a list, which a single value needs".to_owned();
@@ -53,6 +66,15 @@ impl Tensor {
             .map(|places| places.reshape(values.shape()))
             .done()
             .map(Tensor::from_array)
+    }
+}
+
+/// The dtype in which elements are compared with a number.
+fn comparison_dtype(elements: DType, number: Scalar) -> DType {
+    let promoted = number.promote(elements);
+    match number {
+        Scalar::Int(_) if !promoted.is_float() && number.cast(promoted) != number => DType::I64,
+        _ => promoted,
     }
 }
 

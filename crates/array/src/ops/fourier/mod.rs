@@ -9,7 +9,8 @@
 //! Lengths with a large prime factor are convolutions of a length without (Bluestein).
 //! An even number of real numbers is transformed as half as many complex ones.
 //!
-//! What [`plan`] makes for a length, direction, dtype and device is kept: a transform that was met before uploads nothing.
+//! What [`plan`] makes for a length, direction, dtype and device is kept: a transform that was met before uploads nothing. Only so many numbers are kept, those
+//! last used, and a plan that alone has more is made for each transform.
 
 mod plan;
 
@@ -20,7 +21,7 @@ use wgrad_device::kernel::{BinaryOp, UnaryOp};
 use wgrad_device::layout::Dims;
 use wgrad_device::{Error, Result};
 
-use self::plan::{Plan, Step, Turn};
+use self::plan::{Packed, Plan, Real, Step, Turn};
 use crate::{Array, Expr};
 
 const OP: &str = "fft";
@@ -37,7 +38,7 @@ impl Array {
         if n <= 1 || self.elements() == 0 {
             return Ok(self.clone());
         }
-        let plan = plan::of(n, false, inverse, self.dtype(), self.device())?;
+        let plan = plan::complex(n, inverse, self.dtype(), self.device())?;
         plan.run(&self.planes(dim)?)?.pairs(self.shape(), dim)
     }
 
@@ -53,6 +54,11 @@ impl Array {
             return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
         }
         let columns = self.elements() / n;
+        if columns == 0 {
+            let mut shape = [self.shape(), &[2]].concat();
+            shape[dim] = n / 2 + 1;
+            return Array::full(&shape, 0i64, self.dtype(), self.device());
+        }
         let mut front: SmallVec<[usize; 6]> = (0..self.rank()).filter(|&d| d != dim).collect();
         front.insert(0, dim);
         let x = self.permute(&front)?;
@@ -61,16 +67,16 @@ impl Array {
         if n == 1 {
             return complex(&x)?.pairs(&shape, dim);
         }
-        let plan = plan::of(n, true, false, self.dtype(), self.device())?;
-        let out = match &*plan {
-            Plan::Packed { half, turn, conjugate } => {
+        let out = match plan::real(n, false, self.dtype(), self.device())? {
+            Real::Packed(plan) => {
+                let Packed { half, turn, conjugate } = &*plan;
                 let z = half.run(&x.reshape(&[n / 2, 2, columns])?.permute(&[1, 0, 2])?)?;
                 // Stored: each number is read four times, and a place chosen once.
                 let z = Array::cat(&[z.clone(), z.slice(1, 0, 1, 1)?], 1)?.copied();
                 let (even, odd) = parts(&z, &z.flip(&[1])?, conjugate)?;
                 even.binary_scalar(BinaryOp::Mul, 0.5)?.binary(BinaryOp::Add, &turn.apply(&odd)?)?
             }
-            plan => plan.run(&complex(&x)?)?.slice(1, 0, n / 2 + 1, 1)?,
+            Real::Whole(plan) => plan.run(&complex(&x)?)?.slice(1, 0, n / 2 + 1, 1)?,
         };
         // In the order in which it is computed; how others read it is theirs.
         out.copied().pairs(&shape, dim)
@@ -88,6 +94,11 @@ impl Array {
             let reason = format!("has {count} pairs in dim {dim}; {n} real numbers need {}", n / 2 + 1);
             return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
         }
+        if self.elements() == 0 {
+            let mut shape = Dims::from(&self.shape()[..self.rank() - 1]);
+            shape[dim] = n;
+            return Array::full(&shape, 0i64, self.dtype(), self.device());
+        }
         let x = self.planes(dim)?;
         // The imaginary parts of the first and, for an even n, the last number are taken as 0.
         let ends = &x.shape()[..2];
@@ -101,15 +112,19 @@ impl Array {
 
     /// [`Array::fourier_to_real`] from planes, and to points or one plane of them.
     fn real_of_half(&self, n: usize) -> Result<Array> {
-        let plan = plan::of(n, true, true, self.dtype(), self.device())?;
-        if let Plan::Packed { half, turn, conjugate } = &*plan {
-            let mirrored = self.flip(&[1])?.slice(1, 0, n / 2, 1)?;
-            let (even, odd) = parts(&self.slice(1, 0, n / 2, 1)?, &mirrored, conjugate)?;
-            return half.run(&even.binary(BinaryOp::Add, &turn.apply(&odd)?)?)?.permute(&[1, 0, 2]);
+        match plan::real(n, true, self.dtype(), self.device())? {
+            Real::Packed(plan) => {
+                let Packed { half, turn, conjugate } = &*plan;
+                let mirrored = self.flip(&[1])?.slice(1, 0, n / 2, 1)?;
+                let (even, odd) = parts(&self.slice(1, 0, n / 2, 1)?, &mirrored, conjugate)?;
+                half.run(&even.binary(BinaryOp::Add, &turn.apply(&odd)?)?)?.permute(&[1, 0, 2])
+            }
+            Real::Whole(plan) => {
+                let mirrored = |plane: usize| self.slice(0, plane, 1, 1)?.flip(&[1])?.slice(1, 0, n / 2, 1);
+                let tail = Array::cat(&[mirrored(0)?, mirrored(1)?.unary(UnaryOp::Neg)?], 0)?;
+                plan.run(&Array::cat(&[self.clone(), tail], 1)?)?.slice(0, 0, 1, 1)
+            }
         }
-        let mirrored = |plane: usize| self.slice(0, plane, 1, 1)?.flip(&[1])?.slice(1, 0, n / 2, 1);
-        let tail = Array::cat(&[mirrored(0)?, mirrored(1)?.unary(UnaryOp::Neg)?], 0)?;
-        plan.run(&Array::cat(&[self.clone(), tail], 1)?)?.slice(0, 0, 1, 1)
     }
 
     fn check_fourier(&self, dim: usize, pairs: bool) -> Result<()> {
@@ -192,8 +207,6 @@ impl Plan {
                 // Stored in the order in which it is computed.
                 Ok(chirp.apply(&backward.run(&product)?.slice(1, 0, n, 1)?)?.copied())
             }
-            // Real numbers are packed by their callers.
-            Plan::Packed { half, .. } => half.run(x),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::f64::consts::PI;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wgrad_device::{DType, Device, Result};
+use wgrad_device::{DType, Device, Error, Result};
 
 use crate::Array;
 
@@ -14,8 +14,12 @@ use crate::Array;
 const RADIX: usize = 32;
 /// Prime factors up to here have matrices of their own; a convolution would cost more.
 const LARGEST_PRIME: usize = 199;
-/// The most numbers in all plans that are kept.
+/// The most numbers in all plans of one kind that are kept; a plan with more is not.
 const KEPT: usize = 1 << 24;
+/// Bytes of this machine's memory for each point of a plan of steps: its roots, its factors, and these as arrays.
+const STEPS_BYTES: usize = 96;
+/// Bytes for each point of a convolution beside its plans of steps: its chirp, its spectrum, and what finds that.
+const CONVOLUTION_BYTES: usize = 128;
 
 /// A way to transform a number of points.
 pub(super) enum Plan {
@@ -32,15 +36,24 @@ pub(super) enum Plan {
         /// The way back.
         backward: Box<Plan>,
     },
-    /// An even number of real ones as half as many complex ones.
-    Packed {
-        /// Of half the points.
-        half: Box<Plan>,
-        /// What takes the spectra of the even and the odd points apart, or joins them.
-        turn: Turn,
-        /// 1 and -1, for the planes of a conjugate.
-        conjugate: Array,
-    },
+}
+
+/// A way to transform a number of real points.
+pub(super) enum Real {
+    /// An even number.
+    Packed(Arc<Packed>),
+    /// An odd one, as complex numbers.
+    Whole(Arc<Plan>),
+}
+
+/// An even number of real points as half as many complex ones.
+pub(super) struct Packed {
+    /// Of half the points.
+    pub(super) half: Arc<Plan>,
+    /// What takes the spectra of the even and the odd points apart, or joins them.
+    pub(super) turn: Turn,
+    /// 1 and -1, for the planes of a conjugate.
+    pub(super) conjugate: Array,
 }
 
 /// A transform over the highest part of the index.
@@ -74,54 +87,121 @@ impl Turn {
     pub(super) fn points(&self) -> &[usize] {
         &self.real.shape()[..self.real.rank() - 1]
     }
+
+    /// How many numbers it keeps on the device.
+    fn numbers(&self) -> usize {
+        3 * self.real.elements()
+    }
 }
 
 impl Plan {
     /// How many numbers it keeps on the device.
     fn numbers(&self) -> usize {
-        let of = |turn: &Turn| 3 * turn.real.elements();
         match self {
-            Plan::Steps(steps) => {
-                steps.iter().map(|step| step.matrix.elements() + step.turn.as_ref().map_or(0, of)).sum()
-            }
+            Plan::Steps(steps) => steps
+                .iter()
+                .map(|step| step.matrix.elements() + step.turn.as_ref().map_or(0, Turn::numbers))
+                .sum(),
             Plan::Convolution { chirp, forward, spectrum, backward } => {
-                of(chirp) + forward.numbers() + of(spectrum) + backward.numbers()
+                chirp.numbers() + forward.numbers() + spectrum.numbers() + backward.numbers()
             }
-            Plan::Packed { half, turn, .. } => half.numbers() + of(turn),
         }
     }
 }
 
-type Key = (usize, bool, bool, DType, usize);
+impl Packed {
+    /// How many numbers it keeps on the device.
+    fn numbers(&self) -> usize {
+        self.half.numbers() + self.turn.numbers()
+    }
+}
+
+/// A number of points, whether it is the inverse transform, a dtype and a device.
+type Key = (usize, bool, DType, usize);
 
 /// Plans by what they are for, the last used in front. Their arrays keep their device, so a device's number stays its own.
-static PLANS: Mutex<VecDeque<(Key, Arc<Plan>)>> = Mutex::new(VecDeque::new());
+struct Cache<P>(Mutex<VecDeque<(Key, Arc<P>)>>);
 
-/// The plan for `n` points, at least 2, complex or real: one that was kept, or a new one.
-pub(super) fn of(n: usize, real: bool, inverse: bool, dtype: DType, device: &Device) -> Result<Arc<Plan>> {
-    let real = real && n.is_multiple_of(2);
-    let key = (n, real, inverse, dtype, device.id());
-    let take = || {
-        let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = plans.iter().position(|(own, _)| *own == key)?;
-        let found = plans.remove(at)?;
-        plans.push_front(found.clone());
-        Some(found.1)
-    };
-    if let Some(plan) = take() {
-        return Ok(plan);
+static COMPLEX: Cache<Plan> = Cache::new();
+static REAL: Cache<Packed> = Cache::new();
+
+impl<P> Cache<P> {
+    const fn new() -> Cache<P> {
+        Cache(Mutex::new(VecDeque::new()))
     }
-    // Without the lock: a convolution's plan runs transforms of its own.
-    let maker = Maker { inverse, dtype, device };
-    let plan = Arc::new(if real { maker.packed(n)? } else { maker.plan(n)? });
-    let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
-    plans.push_front((key, plan.clone()));
-    let mut numbers = 0;
-    plans.retain(|(_, plan)| {
-        numbers += plan.numbers();
-        numbers <= KEPT
-    });
-    Ok(plan)
+
+    /// The plan for a key: one that was kept, or a new one.
+    fn get(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Result<P>,
+        numbers: impl Fn(&P) -> usize,
+    ) -> Result<Arc<P>> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = take(&mut lock(), key) {
+            return Ok(plan);
+        }
+        // Without the lock: a convolution's plan runs transforms of its own.
+        let plan = Arc::new(make()?);
+        if numbers(&plan) > KEPT {
+            return Ok(plan);
+        }
+        let mut plans = lock();
+        // Another thread may have made the same one.
+        if let Some(plan) = take(&mut plans, key) {
+            return Ok(plan);
+        }
+        plans.push_front((key, plan.clone()));
+        let mut kept = 0;
+        plans.retain(|(_, plan)| {
+            let more = kept + numbers(plan);
+            let stays = more <= KEPT;
+            if stays {
+                kept = more;
+            }
+            stays
+        });
+        Ok(plan)
+    }
+}
+
+/// The plan that is kept for a key, now in front.
+fn take<P>(plans: &mut VecDeque<(Key, Arc<P>)>, key: Key) -> Option<Arc<P>> {
+    let at = plans.iter().position(|(own, _)| *own == key)?;
+    let found = plans.remove(at)?;
+    plans.push_front(found.clone());
+    Some(found.1)
+}
+
+/// The plan for `n` complex points, at least 1.
+pub(super) fn complex(n: usize, inverse: bool, dtype: DType, device: &Device) -> Result<Arc<Plan>> {
+    let make = || {
+        check_room(n, STEPS_BYTES)?;
+        Maker { inverse, dtype, device }.plan(n)
+    };
+    COMPLEX.get((n, inverse, dtype, device.id()), make, Plan::numbers)
+}
+
+/// The plan for `n` real points, at least 2.
+pub(super) fn real(n: usize, inverse: bool, dtype: DType, device: &Device) -> Result<Real> {
+    if !n.is_multiple_of(2) {
+        return complex(n, inverse, dtype, device).map(Real::Whole);
+    }
+    let make = || {
+        check_room(n, STEPS_BYTES)?;
+        Maker { inverse, dtype, device }.packed(n)
+    };
+    REAL.get((n, inverse, dtype, device.id()), make, Packed::numbers).map(Real::Packed)
+}
+
+/// Whether this machine's memory has room for the tables of so many points. Where it has, four times a point's index does not overflow.
+fn check_room(points: usize, bytes: usize) -> Result<()> {
+    let requested = points.saturating_mul(bytes);
+    Vec::<u8>::new().try_reserve_exact(requested).map_err(|_| Error::OutOfMemory {
+        requested: requested as u64,
+        used: 0,
+        limit: u64::MAX,
+    })
 }
 
 /// Makes plans for a direction, a dtype and a device.
@@ -172,6 +252,7 @@ impl Maker<'_> {
         // A power of two, or one and a half or five quarters of one, if that is enough.
         let fits = |odd: usize| odd * (2 * n - 1).div_ceil(odd).next_power_of_two();
         let points = fits(1).min(fits(3)).min(fits(5));
+        check_room(points, CONVOLUTION_BYTES)?;
         let half_turns = self.roots(2 * n);
         let square = |j: usize| (j as u128 * j as u128 % (2 * n as u128)) as usize;
         let chirp: Vec<(f64, f64)> = (0..n).map(|j| half_turns[square(j)]).collect();
@@ -197,14 +278,14 @@ impl Maker<'_> {
 
     /// With the spectrum `z` of `x[2j] + i x[2j + 1]`: `(z[k] + z*[m - k]) / 2` is that of the even points, and
     /// `(z[k] - z*[m - k]) / 2i` times `exp(-2πi k / n)` that of the odd ones, moved to their places.
-    fn packed(&self, n: usize) -> Result<Plan> {
+    fn packed(&self, n: usize) -> Result<Packed> {
         let roots = self.roots(n);
         let half = n / 2;
         let (count, scale) = if self.inverse { (half, 1.0) } else { (half + 1, -0.5) };
         let turn: Vec<(f64, f64)> =
             roots[..count].iter().map(|&(cos, sin)| (-scale * sin, scale * cos)).collect();
-        Ok(Plan::Packed {
-            half: Box::new(self.plan(half)?),
+        Ok(Packed {
+            half: complex(half, self.inverse, self.dtype, self.device)?,
             turn: Turn::new(&turn, &[count], self)?,
             conjugate: self.array([1.0, -1.0].into_iter(), &[2, 1, 1])?,
         })
@@ -276,4 +357,59 @@ fn radices(primes: &[usize]) -> Vec<usize> {
         }
     }
     primes.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of points in the cache, the last used first.
+    fn kept(cache: &Cache<usize>) -> Vec<usize> {
+        cache.0.lock().unwrap().iter().map(|(key, _)| key.0).collect()
+    }
+
+    #[test]
+    fn only_plans_that_fit_are_kept() {
+        let cache = Cache::<usize>::new();
+        let get = |n: usize, numbers: usize| {
+            let key = (n, false, DType::F32, 0);
+            *cache.get(key, || Ok(numbers), |&numbers| numbers).unwrap()
+        };
+        assert_eq!((get(1, KEPT / 4), get(2, KEPT / 4), get(3, KEPT / 4)), (KEPT / 4, KEPT / 4, KEPT / 4));
+        // Too large to be kept at all: the others stay.
+        assert_eq!(get(4, KEPT + 1), KEPT + 1);
+        assert_eq!(kept(&cache), [3, 2, 1]);
+        assert_eq!(get(1, 0), KEPT / 4);
+        assert_eq!(kept(&cache), [1, 3, 2]);
+        // What was used longest ago makes room.
+        get(5, KEPT / 2);
+        assert_eq!(kept(&cache), [5, 1, 3]);
+        // One that does not fit goes; what fits beside the others stays.
+        get(6, KEPT / 4 + 1);
+        assert_eq!(kept(&cache), [6, 5]);
+        get(7, KEPT / 4 - 1);
+        assert_eq!(kept(&cache), [7, 6, 5]);
+    }
+
+    #[test]
+    fn a_plan_that_another_thread_made_meanwhile_is_used() {
+        let cache = Cache::<usize>::new();
+        let key = (8, false, DType::F32, 0);
+        let other = || {
+            cache.get(key, || Ok(1), |_| 1)?;
+            Ok(2)
+        };
+        assert_eq!(*cache.get(key, other, |_| 1).unwrap(), 1);
+        assert_eq!(kept(&cache), [8]);
+    }
+
+    #[test]
+    fn tables_without_room_are_an_error() {
+        for n in [1 << 42, (1 << 42) + 1, (1 << 61) - 1, usize::MAX] {
+            let found = complex(n, false, DType::F32, &Device::cpu());
+            assert!(matches!(found, Err(Error::OutOfMemory { .. })), "{n}");
+            let found = real(n, false, DType::F32, &Device::cpu());
+            assert!(matches!(found, Err(Error::OutOfMemory { .. })), "{n} real");
+        }
+    }
 }
