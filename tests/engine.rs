@@ -408,3 +408,19 @@ fn convolutions_write_no_windows() {
         }
     }
 }
+
+#[test]
+fn an_order_waits_until_it_is_read() {
+    let _turn = alone();
+    for device in devices() {
+        let x = Tensor::new([[3i64, 1, 2], [6, 5, 4]], &device).unwrap();
+        x.eval().unwrap();
+        let before = device.stats().dispatches;
+        let (values, order) = x.sort(1, true).unwrap();
+        let best = x.topk(2, 0, true).unwrap().0;
+        assert_eq!(device.stats().dispatches, before, "{device}");
+        assert_eq!(values.to_vec::<i64>().unwrap(), [3, 2, 1, 6, 5, 4]);
+        assert_eq!(order.to_vec::<i64>().unwrap(), [0, 2, 1, 0, 1, 2]);
+        assert_eq!(best.to_vec::<i64>().unwrap(), [6, 5, 4, 3, 1, 2]);
+    }
+}

@@ -51,7 +51,7 @@ impl Default for ConvOptions {
     }
 }
 
-/// One number for each of `dims`, from a list that has as many, or one for all.
+/// One number for each of `dims`, from a list that has as many, or one for all: at least `least`, and below 2^31.
 pub(super) fn per_dim(
     op: &'static str,
     name: &str,
@@ -68,9 +68,11 @@ pub(super) fn per_dim(
             return Err(Error::Argument { op, reason });
         }
     };
-    match out.iter().find(|n| **n < least) {
-        Some(small) => {
-            Err(Error::Argument { op, reason: format!("{name} is {small}; it must be at least {least}") })
+    // Products of two such numbers fit everywhere.
+    match out.iter().find(|n| **n < least || **n > i32::MAX as usize) {
+        Some(off) => {
+            let reason = format!("{name} is {off}; it must be between {least} and {}", i32::MAX);
+            Err(Error::Argument { op, reason })
         }
         None => Ok(out),
     }
