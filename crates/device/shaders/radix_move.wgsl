@@ -13,11 +13,3 @@ for (var digit = 0u; digit < {{digits}}; digit++) {
     }
     places[digit] = row + u32(before);
 }
-for (var i = begin; i < end; i++) {
-    let key = keys[i];
-    let digit = (key >> {{shift}}) & {{mask}};
-    let place = places[digit];
-    places[digit] = place + 1u;
-    keys_moved[place] = key;
-    order_moved[place] = order[i];
-}

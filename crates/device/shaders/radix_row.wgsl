@@ -14,11 +14,3 @@ for (var digit = 0u; digit < {{digits}}; digit++) {
     places[digit] = next;
     next += count;
 }
-for (var i = begin; i < end; i++) {
-    let key = keys[i];
-    let digit = (key >> {{shift}}) & {{mask}};
-    let place = places[digit];
-    places[digit] = place + 1u;
-    keys_moved[place] = key;
-    order_moved[place] = order[i];
-}

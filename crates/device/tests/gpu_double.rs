@@ -7,6 +7,9 @@ mod gpu_common;
 
 use common::bounds;
 use common::reference::{self, Value};
+use gpu_common::functions::{
+    apply, binary_functions_are_within, comparisons_and_classes_are_exact, map, pairs,
+};
 use gpu_common::{Random, check, devices, lowered, run};
 use smallvec::smallvec;
 use wgrad_device::kernel::{Access, BinaryOp, Const, Instr, Kernel, Loop, Store, Ty, UnaryOp};
@@ -14,27 +17,6 @@ use wgrad_device::{DType, Device, DeviceOptions, Element, Error, Scalar};
 
 fn with_f64() -> Vec<Device> {
     devices().into_iter().filter(|device| device.supports(DType::F64)).collect()
-}
-
-/// `out[i] = body(inputs[i])` over contiguous buffers; the last value of the body is stored.
-fn map(inputs: &[DType], output: DType, n: usize, operations: &[Instr]) -> Kernel {
-    let load = |access: usize| Instr::Load { access, indices: smallvec![] };
-    let mut body: Vec<Instr> = (0..inputs.len()).map(load).collect();
-    body.extend_from_slice(operations);
-    let dtypes = inputs.iter().chain([&output]);
-    let accesses: Vec<Access> =
-        dtypes.enumerate().map(|(i, &dtype)| Access::new(i, dtype, &[1], 0)).collect();
-    let store = Store { access: inputs.len(), value: body.len() as u32 - 1 };
-    Kernel::Loop(Loop { sizes: smallvec![n], inner: 0, accesses, ranges: vec![], body, stores: vec![store] })
-}
-
-fn apply(device: &Device, inputs: &[&[f64]], operation: Instr) -> Vec<f64> {
-    let n = inputs[0].len();
-    let kernel = map(&vec![DType::F64; inputs.len()], DType::F64, n, &[operation]);
-    let mut contents: Vec<Vec<u8>> = inputs.iter().map(|values| f64::to_bytes(values).to_vec()).collect();
-    contents.push(vec![0; n * 8]);
-    let result = run(device, &kernel, &contents, &[]).expect("an elementwise kernel");
-    f64::from_bytes(&result[inputs.len()])
 }
 
 /// Numbers of all sizes, dense where functions turn, and many odd ones: their number of elements leaves a vector unfilled.
@@ -146,13 +128,7 @@ fn unary_functions_are_accurate() {
 #[test]
 fn binary_functions_are_accurate() {
     let random = &mut Random::new(3);
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    for &x in &SPECIAL {
-        for &y in &SPECIAL {
-            a.push(x);
-            b.push(y);
-        }
-    }
+    let (mut a, mut b) = pairs(&SPECIAL);
     for _ in 0..20_000 {
         a.push((random.unit() - 0.2) * 2f64.powi(random.below(40) as i32 - 20));
         b.push((random.unit() - 0.5) * 2f64.powi(random.below(14) as i32 - 3));
@@ -165,59 +141,31 @@ fn binary_functions_are_accurate() {
         a.push(random.unit() * 2f64.powi(random.below(2000) as i32 - 1000));
         b.push(random.unit() * 2f64.powi(random.below(20) as i32 - 10));
     }
+    let bounds = [
+        (BinaryOp::Add, 0.0),
+        (BinaryOp::Sub, 0.0),
+        (BinaryOp::Mul, 0.0),
+        (BinaryOp::Div, 1.0),
+        (BinaryOp::Max, 0.0),
+        (BinaryOp::Min, 0.0),
+        (BinaryOp::Rem, 0.0),
+        (BinaryOp::Pow, 2.0),
+    ];
     for device in with_f64() {
-        for (op, most) in [
-            (BinaryOp::Add, 0.0),
-            (BinaryOp::Sub, 0.0),
-            (BinaryOp::Mul, 0.0),
-            (BinaryOp::Div, 1.0),
-            (BinaryOp::Max, 0.0),
-            (BinaryOp::Min, 0.0),
-            (BinaryOp::Rem, 0.0),
-            (BinaryOp::Pow, 2.0),
-        ] {
-            let found = apply(&device, &[&a, &b], Instr::Binary { op, a: 0, b: 1 });
-            let mut worst = 0f64;
-            for ((&x, &y), &z) in a.iter().zip(&b).zip(&found) {
-                let Value::F64(truth) = reference::binary(op, Value::F64(x), Value::F64(y)) else {
-                    panic!("{op:?} of floats");
-                };
-                let error = ulps(z, truth);
-                assert!(
-                    error <= most,
-                    "{device}: {op:?} of {x:e} and {y:e} is {z:e}, not {truth:e} ({error} ULP)"
-                );
-                worst = worst.max(error);
-            }
-            println!("{device} {op:?}: {worst:.2} ULP");
-        }
+        binary_functions_are_within(&device, (&a, &b), &bounds, ulps);
     }
 }
 
 #[test]
 fn comparisons_and_classes_know_nan_and_infinity() {
-    use BinaryOp::*;
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    for &x in &SPECIAL {
-        a.extend([x; SPECIAL.len()]);
-        b.extend(SPECIAL);
-    }
-    let n = a.len();
-    let contents = [f64::to_bytes(&a).to_vec(), f64::to_bytes(&b).to_vec(), vec![0; n]];
-    let dtypes = [DType::F64, DType::F64, DType::Bool];
     for device in with_f64() {
-        for op in [Eq, Ne, Lt, Le, Gt, Ge] {
-            let kernel = map(&[DType::F64; 2], DType::Bool, n, &[Instr::Binary { op, a: 0, b: 1 }]);
-            check(&device, &kernel, &contents, &dtypes, &[], 0.0);
-        }
-        for op in [UnaryOp::IsNan, UnaryOp::IsFinite] {
-            let kernel = map(&[DType::F64; 2], DType::Bool, n, &[Instr::Unary { op, a: 0 }]);
-            check(&device, &kernel, &contents, &dtypes, &[], 0.0);
-        }
+        comparisons_and_classes_are_exact(&device, &SPECIAL);
         // x - x and x / x.
-        for op in [Sub, Div] {
+        let n = SPECIAL.len();
+        for op in [BinaryOp::Sub, BinaryOp::Div] {
             let kernel = map(&[DType::F64], DType::F64, n, &[Instr::Binary { op, a: 0, b: 0 }]);
-            check(&device, &kernel, &[contents[0].clone(), vec![0; n * 8]], &[DType::F64; 2], &[], 0.0);
+            let contents = [f64::to_bytes(&SPECIAL).to_vec(), vec![0; n * 8]];
+            check(&device, &kernel, &contents, &[DType::F64; 2], &[], 0.0);
         }
     }
 }

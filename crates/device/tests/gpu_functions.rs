@@ -7,34 +7,12 @@ mod gpu_common;
 
 use common::bounds;
 use common::reference::{self, Value};
+use gpu_common::functions::{
+    apply, binary_functions_are_within, comparisons_and_classes_are_exact, map, pairs,
+};
 use gpu_common::{Random, check, devices, run};
-use smallvec::smallvec;
-use wgrad_device::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Store, UnaryOp};
-use wgrad_device::{DType, Device, Element, Scalar};
-
-fn load(access: usize) -> Instr {
-    Instr::Load { access, indices: smallvec![] }
-}
-
-/// `out[i] = body(inputs[i])` over contiguous buffers; the last value of the body is stored.
-fn map(inputs: &[DType], output: DType, n: usize, operations: &[Instr]) -> Kernel {
-    let mut body: Vec<Instr> = (0..inputs.len()).map(load).collect();
-    body.extend_from_slice(operations);
-    let dtypes = inputs.iter().chain([&output]);
-    let accesses: Vec<Access> =
-        dtypes.enumerate().map(|(i, &dtype)| Access::new(i, dtype, &[1], 0)).collect();
-    let store = Store { access: inputs.len(), value: body.len() as u32 - 1 };
-    Kernel::Loop(Loop { sizes: smallvec![n], inner: 0, accesses, ranges: vec![], body, stores: vec![store] })
-}
-
-fn apply(device: &Device, inputs: &[&[f32]], operation: Instr) -> Vec<f32> {
-    let n = inputs[0].len();
-    let kernel = map(&vec![DType::F32; inputs.len()], DType::F32, n, &[operation]);
-    let mut contents: Vec<Vec<u8>> = inputs.iter().map(|values| f32::to_bytes(values).to_vec()).collect();
-    contents.push(vec![0; n * 4]);
-    let result = run(device, &kernel, &contents, &[]).expect("an elementwise kernel");
-    f32::from_bytes(&result[inputs.len()])
-}
+use wgrad_device::kernel::{BinaryOp, Instr, Kernel, UnaryOp};
+use wgrad_device::{DType, Element, Scalar};
 
 /// Numbers of all sizes, dense where functions turn.
 fn arguments() -> Vec<f32> {
@@ -127,67 +105,30 @@ fn unary_functions_are_accurate() {
 #[test]
 fn binary_functions_are_accurate() {
     let random = &mut Random::new(3);
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    for &x in &SPECIAL {
-        for &y in &SPECIAL {
-            a.push(x);
-            b.push(y);
-        }
-    }
+    let (mut a, mut b) = pairs(&SPECIAL);
     for _ in 0..20_000 {
         a.push(((random.unit() - 0.2) * 2f64.powi(random.below(20) as i32 - 10)) as f32);
         b.push(((random.unit() - 0.5) * 2f64.powi(random.below(10) as i32 - 3)) as f32);
     }
+    let bounds = [
+        (BinaryOp::Add, 0.5),
+        (BinaryOp::Sub, 0.5),
+        (BinaryOp::Mul, 0.5),
+        (BinaryOp::Div, 2.5),
+        (BinaryOp::Max, 0.0),
+        (BinaryOp::Min, 0.0),
+        (BinaryOp::Rem, 1.0),
+        (BinaryOp::Pow, 4.0),
+    ];
     for device in devices() {
-        for (op, most) in [
-            (BinaryOp::Add, 0.5),
-            (BinaryOp::Sub, 0.5),
-            (BinaryOp::Mul, 0.5),
-            (BinaryOp::Div, 2.5),
-            (BinaryOp::Max, 0.0),
-            (BinaryOp::Min, 0.0),
-            (BinaryOp::Rem, 1.0),
-            (BinaryOp::Pow, 4.0),
-        ] {
-            let found = apply(&device, &[&a, &b], Instr::Binary { op, a: 0, b: 1 });
-            let mut worst = 0f64;
-            for ((&x, &y), &z) in a.iter().zip(&b).zip(&found) {
-                let Value::F64(truth) =
-                    reference::binary(op, Value::F64(f64::from(x)), Value::F64(f64::from(y)))
-                else {
-                    panic!("{op:?} of floats");
-                };
-                let error = ulps(z, truth);
-                assert!(
-                    error <= most,
-                    "{device}: {op:?} of {x:e} and {y:e} is {z:e}, not {truth:e} ({error} ULP)"
-                );
-                worst = worst.max(error);
-            }
-            println!("{device} {op:?}: {worst:.2} ULP");
-        }
+        binary_functions_are_within(&device, (&a, &b), &bounds, ulps);
     }
 }
 
 #[test]
 fn comparisons_and_classes_know_nan_and_infinity() {
-    use BinaryOp::*;
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    for &x in &SPECIAL {
-        a.extend([x; SPECIAL.len()]);
-        b.extend(SPECIAL);
-    }
-    let n = a.len();
-    let contents = [f32::to_bytes(&a).to_vec(), f32::to_bytes(&b).to_vec(), vec![0; n]];
     for device in devices() {
-        for op in [Eq, Ne, Lt, Le, Gt, Ge] {
-            let kernel = map(&[DType::F32; 2], DType::Bool, n, &[Instr::Binary { op, a: 0, b: 1 }]);
-            check(&device, &kernel, &contents, &[DType::F32, DType::F32, DType::Bool], &[], 0.0);
-        }
-        for op in [UnaryOp::IsNan, UnaryOp::IsFinite] {
-            let kernel = map(&[DType::F32; 2], DType::Bool, n, &[Instr::Unary { op, a: 0 }]);
-            check(&device, &kernel, &contents, &[DType::F32, DType::F32, DType::Bool], &[], 0.0);
-        }
+        comparisons_and_classes_are_exact(&device, &SPECIAL);
     }
 }
 

@@ -353,6 +353,8 @@ fn fuzz_of(
     elements: usize,
     inner: bool,
 ) {
+    let wanted = seeds.clone().count();
+    let mut compared = 0;
     for seed in seeds {
         let Case { kernel, contents, dtypes, params } = case(seed, elements, inner, pool);
         if contents.len() > device.executor().limits().buffers {
@@ -360,7 +362,9 @@ fn fuzz_of(
         }
         eprintln!("seed {seed}");
         check(device, &Kernel::Loop(kernel), &contents, &dtypes, &params, tolerance);
+        compared += 1;
     }
+    assert!(2 * compared > wanted, "{device}: only {compared} of {wanted} kernels bind few enough buffers");
 }
 
 #[test]

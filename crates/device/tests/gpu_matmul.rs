@@ -4,9 +4,9 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, check, devices, dtypes, hardware, lowered, run, smallest};
+use gpu_common::{Random, check, devices, dtypes, hardware, lowered, run, scaled_with_bias, smallest};
 use smallvec::smallvec;
-use wgrad_device::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Matmul, Store, Ty, UnaryOp};
+use wgrad_device::kernel::{Access, Instr, Kernel, Loop, Matmul, Store, Ty};
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{DType, Device, Scalar};
 
@@ -71,13 +71,7 @@ fn product(
         contents.push(random.bytes(dtype, n));
         dtypes.push(dtype);
         epilogue.accesses.push(Access::new(2, dtype, &along, 0));
-        epilogue.body.extend([
-            Instr::Load { access: 0, indices: smallvec![] },
-            Instr::Param { index: 0, ty: Ty::of(dtype) },
-            Instr::Binary { op: BinaryOp::Mul, a: 0, b: 2 },
-            Instr::Binary { op: BinaryOp::Add, a: 3, b: 1 },
-            Instr::Unary { op: UnaryOp::Abs, a: 4 },
-        ]);
+        epilogue.body = scaled_with_bias(0, dtype).to_vec();
         value = 5;
     }
     let out = contents.len();

@@ -5,9 +5,11 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{Random, check, devices, difference, dtypes, hardware, lowered, run, smallest};
+use gpu_common::{
+    Random, check, devices, difference, dtypes, hardware, lowered, run, scaled_with_bias, smallest,
+};
 use smallvec::smallvec;
-use wgrad_device::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Matmul, Parts, Store, Ty, UnaryOp};
+use wgrad_device::kernel::{Access, Instr, Kernel, Loop, Matmul, Parts, Store, Ty};
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{DType, Device, DeviceOptions, Error, Scalar};
 
@@ -111,13 +113,7 @@ fn product(
         along[sizes.len() - 2] = 1;
         contents.push(random.bytes(dtype, m));
         epilogue.accesses.push(Access::new(2, dtype, &single(along), 0));
-        epilogue.body.extend([
-            Instr::Load { access: 0, indices: smallvec![] },
-            Instr::Param { index: 0, ty: Ty::of(dtype) },
-            Instr::Binary { op: BinaryOp::Mul, a: 0, b: 2 },
-            Instr::Binary { op: BinaryOp::Add, a: 3, b: 1 },
-            Instr::Unary { op: UnaryOp::Abs, a: 4 },
-        ]);
+        epilogue.body = scaled_with_bias(0, dtype).to_vec();
     }
     epilogue.accesses.push(Access::new(contents.len(), dtype, &single(contiguous_strides(&sizes)), 0));
     let value = epilogue.body.len() as u32 - 1;

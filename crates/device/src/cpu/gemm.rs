@@ -6,28 +6,37 @@
 
 use super::factor::Matrix;
 
-/// Rows of the result, terms of a sum, columns of the result.
+/// What is to be multiplied.
 #[derive(Clone, Copy)]
-pub struct Sizes {
-    pub m: usize,
-    pub k: usize,
-    pub n: usize,
+pub struct Product {
+    /// Of f64, else of f32.
+    pub double: bool,
+    /// Rows of the result, terms of a sum, columns of the result.
+    pub sizes: [usize; 3],
+    /// The left factor.
+    pub lhs: Matrix,
+    /// The right one.
+    pub rhs: Matrix,
+    /// Where the result goes.
+    pub target: Matrix,
+    /// Whether it is added to what is there.
+    pub adds: bool,
 }
 
-/// `target = lhs @ rhs`, or `target += lhs @ rhs` if it `adds`, of f64 if `double`, else of f32.
+/// `target = lhs @ rhs`, or `target += lhs @ rhs`.
 ///
 /// # Safety
 /// All elements that sizes and strides lead to are valid, and nobody else uses the target's.
-pub unsafe fn multiply(double: bool, sizes: Sizes, lhs: Matrix, rhs: Matrix, target: Matrix, adds: bool) {
+pub unsafe fn multiply(product: Product) {
     // Windows is left out because the kernels' calling convention was not tried there. Without its feature `std`, as here, the
     // library reserves 4 MiB for each thread.
     #[cfg(all(target_arch = "x86_64", unix))]
     if let Some(instructions) = instructions() {
         // SAFETY: passed on to the caller; the processor has the instructions.
-        return unsafe { by_faer(instructions, double, sizes, lhs, rhs, target, adds) };
+        return unsafe { by_faer(product, instructions) };
     }
     // SAFETY: passed on to the caller.
-    unsafe { by_matrixmultiply(double, sizes, lhs, rhs, target, adds) }
+    unsafe { by_matrixmultiply(product) }
 }
 
 /// What the processor has of what the kernels need.
@@ -44,15 +53,8 @@ fn instructions() -> Option<private_gemm_x86::InstrSet> {
 /// # Safety
 /// As for [`multiply`], and the processor has the instructions.
 #[cfg(all(target_arch = "x86_64", unix))]
-unsafe fn by_faer(
-    instructions: private_gemm_x86::InstrSet,
-    double: bool,
-    Sizes { m, k, n }: Sizes,
-    lhs: Matrix,
-    rhs: Matrix,
-    target: Matrix,
-    adds: bool,
-) {
+unsafe fn by_faer(product: Product, instructions: private_gemm_x86::InstrSet) {
+    let Product { double, sizes: [m, k, n], lhs, rhs, target, adds } = product;
     use private_gemm_x86::{Accum, DType, DstKind, IType, gemm};
     use std::ptr::null;
     let (dtype, one): (DType, *const ()) = if double {
@@ -94,14 +96,8 @@ unsafe fn by_faer(
 
 /// # Safety
 /// As for [`multiply`].
-unsafe fn by_matrixmultiply(
-    double: bool,
-    Sizes { m, k, n }: Sizes,
-    lhs: Matrix,
-    rhs: Matrix,
-    target: Matrix,
-    adds: bool,
-) {
+unsafe fn by_matrixmultiply(product: Product) {
+    let Product { double, sizes: [m, k, n], lhs, rhs, target, adds } = product;
     macro_rules! call {
         ($function:path, $t:ty) => {
             $function(

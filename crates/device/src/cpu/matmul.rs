@@ -15,7 +15,7 @@ use smallvec::smallvec;
 use super::Needs;
 use super::factor::{Line, Matrix, pack};
 use super::frame::RawBuffer;
-use super::gemm::{self, Sizes};
+use super::gemm::{self, Product};
 use super::loops::LoopKernel;
 use super::memory::{CpuMemory, Pool};
 use super::parallel::parallel;
@@ -345,7 +345,8 @@ impl MatmulKernel {
                 return self.multiply_integers([m, k, n], a, b, target, (row, column), adds);
             }
             let target = Matrix { start: target, row, column };
-            gemm::multiply(self.ty == Ty::F64, Sizes { m, k, n }, a, b, target, adds);
+            let double = self.ty == Ty::F64;
+            gemm::multiply(Product { double, sizes: [m, k, n], lhs: a, rhs: b, target, adds });
         }
     }
 

@@ -115,6 +115,19 @@ fn reach(offset: isize, strides: &[isize], sizes: &[usize], element: usize) -> R
     Ok(bytes as usize)
 }
 
+/// The bytes that each buffer must have, and which are written, where `source` is read over some sizes and `target` written over
+/// others.
+fn moved(source: (&Access, &[usize]), target: (&Access, &[usize])) -> Result<(Vec<usize>, Vec<bool>)> {
+    let mut required = vec![0; source.0.buffer.max(target.0.buffer) + 1];
+    let mut written = vec![false; required.len()];
+    written[target.0.buffer] = true;
+    for (access, sizes) in [source, target].into_iter().filter(|_| !target.1.contains(&0)) {
+        let bytes = reach(access.offset, &access.strides, sizes, access.dtype.size())?;
+        required[access.buffer] = required[access.buffer].max(bytes);
+    }
+    Ok((required, written))
+}
+
 impl Executor for Cpu {
     fn limits(&self) -> &Limits {
         &self.limits

@@ -47,14 +47,7 @@ impl ScanKernel {
         if matches!(kernel.op, ReduceOp::ArgMax | ReduceOp::ArgMin) {
             return Err(invalid("a scan that gives positions"));
         }
-        let mut required = vec![0; source.buffer.max(target.buffer) + 1];
-        let mut written = vec![false; required.len()];
-        written[target.buffer] = true;
-        let empty = kernel.sizes.contains(&0);
-        for access in [source, target].into_iter().filter(|_| !empty) {
-            let bytes = super::reach(access.offset, &access.strides, &kernel.sizes, access.dtype.size())?;
-            required[access.buffer] = required[access.buffer].max(bytes);
-        }
+        let (required, written) = super::moved((source, &kernel.sizes), (target, &kernel.sizes))?;
         let groups = Groups { q: (0..rank - 1).collect(), ..Groups::default() };
         Ok(ScanKernel {
             op: kernel.op,

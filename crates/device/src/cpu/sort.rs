@@ -104,17 +104,8 @@ impl SortKernel {
         if !kernel.fits() {
             return Err(invalid("a sort whose accesses don't fit its space"));
         }
-        let mut required = vec![0; source.buffer.max(target.buffer) + 1];
-        let mut written = vec![false; required.len()];
-        written[target.buffer] = true;
         let target_sizes = kernel.target_sizes();
-        let empty = target_sizes.contains(&0);
-        for (access, sizes) in
-            [(source, &kernel.sizes), (target, &target_sizes)].into_iter().filter(|_| !empty)
-        {
-            let bytes = super::reach(access.offset, &access.strides, sizes, access.dtype.size())?;
-            required[access.buffer] = required[access.buffer].max(bytes);
-        }
+        let (required, written) = super::moved((source, &kernel.sizes), (target, &target_sizes))?;
         let groups = Groups { q: (0..rank - 1).collect(), ..Groups::default() };
         Ok(SortKernel {
             descending: kernel.descending,
@@ -122,7 +113,7 @@ impl SortKernel {
             source: Affine::new(source.offset, &source.strides, &kernel.sizes, &groups),
             target: Affine::new(target.offset, &target.strides, &kernel.sizes, &groups),
             steps: (source.strides[rank - 1], target.strides[rank - 1]),
-            rows: if empty { 0 } else { kernel.sizes[..rank - 1].iter().product() },
+            rows: if target_sizes.contains(&0) { 0 } else { kernel.sizes[..rank - 1].iter().product() },
             length: kernel.sizes[rank - 1],
             first: kernel.first,
             count: kernel.count,

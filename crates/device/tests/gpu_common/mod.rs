@@ -1,8 +1,10 @@
 //! What the tests of the wgpu executor share: the devices to run on, random data, comparison with the reference.
 #![allow(dead_code)] // Each test file uses its own part.
 
+pub mod functions;
+
 use half::{bf16, f16};
-use wgrad_device::kernel::Kernel;
+use wgrad_device::kernel::{BinaryOp, Instr, Kernel, Ty, UnaryOp};
 use wgrad_device::{Buffer, DType, Device, DeviceOptions, Error, Scalar};
 
 use crate::common::reference;
@@ -144,6 +146,18 @@ pub fn check(
         }
         (truth, result) => assert_eq!(result.map(drop), truth, "{device}: {kernel:#?}"),
     }
+}
+
+/// The instructions of `|product * param 0 + element of an access|`, as an epilogue; the last is the result.
+pub fn scaled_with_bias(access: usize, dtype: DType) -> [Instr; 6] {
+    [
+        Instr::Accumulator,
+        functions::load(access),
+        Instr::Param { index: 0, ty: Ty::of(dtype) },
+        Instr::Binary { op: BinaryOp::Mul, a: 0, b: 2 },
+        Instr::Binary { op: BinaryOp::Add, a: 3, b: 1 },
+        Instr::Unary { op: UnaryOp::Abs, a: 4 },
+    ]
 }
 
 fn value(bytes: &[u8], dtype: DType, i: usize) -> f64 {

@@ -59,6 +59,9 @@ pub(super) fn temp(temps: &mut Vec<usize>, bytes: usize) -> usize {
     temps.len() - 1
 }
 
+/// The loop that moves keys, after their places are known.
+const PLACE: &str = include_str!("../../../shaders/radix_place.wgsl");
+
 pub(super) fn temp_window(temp: usize) -> Window {
     Window { slot: Slot::Temp(temp), start: 0, end: 256 }
 }
@@ -109,6 +112,7 @@ impl Rows {
                 begin(&mut e, self.rows);
                 self.bind(&mut e);
                 self.insert(&mut e, include_str!("../../../shaders/radix_row.wgsl"), shift);
+                self.insert(&mut e, PLACE, shift);
                 steps.push(e.finish(self.rows.div_ceil(WORKGROUP as usize))?);
                 std::mem::swap(&mut self.at, &mut self.spare);
                 continue;
@@ -133,6 +137,7 @@ impl Rows {
             self.bind(&mut moves);
             moves.bind("counts", "i32", temp_window(self.counts));
             self.insert(&mut moves, include_str!("../../../shaders/radix_move.wgsl"), shift);
+            self.insert(&mut moves, PLACE, shift);
             steps.push(moves.finish((self.rows * blocks).div_ceil(WORKGROUP as usize))?);
             std::mem::swap(&mut self.at, &mut self.spare);
         }
