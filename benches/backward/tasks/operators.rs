@@ -1,5 +1,5 @@
-//! Operators that have kernels or ways of their own, one by one: sorts, Fourier transforms, running products, convolutions,
-//! factorizations.
+//! Operators that have kernels or ways of their own, one by one: sorts, running products, convolutions, factorizations, Fourier
+//! transforms.
 
 use wgrad::{ConvOptions, Device, FftNorm, Padding, QrMode, Result, Tensor, Triangle};
 
@@ -12,10 +12,11 @@ type Named = Vec<(&'static str, Tensor)>;
 /// The tasks of operators. `quick` cuts the sizes, which their names then say.
 pub fn all(quick: bool) -> Vec<Task> {
     let mut tasks = sorts(quick);
-    tasks.extend(transforms(quick));
     tasks.extend(running_products(quick));
     tasks.extend(convolutions(quick));
     tasks.extend(factorizations(quick));
+    // At the end, since their tables stay in memory.
+    tasks.extend(transforms(quick));
     tasks
 }
 
@@ -94,24 +95,6 @@ fn forward_of_values(
         let (values, places) = compute(&x[0])?;
         Ok((vec![("values", values)], vec![places]))
     }));
-}
-
-/// Transforms of complex and of real rows: of a round length, a prime one, powers of two, and a long row.
-fn transforms(quick: bool) -> Vec<Task> {
-    let rows = if quick { 2 } else { 64 };
-    let long = if quick { 1 << 14 } else { 1 << 20 };
-    let mut tasks = Vec::new();
-    for (rows, n) in [(rows, 1000), (rows, 1009), (rows, 1024), (rows, 4096), (1, long)] {
-        let complex = move |device: &Device| Ok(vec![tensor(14, &[rows, n, 2], device)?]);
-        tasks.push(forward(format!("fft_{rows}x{n}"), Only::Everywhere, complex, |x| {
-            Ok((vec![("spectrum", x[0].fft(None, -1, FftNorm::Backward)?)], vec![]))
-        }));
-        let real = move |device: &Device| Ok(vec![tensor(14, &[rows, n], device)?]);
-        tasks.push(forward(format!("rfft_{rows}x{n}"), Only::Everywhere, real, |x| {
-            Ok((vec![("spectrum", x[0].rfft(None, -1, FftNorm::Backward)?)], vec![]))
-        }));
-    }
-    tasks
 }
 
 /// Running products of numbers near 1, with a zero in the middle of each row.
@@ -217,4 +200,22 @@ fn factorizations(quick: bool) -> Vec<Task> {
             Ok((vec![("x", x[0].solve(&x[1], true)?)], vec![]))
         }),
     ]
+}
+
+/// Transforms of complex and of real rows: of a round length, a prime one, powers of two, and a long row.
+fn transforms(quick: bool) -> Vec<Task> {
+    let rows = if quick { 2 } else { 64 };
+    let long = if quick { 1 << 14 } else { 1 << 20 };
+    let mut tasks = Vec::new();
+    for (rows, n) in [(rows, 1000), (rows, 1009), (rows, 1024), (rows, 4096), (1, long)] {
+        let complex = move |device: &Device| Ok(vec![tensor(14, &[rows, n, 2], device)?]);
+        tasks.push(forward(format!("fft_{rows}x{n}"), Only::Everywhere, complex, |x| {
+            Ok((vec![("spectrum", x[0].fft(None, -1, FftNorm::Backward)?)], vec![]))
+        }));
+        let real = move |device: &Device| Ok(vec![tensor(14, &[rows, n], device)?]);
+        tasks.push(forward(format!("rfft_{rows}x{n}"), Only::Everywhere, real, |x| {
+            Ok((vec![("spectrum", x[0].rfft(None, -1, FftNorm::Backward)?)], vec![]))
+        }));
+    }
+    tasks
 }
