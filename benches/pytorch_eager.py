@@ -3,12 +3,13 @@
     python benches/pytorch_eager.py > torch.jsonl
     cargo bench --bench backward -- --devices cpu --against torch.jsonl
 
-Prints JSON lines as the harness does: times, and losses and gradients to compare. Beginnings of task names may be given
-as arguments. Run both one after the other on a quiet machine, with as many threads (RAYON_NUM_THREADS=2).
+With `--set operators`, in both, the tasks of that set. Prints JSON lines as the harness does: times, and losses, gradients
+and results to compare. Beginnings of task names may be given as arguments. Run both one after the other on a quiet machine,
+with as many threads (RAYON_NUM_THREADS=2).
 """
+import argparse
 import json
 import statistics
-import sys
 import time
 
 import numpy as np
@@ -120,7 +121,7 @@ def chain(x):
     return x.sum()
 
 
-def tasks():
+def standard():
     """Names, and what makes each task's run."""
     for n in (3, 1000, 1_000_000, 10_000_000):
         yield f"seed_{n}", lambda n=n: simple(lambda x: (x.pow(2) + 100).mean(), x=leaf(1, n))
@@ -138,9 +139,97 @@ def tasks():
     yield "overhead_chain", lambda: simple(chain, x=torch.full((1,), 0.5, requires_grad=True))
 
 
-def figures(grad):
+def forward(compute, *inputs):
+    """A run that computes results, of which those with a name are compared."""
+    return lambda: (None, compute(*inputs))
+
+
+def both(name, compute, make):
+    """The forward of an operator, and with `_backward` forward and the gradients of the result's sum."""
+    yield name, lambda: forward(lambda *x: {"result": compute(*x)}, *make().values())
+    yield name + "_backward", lambda: simple(
+        lambda *x: compute(*x).sum(), **{leaf: x.requires_grad_() for leaf, x in make().items()})
+
+
+def values_of(compute):
+    """Values and their places; equal elements may stand in any order, so places are not compared."""
+
+    def run(x):
+        values, _places = compute(x)
+        return {"values": values}
+
+    return run
+
+
+def unique(x):
+    values, _inverse, counts = torch.unique(x, return_inverse=True, return_counts=True)
+    return {"values": values, "counts": counts}
+
+
+def near_one(rows, n):
+    """Numbers near 1, with a zero in the middle of each row."""
+    x = 1 + tensor(15, rows, n, scale=0.05)
+    x[:, n // 2] = 0
+    return {"x": x}
+
+
+def convolution(name, batch, channels, size, dims, out, window, stride=1, groups=1):
+    """With a bias and a ReLU, as in networks."""
+    convolve = {1: F.conv1d, 2: F.conv2d}[dims]
+
+    def make():
+        return {"x": tensor(16, batch, channels, *[size] * dims),
+                "w": tensor(17, out, channels // groups, *[window] * dims), "b": tensor(18, out)}
+
+    def compute(x, w, b):
+        return F.relu(convolve(x, w, b, stride, window // 2, 1, groups))
+
+    return both(f"{name}_{size}_" + "x".join([str(window)] * dims), compute, make)
+
+
+def matrix():
+    return tensor(19, 512, 512).double()
+
+
+def singular_values(x):
+    _u, s, _vh = torch.linalg.svd(x, full_matrices=False)
+    return {"s": s}
+
+
+def eigenvalues(x):
+    values, _vectors = torch.linalg.eigh(x)
+    return {"values": values}
+
+
+def operators():
+    """Names, and what makes each task's run."""
+    for shape in ((4096, 1024), (4096, 100), (1_000_000,)):
+        yield "sort_" + "x".join(map(str, shape)), lambda shape=shape: forward(values_of(torch.sort), tensor(12, *shape))
+    yield "topk_4096x1024", lambda: forward(values_of(lambda x: x.topk(10)), tensor(12, 4096, 1024))
+    yield f"unique_{2**22}", lambda: forward(unique, tensor(12, 2**22, scale=1000.0).long())
+    yield "nonzero_1000000", lambda: forward(lambda x: {"places": x.nonzero()}, tensor(13, 1_000_000) > 0)
+    for n in (1000, 100):
+        yield from both(f"cumprod_64x{n}", lambda x: x.cumprod(-1), lambda n=n: near_one(64, n))
+    yield from convolution("conv", 4, 64, 56, 2, 64, 3)
+    yield from convolution("conv", 8, 16, 32, 2, 32, 3)
+    yield from convolution("conv", 8, 3, 64, 2, 32, 7, stride=2)
+    yield from convolution("conv1d", 8, 64, 1024, 1, 64, 5)
+    yield from convolution("depthwise", 8, 64, 32, 2, 64, 3, groups=64)
+    yield "qr_512", lambda: forward(lambda x: dict(zip("qr", torch.linalg.qr(x))), matrix())
+    yield "svd_512", lambda: forward(singular_values, matrix())
+    yield "eigh_512", lambda: forward(eigenvalues, matrix())
+    yield "solve_512", lambda: forward(
+        lambda a, b: {"x": torch.linalg.solve(a, b)}, matrix(), tensor(20, 512).double())
+    for rows, n in ((64, 1000), (64, 1009), (64, 1024), (64, 4096), (1, 2**20)):
+        yield f"fft_{rows}x{n}", lambda rows=rows, n=n: forward(
+            lambda x: {"spectrum": torch.view_as_real(torch.fft.fft(x))}, torch.view_as_complex(tensor(14, rows, n, 2)))
+        yield f"rfft_{rows}x{n}", lambda rows=rows, n=n: forward(
+            lambda x: {"spectrum": torch.view_as_real(torch.fft.rfft(x))}, tensor(14, rows, n))
+
+
+def figures(value):
     """Norm, sum, first and last element."""
-    values = grad.detach().double().flatten()
+    values = value.detach().double().flatten()
     return [values.norm().item(), values.sum().item(), values[0].item(), values[-1].item()]
 
 
@@ -170,16 +259,16 @@ def timed(run):
 
 def measure(name, run):
     begin = time.perf_counter()
-    loss, grads = run()
+    loss, compared = run()
     first = time.perf_counter() - begin
     losses = [] if loss is None else [loss.item()]
-    check = {grad: figures(values) for grad, values in grads.items()}
+    check = {key: figures(value) for key, value in compared.items()}
     for i in range(3):
         loss, _ = run()
         if hasattr(run, "trains") and i < 2:
             losses.append(loss.item())
-    if losses:
-        print(json.dumps({**PEER, "check": name, "loss": losses if len(losses) > 1 else losses[0], "grads": check}), flush=True)
+    if losses or check:
+        print(json.dumps({**PEER, "check": name, "loss": losses[0] if len(losses) == 1 else losses, "grads": check}), flush=True)
     other, times = timed(run)
     if other is not None and other >= 0.15:  # once more while other programs take the machine
         other, times = min((other, times), timed(run), key=lambda result: result[0])
@@ -188,9 +277,13 @@ def measure(name, run):
 
 
 if __name__ == "__main__":
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--set", choices=("standard", "operators"), default="standard")
+    arguments.add_argument("tasks", nargs="*", help="beginnings of task names; none are all tasks of the set")
+    arguments = arguments.parse_args()
     torch.set_num_threads(THREADS)
     print(json.dumps({**PEER, "meta": {"versions": {"torch": torch.__version__, "threads": THREADS}}}), flush=True)
-    wanted = tuple(sys.argv[1:])
-    for name, make in tasks():
+    wanted = tuple(arguments.tasks)
+    for name, make in {"standard": standard, "operators": operators}[arguments.set]():
         if not wanted or name.startswith(wanted):
             measure(name, make())

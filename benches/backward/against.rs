@@ -17,7 +17,7 @@ pub struct Against(BTreeMap<String, Library>);
 struct Library {
     /// Median seconds of a task, and how many cores other programs used meanwhile.
     medians: BTreeMap<String, (f64, Option<f64>)>,
-    /// Loss or losses, and gradients, of a task.
+    /// Loss or losses, and gradients or results, of a task.
     checks: BTreeMap<String, Value>,
 }
 
@@ -78,7 +78,7 @@ impl Against {
     }
 }
 
-/// What differs by more than rounding: losses by 1e-4, norms and single elements of gradients by 1e-3 of the norm.
+/// What differs by more than rounding: losses by 1e-4, norms and single elements of other values by 1e-3 of the norm.
 fn differences_between(ours: &Check, theirs: &Value) -> Vec<String> {
     let losses: Vec<f64> = match &theirs["loss"] {
         Value::Array(losses) => losses.iter().filter_map(Value::as_f64).collect(),
@@ -90,14 +90,14 @@ fn differences_between(ours: &Check, theirs: &Value) -> Vec<String> {
             found.push(format!("loss {i} ({a} for {b})"));
         }
     }
-    for (name, figures) in &ours.grads {
+    for (name, figures) in &ours.compared {
         let Value::Array(expected) = &theirs["grads"][name] else { continue };
         let norm = expected.first().and_then(Value::as_f64).unwrap_or(0.0);
         // The second figure is a sum, which rounding may change at will.
         for (place, what) in [(0, "norm"), (2, "first element"), (3, "last element")] {
             let expected = expected.get(place).and_then(Value::as_f64).unwrap_or(f64::NAN);
             if differ(figures[place], expected, 1e-3 * norm.max(1e-6)) {
-                found.push(format!("{what} of the gradient of {name} ({} for {expected})", figures[place]));
+                found.push(format!("{what} of {name} ({} for {expected})", figures[place]));
             }
         }
     }

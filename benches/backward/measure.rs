@@ -1,13 +1,13 @@
 //! Runs a task and counts.
 //!
-//! A run ends when its loss, gradients and new weights are computed and the device has nothing left to do. The first run is
+//! A run ends when its results, gradients and new weights are computed and the device has nothing left to do. The first run is
 //! timed by itself; three more warm up; then at least 5 runs and at least 1 s are timed, again if other programs used
 //! the processor meanwhile. Dispatches and bytes are those of one run after the warm-up.
 
 use std::time::Instant;
 
 use anyhow::Result;
-use wgrad::{Device, Tensor};
+use wgrad::{DType, Device, Tensor};
 
 use crate::machine::{Usage, clear_peak_memory, peak_memory_mb};
 use crate::tasks::{Outcome, Run, Task};
@@ -38,8 +38,8 @@ pub struct Measurement {
 pub struct Check {
     /// One loss, or those of the first three training steps.
     pub losses: Vec<f64>,
-    /// By name: norm, sum, first and last element.
-    pub grads: Vec<(&'static str, [f64; 4])>,
+    /// Gradients or results, by name: norm, sum, first and last element.
+    pub compared: Vec<(&'static str, [f64; 4])>,
 }
 
 /// Runs a task on a device.
@@ -50,9 +50,9 @@ pub fn measure(task: &Task, device: &Device, quick: bool) -> Result<Measurement>
     let start = Instant::now();
     let outcome = complete(&mut run, device)?;
     let first_s = start.elapsed().as_secs_f64();
-    let mut check = Check { losses: losses(&outcome)?, grads: vec![] };
-    for (name, grad) in &outcome.grads {
-        check.grads.push((name, figures(&grad.to_vec::<f32>()?)));
+    let mut check = Check { losses: losses(&outcome)?, compared: vec![] };
+    for (name, value) in &outcome.compared {
+        check.compared.push((name, figures(value)?));
     }
     let trains = outcome.trains;
     drop(outcome);
@@ -103,8 +103,8 @@ pub fn measure(task: &Task, device: &Device, quick: bool) -> Result<Measurement>
 
 fn complete(run: &mut Run, device: &Device) -> Result<Outcome> {
     let outcome = run()?;
-    let grads = outcome.grads.iter().map(|(_, grad)| grad);
-    Tensor::eval_all(outcome.loss.iter().chain(grads).chain(&outcome.rest))?;
+    let compared = outcome.compared.iter().map(|(_, value)| value);
+    Tensor::eval_all(outcome.loss.iter().chain(compared).chain(&outcome.rest))?;
     device.synchronize()?;
     Ok(outcome)
 }
@@ -113,11 +113,18 @@ fn losses(outcome: &Outcome) -> Result<Vec<f64>> {
     Ok(outcome.loss.iter().map(|loss| loss.item::<f32>().map(f64::from)).collect::<wgrad::Result<_>>()?)
 }
 
-fn figures(values: &[f32]) -> [f64; 4] {
-    let values = || values.iter().map(|&v| f64::from(v));
-    let squares: f64 = values().map(|v| v * v).sum();
-    let ends = [values().next(), values().next_back()].map(|v| v.unwrap_or(f64::NAN));
-    [squares.sqrt(), values().sum(), ends[0], ends[1]]
+fn figures(value: &Tensor) -> Result<[f64; 4]> {
+    Ok(match value.dtype() {
+        DType::F64 => figures_of(value.to_vec::<f64>()?.iter().copied()),
+        DType::I64 => figures_of(value.to_vec::<i64>()?.iter().map(|&v| v as f64)),
+        _ => figures_of(value.to_vec::<f32>()?.iter().map(|&v| f64::from(v))),
+    })
+}
+
+fn figures_of(values: impl DoubleEndedIterator<Item = f64> + Clone) -> [f64; 4] {
+    let squares: f64 = values.clone().map(|v| v * v).sum();
+    let ends = [values.clone().next(), values.clone().next_back()].map(|v| v.unwrap_or(f64::NAN));
+    [squares.sqrt(), values.sum(), ends[0], ends[1]]
 }
 
 fn median(sorted: &[f64]) -> f64 {

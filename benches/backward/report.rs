@@ -49,10 +49,16 @@ impl Report {
             Ok(m) => {
                 let losses =
                     if m.check.losses.len() == 1 { json!(m.check.losses[0]) } else { json!(m.check.losses) };
-                let grads: serde_json::Map<String, Value> =
-                    m.check.grads.iter().map(|(name, figures)| (name.to_string(), json!(figures))).collect();
-                if !m.check.losses.is_empty() {
-                    self.line(&json!({"peer": peer(device), "check": task, "loss": losses, "grads": grads}))?;
+                let compared: serde_json::Map<String, Value> = m
+                    .check
+                    .compared
+                    .iter()
+                    .map(|(name, figures)| (name.to_string(), json!(figures)))
+                    .collect();
+                if !m.check.losses.is_empty() || !compared.is_empty() {
+                    self.line(
+                        &json!({"peer": peer(device), "check": task, "loss": losses, "grads": compared}),
+                    )?;
                 }
                 let fields = json!({
                     "other_cpu": m.other_cpu.map(|cores| (cores * 100.0).round() / 100.0),
@@ -68,11 +74,11 @@ impl Report {
                 if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
                     line.extend(fields);
                 }
-                println!("{task:22} {:12} {:>9}", device.name(), time(m.median_s));
+                println!("{task:24} {:12} {:>9}", device.name(), time(m.median_s));
             }
             Err(error) => {
                 line["error"] = json!(error);
-                println!("{task:22} {:12} failed: {error}", device.name());
+                println!("{task:24} {:12} failed: {error}", device.name());
             }
         }
         self.line(&line)?;

@@ -1,65 +1,11 @@
-//! The tasks: what one run computes. Names and sizes are shared with the scripts for other libraries.
+//! The seed program, products, normalizations, whole training steps, and what the engine itself costs.
 
-use wgrad::{Device, DeviceKind, Result, Tensor, no_grad};
+use wgrad::{Device, Result, Tensor, no_grad};
 
+use super::{Only, Outcome, Run, Task, differentiated, grads};
 use crate::inputs::{leaf, linear, norm, targets, tensor};
 
-/// A task: a name and a way to set it up on a device.
-pub struct Task {
-    pub name: String,
-    only: Only,
-    setup: Box<Setup>,
-}
-
-/// Where a task makes sense.
-#[derive(PartialEq)]
-enum Only {
-    Everywhere,
-    /// Not on a GPU that is a program: it would take minutes.
-    Hardware,
-    /// Not on the CPU: it moves data from there.
-    Gpu,
-}
-
-type Setup = dyn Fn(&Device) -> Result<Run>;
-
-/// A task that is set up: each call is one run.
-pub type Run = Box<dyn FnMut() -> Result<Outcome>>;
-
-/// What one run leaves behind; all of it has to be computed before the run counts as done.
-#[derive(Default)]
-pub struct Outcome {
-    pub loss: Option<Tensor>,
-    /// Gradients by their names, to be compared between libraries.
-    pub grads: Vec<(&'static str, Tensor)>,
-    /// Everything else that the run must have computed: other gradients, new weights.
-    pub rest: Vec<Tensor>,
-    /// Whether the next run goes on from here, as a training step does.
-    pub trains: bool,
-}
-
-impl Task {
-    fn new(name: impl Into<String>, only: Only, setup: impl Fn(&Device) -> Result<Run> + 'static) -> Task {
-        Task { name: name.into(), only, setup: Box::new(setup) }
-    }
-
-    /// Makes its data on a device.
-    pub fn set_up(&self, device: &Device) -> Result<Run> {
-        (self.setup)(device)
-    }
-
-    /// Whether it makes sense on the device of this name.
-    pub fn runs_on(&self, device: &str) -> bool {
-        let kind = Device::available().into_iter().find(|info| info.name == device).map(|info| info.kind);
-        match self.only {
-            Only::Everywhere => true,
-            Only::Hardware => kind != Some(DeviceKind::Software),
-            Only::Gpu => kind != Some(DeviceKind::Cpu),
-        }
-    }
-}
-
-/// All tasks. `quick` cuts the sizes, which their names then say.
+/// The standard tasks. `quick` cuts the sizes, which their names then say.
 pub fn all(quick: bool) -> Vec<Task> {
     let rows = if quick { 256 } else { 4096 };
     let steps = if quick { 100 } else { 1000 };
@@ -113,7 +59,7 @@ pub fn all(quick: bool) -> Vec<Task> {
             }
             let loss = y.sum()?;
             loss.backward()?;
-            Ok(Outcome { grads: grads([("x", &x)]), loss: Some(loss), ..Outcome::default() })
+            Ok(Outcome { compared: grads([("x", &x)]), loss: Some(loss), ..Outcome::default() })
         }))
     }));
 
@@ -124,7 +70,7 @@ pub fn all(quick: bool) -> Vec<Task> {
             x.zero_grad();
             let loss = x.to(&device)?.pow(2.0)?.mean()?;
             loss.backward()?;
-            Ok(Outcome { grads: grads([("x", &x)]), loss: Some(loss), ..Outcome::default() })
+            Ok(Outcome { compared: grads([("x", &x)]), loss: Some(loss), ..Outcome::default() })
         }))
     }));
     tasks
@@ -134,24 +80,12 @@ pub fn all(quick: bool) -> Vec<Task> {
 fn simple(
     name: String,
     leaves: Vec<(&'static str, u32, Vec<usize>)>,
-    loss: impl Fn(&[Tensor]) -> Result<Tensor> + Copy + 'static,
+    loss: impl Fn(&[Tensor]) -> Result<Tensor> + Clone + 'static,
 ) -> Task {
-    Task::new(name, Only::Everywhere, move |device| {
-        let names: Vec<&'static str> = leaves.iter().map(|(name, ..)| *name).collect();
-        let leaves =
-            leaves.iter().map(|(_, seed, shape)| leaf(*seed, shape, device)).collect::<Result<Vec<_>>>()?;
-        Ok(Box::new(move || {
-            leaves.iter().for_each(Tensor::zero_grad);
-            let loss = loss(&leaves)?;
-            loss.backward()?;
-            let grads = grads(names.iter().copied().zip(&leaves));
-            Ok(Outcome { loss: Some(loss), grads, ..Outcome::default() })
-        }))
-    })
-}
-
-fn grads<'a>(leaves: impl IntoIterator<Item = (&'static str, &'a Tensor)>) -> Vec<(&'static str, Tensor)> {
-    leaves.into_iter().filter_map(|(name, leaf)| Some((name, leaf.grad()?))).collect()
+    let make = move |device: &Device| {
+        leaves.iter().map(|(name, seed, shape)| Ok((*name, leaf(*seed, shape, device)?))).collect()
+    };
+    differentiated(name, make, loss)
 }
 
 /// 784-512-256-10 with ReLU, batch 64, cross entropy, Adam written out.
@@ -222,15 +156,15 @@ fn transformer_layer(device: &Device) -> Result<Run> {
         let out = normed((&x + apply(&wide, &narrow)?)?, &norm2)?;
         let loss = out.pow(2.0)?.mean()?;
         loss.backward()?;
-        let compared = [
+        let compared = grads([
             ("wq", &query.0),
             ("wv", &value.0),
             ("w1", &widen.0),
             ("b2", &narrow.1),
             ("g1", &norm1.0),
             ("g2", &norm2.0),
-        ];
+        ]);
         let rest = layers.iter().flat_map(|(weight, bias)| [weight.grad(), bias.grad()]).flatten().collect();
-        Ok(Outcome { loss: Some(loss), grads: grads(compared), rest, trains: false })
+        Ok(Outcome { loss: Some(loss), compared, rest, trains: false })
     }))
 }
