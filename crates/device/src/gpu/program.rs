@@ -50,8 +50,9 @@ pub(super) struct Dispatch {
 
 /// A prepared kernel.
 pub(super) struct Program {
-    pub(super) shared: Arc<Shared>,
+    // Before `shared`, which gives up what the driver holds in its turn: these are not the last to hold it.
     pub(super) steps: Vec<Dispatch>,
+    pub(super) shared: Arc<Shared>,
     /// Bytes of each temporary.
     pub(super) temps: Vec<usize>,
     /// Bytes that each buffer must have.
@@ -64,6 +65,7 @@ impl Prepared for Program {
     fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
         let shared = &self.shared;
         self.check(buffers, params)?;
+        shared.failures.alive()?;
         let _turn = shared.turn();
         let temps: Vec<GpuMemory> =
             self.temps.iter().map(|&bytes| shared.pool.alloc(bytes)).collect::<Result<_>>()?;
