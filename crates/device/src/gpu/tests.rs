@@ -135,8 +135,9 @@ fn every_call_on_a_lost_device_says_so() {
 
 #[test]
 fn a_device_lost_unnoticed_is_an_error_of_the_next_read() {
-    // What is done after the loss, before the value is needed.
-    let steps: [fn(&Own, &dyn Prepared, &[&Buffer]); 6] = [
+    /// What is done after the loss, before the value is needed.
+    type Step = fn(&Own, &dyn Prepared, &[&Buffer]);
+    let steps: [Step; 6] = [
         |_, _, _| (),
         |own, _, _| drop(own.executor().upload(&ones())),
         |own, _, _| drop(own.executor().upload(&vec![1; 3 << 20])),
