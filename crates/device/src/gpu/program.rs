@@ -7,6 +7,7 @@ use super::Shared;
 use super::memory::{Block, GpuMemory};
 use super::pipeline::Pipeline;
 use super::stream::Binding;
+use crate::executor::check_written;
 use crate::kernel::{Traffic, Ty};
 use crate::{Buffer, Error, Prepared, Result, Scalar};
 
@@ -57,6 +58,8 @@ pub(super) struct Program {
     pub(super) temps: Vec<usize>,
     /// Bytes that each buffer must have.
     pub(super) needs: Vec<u64>,
+    /// Which of them are written.
+    pub(super) written: Vec<bool>,
     pub(super) params: usize,
     pub(super) traffic: Traffic,
 }
@@ -118,7 +121,7 @@ impl Program {
                 ));
             }
         }
-        Ok(())
+        check_written(buffers, &self.written)
     }
 }
 
