@@ -14,6 +14,7 @@ impl Tensor {
     /// use wgrad_autograd::{Device, Tensor};
     /// let sequence = Tensor::new([1i64, 2, 3], &Device::cpu())?;
     /// assert_eq!(sequence.searchsorted(2.5, false)?.item::<i64>()?, 2);
+    /// assert_eq!(Tensor::new([1u8, 255], &Device::cpu())?.searchsorted(-1i64, false)?.item::<i64>()?, 0);
     /// # Ok::<(), wgrad_autograd::Error>(())
     /// ```
     ///

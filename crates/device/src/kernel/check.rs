@@ -36,6 +36,7 @@ impl Kernel {
     }
 
     /// The numbers of the buffers that it writes. For kernels that were checked.
+    #[cfg(feature = "gpu")]
     pub(crate) fn written(&self) -> SmallVec<[usize; 4]> {
         match self {
             Kernel::Loop(kernel) => kernel.written().collect(),

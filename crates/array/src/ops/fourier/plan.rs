@@ -28,11 +28,11 @@ pub(super) enum Plan {
     /// `out[k] = c[k] sum of (x[j] c[j]) / c[k - j]` with `c[j] = exp(∓πi j² / n)`.
     Convolution {
         /// `c`.
-        chirp: Turn,
+        chirp: Box<Turn>,
         /// The transform of more points.
         forward: Box<Plan>,
         /// That of `1 / c`, divided by the number of points.
-        spectrum: Turn,
+        spectrum: Box<Turn>,
         /// The way back.
         backward: Box<Plan>,
     },
@@ -294,9 +294,9 @@ impl Maker<'_> {
         let radices = radices(&prime_factors(points));
         let way = |inverse: bool| Maker { inverse, ..*self }.steps(&radices).map(Box::new);
         Ok(Plan::Convolution {
-            chirp: Turn::new(&chirp, &[n], self)?,
+            chirp: Turn::new(&chirp, &[n], self)?.into(),
             forward: way(false)?,
-            spectrum: Turn::new(&spectrum, &[points], self)?,
+            spectrum: Turn::new(&spectrum, &[points], self)?.into(),
             backward: way(true)?,
         })
     }
