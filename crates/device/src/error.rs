@@ -143,7 +143,7 @@ pub enum Error {
     },
     /// The device went away; its tensors are lost.
     #[error(
-        "device {device} was lost: {reason}; its tensors are gone, make them anew on a device that is available"
+        "device {device} was lost: {reason}; its tensors are gone: open it again, or another device, and make them anew"
     )]
     DeviceLost {
         /// The device.

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::kernel::Kernel;
-use crate::{Result, Scalar, Stats};
+use crate::{Error, Result, Scalar, Stats};
 
 /// Memory of a device. Cloning shares it; when the last handle goes, the memory returns to the device's pool at once,
 /// also while kernels that use it are still on their way (a device runs its work in order).
@@ -60,6 +60,18 @@ pub trait Prepared: Send + Sync {
     /// Runs it, or puts it into the device's queue. `buffers` in the order of the kernel's buffer numbers, `params` in that of
     /// its parameters. An output's contents are undefined before; inputs must hold their values.
     fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()>;
+}
+
+/// That no memory is written and given under another number too: `written` says so of the buffers that a kernel uses.
+pub(crate) fn check_written(buffers: &[&Buffer], written: &[bool]) -> Result<()> {
+    let used = &buffers[..written.len().min(buffers.len())];
+    for (number, buffer) in used.iter().enumerate().filter(|&(number, _)| written[number]) {
+        if used.iter().enumerate().any(|(other, same)| other != number && same.is_same(buffer)) {
+            let reason = format!("buffer {number} is written, and given under another number too");
+            return Err(Error::Argument { op: "launch", reason });
+        }
+    }
+    Ok(())
 }
 
 /// The numbers that the scheduler needs of a device.

@@ -15,7 +15,7 @@ mod schedule;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
 use wgrad_device::{Buffer, Device, Error, Layout, Prepared, Result, Scalar};
@@ -54,18 +54,17 @@ struct Finished {
     layout: Layout,
 }
 
-/// Plans by key. A device's id is part of it.
-type Cache = HashMap<Box<[u64]>, Arc<Plan>, BuildHasherDefault<WordHasher>>;
+/// A device's plans by key; kept with it, since prepared kernels hold its executor.
+type Cache = Mutex<HashMap<Box<[u64]>, Arc<Plan>, BuildHasherDefault<WordHasher>>>;
 
-static PLANS: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
 /// A program with more kinds of graphs than this starts anew: shapes that change at every step would fill the memory.
 const MOST_PLANS: usize = 1024;
 
 /// The plan for a graph, made if there is none. `None`: another thread has finished part of the graph; collect it again.
 pub(crate) fn plan(graph: &mut Graph, device: &Device, fusion: bool) -> Result<Option<Arc<Plan>>> {
-    graph.key.push(device.id() as u64);
     graph.key.push(u64::from(fusion));
-    let known = PLANS.lock().unwrap_or_else(PoisonError::into_inner).get(&graph.key[..]).cloned();
+    let plans = device.plans().kept::<Cache>();
+    let known = plans.lock().unwrap_or_else(PoisonError::into_inner).get(&graph.key[..]).cloned();
     if let Some(plan) = known {
         device.plans().hits.fetch_add(1, Ordering::Relaxed);
         return Ok(Some(plan));
@@ -73,7 +72,7 @@ pub(crate) fn plan(graph: &mut Graph, device: &Device, fusion: bool) -> Result<O
     let Some(plan) = Plan::build(graph, device, fusion)? else { return Ok(None) };
     device.plans().built.fetch_add(1, Ordering::Relaxed);
     let plan = Arc::new(plan);
-    let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut plans = plans.lock().unwrap_or_else(PoisonError::into_inner);
     if plans.len() >= MOST_PLANS {
         plans.clear();
     }

@@ -7,12 +7,14 @@ use crate::{Tensor, Value};
 impl Tensor {
     /// Where values belong in this ascending sequence (or, of more dims, in its rows): before equal elements, or with `right` after them.
     /// As i64. NaN belongs at the end. A single number is compared as it is: where the sequence's dtype cannot hold it, both are
-    /// promoted, a fraction and integers to f32 (as `torch.result_type`), a large integer and small ones to i64.
+    /// promoted, a fraction and integers to f32 (as `torch.result_type`), a large integer and small ones to i64. PyTorch wraps such an
+    /// integer instead: -1 among u8 is 255 there and comes last; here it comes first.
     ///
     /// ```
     /// use wgrad_autograd::{Device, Tensor};
     /// let sequence = Tensor::new([1i64, 2, 3], &Device::cpu())?;
     /// assert_eq!(sequence.searchsorted(2.5, false)?.item::<i64>()?, 2);
+    /// assert_eq!(Tensor::new([1u8, 255], &Device::cpu())?.searchsorted(-1i64, false)?.item::<i64>()?, 0);
     /// # Ok::<(), wgrad_autograd::Error>(())
     /// ```
     ///

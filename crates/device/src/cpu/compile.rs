@@ -108,58 +108,6 @@ pub fn compile(kernel: &Loop, options: Options, coords: &mut Vec<usize>) -> Resu
     compiler.run()
 }
 
-/// That operands come first, and that their types fit. Everything else here relies on it.
-pub fn check(kernel: &Loop) -> Result<()> {
-    for (i, instr) in kernel.body.iter().enumerate() {
-        if instr.operands().iter().any(|&r| r as usize >= i) {
-            return Err(invalid(format!("instruction {i} reads a value that comes later")));
-        }
-        let sound = match instr {
-            Instr::Load { access, indices } => {
-                kernel.accesses.get(*access).is_some_and(|a| a.indexed.len() == indices.len())
-            }
-            Instr::Coord { dim } => *dim < kernel.sizes.len(),
-            Instr::InRange { range } => *range < kernel.ranges.len(),
-            Instr::Accumulator => false,
-            Instr::Reduce { .. } => kernel.inner > 0,
-            _ => true,
-        };
-        if !sound {
-            return Err(invalid(format!("instruction {i} names what the kernel doesn't have: {instr:?}")));
-        }
-    }
-    let rank = kernel.sizes.len();
-    let fits = kernel
-        .accesses
-        .iter()
-        .all(|a| a.strides.len() == rank && a.guards.iter().all(|&g| g < kernel.ranges.len()));
-    if !fits || kernel.inner > rank || kernel.ranges.iter().any(|r| r.strides.len() != rank) {
-        return Err(invalid("an access or range doesn't fit the space"));
-    }
-    let types = kernel.types(Ty::F32);
-    for (i, instr) in kernel.body.iter().enumerate() {
-        let ty = |r: &Reg| types[*r as usize];
-        let sound = match instr {
-            Instr::Load { indices, .. } => indices.iter().all(|r| matches!(ty(r), Ty::I32 | Ty::I64)),
-            Instr::Binary { a, b, .. } => ty(a) == ty(b),
-            Instr::Select { cond, a, b } => ty(cond) == Ty::Bool && ty(a) == ty(b),
-            Instr::Philox { index, .. } => ty(index) == Ty::I32,
-            _ => true,
-        };
-        if !sound {
-            return Err(invalid(format!("operands of instruction {i} have the wrong types: {instr:?}")));
-        }
-    }
-    for Store { access, value } in &kernel.stores {
-        let access = kernel.accesses.get(*access).ok_or_else(|| invalid("a store without its access"))?;
-        let ty = types.get(*value as usize).ok_or_else(|| invalid("a store without its value"))?;
-        if Ty::of(access.dtype) != *ty || !access.guards.is_empty() || !access.indexed.is_empty() {
-            return Err(invalid(format!("a store of {ty:?} as {} with guards or indices", access.dtype)));
-        }
-    }
-    Ok(())
-}
-
 impl Compiler<'_> {
     /// Finds instructions of elements that can run together with their only user.
     fn pair(&mut self) {

@@ -74,7 +74,7 @@ impl LoopKernel {
     /// Compiles a loop. A panel's loop runs over ranges of its elements ([`LoopKernel::run_ranges`]), and reads the last
     /// buffer, whose size isn't checked.
     pub fn new(kernel: &Loop, panel: bool) -> Result<LoopKernel> {
-        compile::check(kernel)?;
+        kernel.check(None).map_err(super::program::invalid)?;
         let buffers = kernel.accesses.iter().map(|a| a.buffer + 1).max().unwrap_or(0);
         let checked = if panel { buffers.saturating_sub(1) } else { buffers };
         let mut required = vec![0; buffers];

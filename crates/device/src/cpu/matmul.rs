@@ -19,7 +19,7 @@ use super::gemm::{self, Product};
 use super::loops::LoopKernel;
 use super::memory::{CpuMemory, Pool};
 use super::parallel::parallel;
-use super::program::{invalid, width};
+use super::program::width;
 use super::simd::{Args, Body, Lean, Level, Raw, Versions, input, output};
 use crate::kernel::{Access, Instr, Loop, Matmul, Parts, Store, Ty};
 use crate::layout::{Dims, contiguous_strides};
@@ -86,9 +86,6 @@ impl MatmulKernel {
         let sizes = &kernel.epilogue.sizes;
         let rank = sizes.len();
         let factors = kernel.factors();
-        if !kernel.fits() {
-            return Err(invalid("a matmul whose space and factors don't fit"));
-        }
         let ty = kernel.accumulator();
         let (m, n) = (sizes[rank - 2], sizes[rank - 1]);
 
@@ -133,9 +130,6 @@ impl MatmulKernel {
             if !sizes.contains(&0) {
                 let bytes = super::reach(access.offset, &access.strides, sizes, access.dtype.size())?;
                 required[access.buffer] = required[access.buffer].max(bytes);
-            }
-            if written[access.buffer] {
-                return Err(invalid("a matmul that writes to its own factor"));
             }
         }
         let [(lhs, lhs_sizes), (rhs, rhs_sizes)] = factors;

@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
+use crate::executor::check_written;
 use crate::kernel::{Access, Kernel, Loop, Traffic};
 use crate::{Buffer, Error, Executor, Limits, Prepared, Result, Scalar, Stats};
 use frame::RawBuffer;
@@ -91,9 +92,10 @@ impl Cpu {
 
 /// The CPU memory behind a buffer.
 fn memory_of(buffer: &Buffer) -> Result<&CpuMemory> {
-    buffer.downcast::<CpuMemory>().ok_or_else(|| Error::Argument {
+    buffer.downcast::<CpuMemory>().ok_or_else(|| Error::DeviceMismatch {
         op: "launch",
-        reason: "a buffer of another device was given to the CPU; move it with to() first".to_owned(),
+        lhs: "cpu".to_owned(),
+        rhs: "a buffer of another device".to_owned(),
     })
 }
 
@@ -164,6 +166,7 @@ impl Executor for Cpu {
             self.counters.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(prepared.clone());
         }
+        kernel.check().map_err(program::invalid)?;
         let work = match kernel {
             Kernel::Loop(kernel) => Work::Loop(Box::new(LoopKernel::new(kernel, false)?)),
             Kernel::Matmul(kernel) => match vector::as_loop(kernel) {
@@ -350,12 +353,6 @@ fn bind(needs: &Needs, buffers: &[&Buffer], params: &[Scalar]) -> Result<SmallVe
         }
         raw.push(buffer);
     }
-    for (number, _) in needs.written.iter().enumerate().filter(|(_, written)| **written) {
-        let same =
-            |(other, buffer): (usize, &RawBuffer)| other != number && buffer.start == raw[number].start;
-        if raw[..needs.required.len()].iter().enumerate().any(same) {
-            return Err(wrong(format!("buffer {number} is written, and given under another number too")));
-        }
-    }
+    check_written(buffers, needs.written)?;
     Ok(raw)
 }

@@ -7,7 +7,6 @@ use super::Needs;
 use super::affine::{Affine, Groups};
 use super::frame::RawBuffer;
 use super::parallel::parallel;
-use super::program::invalid;
 use crate::kernel::{ReduceOp, Scan};
 use crate::{DType, Result};
 use half::{bf16, f16};
@@ -38,15 +37,6 @@ impl ScanKernel {
     pub fn new(kernel: &Scan) -> Result<ScanKernel> {
         let rank = kernel.sizes.len();
         let (source, target) = (&kernel.source, &kernel.target);
-        let fits = [source, target]
-            .iter()
-            .all(|a| a.strides.len() == rank && a.guards.is_empty() && a.indexed.is_empty());
-        if rank == 0 || !fits || source.dtype != target.dtype {
-            return Err(invalid("a scan whose accesses don't fit its space"));
-        }
-        if matches!(kernel.op, ReduceOp::ArgMax | ReduceOp::ArgMin) {
-            return Err(invalid("a scan that gives positions"));
-        }
         let (required, written) = super::moved((source, &kernel.sizes), (target, &kernel.sizes))?;
         let groups = Groups { q: (0..rank - 1).collect(), ..Groups::default() };
         Ok(ScanKernel {

@@ -2,10 +2,12 @@
 //!
 //! Listing never fails: a machine without drivers has an empty list.
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use wgpu::{Backend, DeviceType};
 
+use super::failure::Failures;
+use super::turn::Turn;
 use super::{Gpu, Spread};
 use crate::device::{DeviceInfo, DeviceKind, DeviceOptions};
 use crate::{Device, Error, Result};
@@ -18,7 +20,7 @@ pub(crate) struct Adapter {
     adapter: wgpu::Adapter,
     info: wgpu::AdapterInfo,
     name: String,
-    device: Mutex<Option<Device>>,
+    device: Mutex<Option<(Device, Arc<Failures>)>>,
 }
 
 static ADAPTERS: LazyLock<Vec<Adapter>> = LazyLock::new(list);
@@ -119,19 +121,28 @@ impl Adapter {
         }
     }
 
-    /// The device on this adapter; opened on the first call, shared from then on.
+    /// The device on this adapter; opened on the first call, shared from then on. After it was lost, a new one.
     pub(crate) fn device(&self) -> Result<Device> {
         let mut device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(device) = &*device {
+        if let Some((device, failures)) = &*device
+            && failures.alive().is_ok()
+        {
             return Ok(device.clone());
         }
-        let opened = self.open(&DeviceOptions::default())?;
-        *device = Some(opened.clone());
+        let gpu = self.executor(&DeviceOptions::default())?;
+        let failures = gpu.shared.failures.clone();
+        let opened = Device::from_executor(self.name.clone(), Box::new(gpu));
+        *device = Some((opened.clone(), failures));
         Ok(opened)
     }
 
     /// A device of its own on this adapter.
     pub(crate) fn open(&self, options: &DeviceOptions) -> Result<Device> {
+        Ok(Device::from_executor(self.name.clone(), Box::new(self.executor(options)?)))
+    }
+
+    /// The executor of such a device.
+    pub(super) fn executor(&self, options: &DeviceOptions) -> Result<Gpu> {
         let mut limits = self.adapter.limits();
         let lower = |limit: &mut u32, to: Option<u32>| *limit = to.map_or(*limit, |to| to.min(*limit));
         lower(&mut limits.max_storage_buffers_per_shader_stage, options.max_storage_buffers);
@@ -161,7 +172,7 @@ impl Adapter {
             ..Default::default()
         };
         let takes_turns = self.info.backend == Backend::Gl;
-        let _turn = super::turn(takes_turns);
+        let turn = Turn::wait(takes_turns);
         let (device, queue) =
             pollster::block_on(self.adapter.request_device(&descriptor)).map_err(|error| {
                 Error::DeviceUnavailable {
@@ -171,7 +182,23 @@ impl Adapter {
                 }
             })?;
         let spread = Spread { software, subgroup: subgroups.then_some(subgroup) };
-        let gpu = Gpu::new(self.name.clone(), device, queue, spread, takes_turns, options.memory_limit)?;
-        Ok(Device::from_executor(self.name.clone(), Box::new(gpu)))
+        let gpu = Gpu::new(self.name.clone(), device, queue, spread, takes_turns, options.memory_limit);
+        drop(turn);
+        gpu.shared.failures.take()?;
+        Ok(gpu)
+    }
+
+    /// The same adapter, with no device opened on it.
+    #[cfg(test)]
+    pub(super) fn unopened(&self) -> Adapter {
+        let Adapter { adapter, info, name, .. } = self;
+        Adapter { adapter: adapter.clone(), info: info.clone(), name: name.clone(), device: Mutex::new(None) }
+    }
+
+    /// What is known to have gone wrong on the shared device.
+    #[cfg(test)]
+    pub(super) fn failures(&self) -> Option<Arc<Failures>> {
+        let device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
+        device.as_ref().map(|(_, failures)| failures.clone())
     }
 }

@@ -11,7 +11,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use wgpu::BufferUsages as Usage;
+
 use super::failure::Failures;
+use super::turn::Turn;
 use crate::{Error, Memory, Result};
 
 const ALIGN: u64 = 256;
@@ -41,7 +44,9 @@ pub(super) struct Pool {
     /// Counts submits; written by the stream.
     pub(super) epoch: AtomicU64,
     failures: Arc<Failures>,
-    name: String,
+    /// Whether calls of the driver take turns.
+    takes_turns: bool,
+    last_turn: Option<Turn>,
 }
 
 #[derive(Default)]
@@ -58,7 +63,7 @@ struct State {
 }
 
 /// What the pool holds, in bytes, and how often it asked the driver.
-pub(super) struct Usage {
+pub(super) struct Held {
     pub(super) in_use: u64,
     pub(super) pooled: u64,
     pub(super) peak: u64,
@@ -98,13 +103,13 @@ impl Drop for GpuMemory {
 impl Pool {
     pub(super) fn new(
         device: wgpu::Device,
-        name: String,
+        takes_turns: bool,
         failures: Arc<Failures>,
         limit: Option<u64>,
     ) -> Pool {
         let max_buffer = device.limits().max_buffer_size / ALIGN * ALIGN;
         let state = Mutex::new(State { limit, ..State::default() });
-        Pool { device, max_buffer, state, epoch: AtomicU64::new(0), failures, name }
+        Pool { device, max_buffer, state, epoch: AtomicU64::new(0), failures, takes_turns, last_turn: None }
     }
 
     /// Memory of at least so many bytes.
@@ -138,15 +143,7 @@ impl Pool {
         if let Some(limit) = state.limit.filter(|&limit| state.reserved + reserve > limit) {
             return Err(state.out_of_memory(bytes, limit));
         }
-        let buffer = match self.create(reserve) {
-            Some(buffer) => buffer,
-            None => {
-                self.failures.alive(&self.name)?;
-                state.trim();
-                let limit = state.limit.unwrap_or(self.max_buffer);
-                self.create(reserve).ok_or_else(|| state.out_of_memory(bytes, limit))?
-            }
-        };
+        let buffer = self.create(&mut state, reserve, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST)?;
         state.requested += 1;
         state.reserved += reserve;
         state.next_id += 1;
@@ -162,15 +159,30 @@ impl Pool {
         Ok(block)
     }
 
-    fn create(&self, size: u64) -> Option<wgpu::Buffer> {
-        use wgpu::BufferUsages as Usage;
+    /// A buffer that this machine reads, not counted among the device's memory.
+    pub(super) fn for_reading(&self, size: u64) -> Result<wgpu::Buffer> {
+        self.create(&mut self.lock(), size, Usage::MAP_READ | Usage::COPY_DST)
+    }
+
+    /// A buffer from the driver, which gets back what is free if it has none.
+    fn create(&self, state: &mut State, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
+        if let Some(buffer) = self.try_create(size, usage) {
+            return Ok(buffer);
+        }
+        self.failures.alive()?;
+        state.trim();
+        let limit = state.limit.unwrap_or(self.max_buffer);
+        self.try_create(size, usage).ok_or_else(|| state.out_of_memory(size, limit))
+    }
+
+    fn try_create(&self, size: u64, usage: Usage) -> Option<wgpu::Buffer> {
         let scopes =
             [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory]
                 .map(|filter| self.device.push_error_scope(filter));
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
-            usage: Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
+            usage,
             mapped_at_creation: false,
         });
         // Scopes end in the reverse order of their beginnings.
@@ -206,9 +218,9 @@ impl Pool {
         state.peak = state.in_use;
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    pub(super) fn held(&self) -> Held {
         let state = self.lock();
-        Usage {
+        Held {
             in_use: state.in_use,
             pooled: state.reserved - state.in_use,
             peak: state.peak,
@@ -218,6 +230,12 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.last_turn = Turn::wait(self.takes_turns);
     }
 }
 

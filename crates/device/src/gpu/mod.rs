@@ -17,6 +17,9 @@ mod prelude;
 mod program;
 mod shader;
 mod stream;
+#[cfg(test)]
+mod tests;
+mod turn;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +33,7 @@ use failure::Failures;
 use memory::{GpuMemory, Pool};
 use pipeline::Pipelines;
 use stream::Stream;
+use turn::Turn;
 
 /// The most bytes of the device's own buffer.
 const INTERNAL_BYTES: u64 = 1 << 20;
@@ -40,25 +44,19 @@ pub(crate) struct Gpu {
     limits: Limits,
 }
 
-/// Whose turn it is to call OpenGL. All of its devices share one context, which wgpu locks for each call, also for one
-/// that waits for the GPU; a thread that cannot lock it within seconds panics there. Here threads wait as long as it takes.
-static GL_TURN: Mutex<()> = Mutex::new(());
-
-fn turn(is_taken: bool) -> Option<MutexGuard<'static, ()>> {
-    is_taken.then(|| GL_TURN.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
 /// What programs and memory of a device have in common.
 struct Shared {
     /// Whether calls of the driver take turns with those of other threads.
     takes_turns: bool,
     name: String,
-    device: wgpu::Device,
-    queue: wgpu::Queue,
-    caps: Caps,
-    pool: Arc<Pool>,
-    pipelines: Pipelines,
+    // In the order in which they are dropped: what the driver gives up takes a turn, which the pool then waits for itself.
     stream: Mutex<Stream>,
+    pipelines: Pipelines,
+    queue: wgpu::Queue,
+    device: wgpu::Device,
+    last_turn: Option<Turn>,
+    pool: Arc<Pool>,
+    caps: Caps,
     failures: Arc<Failures>,
     counters: Counters,
     /// Names of operations whose indices are checked; kernels know them by position.
@@ -73,6 +71,12 @@ struct Spread {
     /// Invocations that can tell each other their values; only known on software adapters, and where the number never
     /// changes.
     subgroup: Option<usize>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.last_turn = self.turn();
+    }
 }
 
 /// What plans depend on.
@@ -105,16 +109,16 @@ impl Gpu {
         spread: Spread,
         takes_turns: bool,
         memory_limit: Option<u64>,
-    ) -> Result<Gpu> {
-        let failures = Arc::new(Failures::default());
+    ) -> Gpu {
+        let failures = Arc::new(Failures::new(name.clone()));
         let sink = failures.clone();
         let label = name.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             log::error!("{label}: {error}");
-            sink.record(Error::Kernel { device: label.clone(), reason: error.to_string() });
+            sink.record(sink.refused(error.to_string()));
         }));
         let sink = failures.clone();
-        device.set_device_lost_callback(move |_, reason| sink.lose(reason));
+        device.set_device_lost_callback(move |_, reason| sink.lose(&reason));
         let limits = device.limits();
         let max_binding =
             limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 31) / 256 * 256;
@@ -127,32 +131,32 @@ impl Gpu {
             max_buffers: (limits.max_storage_buffers_per_shader_stage as usize - 1).min(24),
             f64: device.features().contains(wgpu::Features::SHADER_F64),
         };
-        let pool = Arc::new(Pool::new(device.clone(), name.clone(), failures.clone(), memory_limit));
+        let pool = Arc::new(Pool::new(device.clone(), takes_turns, failures.clone(), memory_limit));
         // A binding begins at a multiple of 256.
         let binding = (caps.max_binding as usize).saturating_sub(512);
         let limits = Limits { buffers: caps.max_buffers, instructions: 256, binding, f64: caps.f64 };
         let shared = Shared {
             takes_turns,
-            pipelines: Pipelines::new(device.clone(), name.clone()),
             stream: Mutex::new(Stream::new(&device, internal)),
+            pipelines: Pipelines::new(device.clone(), failures.clone()),
             name,
-            device,
             queue,
-            caps,
+            device,
+            last_turn: None,
             pool,
+            caps,
             failures,
             counters: Counters::default(),
             checked_ops: Mutex::default(),
         };
-        shared.failures.take(&shared.name)?;
-        Ok(Gpu { shared: Arc::new(shared), limits })
+        Gpu { shared: Arc::new(shared), limits }
     }
 }
 
 impl Shared {
     /// To be held during every call from outside that may reach the driver; such calls do not nest.
-    fn turn(&self) -> Option<MutexGuard<'static, ()>> {
-        turn(self.takes_turns)
+    fn turn(&self) -> Option<Turn> {
+        Turn::wait(self.takes_turns)
     }
 
     fn stream(&self) -> MutexGuard<'_, Stream> {
@@ -197,12 +201,14 @@ impl Executor for Gpu {
     }
 
     fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        self.shared.failures.alive()?;
         let _turn = self.shared.turn();
         Ok(Buffer::new(self.shared.pool.alloc(bytes)?))
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
         let shared = &self.shared;
+        shared.failures.alive()?;
         let _turn = shared.turn();
         let memory = shared.pool.alloc(bytes.len())?;
         let block = memory.block();
@@ -211,15 +217,7 @@ impl Executor for Gpu {
         if stream.is_pending() && block.epoch == shared.pool.epoch.load(Ordering::Acquire) {
             stream.submit(shared);
         }
-        let whole = bytes.len() / 4 * 4;
-        if whole > 0 {
-            shared.queue.write_buffer(&block.buffer, block.offset, &bytes[..whole]);
-        }
-        if whole < bytes.len() {
-            let mut last = [0u8; 4];
-            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-            shared.queue.write_buffer(&block.buffer, block.offset + whole as u64, &last);
-        }
+        stream.write(shared, block, bytes);
         drop(stream);
         Ok(Buffer::new(memory))
     }
@@ -236,6 +234,7 @@ impl Executor for Gpu {
                 ),
             });
         }
+        self.shared.failures.alive()?;
         if out.is_empty() {
             return Ok(());
         }
@@ -244,6 +243,7 @@ impl Executor for Gpu {
     }
 
     fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>> {
+        self.shared.failures.alive()?;
         let _turn = self.shared.turn();
         Ok(Arc::new(kernel::prepare(&self.shared, kernel)?))
     }
@@ -251,7 +251,7 @@ impl Executor for Gpu {
     fn flush(&self) -> Result<()> {
         let _turn = self.shared.turn();
         self.shared.stream().submit(&self.shared);
-        self.shared.failures.alive(&self.shared.name)
+        self.shared.failures.alive()
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -261,18 +261,18 @@ impl Executor for Gpu {
 
     fn stats(&self) -> Stats {
         let Shared { counters, pipelines, pool, .. } = &*self.shared;
-        let usage = pool.usage();
+        let held = pool.held();
         Stats {
             dispatches: counters.dispatches.load(Ordering::Relaxed),
             submits: counters.submits.load(Ordering::Relaxed),
             pipelines_compiled: pipelines.compiled.load(Ordering::Relaxed),
             pipeline_hits: pipelines.hits.load(Ordering::Relaxed),
-            buffers_requested: usage.requested,
+            buffers_requested: held.requested,
             bytes_read: counters.read.load(Ordering::Relaxed),
             bytes_written: counters.written.load(Ordering::Relaxed),
-            bytes_in_use: usage.in_use,
-            bytes_pooled: usage.pooled,
-            bytes_peak: usage.peak,
+            bytes_in_use: held.in_use,
+            bytes_pooled: held.pooled,
+            bytes_peak: held.peak,
             ..Stats::default()
         }
     }

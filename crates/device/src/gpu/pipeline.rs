@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{Error, Result};
+use super::failure::Failures;
+use crate::Result;
 
 /// A kernel's source with what is needed to bind its arguments.
 pub(super) struct Source {
@@ -32,7 +33,7 @@ pub(super) struct Pipeline {
 /// All kernels compiled on a device.
 pub(super) struct Pipelines {
     device: wgpu::Device,
-    name: String,
+    failures: Arc<Failures>,
     state: Mutex<State>,
     pub(super) compiled: AtomicU64,
     pub(super) hits: AtomicU64,
@@ -54,10 +55,10 @@ pub(crate) fn sources() -> Vec<String> {
 }
 
 impl Pipelines {
-    pub(super) fn new(device: wgpu::Device, name: String) -> Pipelines {
+    pub(super) fn new(device: wgpu::Device, failures: Arc<Failures>) -> Pipelines {
         Pipelines {
             device,
-            name,
+            failures,
             state: Mutex::default(),
             compiled: AtomicU64::new(0),
             hits: AtomicU64::new(0),
@@ -112,8 +113,8 @@ impl Pipelines {
         });
         let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop()));
         if let Some(error) = errors.last() {
-            log::debug!("{} refused this kernel: {error}\n{}", self.name, source.wgsl);
-            return Err(Error::Kernel { device: self.name.clone(), reason: error.to_string() });
+            log::debug!("refused: {error}\n{}", source.wgsl);
+            return Err(self.failures.refused(error.to_string()));
         }
         let Source { bindings, internal, .. } = *source;
         Ok(Pipeline { pipeline, buffers, params, params_bytes, bindings, internal })

@@ -7,6 +7,7 @@ use super::Shared;
 use super::memory::{Block, GpuMemory};
 use super::pipeline::Pipeline;
 use super::stream::Binding;
+use crate::executor::check_written;
 use crate::kernel::{Traffic, Ty};
 use crate::{Buffer, Error, Prepared, Result, Scalar};
 
@@ -50,12 +51,15 @@ pub(super) struct Dispatch {
 
 /// A prepared kernel.
 pub(super) struct Program {
-    pub(super) shared: Arc<Shared>,
+    // Before `shared`, which gives up what the driver holds in its turn: these are not the last to hold it.
     pub(super) steps: Vec<Dispatch>,
+    pub(super) shared: Arc<Shared>,
     /// Bytes of each temporary.
     pub(super) temps: Vec<usize>,
     /// Bytes that each buffer must have.
     pub(super) needs: Vec<u64>,
+    /// Which of them are written.
+    pub(super) written: Vec<bool>,
     pub(super) params: usize,
     pub(super) traffic: Traffic,
 }
@@ -64,6 +68,7 @@ impl Prepared for Program {
     fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
         let shared = &self.shared;
         self.check(buffers, params)?;
+        shared.failures.alive()?;
         let _turn = shared.turn();
         let temps: Vec<GpuMemory> =
             self.temps.iter().map(|&bytes| shared.pool.alloc(bytes)).collect::<Result<_>>()?;
@@ -116,7 +121,7 @@ impl Program {
                 ));
             }
         }
-        Ok(())
+        check_written(buffers, &self.written)
     }
 }
 

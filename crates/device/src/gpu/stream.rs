@@ -5,7 +5,9 @@
 //! - Bind groups are cached by what they bind. A program that repeats itself creates no driver objects.
 //! - Work runs in the order in which it was encoded; few submits are in flight at a time.
 
+use std::any::Any;
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,7 +16,7 @@ use smallvec::SmallVec;
 use super::Shared;
 use super::memory::Block;
 use super::pipeline::Pipeline;
-use crate::{Error, Result};
+use crate::Result;
 
 const PARAMS_BYTES: u64 = 256 << 10;
 const MAX_DISPATCHES: usize = 128;
@@ -22,7 +24,7 @@ const MAX_IN_FLIGHT: usize = 8;
 const MAX_GROUPS: usize = 8192;
 /// The words at the start of the device's own buffer that describe a failed index.
 const FAILURE_BYTES: u64 = 32;
-/// The most bytes that a download moves at a time.
+/// The most bytes that are moved at a time between the device and this machine.
 const MAX_STAGING: u64 = 64 << 20;
 
 /// A part of a block, as it is bound.
@@ -46,6 +48,9 @@ pub(super) struct Stream {
     groups: HashMap<GroupKey, wgpu::BindGroup>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
     staging: Vec<wgpu::Buffer>,
+    /// Bytes written to buffers since the last submit, and the last submit of such bytes alone.
+    unsent: u64,
+    sent: Option<wgpu::SubmissionIndex>,
     /// Whether a kernel that checks indices ran since the failures were read.
     indices_unread: bool,
     align: usize,
@@ -73,6 +78,8 @@ impl Stream {
             groups: HashMap::new(),
             in_flight: VecDeque::new(),
             staging: Vec::new(),
+            unsent: 0,
+            sent: None,
             indices_unread: false,
             align: device.limits().min_uniform_buffer_offset_alignment.max(16) as usize,
         }
@@ -139,6 +146,7 @@ impl Stream {
             shared.queue.write_buffer(&self.params, 0, &self.words);
         }
         let index = shared.queue.submit([encoder.finish()]);
+        self.unsent = 0;
         shared.pool.epoch.fetch_add(1, Ordering::AcqRel);
         shared.counters.submits.fetch_add(1, Ordering::Relaxed);
         self.words.clear();
@@ -160,7 +168,7 @@ impl Stream {
         self.submit(shared);
         wait(shared, None);
         self.in_flight.clear();
-        shared.failures.take(&shared.name)
+        shared.failures.take()
     }
 
     /// Reads bytes of a block, after all work before it.
@@ -176,15 +184,15 @@ impl Stream {
             self.read(shared, Some((block, start)), part)?;
             start += part.len() as u64;
         }
-        shared.failures.take(&shared.name)
+        shared.failures.take()
     }
 
     /// Reads a piece of a block, and the index failures if there may be any.
     fn read(&mut self, shared: &Shared, from: Option<(&Block, u64)>, out: &mut [u8]) -> Result<()> {
         let skip = from.map_or(0, |(_, start)| start % 4);
         let bytes = (skip + out.len() as u64).next_multiple_of(8);
+        let staging = self.take_staging(shared, bytes + FAILURE_BYTES)?;
         let check = std::mem::take(&mut self.indices_unread);
-        let staging = self.take_staging(shared, bytes + FAILURE_BYTES);
         self.pass = None;
         let encoder =
             self.encoder.get_or_insert_with(|| shared.device.create_command_encoder(&Default::default()));
@@ -204,9 +212,10 @@ impl Stream {
         });
         wait(shared, index);
         self.in_flight.clear();
+        // Before the bytes are believed.
+        shared.failures.take()?;
         if !matches!(outcome.get(), Some(Ok(()))) {
-            shared.failures.take(&shared.name)?;
-            return Err(refused(shared, "a read-back failed"));
+            return Err(shared.failures.refused("a read-back failed"));
         }
         match staging.slice(..bytes + FAILURE_BYTES).get_mapped_range() {
             Ok(view) => {
@@ -216,27 +225,46 @@ impl Stream {
                     shared.record_index_failure(&words);
                 }
             }
-            Err(error) => return Err(refused(shared, &error.to_string())),
+            Err(error) => return Err(shared.failures.refused(error.to_string())),
         }
         staging.unmap();
         self.staging.push(staging);
         Ok(())
     }
 
-    fn take_staging(&mut self, shared: &Shared, bytes: u64) -> wgpu::Buffer {
+    fn take_staging(&mut self, shared: &Shared, bytes: u64) -> Result<wgpu::Buffer> {
         let fits = |buffer: &wgpu::Buffer| buffer.size() >= bytes && buffer.size() <= bytes.max(1024) * 4;
         if let Some(found) = self.staging.iter().position(fits) {
-            return self.staging.swap_remove(found);
+            return Ok(self.staging.swap_remove(found));
         }
         if self.staging.len() >= 8 {
             self.staging.remove(0);
         }
-        shared.device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: bytes.next_power_of_two().max(4096),
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        })
+        shared.pool.for_reading(bytes.next_power_of_two().max(4096))
+    }
+
+    /// Writes bytes to a block, before all work that is not yet submitted.
+    pub(super) fn write(&mut self, shared: &Shared, block: &Block, bytes: &[u8]) {
+        let (whole, last) = bytes.split_at(bytes.len() / 4 * 4);
+        let mut start = block.offset;
+        for part in whole.chunks(MAX_STAGING as usize) {
+            shared.queue.write_buffer(&block.buffer, start, part);
+            start += part.len() as u64;
+            // The driver copies what is written to memory of its own until it is sent, and loses the device where it has none.
+            self.unsent += part.len() as u64;
+            if self.unsent >= MAX_STAGING {
+                self.unsent = 0;
+                let sent = shared.queue.submit([]);
+                if let Some(before) = self.sent.replace(sent) {
+                    wait(shared, Some(before));
+                }
+            }
+        }
+        if !last.is_empty() {
+            let mut padded = [0u8; 4];
+            padded[..last.len()].copy_from_slice(last);
+            shared.queue.write_buffer(&block.buffer, start, &padded);
+        }
     }
 
     /// Forgets everything that keeps freed buffers alive.
@@ -246,14 +274,35 @@ impl Stream {
     }
 }
 
-fn refused(shared: &Shared, reason: &str) -> Error {
-    Error::Kernel { device: shared.name.clone(), reason: reason.to_owned() }
+/// Waits for a submit, or for all of them.
+fn wait(shared: &Shared, submission_index: Option<wgpu::SubmissionIndex>) {
+    // A lost device may never be done.
+    if shared.failures.alive().is_err() {
+        return;
+    }
+    // wgpu panics if the device is lost while it waits. It holds no lock then.
+    let poll = |submission_index| {
+        let way = wgpu::PollType::Wait { submission_index, timeout: None };
+        catch_unwind(AssertUnwindSafe(|| shared.device.poll(way)))
+    };
+    let mut outcome = poll(submission_index);
+    if let Ok(Err(error @ wgpu::PollError::WrongSubmissionIndex(..))) = &outcome {
+        // The submit was refused: all before it decide, and whether the device was lost is found out with them.
+        shared.failures.record(shared.failures.refused(error.to_string()));
+        outcome = poll(None);
+    }
+    match outcome {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => shared.failures.record(shared.failures.refused(error.to_string())),
+        Err(panic) => shared.failures.lose(said(&*panic)),
+    }
 }
 
-fn wait(shared: &Shared, submission_index: Option<wgpu::SubmissionIndex>) {
-    if let Err(error) = shared.device.poll(wgpu::PollType::Wait { submission_index, timeout: None }) {
-        shared.failures.record(refused(shared, &error.to_string()));
-    }
+/// The message of a panic.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("the driver failed while it was waited for")
 }
 
 fn bind(shared: &Shared, pipeline: &Pipeline, bindings: &[Binding<'_>]) -> wgpu::BindGroup {

@@ -29,12 +29,12 @@ impl Loop {
 
     /// The number of rows: the product of the outer sizes.
     pub fn rows(&self) -> usize {
-        self.sizes[..self.outer()].iter().product()
+        elements(&self.sizes[..self.outer()])
     }
 
     /// The number of elements of a row: the product of the inner sizes.
     pub fn row_elements(&self) -> usize {
-        self.sizes[self.outer()..].iter().product()
+        elements(&self.sizes[self.outer()..])
     }
 
     /// The number of parameters that a launch must give.
@@ -137,9 +137,9 @@ impl Loop {
         for (access, stored) in self.accesses.iter().zip(stored) {
             let bytes = access_bytes(access, &self.sizes);
             if stored {
-                traffic.written += bytes;
+                traffic.written = traffic.written.saturating_add(bytes);
             } else {
-                traffic.read += bytes;
+                traffic.read = traffic.read.saturating_add(bytes);
             }
         }
         traffic
@@ -148,16 +148,22 @@ impl Loop {
 
 /// Bytes of the distinct elements that an access touches; of all that it may touch where it is indexed.
 fn access_bytes(access: &Access, sizes: &Dims) -> u64 {
-    let touched = access
-        .strides
-        .iter()
-        .zip(sizes)
-        .map(|(&stride, &size)| if stride == 0 && size != 0 { 1 } else { size });
+    let dims = || access.strides.iter().zip(sizes);
+    let touched: Dims =
+        dims().map(|(&stride, &size)| if stride == 0 && size != 0 { 1 } else { size }).collect();
     // Windows overlap: together they are not more than what lies between their first and last elements.
-    let reach =
-        access.strides.iter().zip(sizes).map(|(s, &n)| (s.unsigned_abs() * n.saturating_sub(1)) as u64);
-    let reach = if access.indexed.is_empty() { reach.sum::<u64>() + 1 } else { u64::MAX };
-    touched.map(|n| n as u64).product::<u64>().min(reach) * access.dtype.size() as u64
+    let reach = if access.indexed.is_empty() {
+        let ways = dims().map(|(s, &n)| s.unsigned_abs().saturating_mul(n.saturating_sub(1)));
+        ways.fold(1, usize::saturating_add)
+    } else {
+        usize::MAX
+    };
+    (elements(&touched).min(reach) as u64).saturating_mul(access.dtype.size() as u64)
+}
+
+/// The number of elements of these sizes, or the largest number if there are more.
+fn elements(sizes: &[usize]) -> usize {
+    if sizes.contains(&0) { 0 } else { sizes.iter().fold(1, |n: usize, &size| n.saturating_mul(size)) }
 }
 
 impl Instr {
@@ -207,16 +213,17 @@ impl Kernel {
             Kernel::Loop(kernel) => kernel.traffic(),
             Kernel::Matmul(kernel) => {
                 let mut traffic = kernel.epilogue.traffic();
-                traffic.read +=
-                    kernel.factors().iter().map(|(access, sizes)| access_bytes(access, sizes)).sum::<u64>();
+                for (access, sizes) in kernel.factors() {
+                    traffic.read = traffic.read.saturating_add(access_bytes(access, &sizes));
+                }
                 traffic
             }
             Kernel::Scatter(kernel) => {
-                let output = (kernel.elements * kernel.target.dtype.size()) as u64;
-                let indices: u64 = kernel.indices.iter().map(|a| access_bytes(a, &kernel.sizes)).sum();
+                let output = (kernel.elements as u64).saturating_mul(kernel.target.dtype.size() as u64);
                 let base = if kernel.base.is_some() { output } else { 0 };
+                let read = kernel.indices.iter().chain([&kernel.source]);
                 Traffic {
-                    read: access_bytes(&kernel.source, &kernel.sizes) + indices + base,
+                    read: read.map(|a| access_bytes(a, &kernel.sizes)).fold(base, u64::saturating_add),
                     written: output,
                 }
             }

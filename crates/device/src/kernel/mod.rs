@@ -5,7 +5,7 @@
 //! other buffers and parameters. Everything that is a number here (sizes, strides, offsets) may change without
 //! changing what an executor compiles; only the structure decides that.
 //!
-//! Guarantees that every kernel given to an executor keeps:
+//! Guarantees that every kernel given to an executor keeps (`check` refuses what breaks one that would do harm):
 //! - body operands come before their users; their types agree ([`Loop::types`]);
 //! - every unguarded access stays inside its buffer for every index of the space; indexed accesses are checked by the
 //!   executor while it runs;
@@ -15,6 +15,7 @@
 //! - an output's accesses reach all of it, each element once.
 
 mod analysis;
+mod check;
 mod op;
 
 pub use analysis::{Level, Traffic};

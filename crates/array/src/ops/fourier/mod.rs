@@ -73,7 +73,7 @@ impl Array {
                 let z = half.run(&x.reshape(&[n / 2, 2, columns])?.permute(&[1, 0, 2])?)?;
                 // Stored: each number is read four times, and a place chosen once.
                 let z = Array::cat(&[z.clone(), z.slice(1, 0, 1, 1)?], 1)?.copied();
-                let (even, odd) = parts(&z, &z.flip(&[1])?, conjugate)?;
+                let (even, odd) = parts(&z, &z.flip(&[1])?, &conjugate.on(self.device()))?;
                 even.binary_scalar(BinaryOp::Mul, 0.5)?.binary(BinaryOp::Add, &turn.apply(&odd)?)?
             }
             Real::Whole(plan) => plan.run(&complex(&x)?)?.slice(1, 0, n / 2 + 1, 1)?,
@@ -116,7 +116,8 @@ impl Array {
             Real::Packed(plan) => {
                 let Packed { half, turn, conjugate } = &*plan;
                 let mirrored = self.flip(&[1])?.slice(1, 0, n / 2, 1)?;
-                let (even, odd) = parts(&self.slice(1, 0, n / 2, 1)?, &mirrored, conjugate)?;
+                let (even, odd) =
+                    parts(&self.slice(1, 0, n / 2, 1)?, &mirrored, &conjugate.on(self.device()))?;
                 half.run(&even.binary(BinaryOp::Add, &turn.apply(&odd)?)?)?.permute(&[1, 0, 2])
             }
             Real::Whole(plan) => {
@@ -191,7 +192,7 @@ impl Plan {
                 let (mut data, mut found) = (x.clone(), columns);
                 for Step { radix, matrix, turn } in steps {
                     let rest = data.elements() / 2 / radix / found;
-                    let sums = matrix.matmul(&data.reshape(&[2 * radix, rest * found])?)?;
+                    let sums = matrix.on(x.device()).matmul(&data.reshape(&[2 * radix, rest * found])?)?;
                     data = sums.reshape(&[2, *radix, rest, found])?;
                     if let Some(turn) = turn {
                         data = turn.apply(&data.permute(&[0, 2, 1, 3])?)?;
@@ -214,8 +215,8 @@ impl Plan {
 impl Turn {
     /// The products of complex numbers `[2, points.., columns]` with these.
     fn apply(&self, x: &Array) -> Result<Array> {
-        let straight = x.binary(BinaryOp::Mul, &self.real)?;
-        let across = x.flip(&[0])?.binary(BinaryOp::Mul, &self.imaginary)?;
+        let straight = x.binary(BinaryOp::Mul, &self.real.on(x.device()))?;
+        let across = x.flip(&[0])?.binary(BinaryOp::Mul, &self.imaginary.on(x.device()))?;
         straight.binary(BinaryOp::Add, &across)
     }
 }

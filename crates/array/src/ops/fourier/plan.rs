@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::f64::consts::PI;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wgrad_device::{DType, Device, Error, Result};
+use wgrad_device::{Buffer, DType, Device, Element, Error, Layout, Result};
 
 use crate::Array;
 
@@ -28,11 +28,11 @@ pub(super) enum Plan {
     /// `out[k] = c[k] sum of (x[j] c[j]) / c[k - j]` with `c[j] = exp(∓πi j² / n)`.
     Convolution {
         /// `c`.
-        chirp: Turn,
+        chirp: Box<Turn>,
         /// The transform of more points.
         forward: Box<Plan>,
         /// That of `1 / c`, divided by the number of points.
-        spectrum: Turn,
+        spectrum: Box<Turn>,
         /// The way back.
         backward: Box<Plan>,
     },
@@ -53,7 +53,7 @@ pub(super) struct Packed {
     /// What takes the spectra of the even and the odd points apart, or joins them.
     pub(super) turn: Turn,
     /// 1 and -1, for the planes of a conjugate.
-    pub(super) conjugate: Array,
+    pub(super) conjugate: Table,
 }
 
 /// A transform over the highest part of the index.
@@ -61,7 +61,7 @@ pub(super) struct Step {
     /// Its number of points.
     pub(super) radix: usize,
     /// Its waves `[2 radix, 2 radix]`: rows are the planes of all results, columns those of all points.
-    pub(super) matrix: Array,
+    pub(super) matrix: Table,
     /// The factors before the next step: lower part of `j` by what this step found.
     pub(super) turn: Option<Turn>,
 }
@@ -69,23 +69,42 @@ pub(super) struct Step {
 /// Complex factors of points, `[points.., 1]`.
 pub(super) struct Turn {
     /// The real parts.
-    pub(super) real: Array,
+    pub(super) real: Table,
     /// The imaginary parts for both planes: `[2, points.., 1]`, those of the first negative.
-    pub(super) imaginary: Array,
+    pub(super) imaginary: Table,
+}
+
+/// The numbers of an array without its device, with which they are kept.
+pub(super) struct Table {
+    buffer: Buffer,
+    layout: Layout,
+    dtype: DType,
+}
+
+impl Table {
+    /// The array, on the device that the table was made on.
+    pub(super) fn on(&self, device: &Device) -> Array {
+        Array::evaluated(self.buffer.clone(), self.layout.clone(), self.dtype, device)
+    }
+
+    fn elements(&self) -> usize {
+        self.layout.shape().iter().product()
+    }
 }
 
 impl Turn {
     fn new(factors: &[(f64, f64)], points: &[usize], maker: &Maker) -> Result<Turn> {
         let shape: Vec<usize> = points.iter().copied().chain([1]).collect();
         let planes: Vec<usize> = [2].into_iter().chain(shape.iter().copied()).collect();
-        let real = maker.array(factors.iter().map(|f| f.0), &shape)?;
+        let real = maker.table(factors.iter().map(|f| f.0), &shape)?;
         let imaginary = factors.iter().map(|f| -f.1).chain(factors.iter().map(|f| f.1));
-        Ok(Turn { real, imaginary: maker.array(imaginary, &planes)? })
+        Ok(Turn { real, imaginary: maker.table(imaginary, &planes)? })
     }
 
     /// The sizes of the points.
     pub(super) fn points(&self) -> &[usize] {
-        &self.real.shape()[..self.real.rank() - 1]
+        let shape = self.real.layout.shape();
+        &shape[..shape.len() - 1]
     }
 
     /// How many numbers it keeps on the device.
@@ -116,20 +135,26 @@ impl Packed {
     }
 }
 
-/// A number of points, whether it is the inverse transform, a dtype and a device.
-type Key = (usize, bool, DType, usize);
+/// A number of points, whether it is the inverse transform, and a dtype.
+type Key = (usize, bool, DType);
 
-/// Plans by what they are for, the last used in front. Their arrays keep their device, so a device's number stays its own.
+/// A device's plans by what they are for, the last used in front.
 struct Cache<P>(Mutex<VecDeque<(Key, Arc<P>)>>);
 
-static COMPLEX: Cache<Plan> = Cache::new();
-static REAL: Cache<Packed> = Cache::new();
+/// What is kept with a device.
+#[derive(Default)]
+struct Known {
+    complex: Cache<Plan>,
+    real: Cache<Packed>,
+}
+
+impl<P> Default for Cache<P> {
+    fn default() -> Cache<P> {
+        Cache(Mutex::default())
+    }
+}
 
 impl<P> Cache<P> {
-    const fn new() -> Cache<P> {
-        Cache(Mutex::new(VecDeque::new()))
-    }
-
     /// The plan for a key: one that was kept, or a new one.
     fn get(
         &self,
@@ -179,7 +204,7 @@ pub(super) fn complex(n: usize, inverse: bool, dtype: DType, device: &Device) ->
         check_room(n, STEPS_BYTES)?;
         Maker { inverse, dtype, device }.plan(n)
     };
-    COMPLEX.get((n, inverse, dtype, device.id()), make, Plan::numbers)
+    device.plans().kept::<Known>().complex.get((n, inverse, dtype), make, Plan::numbers)
 }
 
 /// The plan for `n` real points, at least 2.
@@ -191,7 +216,7 @@ pub(super) fn real(n: usize, inverse: bool, dtype: DType, device: &Device) -> Re
         check_room(n, STEPS_BYTES)?;
         Maker { inverse, dtype, device }.packed(n)
     };
-    REAL.get((n, inverse, dtype, device.id()), make, Packed::numbers).map(Real::Packed)
+    device.plans().kept::<Known>().real.get((n, inverse, dtype), make, Packed::numbers).map(Real::Packed)
 }
 
 /// Whether this machine's memory has room for the tables of so many points. Where it has, four times a point's index does not overflow.
@@ -234,7 +259,7 @@ impl Maker<'_> {
     }
 
     /// `exp(∓2πi j k / radix)` as real numbers.
-    fn matrix(&self, radix: usize) -> Result<Array> {
+    fn matrix(&self, radix: usize) -> Result<Table> {
         let roots = self.roots(radix);
         let mut values = Vec::with_capacity(4 * radix * radix);
         for k in 0..radix {
@@ -245,7 +270,7 @@ impl Maker<'_> {
             let wave = || (0..radix).map(|j| roots[j * k % radix]);
             values.extend(wave().map(|w| w.1).chain(wave().map(|w| w.0)));
         }
-        self.array(values.into_iter(), &[2 * radix, 2 * radix])
+        self.table(values.into_iter(), &[2 * radix, 2 * radix])
     }
 
     fn convolution(&self, n: usize) -> Result<Plan> {
@@ -269,9 +294,9 @@ impl Maker<'_> {
         let radices = radices(&prime_factors(points));
         let way = |inverse: bool| Maker { inverse, ..*self }.steps(&radices).map(Box::new);
         Ok(Plan::Convolution {
-            chirp: Turn::new(&chirp, &[n], self)?,
+            chirp: Turn::new(&chirp, &[n], self)?.into(),
             forward: way(false)?,
-            spectrum: Turn::new(&spectrum, &[points], self)?,
+            spectrum: Turn::new(&spectrum, &[points], self)?.into(),
             backward: way(true)?,
         })
     }
@@ -287,7 +312,7 @@ impl Maker<'_> {
         Ok(Packed {
             half: complex(half, self.inverse, self.dtype, self.device)?,
             turn: Turn::new(&turn, &[count], self)?,
-            conjugate: self.array([1.0, -1.0].into_iter(), &[2, 1, 1])?,
+            conjugate: self.table([1.0, -1.0].into_iter(), &[2, 1, 1])?,
         })
     }
 
@@ -298,12 +323,14 @@ impl Maker<'_> {
     }
 
     /// Numbers in the dtype, on the device.
-    fn array(&self, values: impl Iterator<Item = f64>, shape: &[usize]) -> Result<Array> {
-        if self.dtype == DType::F64 {
-            Array::from_slice(&values.collect::<Vec<f64>>(), shape, self.device)
+    fn table(&self, values: impl Iterator<Item = f64>, shape: &[usize]) -> Result<Table> {
+        let executor = self.device.executor();
+        let buffer = if self.dtype == DType::F64 {
+            executor.upload(f64::to_bytes(&values.collect::<Vec<f64>>()))
         } else {
-            Array::from_slice(&values.map(|x| x as f32).collect::<Vec<f32>>(), shape, self.device)
-        }
+            executor.upload(f32::to_bytes(&values.map(|x| x as f32).collect::<Vec<f32>>()))
+        };
+        Ok(Table { buffer: buffer?, layout: Layout::contiguous(shape), dtype: self.dtype })
     }
 }
 
@@ -370,9 +397,9 @@ mod tests {
 
     #[test]
     fn only_plans_that_fit_are_kept() {
-        let cache = Cache::<usize>::new();
+        let cache = Cache::<usize>::default();
         let get = |n: usize, numbers: usize| {
-            let key = (n, false, DType::F32, 0);
+            let key = (n, false, DType::F32);
             *cache.get(key, || Ok(numbers), |&numbers| numbers).unwrap()
         };
         assert_eq!((get(1, KEPT / 4), get(2, KEPT / 4), get(3, KEPT / 4)), (KEPT / 4, KEPT / 4, KEPT / 4));
@@ -393,8 +420,8 @@ mod tests {
 
     #[test]
     fn a_plan_that_another_thread_made_meanwhile_is_used() {
-        let cache = Cache::<usize>::new();
-        let key = (8, false, DType::F32, 0);
+        let cache = Cache::<usize>::default();
+        let key = (8, false, DType::F32);
         let other = || {
             cache.get(key, || Ok(1), |_| 1)?;
             Ok(2)

@@ -65,9 +65,6 @@ pub(super) fn plan(
     temps: &mut Vec<usize>,
 ) -> Result<Vec<Dispatch>> {
     let rank = kernel.epilogue.sizes.len();
-    if !kernel.fits() {
-        return Err(super::invalid(shared, "a matmul whose space and factors don't fit"));
-    }
     let product = Product::new(kernel);
     product.nest.needs(needs);
     if kernel.epilogue.sizes.contains(&0) {

@@ -22,6 +22,7 @@ use crate::{DType, Error, Result};
 
 /// Makes a kernel ready to launch.
 pub(super) fn prepare(shared: &Arc<Shared>, kernel: &Kernel) -> Result<Program> {
+    kernel.check().map_err(|reason| shared.failures.refused(reason))?;
     if !shared.caps.f64 && uses_f64(kernel) {
         return Err(Error::DType {
             op: "kernel",
@@ -39,12 +40,13 @@ pub(super) fn prepare(shared: &Arc<Shared>, kernel: &Kernel) -> Result<Program> 
         Kernel::Sort(kernel) => sort::plan(shared, kernel, &mut needs, &mut temps)?,
     };
     let (params, traffic) = (kernel.params(), kernel.traffic());
-    Ok(Program { shared: shared.clone(), steps, temps, needs, params, traffic })
-}
-
-/// The kernel breaks the IR's rules.
-fn invalid(shared: &Shared, reason: &str) -> Error {
-    Error::Kernel { device: shared.name.clone(), reason: reason.to_owned() }
+    let mut written = vec![false; needs.len()];
+    kernel
+        .written()
+        .into_iter()
+        .filter(|&buffer| buffer < needs.len())
+        .for_each(|buffer| written[buffer] = true);
+    Ok(Program { shared: shared.clone(), steps, temps, needs, written, params, traffic })
 }
 
 /// Whether a kernel reads, writes or computes in f64.

@@ -49,9 +49,6 @@ pub(super) fn plan(
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
 ) -> Result<Vec<Dispatch>> {
-    if !sort.fits() {
-        return Err(super::invalid(shared, "a sort whose accesses don't fit its space"));
-    }
     let words = key_words(sort.source.dtype);
     let mut steps = Vec::new();
     scan::nest(sort.sizes.clone(), vec![sort.source.clone()]).needs(needs);
