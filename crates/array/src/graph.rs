@@ -243,6 +243,7 @@ impl Graph {
                 (3, *kind as u64)
             }
             Op::Copy => (4, 0),
+            Op::Store => (4, 1),
             Op::Unary(op) => (5, *op as u64),
             Op::Binary(op, operands) => {
                 let form = match operands {

@@ -27,6 +27,8 @@ pub(crate) enum Op {
     },
     /// The input itself, dense: a place where evaluation can store a view.
     Copy,
+    /// The input itself, always in memory: what is read several times, in several orders, and costs more than reading it.
+    Store,
     /// An operation on each element.
     Unary(UnaryOp),
     /// An operation on pairs of elements.

@@ -247,6 +247,11 @@ impl Array {
         self.derive(Op::Copy, self.0.shape.clone(), self.dtype())
     }
 
+    /// The same elements, in memory before anything reads them.
+    pub(crate) fn stored(&self) -> Array {
+        self.derive(Op::Store, self.0.shape.clone(), self.dtype())
+    }
+
     fn is_view(&self) -> bool {
         matches!(self.work().as_ref().map(|work| &work.op), Some(Op::View(_)))
     }

@@ -246,6 +246,7 @@ impl<'g> Facts<'g> {
             let expensive = library || matches!(step.op, Op::Reduce { .. });
             let free = matches!(step.op, Op::View(_) | Op::Full(_));
             let alone = !self.fusion && !free;
+            let wanted = matches!(step.op, Op::Store);
             match step.op {
                 Op::Matmul => {
                     for input in inputs {
@@ -261,7 +262,7 @@ impl<'g> Facts<'g> {
                 _ => {}
             }
             self.steps[i].anchor |= expensive || empty;
-            if (held && (expensive || visited && !free)) || alone || empty {
+            if (held && (expensive || visited && !free)) || alone || empty || wanted {
                 self.store(i as u32);
             }
             size[i] = self.inlined(i, &size);

@@ -293,7 +293,7 @@ impl Body {
             Op::Full(_) => self.param(node.first_scalar, node.dtype),
             Op::Coordinate { dim } => self.affine(&map.axes[*dim]),
             Op::Random { kind, .. } => self.random(facts, step, *kind, map),
-            Op::Copy => self.value(facts, input(0), map.clone())?,
+            Op::Copy | Op::Store => self.value(facts, input(0), map.clone())?,
             Op::View(_) => match self.through(facts, step, map)? {
                 Through::Base(base, map) => self.value(facts, base, map)?,
                 Through::Value(reg) => reg,

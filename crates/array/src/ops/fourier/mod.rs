@@ -71,8 +71,8 @@ impl Array {
             Real::Packed(plan) => {
                 let Packed { half, turn, conjugate } = &*plan;
                 let z = half.run(&x.reshape(&[n / 2, 2, columns])?.permute(&[1, 0, 2])?)?;
-                // Stored: each number is read four times, and a place chosen once.
-                let z = Array::cat(&[z.clone(), z.slice(1, 0, 1, 1)?], 1)?.copied();
+                // Each number is read four times, and its place chosen once.
+                let z = Array::cat(&[z.clone(), z.slice(1, 0, 1, 1)?], 1)?.stored();
                 let (even, odd) = parts(&z, &z.flip(&[1])?, &conjugate.on(self.device()))?;
                 even.binary_scalar(BinaryOp::Mul, 0.5)?.binary(BinaryOp::Add, &turn.apply(&odd)?)?
             }
