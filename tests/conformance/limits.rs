@@ -31,7 +31,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("std", "the device's scratch is as small as a binding, and holds no row's partial sums"),
     ("take", "the input is read anywhere, in more windows than a kernel binds"),
     ("topk", "the keys of one row are one binding"),
-    ("transpose", "four elements side by side in the result are further apart than a binding holds"),
     ("var", "as std"),
 ];
 

@@ -147,12 +147,21 @@ fn run_device(target: &Target, set: &BTreeMap<String, Files>, filter: &Filter) -
                 if target.pass == Pass::All { "it has no such dtype" } else { "it says that it cannot" };
             println!("    {} cases skipped on {name}: {reason}", report.skipped);
         }
-        skipped += report.skipped;
+        if report.no_dtype > 0 && report.skipped == 0 {
+            println!("    skipped on {name}: all of its cases are of a dtype that it does not have");
+        }
+        skipped += report.skipped + report.no_dtype;
         count = count + report.cases;
     }
     let errors = set.get("errors").filter(|_| filter.op("errors") && target.pass == Pass::All);
     if let (Some(files), Some(device)) = (errors, devices.first()) {
         count = count + errors::run(files, device, &filter.0)?;
+    }
+    if target.pass == Pass::Enlarged {
+        println!(
+            "operators above the limits of {}: {} passed, {skipped} listed as unable or without a dtype",
+            target.name, count.passed
+        );
     }
     let kernels: u64 = devices.iter().map(|device| device.stats().pipelines_compiled).sum();
     let seconds = begin.elapsed().as_secs_f64();
@@ -239,6 +248,7 @@ fn replay_op(
         match enlarged::run(name, op, &cases, &store, device, factor)? {
             enlarged::Verdict::Ran { id, dtype, replayed } => report.add(&id, &dtype, &replayed),
             enlarged::Verdict::Listed => report.skipped += 1,
+            enlarged::Verdict::NoDtype => report.no_dtype += 1,
         }
         return Ok(Some(report));
     }
