@@ -28,10 +28,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("masked_select", "the keys of the mask are one binding"),
     ("nonzero", "the keys of the mask are one binding"),
     ("sort", "the keys of one row are one binding"),
-    ("std", "the device's scratch is as small as a binding, and holds no row's partial sums"),
+    ("std", "a row is measured from its first element, which is in another window of the same buffer"),
     ("take", "the input is read anywhere, in more windows than a kernel binds"),
     ("topk", "the keys of one row are one binding"),
-    ("transpose", "four elements side by side in the result are further apart than a binding holds"),
     ("var", "as std"),
 ];
 

@@ -6,8 +6,10 @@
 mod call;
 mod case;
 mod compare;
+mod enlarged;
 mod errors;
 mod gpu_tolerance;
+mod grow;
 mod limits;
 mod ops;
 mod replay;
@@ -29,10 +31,21 @@ use source::Files;
 use tensors::Store;
 use wgrad::{Device, DeviceOptions};
 
-/// A device, and whether it is opened with low limits: then it replays the largest case of each operator only.
+/// What is replayed on a device.
+#[derive(Clone, Copy, PartialEq)]
+enum Pass {
+    /// All cases.
+    All,
+    /// The largest case of each operator, with low limits.
+    Limited,
+    /// A case of each operator, enlarged until it is above limits that are not as low.
+    Enlarged,
+}
+
+/// A device, and what is replayed there.
 struct Target {
     name: String,
-    limited: bool,
+    pass: Pass,
 }
 
 /// Operators and case ids to run; empty for all.
@@ -85,11 +98,14 @@ fn run() -> Result<usize> {
     Ok(failed)
 }
 
-/// The device in `WGRAD_DEVICE`, or all devices of this machine, and with the project's own cases its GPUs once more with low limits.
+/// The device in `WGRAD_DEVICE`, or all devices of this machine, and with the project's own cases its GPUs twice more with low limits.
+/// With the option `--limits` these passes are all that is run, on the device in `WGRAD_DEVICE` too.
 fn targets() -> Result<Vec<Target>> {
-    let target = |limited: bool| move |name: String| Target { name, limited };
+    let target = |pass: Pass| move |name: String| Target { name, pass };
+    let limits_only = std::env::args().any(|arg| arg == "--limits");
     if let Some(name) = std::env::var("WGRAD_DEVICE").ok().filter(|name| !name.is_empty()) {
-        return Ok(vec![target(false)(name)]);
+        let passes: &[Pass] = if limits_only { &[Pass::Limited, Pass::Enlarged] } else { &[Pass::All] };
+        return Ok(passes.iter().map(|&pass| target(pass)(name.clone())).collect());
     }
     let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
     if names.len() == 1 {
@@ -98,9 +114,14 @@ fn targets() -> Result<Vec<Target>> {
         anyhow::ensure!(!required, "WGRAD_REQUIRE_GPU is set, and there is no adapter");
     }
     let own_cases = std::env::var_os("WGRAD_CONFORMANCE_DIR").is_none();
-    let gpus = names.iter().filter(|name| own_cases && *name != "cpu").cloned();
-    let mut targets: Vec<Target> = gpus.map(target(true)).collect();
-    targets.splice(0..0, names.into_iter().map(target(false)));
+    let gpus: Vec<String> = names.iter().filter(|name| own_cases && *name != "cpu").cloned().collect();
+    let mut targets = Vec::new();
+    if !limits_only {
+        targets.extend(names.into_iter().map(target(Pass::All)));
+    }
+    for pass in [Pass::Limited, Pass::Enlarged] {
+        targets.extend(gpus.iter().cloned().map(target(pass)));
+    }
     Ok(targets)
 }
 
@@ -108,25 +129,39 @@ fn targets() -> Result<Vec<Target>> {
 fn run_device(target: &Target, set: &BTreeMap<String, Files>, filter: &Filter) -> Result<Count> {
     let begin = std::time::Instant::now();
     let devices = handles(target)?;
-    let name = if target.limited { format!("{} with low limits", target.name) } else { target.name.clone() };
+    let name = match target.pass {
+        Pass::All => target.name.clone(),
+        Pass::Limited => format!("{} with low limits", target.name),
+        Pass::Enlarged => format!("{} above its limits", target.name),
+    };
     println!("\ndevice {name}\n{}", report::heading());
     let mut count = Count::default();
     let mut skipped = 0;
     let jobs: Vec<(&String, &Files)> =
         set.iter().filter(|(op, _)| op.as_str() != "errors" && filter.op(op)).collect();
-    for report in replay_all(&jobs, filter, &devices, target.limited)? {
+    for report in replay_all(&jobs, filter, &devices, target.pass)? {
         println!("{report}");
         report.failures.iter().for_each(|failure| println!("    {failure}"));
         if report.skipped > 0 {
-            let reason = if target.limited { "it says that it cannot" } else { "it has no such dtype" };
+            let reason =
+                if target.pass == Pass::All { "it has no such dtype" } else { "it says that it cannot" };
             println!("    {} cases skipped on {name}: {reason}", report.skipped);
         }
-        skipped += report.skipped;
+        if report.no_dtype > 0 && report.skipped == 0 {
+            println!("    skipped on {name}: all of its cases are of a dtype that it does not have");
+        }
+        skipped += report.skipped + report.no_dtype;
         count = count + report.cases;
     }
-    let errors = set.get("errors").filter(|_| filter.op("errors") && !target.limited);
+    let errors = set.get("errors").filter(|_| filter.op("errors") && target.pass == Pass::All);
     if let (Some(files), Some(device)) = (errors, devices.first()) {
         count = count + errors::run(files, device, &filter.0)?;
+    }
+    if target.pass == Pass::Enlarged {
+        println!(
+            "operators above the limits of {}: {} passed, {skipped} listed as unable or without a dtype",
+            target.name, count.passed
+        );
     }
     let kernels: u64 = devices.iter().map(|device| device.stats().pipelines_compiled).sum();
     let seconds = begin.elapsed().as_secs_f64();
@@ -146,7 +181,11 @@ fn handles(target: &Target) -> Result<Vec<Device>> {
     if device.is_cpu() {
         return Ok(vec![device; threads]);
     }
-    let options = if target.limited { limits::options() } else { DeviceOptions::default() };
+    let options = match target.pass {
+        Pass::All => DeviceOptions::default(),
+        Pass::Limited => limits::options(),
+        Pass::Enlarged => enlarged::options(),
+    };
     let fresh = |_| Device::open_with(device.name(), options.clone());
     Ok((0..threads).map(fresh).collect::<wgrad::Result<_>>()?)
 }
@@ -163,14 +202,14 @@ fn replay_all(
     jobs: &[(&String, &Files)],
     filter: &Filter,
     devices: &[Device],
-    limited: bool,
+    pass: Pass,
 ) -> Result<Vec<OpReport>> {
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(Vec::new());
     let work = |device: &Device| {
         while let Some((op, files)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let report =
-                replay_op(op, files, filter, device, limited).with_context(|| format!("the cases of {op}"));
+                replay_op(op, files, filter, device, pass).with_context(|| format!("the cases of {op}"));
             if let Ok(mut reports) = reports.lock() {
                 reports.push((op.as_str(), report));
             }
@@ -192,7 +231,7 @@ fn replay_op(
     files: &Files,
     filter: &Filter,
     device: &Device,
-    limited: bool,
+    pass: Pass,
 ) -> Result<Option<OpReport>> {
     let Some(op) = ops::find(name) else { return Ok(None) };
     let file: CaseFile = serde_json::from_slice(&files.json)?;
@@ -200,19 +239,27 @@ fn replay_op(
     let store = Store::new(&files.safetensors)?;
     let mut report = OpReport::new(name);
     let factor = gpu_tolerance::factor(name, device);
-    let cases: Vec<&case::Case> = if limited {
-        limits::largest(&file.cases, &store).into_iter().collect()
-    } else {
-        file.cases.iter().collect()
+    let mut cases: Vec<&case::Case> = match pass {
+        Pass::Limited => limits::largest(&file.cases, &store).into_iter().collect(),
+        Pass::All | Pass::Enlarged => file.cases.iter().collect(),
     };
-    for case in cases.into_iter().filter(|case| filter.case(name, &case.id)) {
+    cases.retain(|case| filter.case(name, &case.id));
+    if pass == Pass::Enlarged {
+        match enlarged::run(name, op, &cases, &store, device, factor)? {
+            enlarged::Verdict::Ran { id, dtype, replayed } => report.add(&id, &dtype, &replayed),
+            enlarged::Verdict::Listed => report.skipped += 1,
+            enlarged::Verdict::NoDtype => report.no_dtype += 1,
+        }
+        return Ok(Some(report));
+    }
+    for case in cases {
         if !tensors::supported(case, &store, device)? {
             report.skipped += 1;
             continue;
         }
         let setting = Setting { case, store: &store, device, factor };
         let mut replayed = replay::replay(op, &setting);
-        if limited {
+        if pass == Pass::Limited {
             match limits::verdict(name, &replayed) {
                 Verdict::Counts => {}
                 Verdict::Refused => {

@@ -182,7 +182,7 @@ pub fn call(
 }
 
 /// The gradients of pairs of outputs and their gradients for named inputs; `None` where there is none.
-fn gradients(
+pub fn gradients(
     pairs: Vec<(Tensor, Tensor)>,
     wanted: &[(String, Tensor)],
     create_graph: bool,

@@ -53,6 +53,8 @@ pub struct OpReport {
     worst: f64,
     /// Cases that this device cannot hold, and says so.
     pub skipped: usize,
+    /// Operators, of those seen above the limits, that have no case of the device's dtypes.
+    pub no_dtype: usize,
     pub failures: Vec<String>,
 }
 

@@ -247,6 +247,27 @@ fn random_programs_agree_under_small_limits() {
     }
 }
 
+/// Somebody holds the product, but nothing else keeps its eight operands: it is stored, by kernels that bind seven buffers at most.
+#[test]
+fn stored_values_are_cut_under_small_limits() -> Result<()> {
+    let limits = Limits { buffers: 7, instructions: 64, binding: usize::MAX, f64: true };
+    let small = Device::from_executor("small", Box::new(Small(limits)));
+    let sum = |first: usize| -> Result<Array> {
+        let leaf = |i: usize| Array::from_slice(&[i as f32, 1.0], &[2], &small);
+        let pairs = (
+            leaf(first)?.binary(BinaryOp::Add, &leaf(first + 1)?)?,
+            leaf(first + 2)?.binary(BinaryOp::Add, &leaf(first + 3)?)?,
+        );
+        pairs.0.binary(BinaryOp::Add, &pairs.1)
+    };
+    let held = sum(1)?.binary(BinaryOp::Mul, &sum(5)?)?;
+    let wanted = held.binary(BinaryOp::Add, &held)?;
+    wanted.eval()?;
+    assert_eq!(wanted.to_vec::<f32>()?, [2.0 * 10.0 * 26.0, 32.0]);
+    assert_eq!(held.to_vec::<f32>()?, [260.0, 16.0]);
+    Ok(())
+}
+
 #[test]
 fn random_programs_agree_on_every_device() {
     let cpu = Device::cpu();

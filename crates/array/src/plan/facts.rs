@@ -272,8 +272,8 @@ impl<'g> Facts<'g> {
                 self.store(i as u32);
                 size[i] = self.inlined(i, &size);
             }
-            // A body that grew too large is cut at its largest operand, again and again.
-            while !self.steps[i].anchor && size[i].exceeds(self.limits) {
+            // A body that grew too large is cut at its largest operand, again and again: also that of a value which is stored.
+            while !library && self.body(i, &size).exceeds(self.limits) {
                 let heaviest = self.steps[i].inputs.iter().filter_map(|&input| match self.viewed(input) {
                     Ref::Node(step) if !self.steps[step as usize].anchor => Some(step),
                     _ => None,
@@ -315,10 +315,15 @@ impl<'g> Facts<'g> {
 
     /// What inlining a step into its user's kernel brings along.
     fn inlined(&self, step: usize, size: &[Inlined]) -> Inlined {
-        let step_facts = &self.steps[step];
-        if step_facts.anchor {
+        if self.steps[step].anchor {
             return Inlined { instructions: 1, sources: SmallVec::from_slice(&[Slot::Step(step as u32)]) };
         }
+        self.body(step, size)
+    }
+
+    /// What computing a step in a kernel brings along.
+    fn body(&self, step: usize, size: &[Inlined]) -> Inlined {
+        let step_facts = &self.steps[step];
         let own =
             usize::from(!matches!(step_facts.op, Op::View(_))) + usize::from(step_facts.dtype.is_half());
         let mut sum = Inlined { instructions: own, sources: SmallVec::new() };

@@ -5,12 +5,12 @@
 
 use std::fmt::Write;
 
-use crate::Result;
 use crate::gpu::Shared;
 use crate::gpu::pipeline::Source;
 use crate::gpu::prelude;
 use crate::gpu::program::{Dispatch, Patch, Window};
 use crate::kernel::Ty;
+use crate::{Error, Result};
 
 /// How many elements a value of the source holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -223,6 +223,11 @@ impl<'a> Emitter<'a> {
         let x = groups.min(max);
         let y = groups.div_ceil(x.max(1)).min(max);
         let z = groups.div_ceil((x * y).max(1));
+        if z > max {
+            let reason =
+                format!("{groups} workgroups are more than three dims of {max} have; split the operation");
+            return Err(Error::Unsupported { op: "launch", reason });
+        }
         self.words[0] = x as u32;
         self.words[1] = (x * y) as u32;
         let source = self.source();

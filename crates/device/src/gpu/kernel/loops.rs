@@ -68,7 +68,12 @@ fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Dispatch>> {
     let vector = (rank > 0 && (last >= 16 || last % 4 == 0)).then(|| rank - 1);
     let dims: Vec<usize> = (0..rank).collect();
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
-    let spaces = nest.spaces(&used, &dims, vector, &shared.caps)?;
+    let spaces = nest.spaces(&used, &dims, vector, &shared.caps);
+    // Four elements side by side for one access can be further apart for another than a binding holds.
+    let (vector, spaces) = match spaces {
+        Err(_) if vector.is_some() => (None, nest.spaces(&used, &dims, None, &shared.caps)?),
+        spaces => (vector, spaces?),
+    };
     spaces.iter().map(|(part, windows)| elements(shared, part, windows, vector)).collect()
 }
 

@@ -134,6 +134,13 @@ impl Nest {
         part
     }
 
+    /// The first of two halves of a dim: whole vectors along the dim of vectors. Nothing if it cannot be halved.
+    pub(super) fn half(&self, dim: usize, vector_dim: Option<usize>) -> Option<usize> {
+        let unit = if vector_dim == Some(dim) { 4 } else { 1 };
+        let (whole, half) = (self.kernel.sizes[dim], (self.kernel.sizes[dim] / 2).next_multiple_of(unit));
+        (half > 0 && half < whole).then_some(half)
+    }
+
     /// The windows in which these accesses' buffers must be bound.
     pub(super) fn fit(&self, accesses: &[usize], caps: &Caps) -> Fit {
         let max_binding = caps.max_binding;
@@ -196,22 +203,21 @@ impl Nest {
     ) -> Result<Vec<(Nest, BTreeMap<usize, Window>)>> {
         let count =
             |dims: &[usize]| dims.iter().map(|&d| self.kernel.sizes[d]).fold(1usize, usize::saturating_mul);
+        let half = |d: usize| self.half(d, vector_dim);
+        let halved = dims.iter().copied().filter(|&d| half(d).is_some());
         let wide = if count(dims) > MAX_THREADS {
-            dims.iter().copied().max_by_key(|&d| self.kernel.sizes[d])
+            halved.max_by_key(|&d| self.kernel.sizes[d])
         } else {
             match self.fit(accesses, caps) {
                 Fit::Windows(windows) => return Ok(vec![(self.clone(), windows)]),
                 Fit::TooWide(access) => {
                     let access = &self.kernel.accesses[access];
                     let step = |d: usize| access.strides[d].unsigned_abs() * (self.kernel.sizes[d] - 1);
-                    dims.iter().copied().filter(|&d| step(d) > 0).max_by_key(|&d| step(d))
+                    halved.filter(|&d| step(d) > 0).max_by_key(|&d| step(d))
                 }
             }
         };
-        let whole = wide.map_or(0, |d| self.kernel.sizes[d]);
-        let unit = if wide.is_some() && wide == vector_dim { 4 } else { 1 };
-        let half = (whole / 2).next_multiple_of(unit);
-        let Some(dim) = wide.filter(|_| half > 0 && half < whole) else {
+        let Some((dim, half)) = wide.and_then(|d| Some((d, half(d)?))) else {
             return Err(Error::Unsupported {
                 op: "launch",
                 reason: format!(
@@ -222,7 +228,8 @@ impl Nest {
             });
         };
         let mut parts = self.restrict(dim, 0, half).spaces(accesses, dims, vector_dim, caps)?;
-        parts.extend(self.restrict(dim, half, whole - half).spaces(accesses, dims, vector_dim, caps)?);
+        let rest = self.kernel.sizes[dim] - half;
+        parts.extend(self.restrict(dim, half, rest).spaces(accesses, dims, vector_dim, caps)?);
         Ok(parts)
     }
 

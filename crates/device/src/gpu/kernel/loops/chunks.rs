@@ -53,11 +53,8 @@ pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<D
 
 /// The two halves of the rows, one after the other.
 fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -> Result<()> {
-    let widest = outer_dims(nest).into_iter().max_by_key(|&d| nest.kernel.sizes[d]);
-    let unit = if widest == rows.vector { 4 } else { 1 };
-    let whole = widest.map_or(0, |d| nest.kernel.sizes[d]);
-    let half = (whole / 2).next_multiple_of(unit);
-    let Some(dim) = widest.filter(|_| half > 0 && half < whole) else {
+    let halved = outer_dims(nest).into_iter().filter_map(|d| Some((d, nest.half(d, rows.vector)?)));
+    let Some((dim, half)) = halved.max_by_key(|&(d, _)| nest.kernel.sizes[d]) else {
         return Err(crate::Error::Unsupported {
             op: "launch",
             reason: format!(
@@ -68,7 +65,7 @@ fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -
         });
     };
     split(shared, &nest.restrict(dim, 0, half), rows, steps)?;
-    split(shared, &nest.restrict(dim, half, whole - half), rows, steps)
+    split(shared, &nest.restrict(dim, half, nest.kernel.sizes[dim] - half), rows, steps)
 }
 
 /// Decides on the chunks; nothing if the rows are too many or too wide for that.
