@@ -203,7 +203,7 @@ fn prepare_everything(device: &Device) {
             body: vec![
                 load(1),
                 Instr::Load { access: 0, indices: smallvec![0] },
-                Instr::Param { index: 0, ty: Ty::U32 },
+                Instr::Param { index: 0, ty: Ty::I32 },
                 Instr::Philox { index: 2, params: 1 },
                 Instr::Cast { a: 3, to: DType::F32 },
                 Instr::Binary { op: BinaryOp::Add, a: 1, b: 4 },

@@ -134,7 +134,8 @@ impl Loop {
             let same = |store: &Access| {
                 self.inner == 0
                     && load.indexed.is_empty()
-                    && (&load.strides, load.offset, load.dtype) == (&store.strides, store.offset, store.dtype)
+                    && (&load.strides, load.offset) == (&store.strides, store.offset)
+                    && load.dtype.size() == store.dtype.size()
             };
             if stores().any(|store| store.buffer == load.buffer && !same(store)) {
                 return Err("a loop that writes to what it reads elsewhere".to_owned());
