@@ -91,7 +91,10 @@ fn differences_between(ours: &Check, theirs: &Value) -> Vec<String> {
         }
     }
     for (name, figures) in &ours.compared {
-        let Value::Array(expected) = &theirs["grads"][name] else { continue };
+        let Value::Array(expected) = &theirs["grads"][name] else {
+            found.push(format!("{name} (not there)"));
+            continue;
+        };
         let norm = expected.first().and_then(Value::as_f64).unwrap_or(0.0);
         // The second figure is a sum, which rounding may change at will.
         for (place, what) in [(0, "norm"), (2, "first element"), (3, "last element")] {

@@ -41,8 +41,10 @@ impl Failures {
     /// The device is gone.
     pub(super) fn lose(&self, reason: &str) {
         let reason = if reason.is_empty() { "it was destroyed" } else { reason };
-        log::error!("{}: lost: {reason}", self.device);
-        self.lock().lost.get_or_insert_with(|| reason.to_owned());
+        self.lock().lost.get_or_insert_with(|| {
+            log::error!("{}: lost: {reason}", self.device);
+            reason.to_owned()
+        });
         self.is_lost.store(true, Ordering::Release);
     }
 

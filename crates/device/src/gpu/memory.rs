@@ -72,8 +72,9 @@ pub(super) struct Held {
 
 /// A buffer's memory: a block that goes back to the pool when it is dropped.
 pub(super) struct GpuMemory {
-    pool: Arc<Pool>,
+    // Before the pool, which takes a turn if it goes too, and then gives the driver's buffer back itself.
     block: Block,
+    pool: Arc<Pool>,
     bytes: usize,
 }
 
@@ -115,7 +116,7 @@ impl Pool {
     /// Memory of at least so many bytes.
     pub(super) fn alloc(self: &Arc<Pool>, bytes: usize) -> Result<GpuMemory> {
         let block = self.take(bytes as u64)?;
-        Ok(GpuMemory { pool: self.clone(), block, bytes })
+        Ok(GpuMemory { block, pool: self.clone(), bytes })
     }
 
     fn take(&self, bytes: u64) -> Result<Block> {
@@ -143,7 +144,8 @@ impl Pool {
         if let Some(limit) = state.limit.filter(|&limit| state.reserved + reserve > limit) {
             return Err(state.out_of_memory(bytes, limit));
         }
-        let buffer = self.create(&mut state, reserve, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST)?;
+        let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+        let buffer = self.create(&mut state, bytes, reserve, usage)?;
         state.requested += 1;
         state.reserved += reserve;
         state.next_id += 1;
@@ -161,18 +163,18 @@ impl Pool {
 
     /// A buffer that this machine reads, not counted among the device's memory.
     pub(super) fn for_reading(&self, size: u64) -> Result<wgpu::Buffer> {
-        self.create(&mut self.lock(), size, Usage::MAP_READ | Usage::COPY_DST)
+        self.create(&mut self.lock(), size, size, Usage::MAP_READ | Usage::COPY_DST)
     }
 
-    /// A buffer from the driver, which gets back what is free if it has none.
-    fn create(&self, state: &mut State, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
+    /// A buffer from the driver for an allocation of so many bytes. If it has none, it gets back what is free and in no bind group.
+    fn create(&self, state: &mut State, bytes: u64, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
         if let Some(buffer) = self.try_create(size, usage) {
             return Ok(buffer);
         }
         self.failures.alive()?;
         state.trim();
         let limit = state.limit.unwrap_or(self.max_buffer);
-        self.try_create(size, usage).ok_or_else(|| state.out_of_memory(size, limit))
+        self.try_create(size, usage).ok_or_else(|| state.out_of_memory(bytes, limit))
     }
 
     fn try_create(&self, size: u64, usage: Usage) -> Option<wgpu::Buffer> {

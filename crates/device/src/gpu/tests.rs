@@ -208,7 +208,7 @@ fn a_loss_amid_the_work_of_many_threads_reaches_all_of_them() {
         };
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| work(&own))).collect();
-            while rounds.load(Ordering::Relaxed) < 20 {
+            while rounds.load(Ordering::Relaxed) < 20 && threads.iter().any(|thread| !thread.is_finished()) {
                 std::thread::yield_now();
             }
             // Without waiting for a turn: at any moment.

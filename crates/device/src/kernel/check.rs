@@ -230,11 +230,11 @@ fn reaches(access: &Access, sizes: &[usize]) -> Result<(), Reason> {
     let (mut low, mut high) = (access.offset as i128, access.offset as i128);
     let dims = access.strides.iter().copied().zip(sizes.iter().copied());
     for (stride, size) in dims.chain(access.indexed.iter().map(|dim| (dim.stride, dim.size))) {
-        let way = stride as i128 * (size.max(1) as i128 - 1);
-        low += way.min(0);
-        high += way.max(0);
+        let way = (stride as i128).saturating_mul(size.max(1) as i128 - 1);
+        low = low.saturating_add(way.min(0));
+        high = high.saturating_add(way.max(0));
     }
-    if low < 0 || (high + 1) * access.dtype.size() as i128 > isize::MAX as i128 {
+    if low < 0 || high >= isize::MAX as i128 / access.dtype.size() as i128 {
         return Err(format!("an access to elements {low} to {high}"));
     }
     Ok(())
