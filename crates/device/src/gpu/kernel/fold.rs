@@ -21,6 +21,11 @@ impl Fold {
         matches!(self.ty, Ty::I64 | Ty::F64)
     }
 
+    /// Whether the invocations of a subgroup can tell each other its state.
+    pub(super) fn is_tellable(self) -> bool {
+        !self.is_search() && matches!(self.ty, Ty::F32 | Ty::I32 | Ty::U32)
+    }
+
     /// The type of the state.
     pub(super) fn state(self, width: Width) -> &'static str {
         match (self.is_search(), self.is_wide(), width) {

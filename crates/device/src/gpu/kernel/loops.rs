@@ -31,6 +31,8 @@ struct Rows {
     /// Invocations that walk along one row.
     lanes: u32,
     workgroup: u32,
+    /// Whether the lanes of a row are a whole workgroup and one subgroup, so that they can tell each other what they found.
+    told: bool,
 }
 
 /// The windows of the buffers of a part.
@@ -158,7 +160,8 @@ fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
     let long_enough = |size: usize| size >= 16 || (size >= 4 && size.is_multiple_of(4));
     if across > along && outer > 0 {
         let vector = long_enough(kernel.sizes[outer - 1]).then(|| outer - 1);
-        return Rows { vector, lanes: 1, workgroup: if shared.caps.spread.software { 16 } else { 64 } };
+        let workgroup = if shared.caps.spread.software { 16 } else { 64 };
+        return Rows { vector, lanes: 1, workgroup, told: false };
     }
     let vector = (rank > outer && long_enough(kernel.sizes[rank - 1])).then(|| rank - 1);
     let dims: Vec<usize> = (outer..rank).collect();
@@ -170,7 +173,8 @@ fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
         (false, ..=1024) => (64, 64),
         (false, _) => (256, 256),
     };
-    Rows { vector, lanes, workgroup }
+    let told = lanes == workgroup && shared.caps.spread.subgroup == Some(lanes as usize);
+    Rows { vector, lanes, workgroup, told }
 }
 
 impl Rows {
@@ -428,14 +432,34 @@ fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)]) {
     if rows.lanes == 1 || folds.is_empty() {
         return;
     }
+    // The last few are joined by every lane on its own: cheaper than the barriers between them.
+    let mut last = rows.lanes;
+    let (told, shown): (Vec<_>, Vec<_>) =
+        folds.iter().partition(|(_, _, fold)| rows.told && fold.is_tellable());
+    if !shown.is_empty() {
+        last = last.min(8);
+        show_lanes(e, rows, &shown, last);
+    }
+    for &(reg, _, fold) in told {
+        for i in 0..rows.lanes {
+            e.line(format!("let told_{reg}_{i} = subgroupBroadcast(own_{reg}, {i}u);"));
+        }
+        join_last(e, reg, fold, (0..rows.lanes).map(|i| format!("told_{reg}_{i}")).collect());
+    }
+    for &(reg, _, fold) in shown {
+        join_last(e, reg, fold, (0..last).map(|i| format!("lanes_{reg}[local - lane + {i}u]")).collect());
+    }
+}
+
+/// Lays the lanes' states in workgroup memory, and joins them there until `last` are left of each row.
+fn show_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[&(Reg, Reg, Fold)], last: u32) {
     for (reg, _, fold) in folds {
         e.workgroup_array(&format!("lanes_{reg}"), fold.state(Width::One), rows.workgroup);
         e.line(format!("lanes_{reg}[local] = own_{reg};"));
     }
     e.line("workgroupBarrier();");
     let mut distance = rows.lanes / 2;
-    // The last few are joined by every lane on its own: cheaper than the barriers between them.
-    while distance >= 8 {
+    while distance >= last {
         e.open(format!("if (lane < {distance}u) {{"));
         for (reg, _, fold) in folds {
             let joined = fold.join(
@@ -449,23 +473,22 @@ fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)]) {
         e.line("workgroupBarrier();");
         distance /= 2;
     }
-    let last = (distance * 2).max(1);
-    for (reg, _, fold) in folds {
-        let mut states: Vec<String> =
-            (0..last).map(|i| format!("lanes_{reg}[local - lane + {i}u]")).collect();
-        let mut level = 0;
-        while states.len() > 1 {
-            let mut joined = Vec::new();
-            for (i, pair) in states.chunks(2).enumerate() {
-                let name = format!("join_{reg}_{level}_{i}");
-                e.line(format!("let {name} = {};", fold.join(&pair[0], &pair[1], Width::One)));
-                joined.push(name);
-            }
-            states = joined;
-            level += 1;
+}
+
+/// Joins states in pairs until one is left, which is the row's.
+fn join_last(e: &mut Emitter<'_>, reg: Reg, fold: Fold, mut states: Vec<String>) {
+    let mut level = 0;
+    while states.len() > 1 {
+        let mut joined = Vec::new();
+        for (i, pair) in states.chunks(2).enumerate() {
+            let name = format!("join_{reg}_{level}_{i}");
+            e.line(format!("let {name} = {};", fold.join(&pair[0], &pair[1], Width::One)));
+            joined.push(name);
         }
-        e.line(format!("let state_{reg} = {};", states[0]));
+        states = joined;
+        level += 1;
     }
+    e.line(format!("let state_{reg} = {};", states[0]));
 }
 
 /// The element's position in the row, in row-major order.

@@ -20,6 +20,7 @@ use super::nest::{Nest, access_bytes};
 use crate::gpu::Shared;
 use crate::gpu::program::{Dispatch, Slot, Window};
 use crate::kernel::{Access, Loop, Matmul, Reg, Ty};
+use crate::layout::Strides;
 use crate::{Error, Result};
 
 mod left;
@@ -34,6 +35,8 @@ const MAX_INNER: usize = 32 << 10;
 /// Multiplications of a product that is small to a software adapter: fewer than a training step's have, so that another batch size
 /// doesn't lead to another text.
 const SMALL: usize = 2 << 10;
+/// Batch dims that a product's text has on software adapters, if there are no more.
+const BATCH_DIMS: usize = 2;
 /// Bytes that the chunks' products may take.
 const MAX_TEMP: u64 = 64 << 20;
 
@@ -64,6 +67,8 @@ pub(super) fn plan(
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
 ) -> Result<Vec<Dispatch>> {
+    let padded = if shared.caps.spread.software { with_batch_dims(kernel) } else { None };
+    let kernel = padded.as_ref().unwrap_or(kernel);
     let rank = kernel.epilogue.sizes.len();
     let product = Product::new(kernel);
     product.nest.needs(needs);
@@ -105,6 +110,25 @@ pub(super) fn plan(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The product with the batch dims of the text that others use, if it has fewer: its own text would take a software adapter far longer
+/// to compile than the indices of these dims take.
+fn with_batch_dims(kernel: &Matmul) -> Option<Matmul> {
+    let missing = (BATCH_DIMS + 2).checked_sub(kernel.epilogue.sizes.len()).filter(|&missing| missing > 0)?;
+    let mut padded = kernel.clone();
+    let Matmul { lhs, rhs, epilogue, .. } = &mut padded;
+    // The dims have one index, so no step is ever taken: but a step that isn't 0 stands in the text.
+    let pad = |strides: &mut Strides, step: isize| (0..missing).for_each(|_| strides.insert(0, step));
+    pad(&mut lhs.strides, 4);
+    pad(&mut rhs.strides, 4);
+    let stores: Vec<usize> = epilogue.stores.iter().map(|store| store.access).collect();
+    for (i, access) in epilogue.accesses.iter_mut().enumerate() {
+        pad(&mut access.strides, if stores.contains(&i) { 4 } else { 0 });
+    }
+    epilogue.ranges.iter_mut().for_each(|range| pad(&mut range.strides, 0));
+    (0..missing).for_each(|_| epilogue.sizes.insert(0, 1));
+    Some(padded)
 }
 
 /// The number of chunks of the inner dim that keeps the device busy and its loops short.

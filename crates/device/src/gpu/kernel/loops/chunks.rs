@@ -174,7 +174,7 @@ fn join_chunks(
 ) -> Result<Dispatch> {
     let width = rows.row_width(nest);
     let lanes = if width == Width::One && cut.chunks > 64 { 64 } else { 1 };
-    let joining = Rows { vector: rows.vector, lanes, workgroup: 64 };
+    let joining = Rows { vector: rows.vector, lanes, workgroup: 64, told: false };
     let mut body = Body::new(nest, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Chunks of rows, joined.", joining.workgroup);
     e.use_internal();
