@@ -6,12 +6,12 @@ mod gpu_common;
 
 use gpu_common::{Random, check, devices, dtypes, hardware, lowered, run, scaled_with_bias, smallest};
 use smallvec::smallvec;
-use wgrad_device::kernel::{Access, Instr, Kernel, Loop, Matmul, Store, Ty};
+use wgrad_device::kernel::{Access, BinaryOp, Const, Instr, Kernel, Loop, Matmul, Store, Ty};
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{DType, Device, Scalar};
 
-/// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, perhaps with operands that are transposed, broadcast or offset, and with
-/// `relu(product * scale + bias)` as its epilogue.
+/// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, perhaps with operands that are transposed, broadcast or offset, with
+/// `|product * scale + bias|` as its epilogue, and with zeros above the diagonal.
 fn product(
     random: &mut Random,
     dtype: DType,
@@ -73,6 +73,19 @@ fn product(
         epilogue.accesses.push(Access::new(2, dtype, &along, 0));
         epilogue.body = scaled_with_bias(0, dtype).to_vec();
         value = 5;
+    }
+    if random.chance(50) {
+        let ty = Ty::of(dtype);
+        let (row, column) = (sizes.len() - 2, sizes.len() - 1);
+        let next = value + 1;
+        epilogue.body.extend([
+            Instr::Coord { dim: row },
+            Instr::Coord { dim: column },
+            Instr::Binary { op: BinaryOp::Lt, a: next, b: next + 1 },
+            Instr::Const(Const::new(false, ty)),
+            Instr::Select { cond: next + 2, a: next + 3, b: value },
+        ]);
+        value = next + 4;
     }
     let out = contents.len();
     let elements: usize = sizes.iter().product();

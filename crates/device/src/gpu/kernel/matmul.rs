@@ -19,7 +19,7 @@ use super::loops::{count, indices, validity};
 use super::nest::{Nest, access_bytes};
 use crate::gpu::Shared;
 use crate::gpu::program::{Dispatch, Slot, Window};
-use crate::kernel::{Access, Loop, Matmul, Reg, Ty};
+use crate::kernel::{Access, Instr, Loop, Matmul, Reg, Ty};
 use crate::layout::Strides;
 use crate::{Error, Result};
 
@@ -128,6 +128,11 @@ fn with_batch_dims(kernel: &Matmul) -> Option<Matmul> {
     }
     epilogue.ranges.iter_mut().for_each(|range| pad(&mut range.strides, 0));
     (0..missing).for_each(|_| epilogue.sizes.insert(0, 1));
+    for instr in &mut epilogue.body {
+        if let Instr::Coord { dim } = instr {
+            *dim += missing;
+        }
+    }
     Some(padded)
 }
 
