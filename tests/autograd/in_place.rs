@@ -1,6 +1,6 @@
 //! Writing in place, and views: values, gradients, rules.
 
-use wgrad::{DType, Device, Error, GradRule, Result, Tensor, no_grad};
+use wgrad::{DType, Device, Error, GradRule, Index, Result, Tensor, no_grad};
 
 fn leaf(data: &[f32], shape: &[usize]) -> Tensor {
     Tensor::from_slice(data, shape, &Device::cpu()).unwrap().requires_grad_(true).unwrap()
@@ -100,6 +100,29 @@ fn assignment_of_something_that_requires_grad() -> Result<()> {
     assert!(target.requires_grad() && !target.is_leaf());
     target.mul(3.0)?.sum()?.backward()?;
     assert_eq!(values(&x.grad().unwrap()), [3., 0.]);
+    Ok(())
+}
+
+/// PyTorch: `x[torch.tensor(-1), :, torch.tensor([2, 0])]` has the shape of `x[-1, :, [2, 0]]`, and `x[torch.tensor(0)]` is a view.
+#[test]
+fn a_place_without_dims_indexes_as_a_number_does() -> Result<()> {
+    for info in Device::available() {
+        let device: Device = info.name.parse()?;
+        let x = Tensor::arange(0, 12, 1, DType::F32)?.reshape([2, 2, 3])?.to(&device)?.deep_clone()?;
+        let last = Tensor::new(-1i64, &device)?;
+        let pair = Tensor::new([2i64, 0], &device)?;
+        let at = |place: &Tensor| Index::from(place);
+        let chosen = x.get(&[at(&last), Index::Ellipsis, at(&pair)])?;
+        assert_eq!((chosen.shape(), values(&chosen)), (&[2, 2][..], vec![8., 6., 11., 9.]));
+        let row = x.get(&[at(&Tensor::new(0i32, &device)?)])?;
+        assert!(row.is_view());
+        row.fill_(-1.0)?;
+        assert_eq!(values(&x)[..7], [-1., -1., -1., -1., -1., -1., 6.]);
+        let out = x.get(&[at(&Tensor::new(2i64, &device)?)]);
+        assert!(matches!(out, Err(Error::Index { .. })), "{out:?}");
+        let byte = Tensor::new([1u8, 0], &device)?;
+        assert!(matches!(x.get(&[at(&byte)]), Err(Error::DType { .. })));
+    }
     Ok(())
 }
 

@@ -13,8 +13,13 @@ struct Row {
     _measured: f64,
 }
 
-/// None so far: all cases pass on Mesa's Vulkan and GL with their own tolerances.
-const ROWS: &[Row] = &[];
+/// All cases of the project's own folder pass on Mesa's Vulkan and GL with their own tolerances; the rows are for cases like them.
+const ROWS: &[Row] = &[Row {
+    op: "pow",
+    factor: 1.5,
+    _reason: "a second gradient is the difference of two powers, each a unit or two off, that cancel 430-fold; the CPU's are half a unit off",
+    _measured: 1.08,
+}];
 
 /// How many times a case's tolerance an operator may miss by on a device.
 pub fn factor(op: &str, device: &Device) -> f64 {

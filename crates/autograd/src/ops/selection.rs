@@ -17,7 +17,8 @@ pub enum Index {
     Ellipsis,
     /// A new dim of size 1: `None`.
     NewAxis,
-    /// Places of a dim, which may count from the end, or a mask over as many dims as it has.
+    /// Places of a dim, which may count from the end, or a mask over as many dims as it has. One place without dims is read from its
+    /// device and means what [`Index::At`] does.
     Tensor(Tensor),
     /// A mask without dims.
     Bool(bool),
@@ -75,8 +76,8 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// If there are more parts than dims, a place is out of range, or shapes do not fit. A place in a tensor is an error when the
-    /// result is read.
+    /// If there are more parts than dims, a place is out of range, shapes do not fit, or a tensor is neither i64, i32 nor bool. A place
+    /// in a tensor that has dims is an error when the result is read.
     pub fn get(&self, parts: &[Index]) -> Result<Tensor> {
         let (view, lists) = self.view_of_parts("get", parts)?;
         if lists.iter().all(Option::is_none) { Ok(view) } else { view.index(&lists) }
@@ -106,6 +107,11 @@ impl Tensor {
         for part in parts {
             match part {
                 Index::At(at) => view = view.select(dim as isize, *at)?,
+                Index::Tensor(place)
+                    if place.rank() == 0 && matches!(place.dtype(), DType::I64 | DType::I32) =>
+                {
+                    view = view.select(dim as isize, place.item::<i64>()? as isize)?;
+                }
                 Index::Slice(start, end, step) => {
                     view = view.slice(dim as isize, *start, *end, *step)?;
                     dim += 1;
@@ -142,11 +148,11 @@ impl Tensor {
         if tensor.dtype() != DType::Bool {
             return match tensor.dtype() {
                 DType::I64 => Ok(vec![tensor.clone()]),
-                DType::I32 | DType::U8 => Ok(vec![tensor.to_dtype(DType::I64)?]),
+                DType::I32 => Ok(vec![tensor.to_dtype(DType::I64)?]),
                 dtype => Err(Error::DType {
                     op,
                     dtype,
-                    reason: "cannot index; use i64, or bool for a mask".into(),
+                    reason: "cannot index; use i64 or i32 for places, bool for a mask".into(),
                 }),
             };
         }
@@ -168,7 +174,7 @@ impl Tensor {
     /// they stand side by side their shape takes their dims' place, else it comes first.
     ///
     /// # Errors
-    /// If there are more lists than dims, they do not broadcast, or are not i64 or bool. A place that is out of range is an error when
+    /// If there are more lists than dims, they do not broadcast, or are not i64, i32 or bool. A place that is out of range is an error when
     /// the result is read.
     pub fn index(&self, indices: &[Option<Tensor>]) -> Result<Tensor> {
         const OP: &str = "index";
