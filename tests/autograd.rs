@@ -13,6 +13,7 @@ macro_rules! fails {
 mod autograd {
     mod article;
     mod derivatives;
+    mod digits;
     mod double;
     mod errors;
     mod fourier;

@@ -39,7 +39,11 @@ impl Tensor {
         Ok(record(out, [x], |inputs, out| {
             Derivative::with("LinalgVectorNormBackward0", move |c| {
                 c.each(1, |_| {
-                    let (g, x, norm) = (c.grad()?.widened()?, c.saved(0)?.widened()?, c.saved(1)?.widened()?);
+                    let (g, x) = (c.grad()?.with_guard_digits()?, c.saved(0)?.with_guard_digits()?);
+                    let saved = c.saved(1)?.widened()?;
+                    // Its rounding would be among the terms that cancel.
+                    let norm =
+                        if g.dtype() == saved.dtype() { saved } else { x.vector_norm(p, &dims, keepdim)? };
                     let none = norm.eq(0.0)?;
                     let scale = if p == 2.0 { g.div(&norm)? } else { g.div(norm.pow(p - 1.0)?)? };
                     let scale = fold.spread(&scale.masked_fill(&none, 0.0)?, x.shape())?;

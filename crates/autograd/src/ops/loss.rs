@@ -129,6 +129,10 @@ impl Tensor {
             let reason = format!("label_smoothing is {smoothing}; it must lie between 0 and 1");
             return Err(Error::Argument { op: OP, reason });
         }
+        if self.dtype().is_half() && (smoothing > 0.0 || target.dtype().is_float()) {
+            // Several gradients meet in the scores: they are added before they are rounded.
+            return self.widened()?.cross_entropy_with(target, options)?.to_dtype(self.dtype());
+        }
         let class_dim = usize::from(self.rank() > 1);
         let classes = classes(OP, self)?;
         let log_p = self.log_softmax(class_dim as isize)?;

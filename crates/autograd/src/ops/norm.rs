@@ -37,7 +37,7 @@ impl Tensor {
         let x = self.operand()?;
         let dims: Dims = (self.rank() - normalized.len()..self.rank()).collect();
         let wide = widened(&x.array)?;
-        let (mean, rstd) = statistics(&wide, &dims, eps)?;
+        let (mean, _, rstd) = statistics(&wide, &dims, eps)?;
         let mut out = wide.binary(BinaryOp::Sub, &mean)?.binary(BinaryOp::Mul, &rstd)?;
         let weight = weight.map(Tensor::operand).transpose()?;
         let bias = bias.map(Tensor::operand).transpose()?;
@@ -55,48 +55,82 @@ impl Tensor {
         let [weight, bias] = inputs;
         Ok(record(out, [x, weight, bias], |inputs, _| {
             Derivative::with("NativeLayerNormBackward0", move |c| {
-                let (g, x) = (c.grad()?, c.saved(0)?);
-                let (centred, rstd) = normalisation(c, &x, &dims, eps)?;
-                let scaled = centred.mul(&rstd)?;
+                let normalisation = Normalisation::of(c, &dims, eps)?;
+                let g = c.grad()?.with_guard_digits()?;
                 c.each(3, |i| match i {
-                    0 => {
-                        let g = if has_weight { g.mul(c.saved(1)?)? } else { g.clone() };
-                        let along = scaled.mul(g.mul(&scaled)?.mean_dim(&dims, true)?)?;
-                        g.sub(g.mean_dim(&dims, true)?)?.sub(along)?.mul(&rstd)
-                    }
-                    1 => g.mul(&scaled),
+                    0 if has_weight => normalisation.gradient(&g.mul(c.saved(3)?)?),
+                    0 => normalisation.gradient(&g),
+                    1 => g.mul(&normalisation.scaled),
                     _ => Ok(g.clone()),
                 })
             })
             .save_input(inputs, 0)
-            .save_input_if(has_weight, inputs, 1)
             .save(&mean)
             .save(&rstd)
+            .save_input_if(has_weight, inputs, 1)
         }))
+    }
+
+    /// `(x - mean) / sqrt(var + eps)` over these dims, in f32 for halves; and the mean and the variance, without gradients.
+    pub(super) fn standardized(&self, dims: &[usize], eps: f64) -> Result<[Tensor; 3]> {
+        let (x, dims) = (self.widened()?.operand()?, Dims::from(dims));
+        let (mean, var, rstd) = statistics(&x.array, &dims, eps)?;
+        let out = x.array.binary(BinaryOp::Sub, &mean)?.binary(BinaryOp::Mul, &rstd)?;
+        let out = record(out, [x], |inputs, _| {
+            Derivative::with("NativeBatchNormBackward0", move |c| {
+                let normalisation = Normalisation::of(c, &dims, eps)?;
+                c.each(1, |_| normalisation.gradient(&c.grad()?.with_guard_digits()?))
+            })
+            .save_input(inputs, 0)
+            .save(&mean)
+            .save(&rstd)
+        });
+        Ok([out, Tensor::from_array(mean), Tensor::from_array(var)])
     }
 }
 
-/// Mean and reciprocal standard deviation of rows.
-fn statistics(x: &Array, dims: &[usize], eps: f64) -> Result<(Array, Array)> {
+/// Mean, variance and reciprocal standard deviation of rows.
+fn statistics(x: &Array, dims: &[usize], eps: f64) -> Result<(Array, Array, Array)> {
     let count: usize = dims.iter().map(|&d| x.shape()[d]).product();
     let average =
         |x: &Array| x.reduce(ReduceOp::Sum, dims, true)?.binary_scalar(BinaryOp::Mul, 1.0 / count as f64);
     let mean = average(x)?;
     let centred = x.binary(BinaryOp::Sub, &mean)?;
     let var = average(&centred.binary(BinaryOp::Mul, &centred)?)?;
-    Ok((mean, var.binary_scalar(BinaryOp::Add, eps)?.unary(UnaryOp::Rsqrt)?))
+    let rstd = var.binary_scalar(BinaryOp::Add, eps)?.unary(UnaryOp::Rsqrt)?;
+    Ok((mean, var, rstd))
 }
 
-/// The centred input and the reciprocal standard deviation: from the saved statistics, or, where gradients of gradients are
-/// recorded, from the input, on which they depend.
-fn normalisation(c: &Context, x: &Tensor, dims: &Dims, eps: f64) -> Result<(Tensor, Tensor)> {
-    if !is_grad_enabled() {
-        return Ok((x.sub(c.saved(2)?)?, c.saved(3)?));
+/// Normalised rows in a derivative.
+struct Normalisation<'a> {
+    dims: &'a Dims,
+    /// The reciprocal standard deviation.
+    rstd: Tensor,
+    /// The rows with mean 0 and variance 1.
+    scaled: Tensor,
+}
+
+impl Normalisation<'_> {
+    /// Of the input, which is saved first: with the mean and the reciprocal standard deviation that are saved behind it, or, where gradients
+    /// of gradients are recorded, with those of the input, on which they depend.
+    fn of<'a>(c: &Context, dims: &'a Dims, eps: f64) -> Result<Normalisation<'a>> {
+        let x = c.saved(0)?.with_guard_digits()?;
+        let (centred, rstd) = if is_grad_enabled() {
+            let centred = x.sub(x.mean_dim(dims, true)?)?;
+            // What the mean lost in rounding is left in every element, and the terms that cancel in second derivatives raise it
+            // thirtyfold where rows vary little. It does not depend on the input.
+            let centred = centred.sub(centred.detach().mean_dim(dims, true)?)?;
+            let rstd = centred.mul(&centred)?.mean_dim(dims, true)?.add(eps)?.rsqrt()?;
+            (centred, rstd)
+        } else {
+            (x.sub(c.saved(1)?)?, c.saved(2)?)
+        };
+        Ok(Normalisation { dims, scaled: centred.mul(&rstd)?, rstd })
     }
-    let centred = x.sub(x.mean_dim(dims, true)?)?;
-    // What the mean lost in rounding is left in every element, and the terms that cancel in second derivatives raise it
-    // thirtyfold where rows vary little. It does not depend on the input.
-    let centred = centred.sub(centred.detach().mean_dim(dims, true)?)?;
-    let rstd = centred.mul(&centred)?.mean_dim(dims, true)?.add(eps)?.rsqrt()?;
-    Ok((centred, rstd))
+
+    /// The gradient of the input from that of the normalised rows.
+    fn gradient(&self, g: &Tensor) -> Result<Tensor> {
+        let along = self.scaled.mul(g.mul(&self.scaled)?.mean_dim(self.dims, true)?)?;
+        g.sub(g.mean_dim(self.dims, true)?)?.sub(along)?.mul(&self.rstd)
+    }
 }

@@ -48,15 +48,6 @@ impl Tensor {
         list.widened()?.reshape(shape)
     }
 
-    /// `(self - mean) * rsqrt(var + eps)` over these dims, in f32 for halves.
-    fn standardized(&self, dims: &[usize], eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
-        let wide = self.widened()?;
-        let mean = wide.mean_dim(dims, true)?;
-        let centred = wide.sub(&mean)?;
-        let var = centred.mul(&centred)?.mean_dim(dims, true)?;
-        Ok((centred.mul(var.add(eps)?.rsqrt()?)?, mean, var))
-    }
-
     /// `weight * x + bias` for each channel.
     fn scaled_channels(
         &self,
@@ -103,7 +94,7 @@ impl Tensor {
                 let reason = "has only one value for each channel, which has no variance".to_owned();
                 return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
             }
-            let (normalized, mean, var) = self.standardized(&dims, options.eps)?;
+            let [normalized, mean, var] = self.standardized(&dims, options.eps)?;
             self.move_statistics(&mean, &var, count, options)?;
             normalized
         } else {
@@ -166,7 +157,7 @@ impl Tensor {
                 "has only one value for each channel of an instance, which has no variance".to_owned();
             return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
         }
-        let (normalized, mean, var) = self.standardized(&dims, options.eps)?;
+        let [normalized, mean, var] = self.standardized(&dims, options.eps)?;
         self.move_statistics(&mean.mean_dim(0, false)?, &var.mean_dim(0, false)?, count, options)?;
         normalized.scaled_channels(OP, options.weight.as_ref(), options.bias.as_ref())?.to_dtype(self.dtype())
     }
@@ -201,7 +192,8 @@ impl Tensor {
         }
         let size = channels / groups * rest.iter().product::<usize>();
         let grouped = self.reshape([batch, groups, size])?;
-        let normalized = grouped.standardized(&[2], eps)?.0.reshape(self.shape())?;
+        let [normalized, ..] = grouped.standardized(&[2], eps)?;
+        let normalized = normalized.reshape(self.shape())?;
         normalized.scaled_channels(OP, weight, bias)?.to_dtype(self.dtype())
     }
 

@@ -8,7 +8,7 @@ use wgrad_array::{Array, BinaryOp, DType, Error, ReduceOp, Result, Scalar, Unary
 
 use crate::tape::{Derivative, record, record_outputs};
 use crate::view::ViewStep;
-use crate::{IntArray, Tensor};
+use crate::{IntArray, Tensor, is_grad_enabled};
 
 /// What a reduction folds.
 #[derive(Clone)]
@@ -49,6 +49,17 @@ impl Tensor {
     /// A half in f32, others as they are.
     pub(crate) fn widened(&self) -> Result<Tensor> {
         if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
+    }
+
+    /// In f64 on the CPU, which is quick at it; elsewhere as [`Tensor::widened`].
+    pub(crate) fn widest(&self) -> Result<Tensor> {
+        if self.device().is_cpu() { self.to_dtype(DType::F64) } else { self.widened() }
+    }
+
+    /// What a derivative is computed from whose own derivative has terms that cancel: [`Tensor::widest`] where gradients of gradients
+    /// are recorded.
+    pub(crate) fn with_guard_digits(&self) -> Result<Tensor> {
+        if is_grad_enabled() { self.widest() } else { self.widened() }
     }
 }
 
@@ -489,11 +500,12 @@ fn logsumexp_array(x: &Array, fold: &Fold, keepdim: bool) -> Result<Array> {
 /// For each element, `grad` times the product of all *other* elements it is folded with.
 ///
 /// A tree of products upwards, then the gradients down it: no division, so zeros are no matter, in derivatives of any
-/// order.
+/// order. Each of the products of thousands of elements gathers as many roundings.
 fn products_of_others(x: &Tensor, grad: &Tensor, fold: &Fold) -> Result<Tensor> {
     if x.numel() == 0 || fold.count <= 1 {
         return fold.spread(grad, x.shape());
     }
+    let (x, grad) = (x.widest()?, grad.widest()?);
     // Folded dims last, as one.
     let order: smallvec::SmallVec<[usize; 4]> =
         (0..x.rank()).filter(|d| !fold.dims.contains(d)).chain(fold.dims.iter().copied()).collect();

@@ -167,7 +167,7 @@ fn running_product_backward(grad: &Tensor, x: &Tensor, at: usize) -> Result<Tens
     if x.rank() == 0 || x.numel() == 0 {
         return Ok(grad.clone());
     }
-    let last = |x: &Tensor| x.widened()?.movedim(at, -1);
+    let last = |x: &Tensor| x.with_guard_digits()?.movedim(at, -1);
     let (grad, x) = (last(grad)?, last(x)?);
     let has_zero = x.eq(0.0)?.any_dim(-1, true)?;
     let (factors, others) = (has_zero.where_cond(1.0, &x)?, has_zero.where_cond(&x, 1.0)?);

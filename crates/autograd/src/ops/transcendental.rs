@@ -126,8 +126,9 @@ unary! {
     /// # Errors
     /// If the device fails.
     sinc, sinc_ = |x| sinc_array(x), "SincBackward0", input |g, x| {
+        let (g, x) = (g.with_guard_digits()?, x.with_guard_digits()?);
         let angle = x.mul(PI)?;
-        let slope = angle.mul(angle.cos()?)?.sub(angle.sin()?)?.div(angle.mul(x)?)?;
+        let slope = angle.mul(angle.cos()?)?.sub(angle.sin()?)?.div(angle.mul(&x)?)?;
         // Masked last: as in PyTorch the second derivative at 0 is not a number.
         g.mul(slope)?.masked_fill(&x.eq(0.0)?, 0.0)
     };

@@ -150,26 +150,32 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
     if mode == QrMode::R {
         return not("the derivative depends on Q, which mode R does not compute; use the reduced mode");
     }
-    let (q, r) = (c.saved(0)?, c.saved(1)?);
+    let (mut q, mut r) = (c.saved(0)?, c.saved(1)?);
     let [m, n] = [q.size(-2)?, r.size(-1)?];
     if mode == QrMode::Complete && m > n {
         return not("in complete mode Q is not unique for more rows than columns; use the reduced mode");
     }
     let (k, rest) = (m.min(n), n.saturating_sub(m));
-    let gr = c.grad_of(1);
+    let a = if rest > 0 { Some(c.saved(2)?.with_guard_digits()?) } else { None };
+    match &a {
+        // Rounded factors are those of another matrix, and a square part that is nearly singular tells the two apart.
+        Some(a) if a.dtype() != r.dtype() => (q, r) = a.qr(mode)?,
+        _ => (q, r) = (q.with_guard_digits()?, r.with_guard_digits()?),
+    }
+    let guarded = |i: usize| c.grad_of(i).map(Tensor::with_guard_digits).transpose();
+    let (mut g, gr) = (guarded(0)?, guarded(1)?);
     let u = r.narrow(-1, 0, k)?;
-    let mut g = c.grad_of(0).cloned();
     let mut gy = None;
-    if let Some(gr) = gr.filter(|_| rest > 0) {
+    if let (Some(gr), Some(a)) = (&gr, &a) {
         let gv = gr.narrow(-1, k as isize, rest)?;
-        let more = c.saved(2)?.narrow(-1, k as isize, rest)?.matmul(&gv.transposed_value()?)?;
+        let more = a.narrow(-1, k as isize, rest)?.matmul(&gv.transposed_value()?)?;
         g = Some(match g {
             Some(g) => g.add(more)?,
             None => more,
         });
         gy = Some(q.matmul(&gv)?);
     }
-    let mut inner = match gr {
+    let mut inner = match &gr {
         Some(gr) => gr.narrow(-1, 0, k)?.matmul(&u.transposed_value()?)?,
         None => u.zeros_of(u.shape())?,
     };

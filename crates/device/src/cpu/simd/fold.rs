@@ -1,7 +1,7 @@
 //! Folding lanes into accumulators: rows whose elements lie side by side, and columns, whose rows do.
 //!
 //! An accumulator is a value of [`Fold::accumulator`] bytes, and for positions an i64 beside it. Sums of f32 accumulate
-//! in f64 across blocks, and in f32 only over the few elements of a lane within a block. The order of all additions
+//! in f64 across blocks, and in f32 only over the few elements of a lane within a block; products of f32 are f64 throughout. The order of all additions
 //! depends on sizes alone. Loops are written out: the standard library's folds aren't always inlined, and then lose the
 //! vector width that they are called at.
 #![allow(unsafe_code)]
@@ -232,6 +232,43 @@ impl Join for Sum32 {
     }
 }
 
+/// The product of f32 in f64: in f32 each factor of a long one adds a rounding of the whole.
+struct Prod32;
+impl Folding for Prod32 {
+    type In = f32;
+    type Acc = f64;
+    const IDENTITY: f64 = 1.0;
+    #[inline(always)]
+    fn step(acc: f64, x: f32) -> f64 {
+        acc * f64::from(x)
+    }
+    #[inline(always)]
+    fn merge(a: f64, b: f64) -> f64 {
+        a * b
+    }
+    #[inline(always)]
+    fn slice<L: Level>(a: &[f32]) -> f64 {
+        let mut product = 1.0;
+        for part in a.chunks(256) {
+            let mut wide = [1.0; 256];
+            for (wide, &x) in wide.iter_mut().zip(part) {
+                *wide = f64::from(x);
+            }
+            product *= tree::<Prod32, L>(&wide[..part.len()]);
+        }
+        product
+    }
+}
+
+impl Join for Prod32 {
+    type Of = f64;
+    const NEUTRAL: f64 = 1.0;
+    #[inline(always)]
+    fn join(a: f64, b: f64) -> f64 {
+        a * b
+    }
+}
+
 /// As [`Lanes`], of products.
 struct ProductLanes;
 
@@ -456,10 +493,10 @@ macro_rules! integer {
 }
 
 macro_rules! float {
-    ($versions:ident, $op:expr, $ty:ident, $sum:expr) => {
+    ($versions:ident, $op:expr, $ty:ident, $sum:expr, $product:expr) => {
         match $op {
             ReduceOp::Sum => $sum,
-            ReduceOp::Prod => same!($versions, $ty, 1.0, |a, b| a * b),
+            ReduceOp::Prod => $product,
             ReduceOp::Max => {
                 same!($versions, $ty, $ty::NEG_INFINITY, |a, b| if (a > b) | a.is_nan() { a } else { b })
             }
@@ -478,16 +515,22 @@ macro_rules! float {
 
 /// The loops of a reduction over values of this type.
 pub fn fold(op: ReduceOp, ty: Ty) -> Fold {
+    let narrow = || Some(map!(Lean, f64 => f32, |x| x as f32));
+    let bits = |identity: f64| u64_of(identity.to_ne_bytes());
     match ty {
-        Ty::F32 => float!(Full, op, f32, {
-            let finish = map!(Lean, f64 => f32, |x| x as f32);
-            let products = Some([Full::pick::<ProductRows>(), Full::pick::<ProductColumns>()]);
+        Ty::F32 => float!(
+            Full,
+            op,
+            f32,
             Fold {
-                products,
-                ..values::<Sum32, Full>(Some(finish), |identity| u64_of(identity.to_ne_bytes()))
-            }
-        }),
-        Ty::F64 => float!(Lean, op, f64, same!(Lean, f64, 0.0, |a, b| a + b)),
+                products: Some([Full::pick::<ProductRows>(), Full::pick::<ProductColumns>()]),
+                ..values::<Sum32, Full>(narrow(), bits)
+            },
+            values::<Prod32, Full>(narrow(), bits)
+        ),
+        Ty::F64 => {
+            float!(Lean, op, f64, same!(Lean, f64, 0.0, |a, b| a + b), same!(Lean, f64, 1.0, |a, b| a * b))
+        }
         Ty::I32 => integer!(Lean, op, i32),
         Ty::I64 => integer!(Lean, op, i64),
         Ty::U32 => integer!(Plain, op, u32),

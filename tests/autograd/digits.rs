@@ -1,0 +1,101 @@
+//! Where a formula's terms cancel, or thousands of roundings meet: f32 on the CPU keeps nearly all of its digits, against the
+//! same program in f64.
+
+use wgrad::{BatchNormOptions, DType, Device, GradOptions, QrMode, Result, Tensor, grad};
+
+/// Positive numbers of many sizes, the same in f32 and f64.
+fn numbers(shape: &[usize], centre: f64, spread: f64, dtype: DType) -> Result<Tensor> {
+    let n: usize = shape.iter().product();
+    let values: Vec<f32> = (0..n).map(|i| (centre + spread * (i as f64 * 2.399).sin()) as f32).collect();
+    Tensor::from_slice(&values, shape, &Device::cpu())?.to_dtype(dtype)
+}
+
+/// The largest distance of a program's f32 result from its f64 one, over the largest element.
+fn error(program: impl Fn(DType) -> Result<Tensor>) -> Result<f64> {
+    let rounded = program(DType::F32)?;
+    assert_eq!(rounded.dtype(), DType::F32);
+    let (rounded, exact) =
+        (rounded.to_dtype(DType::F64)?.to_vec::<f64>()?, program(DType::F64)?.to_vec::<f64>()?);
+    let size = exact.iter().fold(0.0f64, |size, x| size.max(x.abs()));
+    assert!(size > 0.0 && rounded.len() == exact.len());
+    Ok(rounded.iter().zip(&exact).fold(0.0, |worst: f64, (a, b)| worst.max((a - b).abs())) / size)
+}
+
+/// The gradient, by the input, of a gradient that is folded with fixed numbers.
+fn second(x: Tensor, function: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let x = x.requires_grad_(true)?;
+    let y = function(&x)?;
+    let loss = y.mul(numbers(y.shape(), 0.2, 1.0, y.dtype())?)?.sum()?;
+    let first = grad(&[&loss], &[&x], GradOptions::new().create_graph(true))?.remove(0).unwrap();
+    let again = first.mul(numbers(x.shape(), -0.3, 0.7, x.dtype())?)?.sum()?;
+    Ok(grad(&[&again], &[&x], GradOptions::new())?.remove(0).unwrap())
+}
+
+#[test]
+fn products_of_thousands() -> Result<()> {
+    let factors = |dtype| numbers(&[30_011], 1.0, 0.01, dtype);
+    assert!(error(|dtype| factors(dtype)?.prod())? < 1e-7);
+    let slope = |dtype| {
+        let x = factors(dtype)?.requires_grad_(true)?;
+        x.prod()?.backward()?;
+        Ok(x.grad().unwrap())
+    };
+    assert!(error(slope)? < 1e-7);
+    Ok(())
+}
+
+#[test]
+fn second_derivatives_of_rows_that_vary_little() -> Result<()> {
+    let check = |name: &str, shape: &[usize], function: &dyn Fn(&Tensor) -> Result<Tensor>| -> Result<()> {
+        let error = error(|dtype| second(numbers(shape, 3.0, 0.01, dtype)?, function))?;
+        assert!(error < 2e-7, "{name}: {error}");
+        Ok(())
+    };
+    check("layer_norm", &[3, 5], &|x| x.layer_norm(5, None, None, 1e-5))?;
+    check("batch_norm", &[4, 3, 2], &|x| x.batch_norm(true, &BatchNormOptions::default()))?;
+    check("instance_norm", &[2, 3, 5], &|x| x.instance_norm(true, &BatchNormOptions::default()))?;
+    check("group_norm", &[2, 4, 3], &|x| x.group_norm(2, None, None, 1e-5))
+}
+
+#[test]
+fn second_derivatives_of_quotients() -> Result<()> {
+    let check = |name: &str, x: [f32; 6], function: &dyn Fn(&Tensor) -> Result<Tensor>| -> Result<()> {
+        let x = |dtype| Tensor::from_slice(&x, [2, 3], &Device::cpu())?.to_dtype(dtype);
+        let error = error(|dtype| second(x(dtype)?, function))?;
+        assert!(error < 2e-7, "{name}: {error}");
+        Ok(())
+    };
+    check("cumprod", [0.7, 0.0007, -1.3, 2.1, -0.002, 0.9], &|x| x.cumprod(1))?;
+    check("cumprod with zeros", [0.7, 0.0, -1.3, 2.1, -0.002, 0.9], &|x| x.cumprod(1))?;
+    check("vector_norm", [1.1, -0.06, 2.5, 0.4, 1.7, -0.9], &|x| x.vector_norm(-2.0, 1, false))?;
+    check("sinc", [0.02, -0.03, 0.05, 1.98, -0.04, 0.01], &|x| x.sinc())
+}
+
+/// A wide matrix whose square part is nearly singular.
+#[test]
+fn second_derivatives_of_an_orthogonal_factor() -> Result<()> {
+    let a = [1.0f32, 1.9, 0.3, 0.51, 1.0, -0.7];
+    let a = |dtype| Tensor::from_slice(&a, [2, 3], &Device::cpu())?.to_dtype(dtype);
+    let error = error(|dtype| second(a(dtype)?, &|a| a.qr(QrMode::Reduced)?.1.abs()))?;
+    assert!(error < 2e-7, "{error}");
+    Ok(())
+}
+
+/// Several gradients of halves meet in one tensor, and are rounded together.
+#[test]
+fn a_smoothed_cross_entropy_rounds_its_gradient_once() -> Result<()> {
+    let gradient = |dtype: DType| -> Result<Vec<f64>> {
+        let scores = numbers(&[40, 7], 0.1, 2.0, DType::F32)?.to_dtype(DType::BF16)?.to_dtype(dtype)?;
+        let scores = scores.detach().requires_grad_(true)?;
+        let target: Vec<i64> = (0..40).map(|i| i % 7).collect();
+        let target = Tensor::from_slice(&target, [40], &Device::cpu())?;
+        let options = wgrad::CrossEntropyOptions { label_smoothing: 0.4, ..Default::default() };
+        scores.cross_entropy_with(&target, &options)?.backward()?;
+        scores.grad().unwrap().to_dtype(DType::F64)?.to_vec::<f64>()
+    };
+    for (rounded, exact) in gradient(DType::BF16)?.into_iter().zip(gradient(DType::F64)?) {
+        // Half a unit in the last of eight binary digits, and a little for f32.
+        assert!((rounded - exact).abs() <= exact.abs() * 2f64.powi(-8) * 1.01, "{rounded} for {exact}");
+    }
+    Ok(())
+}
