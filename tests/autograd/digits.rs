@@ -99,3 +99,29 @@ fn a_smoothed_cross_entropy_rounds_its_gradient_once() -> Result<()> {
     }
     Ok(())
 }
+
+/// A matrix of rank one: its other singular values are 0, and the spectral norm does not depend on their vectors.
+#[test]
+fn second_derivatives_of_a_spectral_norm_where_singular_values_are_0() -> Result<()> {
+    let column = |dtype| Tensor::from_slice(&[2.0f32, -1.5, 0.5], [3, 1], &Device::cpu())?.to_dtype(dtype);
+    let program = |dtype| {
+        second(column(dtype)?.mul(numbers(&[1, 4], 2.0, 0.0, dtype)?)?, &|a| {
+            a.matrix_norm(2.0, [0, 1], false)
+        })
+    };
+    assert!(program(DType::F64)?.isfinite()?.all()?.item::<bool>()?);
+    assert!(error(program)? < 1e-5);
+    Ok(())
+}
+
+/// A number keeps its digits beside halves: the product is rounded, not the factor.
+#[test]
+fn numbers_beside_halves_are_not_rounded() -> Result<()> {
+    // PyTorch's: 3 * 0.1 is 0.30005 in f16, where 0.1 in f16 would give 0.2998.
+    for device in Device::available() {
+        let x = Tensor::new([3f32], &device.name.parse()?)?.to_dtype(DType::F16)?;
+        assert_eq!(x.mul(0.1)?.to_dtype(DType::F32)?.item::<f32>()?, 0.300_048_83);
+        assert_eq!(x.div(0.3)?.to_dtype(DType::F32)?.item::<f32>()?, 10.0);
+    }
+    Ok(())
+}

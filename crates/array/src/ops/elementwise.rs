@@ -124,7 +124,7 @@ impl Array {
         let number = number.into();
         let compute = compute_dtype(op, number.promote(self.dtype()))?;
         let op = of_truths(op, compute);
-        self.cast(compute)?.combine_scalar(op, Operands::ArrayScalar(number.cast(compute)), compute)
+        self.cast(compute)?.combine_scalar(op, Operands::ArrayScalar(operand(op, number, compute)), compute)
     }
 
     /// `number op self`; the number promotes by its category only.
@@ -135,7 +135,7 @@ impl Array {
         let number = number.into();
         let compute = compute_dtype(op, number.promote(self.dtype()))?;
         let op = of_truths(op, compute);
-        self.cast(compute)?.combine_scalar(op, Operands::ScalarArray(number.cast(compute)), compute)
+        self.cast(compute)?.combine_scalar(op, Operands::ScalarArray(operand(op, number, compute)), compute)
     }
 
     /// The quotient of integers, cut off towards zero; anything by 0 is 0. Floats: the truncated quotient.
@@ -283,6 +283,16 @@ fn of_truths(op: BinaryOp, compute: DType) -> BinaryOp {
         BinaryOp::Add if compute == DType::Bool => BinaryOp::Or,
         BinaryOp::Mul if compute == DType::Bool => BinaryOp::And,
         op => op,
+    }
+}
+
+/// A number as an operand. In arithmetic with halves it keeps f32's digits, as in PyTorch, so that the result is rounded once.
+fn operand(op: BinaryOp, number: Scalar, compute: DType) -> Scalar {
+    match op {
+        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div if compute.is_half() => {
+            number.cast(DType::F32)
+        }
+        _ => number.cast(compute),
     }
 }
 

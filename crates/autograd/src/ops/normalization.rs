@@ -296,7 +296,7 @@ impl Tensor {
         }
         let width = self.size(-1)?;
         let scale = scale.into().unwrap_or(1.0 / (width as f64).sqrt());
-        let mut scores = self.mul(scale)?.widened()?.matmul(&key.widened()?.transpose(-2, -1)?)?;
+        let mut scores = self.widened()?.mul(scale)?.matmul(&key.widened()?.transpose(-2, -1)?)?;
         let causal = || {
             let square = [self.size(-2)?, key.size(-2)?];
             Tensor::ones(square, (DType::Bool, self.device()))?.tril(0)

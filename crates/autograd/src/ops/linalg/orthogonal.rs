@@ -129,6 +129,12 @@ impl Tensor {
         let eye = self.eye_of(self.size(-1)?)?;
         self.unsqueeze(-2)?.sub(self.unsqueeze(-1)?)?.add(eye)
     }
+
+    /// The quotient, 0 for 0 / 0: vectors that a result does not depend on have no gradient, however their values coincide.
+    fn share_of(&self, divisor: &Tensor) -> Result<Tensor> {
+        let neither = self.eq(0.0)?.logical_and(&divisor.eq(0.0)?)?;
+        self.div(neither.where_cond(1.0, divisor)?)
+    }
 }
 
 /// Recorded outputs by name: as many come back as were given.
@@ -210,7 +216,7 @@ fn svd_gradient(c: &Context) -> Result<Tensor> {
         return u.scale_columns(gs)?.matmul(&vt);
     }
     let squares = s.square()?.differences()?;
-    let skew = |x: Tensor| x.sub(x.transposed_value()?)?.div(&squares);
+    let skew = |x: Tensor| x.sub(x.transposed_value()?)?.share_of(&squares);
     let mut inner = match c.grad_of(1) {
         Some(gs) => gs.diag_embed(0, -2, -1)?,
         None => squares.zeros_of(squares.shape())?,
@@ -224,7 +230,7 @@ fn svd_gradient(c: &Context) -> Result<Tensor> {
     }
     let mut left = u.matmul(&inner)?;
     if let Some(gu) = gu.filter(|_| m > k) {
-        let scaled = gu.div(s.unsqueeze(-2)?)?;
+        let scaled = gu.share_of(&s.unsqueeze(-2)?)?;
         let inside = u.matmul(&u.transposed_value()?.matmul(&scaled)?)?;
         left = left.add(scaled.sub(inside)?)?;
     }
@@ -232,7 +238,7 @@ fn svd_gradient(c: &Context) -> Result<Tensor> {
     match gvt.filter(|_| n > k) {
         None => Ok(out),
         Some(gvt) => {
-            let scaled = gvt.div(s.unsqueeze(-1)?)?;
+            let scaled = gvt.share_of(&s.unsqueeze(-1)?)?;
             let inside = scaled.matmul(&vt.transposed_value()?)?.matmul(&vt)?;
             out.add(u.matmul(&scaled.sub(inside)?)?)
         }
@@ -249,7 +255,7 @@ fn eigh_gradient(c: &Context) -> Result<Tensor> {
     };
     let product = vt.matmul(gv)?;
     let skew = product.sub(product.transposed_value()?)?;
-    let inner = skew.div(values.differences()?.mul(2.0)?)?;
+    let inner = skew.share_of(&values.differences()?.mul(2.0)?)?;
     let inner = match c.grad_of(0) {
         Some(gl) => inner.add(gl.diag_embed(0, -2, -1)?)?,
         None => inner,
