@@ -4,7 +4,6 @@
 use wgrad::DeviceOptions;
 
 use crate::case::Case;
-use crate::replay::Replayed;
 use crate::tensors::Store;
 
 /// Bytes of a binding.
@@ -20,42 +19,22 @@ pub fn options() -> DeviceOptions {
     }
 }
 
-/// Operators that say so where their data is above the limits, and why it cannot be cut.
-const REFUSED: &[(&str, &str)] = &[
+/// Operators with a kernel that the host runs where its data is above the limits, and why it cannot be cut.
+const HOSTED: &[(&str, &str)] = &[
     ("argsort", "the keys of one row are one binding"),
     ("cummax", "a row's running places are read anywhere in it"),
     ("logcumsumexp", "a row is doubled in one binding"),
-    ("masked_select", "the keys of the mask are one binding"),
-    ("nonzero", "the keys of the mask are one binding"),
     ("sort", "the keys of one row are one binding"),
-    ("std", "a row is measured from its first element, which is in another window of the same buffer"),
     ("take", "the input is read anywhere, in more windows than a kernel binds"),
     ("topk", "the keys of one row are one binding"),
-    ("var", "as std"),
 ];
 
-/// What came of an operator's case under low limits.
-pub enum Verdict {
-    /// To be counted as any other.
-    Counts,
-    /// It says that it cannot, and is listed.
-    Refused,
-    /// It is listed, and can.
-    Listed,
-}
-
-/// Whether a listed operator says that it cannot.
-pub fn verdict(op: &str, replayed: &Replayed) -> Verdict {
-    if !REFUSED.iter().any(|(refused, _)| *refused == op) {
-        return Verdict::Counts;
-    }
-    let parts = [&replayed.values, &replayed.grads, &replayed.second];
-    let failures: Vec<&String> = parts.into_iter().flatten().filter_map(|part| part.as_ref().err()).collect();
-    let says_so = |failure: &&String| failure.contains("that this device binds at a time");
-    match failures.iter().all(|failure| says_so(failure) || *failure == "did not come to it") {
-        true if failures.iter().any(says_so) => Verdict::Refused,
-        true => Verdict::Listed,
-        false => Verdict::Counts,
+/// That the host ran kernels of an operator's case if it is listed, and none otherwise.
+pub fn check_hosted(op: &str, hosted: u64) -> Result<(), String> {
+    match (HOSTED.iter().any(|(listed, _)| *listed == op), hosted) {
+        (true, 0) => Err("runs on the device: take it off the list of what the host runs".to_owned()),
+        (false, 1..) => Err(format!("the host ran {hosted} of its kernels, and it is not listed")),
+        _ => Ok(()),
     }
 }
 

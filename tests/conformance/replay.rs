@@ -22,6 +22,13 @@ pub struct Replayed {
     pub second: Option<Part>,
 }
 
+impl Replayed {
+    /// Whether everything it has is right.
+    pub fn passed(&self) -> bool {
+        [&self.values, &self.grads, &self.second].into_iter().flatten().all(Part::is_ok)
+    }
+}
+
 /// A case, and what it is replayed with.
 pub struct Setting<'a> {
     pub case: &'a Case,

@@ -23,7 +23,7 @@ between -30 and 30: on the CPU with AVX-512, and on Mesa's software adapters. Ot
   f64. The others are composed of them. Subnormal numbers may count as 0 on GPUs in f64 too.
 - **f16 and bf16** are computed in f32 and rounded once, so their error is half a unit of theirs, rarely a hair more.
 - **Domain**: where the function is finite and its value is not subnormal. On GPUs subnormal numbers may count as 0, and a division may be 2.5 ulp off,
-  which is what the bounds of composed functions there are made of.
+  which is what the bounds of composed functions there are made of; by a divisor above 2^126 it may be 0 or NaN.
 - **near 0**: functions with zeros that they meet to within rounding only, or with tails that they cut off. Values
   below 1 are measured in units of 1 there, 1.2e-7 in f32.
 - What is not in the table and needs no approximation is exact or rounded once: `+ - *`, comparisons, `isnan`, `isfinite`,

@@ -1,7 +1,7 @@
 // Functions of f64, written once over the types D and Q (64-bit floats and words), U, I, L and B. Vulkan's own
 // exponential, logarithm, sine and so on do not take f64: all are made of arithmetic here, by the methods of float.wgsl.
 // NaN and infinity are told by their bits. No step relies on what a rounded sum leaves out, which compilers feel free to
-// simplify: where digits are kept apart, the head is cut off by its bits.
+// simplify: where digits are kept apart, the head is cut off by its bits, and differences that are exact are passed on as `d_kept`.
 
 fn d_of(low: U, high: U) -> D {
     return bitcast<D>(Q(low) | (Q(high) << U(32u)));
@@ -115,6 +115,12 @@ fn d_upper(x: D) -> D {
     return bitcast<D>((bitcast<Q>(x) + Q(0x4000000)) & Q(0xfffffffff8000000lu));
 }
 
+// x, so that compilers do not see what it was made of: else NVIDIA's (580) takes (a - b) - c for a - (b + c), where the negative of a is at
+// hand. `whole` is an integer below 2^52, whose last bit is 0.
+fn d_kept(x: D, whole: D) -> D {
+    return bitcast<D>(bitcast<Q>(x) + (bitcast<Q>(whole) & Q(1)));
+}
+
 // 2 to an integer in -1022 ..= 1023.
 fn d_power_of_two(n: I) -> D {
     return bitcast<D>(Q(bitcast<U>(n + I(1023))) << U(52u));
@@ -129,7 +135,7 @@ fn d_scale(x: D, n: I) -> D {
 // The integer n that leaves x - n ln(2) in -ln(2)/2 ..= ln(2)/2, and this rest.
 fn d_reduce_exponent(x: D) -> DI {
     let n = floor(x * D(1.4426950408889634) + D(0.5));
-    return DI((x - n * D(0.6931471803691238)) - n * D(1.9082149292705877e-10), I(n));
+    return DI(d_kept(x - n * D(0.6931471803691238), n) - n * D(1.9082149292705877e-10), I(n));
 }
 
 // exp(r) - 1 for |r| <= ln(2) / 2.
@@ -294,7 +300,8 @@ fn d_reduce_large(x: D) -> DI {
 fn d_reduce_angle(x: D) -> DI {
     let large = (abs(x) > D(500000.0)) & d_is_finite(x);
     let n = floor(select(x, D(0.0), large | !d_is_finite(x)) * D(0.6366197723675814) + D(0.5));
-    let near = ((x - n * D(1.5707963267341256)) - n * D(6.077100506303966e-11)) - n * D(2.0222662487959506e-21);
+    let first = d_kept(x - n * D(1.5707963267341256), n);
+    let near = d_kept(first - n * D(6.077100506303966e-11), n) - n * D(2.0222662487959506e-21);
     if (!any(large)) {
         return DI(near, I(n));
     }
@@ -345,9 +352,9 @@ fn d_pow_of_positive(x: D, y: D) -> D {
     let above = m - D(1.0);
     let below = m + D(1.0);
     let below_head = d_upper(below);
-    let below_rest = m - (below_head - D(1.0));
+    let below_rest = m - d_kept(below_head - D(1.0), n);
     let t_head = d_upper(above / below);
-    let t_rest = ((above - t_head * below_head) - t_head * below_rest) / below;
+    let t_rest = (d_kept(above - t_head * below_head, n) - t_head * below_rest) / below;
     let t = t_head + t_rest;
     let z = t * t;
     var p = D(0.1758495933198153);
@@ -362,16 +369,16 @@ fn d_pow_of_positive(x: D, y: D) -> D {
     let square = t_head * t_head;
     let beyond = p * z * z + t_rest * (t_head + t);
     let s_head = d_upper(D(3.0) + square + beyond);
-    let s_rest = beyond - ((s_head - D(3.0)) - square);
+    let s_rest = beyond - (d_kept(s_head - D(3.0), n) - square);
     let u = t_head * s_head;
     let v = t_rest * s_head + t * s_rest;
     let a_head = d_upper(u + v);
-    let a_rest = v - (a_head - u);
+    let a_rest = v - d_kept(a_head - u, n);
     // 2 / (3 ln(2)) = 0.9617966860532761 + 7.872699542894897e-09
     let log_head = a_head * D(0.9617966860532761);
     let log_rest = a_head * D(7.872699542894897e-09) + a_rest * D(0.9617966939259756);
     let head = d_upper(n + (log_head + log_rest));
-    let rest = log_rest - ((head - n) - log_head);
+    let rest = log_rest - (d_kept(head - n, n) - log_head);
     let limited = clamp(y, D(-1e25), D(1e25));
     let y_head = d_upper(limited);
     let power = head * y_head;
@@ -379,7 +386,7 @@ fn d_pow_of_positive(x: D, y: D) -> D {
     let sum = clamp(power + power_rest, D(-1100.0), D(1040.0));
     let inside = abs(power + power_rest) < D(1040.0);
     let whole = floor(sum + D(0.5));
-    let r = select(sum - whole, (power - whole) + power_rest, inside);
+    let r = select(sum - whole, d_kept(power - whole, whole) + power_rest, inside);
     return d_scale(d_expm1_near_0(r * D(0.6931471805599453)) + D(1.0), I(whole));
 }
 

@@ -290,7 +290,7 @@ impl FromStr for Device {
 /// The family and the index of a device's name.
 fn split(name: &str) -> Option<(&str, usize)> {
     let (family, index) = match name.split_once(':') {
-        Some((family, index)) => (family, index.parse().ok()?),
+        Some((family, index)) => (family, index.parse().ok().filter(|_| !index.starts_with('+'))?),
         None => (name, 0),
     };
     ["cpu", "mps", "vulkan", "dx12", "gl", "wgpu"].contains(&family).then_some((family, index))

@@ -83,6 +83,8 @@ pub struct Limits {
     pub instructions: usize,
     /// The most bytes over which one operand of a kernel should reach.
     pub binding: usize,
+    /// The most bytes of one buffer.
+    pub allocation: u64,
     /// Whether f64 arrays can live here.
     pub f64: bool,
 }

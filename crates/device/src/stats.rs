@@ -7,6 +7,9 @@
 pub struct Stats {
     /// Kernels run: dispatches on a GPU, kernel launches on the CPU.
     pub dispatches: u64,
+    /// Kernels of a GPU that the CPU ran, on copies of their memory, since a piece of it that cannot be cut is larger than the GPU
+    /// binds at a time.
+    pub hosted: u64,
     /// Command buffers handed to the driver; 0 on the CPU.
     pub submits: u64,
     /// Kernels compiled: compute pipelines on a GPU, programs of the interpreter on the CPU.
@@ -36,6 +39,7 @@ impl Stats {
     pub fn since(&self, earlier: &Stats) -> Stats {
         Stats {
             dispatches: self.dispatches - earlier.dispatches,
+            hosted: self.hosted - earlier.hosted,
             submits: self.submits - earlier.submits,
             pipelines_compiled: self.pipelines_compiled - earlier.pipelines_compiled,
             pipeline_hits: self.pipeline_hits - earlier.pipeline_hits,

@@ -6,7 +6,7 @@ mod gpu_common;
 
 use gpu_common::{Random, check, devices, hardware, lowered, run, smallest};
 use smallvec::smallvec;
-use wgrad_device::kernel::{Access, IndexedDim, Instr, Kernel, Loop, ReduceOp, Store, UnaryOp};
+use wgrad_device::kernel::{Access, BinaryOp, IndexedDim, Instr, Kernel, Loop, ReduceOp, Store, Ty, UnaryOp};
 use wgrad_device::{DType, Device, DeviceOptions, Element, Error, Scalar};
 
 fn load(access: usize) -> Instr {
@@ -346,5 +346,95 @@ fn gathers_from_more_than_a_binding() {
                 check(&device, &kernel, &contents, &[dtype, DType::I64, dtype], &[], 0.0);
             }
         }
+    }
+}
+
+#[test]
+fn parts_of_one_buffer_that_are_further_apart_than_a_binding() {
+    // 3 MB of which 1 MiB can be bound: where each access alone fits, all are bound in one kernel, on the device itself.
+    let random = &mut Random::new(5);
+    for device in lowered(&smallest()) {
+        for (dtype, n) in [(DType::F32, 250_001usize), (DType::F16, 500_001), (DType::I64, 100_003)] {
+            let offset = |part: usize| (part * (3_000_000 / dtype.size() - n) / 2) as isize;
+            let add = |a, b| Instr::Binary { op: BinaryOp::Add, a, b };
+            let kernel = Kernel::Loop(Loop {
+                sizes: smallvec![n],
+                inner: 0,
+                accesses: vec![
+                    Access::new(0, dtype, &[1], offset(0)),
+                    Access::new(0, dtype, &[1], offset(1)),
+                    Access::new(0, dtype, &[1], offset(2)),
+                    Access::new(1, dtype, &[1], 0),
+                ],
+                ranges: vec![],
+                body: vec![load(0), load(1), load(2), add(0, 1), add(3, 2)],
+                stores: vec![Store { access: 3, value: 4 }],
+            });
+            let contents = [random.bytes(dtype, 3_000_000 / dtype.size()), vec![0; n * dtype.size()]];
+            check(&device, &kernel, &contents, &[dtype, dtype], &[], 1e-6);
+        }
+        // Distances of elements from their row's first one, which lies in another part once a row is cut.
+        let n = 700_000;
+        let kernel = Kernel::Loop(Loop {
+            sizes: smallvec![n],
+            inner: 1,
+            accesses: vec![
+                Access::new(0, DType::F32, &[1], 0),
+                Access::new(0, DType::F32, &[0], 0),
+                Access::new(1, DType::F32, &[0], 0),
+            ],
+            ranges: vec![],
+            body: vec![
+                load(0),
+                load(1),
+                Instr::Binary { op: BinaryOp::Sub, a: 0, b: 1 },
+                Instr::Unary { op: UnaryOp::Abs, a: 2 },
+                Instr::Reduce { op: ReduceOp::Max, a: 3 },
+            ],
+            stores: vec![Store { access: 2, value: 4 }],
+        });
+        let contents = [random.bytes(DType::F32, n), vec![0; 4]];
+        check(&device, &kernel, &contents, &[DType::F32, DType::F32], &[], 1e-6);
+        assert_eq!(device.stats().hosted, 0, "{device}");
+    }
+}
+
+#[test]
+fn what_cannot_be_cut_runs_on_the_host() {
+    // An element of a buffer of 12 MB for each of another one's indices: more windows than a kernel binds.
+    for device in lowered(&smallest()) {
+        let (size, n) = (3_000_000usize, 1000usize);
+        let mut source = Access::new(0, DType::F32, &[0], 0);
+        source.indexed.push(IndexedDim { stride: 1, size, op: "take" });
+        let kernel = Kernel::Loop(Loop {
+            sizes: smallvec![n],
+            inner: 0,
+            accesses: vec![source, Access::new(1, DType::I64, &[1], 0), Access::new(2, DType::F32, &[1], 0)],
+            ranges: vec![],
+            body: vec![
+                load(1),
+                Instr::Load { access: 0, indices: smallvec![0] },
+                Instr::Param { index: 0, ty: Ty::F32 },
+                Instr::Binary { op: BinaryOp::Mul, a: 1, b: 2 },
+            ],
+            stores: vec![Store { access: 2, value: 3 }],
+        });
+        let places = |wrong: Option<i64>| -> Vec<u8> {
+            let place = |i: usize| wrong.filter(|_| i == 7).unwrap_or((i * 2999) as i64);
+            (0..n).map(place).flat_map(i64::to_le_bytes).collect()
+        };
+        let source = Random::new(6).bytes(DType::F32, size);
+        let dtypes = [DType::F32, DType::I64, DType::F32];
+        let contents = |wrong| [source.clone(), places(wrong), vec![0; n * 4]];
+        check(&device, &kernel, &contents(None), &dtypes, &[Scalar::Float(0.5)], 0.0);
+        assert_eq!(device.stats().hosted, 1, "{device}");
+        // Errors are those of the device.
+        let wrong = run(&device, &kernel, &contents(Some(-1)), &[Scalar::Float(0.5)]).unwrap_err();
+        assert_eq!(wrong, Error::Index { op: "take", index: -1, size });
+        let prepared = device.executor().prepare(&kernel).unwrap();
+        let small = device.executor().alloc(16).unwrap();
+        let launched = prepared.launch(&[&small, &small, &small], &[Scalar::Float(0.5)]);
+        assert!(matches!(launched, Err(Error::Argument { .. })), "{launched:?}");
+        check(&device, &kernel, &contents(None), &dtypes, &[Scalar::Float(2.0)], 0.0);
     }
 }

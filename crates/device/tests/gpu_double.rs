@@ -133,13 +133,17 @@ fn binary_functions_are_accurate() {
         a.push((random.unit() - 0.2) * 2f64.powi(random.below(40) as i32 - 20));
         b.push((random.unit() - 0.5) * 2f64.powi(random.below(14) as i32 - 3));
     }
-    // Large exponents of bases near 1, remainders of huge quotients.
+    // Large exponents of bases near 1, quotients near the smallest and largest numbers, remainders of huge quotients.
     for _ in 0..3_000 {
         let base = 1.0 + (random.unit() - 0.5) * 2f64.powi(-(random.below(30) as i32));
         a.push(base);
         b.push((random.unit() - 0.5) * 1400.0 / base.ln().abs().max(1e-12));
         a.push(random.unit() * 2f64.powi(random.below(2000) as i32 - 1000));
         b.push(random.unit() * 2f64.powi(random.below(20) as i32 - 10));
+        a.push((1.0 + random.unit()) * 2f64.powi(-1000 - random.below(20) as i32));
+        b.push(1.0 + random.unit());
+        a.push(1.0 + random.unit());
+        b.push((1.0 + random.unit()) * 2f64.powi(1000 + random.below(20) as i32));
     }
     let bounds = [
         (BinaryOp::Add, 0.0),

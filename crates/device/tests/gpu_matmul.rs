@@ -106,7 +106,7 @@ fn compare(device: &Device, seed: u64, dtype: DType, batch: &[usize], m: usize, 
     check(device, &Kernel::Matmul(kernel), &contents, &dtypes, &params, unit * (k as f64).sqrt().max(4.0));
 }
 
-const SHAPES: [(usize, usize, usize); 16] = [
+const SHAPES: [(usize, usize, usize); 18] = [
     (1, 1, 1),
     (3, 5, 7),
     (16, 16, 16),
@@ -123,6 +123,8 @@ const SHAPES: [(usize, usize, usize); 16] = [
     (100, 12, 9),
     (4, 8, 1100),
     (3, 12, 2050),
+    (4, 8, 2048),
+    (20, 70, 1536),
 ];
 
 #[test]

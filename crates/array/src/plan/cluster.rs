@@ -135,9 +135,22 @@ impl Cluster {
             .iter()
             .filter(|slot| !matches!(slot, Slot::Step(s) if joined.body.members.contains(s)));
         let fits = joined.body.instructions.len() <= facts.limits.instructions
-            && known.count() + outputs <= facts.limits.buffers
+            && known.count() + outputs + joined.further_bindings(facts) <= facts.limits.buffers
             && joined.runs_well();
         fits.then_some(joined)
+    }
+
+    /// How many bindings more than its buffers it takes, since accesses of one buffer begin too far apart for one.
+    fn further_bindings(&self, facts: &Facts<'_>) -> usize {
+        let mut begins = vec![(isize::MAX, isize::MIN); self.body.slots.len()];
+        for access in &self.body.accesses {
+            let at = access.offset.saturating_mul(access.dtype.size() as isize);
+            if let Some((low, high)) = begins.get_mut(access.buffer) {
+                (*low, *high) = ((*low).min(at), (*high).max(at));
+            }
+        }
+        let apart = |&(low, high): &(isize, isize)| high.checked_sub(low).map_or(0, isize::unsigned_abs);
+        begins.iter().filter(|(low, high)| low < high).map(|begin| apart(begin) / facts.limits.binding).sum()
     }
 
     /// Whether the rows are short, or many, or read only once.

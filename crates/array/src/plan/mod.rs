@@ -94,6 +94,7 @@ impl Plan {
                 if let Slot::Step(step) = slot {
                     last_use[*step as usize] = at;
                     if !std::mem::replace(&mut made[*step as usize], true) {
+                        check_room(&facts.steps[*step as usize], device)?;
                         makes.push(*step);
                     }
                 }
@@ -163,6 +164,17 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// That a result fits into a buffer of the device: else preparing its kernel, in very many parts, would come before that error.
+fn check_room(step: &facts::Step, device: &Device) -> Result<()> {
+    let elements = step.shape.iter().fold(1u64, |n, &size| n.saturating_mul(size as u64));
+    let (requested, limit) =
+        (elements.saturating_mul(step.dtype.size() as u64), device.executor().limits().allocation);
+    if requested <= limit {
+        return Ok(());
+    }
+    Err(Error::OutOfMemory { requested, used: device.stats().bytes_in_use, limit })
 }
 
 fn broken_plan() -> Error {

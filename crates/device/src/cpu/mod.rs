@@ -78,7 +78,13 @@ impl Cpu {
     pub fn new() -> Cpu {
         Cpu {
             // A body's lanes should stay in the first-level cache, and beyond some length nothing is saved by fusing.
-            limits: Limits { buffers: 32, instructions: 256, binding: usize::MAX, f64: true },
+            limits: Limits {
+                buffers: 32,
+                instructions: 256,
+                binding: usize::MAX,
+                allocation: u64::MAX,
+                f64: true,
+            },
             pool: Arc::new(Pool::new()),
             counters: Arc::default(),
             known: Mutex::default(),

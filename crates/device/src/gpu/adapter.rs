@@ -63,10 +63,22 @@ fn list() -> Vec<Adapter> {
 }
 
 fn can_compute(adapter: &wgpu::Adapter) -> bool {
-    let limits = adapter.limits();
-    adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+    let (limits, info) = (adapter.limits(), adapter.get_info());
+    (info.backend != Backend::Gl || gl_has_kernels(&info.driver_info))
+        && adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
         && limits.max_storage_buffers_per_shader_stage >= 4
         && limits.max_compute_invocations_per_workgroup >= 64
+}
+
+/// Whether a context of this version, `4.5 (Core Profile) …` or `OpenGL ES 3.2 …`, has kernels in its shading language. A driver may give one
+/// of version 3.3 with extensions that wgpu takes for the same.
+pub(super) fn gl_has_kernels(version: &str) -> bool {
+    let (least, number) = match version.strip_prefix("OpenGL ES ") {
+        Some(number) => ([3, 1], number),
+        None => ([4, 2], version),
+    };
+    let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    [parts.next().unwrap_or(0), parts.next().unwrap_or(0)] >= least
 }
 
 const fn rank(kind: DeviceType) -> u8 {

@@ -2,7 +2,8 @@
 //!
 //! In the order in which data flows: `adapter` finds and opens devices, `memory` holds bytes, `kernel` plans a kernel and
 //! writes its WGSL (with the shared functions from `prelude`), `pipeline` compiles it, `program` launches it, and
-//! `stream` sends it to the device and reads results back. `failure` keeps what went wrong until somebody asks.
+//! `stream` sends it to the device and reads results back. What a device's limits rule out, `hosted` gives to the CPU. `failure`
+//! keeps what went wrong until somebody asks.
 //!
 //! Guarantees: results are the same bits on every run on one device; no invocation runs more than a few thousand loop
 //! iterations, and no dispatch exceeds the adapter's limits, whatever the sizes; errors of the driver become errors of
@@ -10,6 +11,7 @@
 
 mod adapter;
 mod failure;
+mod hosted;
 mod kernel;
 mod memory;
 mod pipeline;
@@ -30,6 +32,7 @@ pub(crate) use pipeline::sources;
 use crate::kernel::Kernel;
 use crate::{Buffer, Error, Executor, Limits, Prepared, Result, Stats};
 use failure::Failures;
+use hosted::Hosted;
 use memory::{GpuMemory, Pool};
 use pipeline::Pipelines;
 use stream::Stream;
@@ -96,6 +99,7 @@ struct Caps {
 #[derive(Default)]
 struct Counters {
     dispatches: AtomicU64,
+    hosted: AtomicU64,
     submits: AtomicU64,
     read: AtomicU64,
     written: AtomicU64,
@@ -134,7 +138,13 @@ impl Gpu {
         let pool = Arc::new(Pool::new(device.clone(), takes_turns, failures.clone(), memory_limit));
         // A binding begins at a multiple of 256.
         let binding = (caps.max_binding as usize).saturating_sub(512);
-        let limits = Limits { buffers: caps.max_buffers, instructions: 256, binding, f64: caps.f64 };
+        let limits = Limits {
+            buffers: caps.max_buffers,
+            instructions: 256,
+            binding,
+            allocation: limits.max_buffer_size,
+            f64: caps.f64,
+        };
         let shared = Shared {
             takes_turns,
             stream: Mutex::new(Stream::new(&device, internal)),
@@ -245,7 +255,13 @@ impl Executor for Gpu {
     fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>> {
         self.shared.failures.alive()?;
         let _turn = self.shared.turn();
-        Ok(Arc::new(kernel::prepare(&self.shared, kernel)?))
+        match kernel::prepare(&self.shared, kernel) {
+            Ok(program) => Ok(Arc::new(program)),
+            Err(refusal @ Error::Unsupported { .. }) => {
+                Ok(Arc::new(Hosted::new(&self.shared, kernel, &refusal)?))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn flush(&self) -> Result<()> {
@@ -264,6 +280,7 @@ impl Executor for Gpu {
         let held = pool.held();
         Stats {
             dispatches: counters.dispatches.load(Ordering::Relaxed),
+            hosted: counters.hosted.load(Ordering::Relaxed),
             submits: counters.submits.load(Ordering::Relaxed),
             pipelines_compiled: pipelines.compiled.load(Ordering::Relaxed),
             pipeline_hits: pipelines.hits.load(Ordering::Relaxed),

@@ -7,7 +7,7 @@
 
 use super::body::{Body, spread};
 use super::emit::{Emitter, LANES, Width};
-use super::nest::further;
+use super::nest::{buffer_name, further};
 use crate::gpu::program::Patch;
 use crate::kernel::{Access, Instr, Reg, Store, Ty};
 use crate::{DType, Error, Result};
@@ -88,7 +88,7 @@ impl Body<'_> {
 
     /// Declares the buffer of an access; its name.
     fn bind(&self, e: &mut Emitter<'_>, access: &Access) -> String {
-        let name = format!("buffer{}", access.buffer);
+        let name = buffer_name(access.buffer);
         let Some(window) = self.windows.get(&access.buffer) else { return name };
         let element = match self.forms[&access.buffer] {
             Form::Atomic => "atomic<u32>",
@@ -268,7 +268,7 @@ impl Body<'_> {
     fn last(&self, e: &mut Emitter<'_>, label: &str, access: &Access) -> String {
         // The binding was declared just before.
         let window = self.windows.get(&access.buffer).cloned();
-        let binding = window.map_or(0, |window| e.bind(&format!("buffer{}", access.buffer), "", window));
+        let binding = window.map_or(0, |window| e.bind(&buffer_name(access.buffer), "", window));
         let patch = Patch::Last { binding, bytes: access.dtype.size() as u64 };
         e.patched(&format!("{label}_last"), "u32", patch)
     }

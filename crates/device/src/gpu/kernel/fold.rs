@@ -37,6 +37,27 @@ impl Fold {
         }
     }
 
+    /// Whether its state is a bool. In workgroup memory it lies as a number: with bools there, NVIDIA's driver for Vulkan (580) gives wrong
+    /// results.
+    fn is_truth(self) -> bool {
+        self.ty == Ty::Bool && !self.is_search()
+    }
+
+    /// The type of a state in workgroup memory.
+    pub(super) fn shared_state(self) -> &'static str {
+        if self.is_truth() { "u32" } else { self.state(Width::One) }
+    }
+
+    /// A state as it lies in workgroup memory.
+    pub(super) fn to_shared(self, state: &str) -> String {
+        if self.is_truth() { format!("select(0u, 1u, {state})") } else { state.to_owned() }
+    }
+
+    /// The state at a place of workgroup memory.
+    pub(super) fn of_shared(self, place: &str) -> String {
+        if self.is_truth() { format!("({place} != 0u)") } else { place.to_owned() }
+    }
+
     /// Whether more digits are kept by summing blocks on their own.
     pub(super) fn is_rounded(self) -> bool {
         self.op == ReduceOp::Sum && self.ty.is_float()

@@ -447,15 +447,16 @@ fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)]) {
         join_last(e, reg, fold, (0..rows.lanes).map(|i| format!("told_{reg}_{i}")).collect());
     }
     for &(reg, _, fold) in shown {
-        join_last(e, reg, fold, (0..last).map(|i| format!("lanes_{reg}[local - lane + {i}u]")).collect());
+        let shown = |i: u32| fold.of_shared(&format!("lanes_{reg}[local - lane + {i}u]"));
+        join_last(e, reg, fold, (0..last).map(shown).collect());
     }
 }
 
 /// Lays the lanes' states in workgroup memory, and joins them there until `last` are left of each row.
 fn show_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[&(Reg, Reg, Fold)], last: u32) {
     for (reg, _, fold) in folds {
-        e.workgroup_array(&format!("lanes_{reg}"), fold.state(Width::One), rows.workgroup);
-        e.line(format!("lanes_{reg}[local] = own_{reg};"));
+        e.workgroup_array(&format!("lanes_{reg}"), fold.shared_state(), rows.workgroup);
+        e.line(format!("lanes_{reg}[local] = {};", fold.to_shared(&format!("own_{reg}"))));
     }
     e.line("workgroupBarrier();");
     let mut distance = rows.lanes / 2;
@@ -463,11 +464,11 @@ fn show_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[&(Reg, Reg, Fold)], las
         e.open(format!("if (lane < {distance}u) {{"));
         for (reg, _, fold) in folds {
             let joined = fold.join(
-                &format!("lanes_{reg}[local]"),
-                &format!("lanes_{reg}[local + {distance}u]"),
+                &fold.of_shared(&format!("lanes_{reg}[local]")),
+                &fold.of_shared(&format!("lanes_{reg}[local + {distance}u]")),
                 Width::One,
             );
-            e.line(format!("lanes_{reg}[local] = {joined};"));
+            e.line(format!("lanes_{reg}[local] = {};", fold.to_shared(&joined)));
         }
         e.close();
         e.line("workgroupBarrier();");

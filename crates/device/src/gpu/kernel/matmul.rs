@@ -4,7 +4,8 @@
 //! - On software adapters, and for types other than 32-bit numbers, each invocation keeps some rows of four columns, and
 //!   reads the left operand at addresses that its whole workgroup shares.
 //! - Where the result has few tiles or the operands are too large to be bound, the inner dim is cut into chunks whose
-//!   products lie in temporary memory; a second dispatch adds them in order and runs the epilogue.
+//!   products lie in temporary memory; a last dispatch adds them in order and runs the epilogue. On GPUs the chunks are one dispatch if
+//!   their number divides the inner dim (`split`).
 //! - A factor's rows, columns or inner dim may be made of several dims, so that windows are read where they lie.
 //! - Rows and columns change places where the result is tall and narrow.
 
@@ -25,6 +26,7 @@ use crate::{Error, Result};
 
 mod left;
 mod parts;
+mod split;
 mod tiles;
 use tiles::{Names, Operand, in_registers, through_workgroup_memory};
 
@@ -84,6 +86,17 @@ pub(super) fn plan(
         }
     }
     let mut chunks = wanted_chunks(shared, &product);
+    if chunks > 1 && !shared.caps.spread.software {
+        let most = MAX_TEMP.min(shared.caps.max_binding);
+        match split::side_by_side(shared, &product, chunks, most) {
+            Ok(Some((steps, bytes))) => {
+                temps.push(bytes as usize);
+                return Ok(steps);
+            }
+            Ok(None) | Err(Error::Unsupported { .. }) => chunks = kernel.k.div_ceil(MAX_INNER),
+            Err(error) => return Err(error),
+        }
+    }
     if chunks == 1 {
         let used: Vec<usize> = (0..product.nest.kernel.accesses.len()).collect();
         let dims: Vec<usize> = (0..rank).collect();

@@ -12,7 +12,9 @@ use crate::{Error, Result};
 /// The most elements or vectors of one dispatch, so that their numbers fit into 31 bits.
 const MAX_THREADS: usize = 1 << 30;
 
-/// Numbers of buffers, and of temporaries, stay below this.
+/// Numbers of buffers, and of temporaries, stay below this; above, the same numbers again stand for other parts of the same memory.
+const PARTS: usize = 1 << 21;
+/// Numbers of buffers and of their parts stay below this.
 const FURTHER: usize = 1 << (usize::BITS - 8);
 
 /// A part of a loop's space. `kernel` has this part's sizes, and offsets that start at its first index.
@@ -171,12 +173,12 @@ impl Nest {
                 });
                 return Fit::TooWide(*widest.unwrap_or(&0));
             }
-            windows.insert(buffer, Window { slot: Slot::Buffer(buffer), start, end: high });
+            windows.insert(buffer, Window { slot: memory_of(buffer), start, end: high });
         }
         // Accesses to nothing are never carried out, but need something to be bound.
         for &i in accesses {
             let buffer = self.kernel.accesses[i].buffer;
-            windows.entry(buffer).or_insert(Window { slot: Slot::Buffer(buffer), start: 0, end: 256 });
+            windows.entry(buffer).or_insert(Window { slot: memory_of(buffer), start: 0, end: 256 });
         }
         Fit::Windows(windows)
     }
@@ -191,6 +193,35 @@ impl Nest {
         };
         let is_stored = self.kernel.stores.iter().any(|store| of_buffer(store.access));
         !is_stored && accesses.iter().any(|&i| of_buffer(i) && reach(i) + 256 > max_binding)
+    }
+
+    /// The space with the parts of a buffer under numbers of their own, where accesses that fit into a binding one by one lie too far
+    /// apart for a common one. Nothing if that is not so, if the buffer is written, or if there are too many of them.
+    fn with_parts_of(&self, buffer: usize, accesses: &[usize], caps: &Caps) -> Option<Nest> {
+        let kernel = &self.kernel;
+        if kernel.stores.iter().any(|store| kernel.accesses[store.access].buffer == buffer) {
+            return None;
+        }
+        let reach = |i: usize| access_bytes(&kernel.accesses[i], &kernel.sizes);
+        let of_buffer = accesses.iter().copied().filter(|&i| kernel.accesses[i].buffer == buffer);
+        let mut reaches: Vec<(u64, u64, usize)> =
+            of_buffer.filter_map(|i| reach(i).map(|(low, high)| (low / 256 * 256, high, i))).collect();
+        reaches.sort_unstable();
+        let mut parts = self.clone();
+        let (mut part, mut start) = (0, reaches.first()?.0);
+        for (low, high, i) in reaches {
+            if high.next_multiple_of(256) - start > caps.max_binding {
+                (part, start) = (part + 1, low);
+            }
+            if high.next_multiple_of(256) - start > caps.max_binding {
+                return None;
+            }
+            parts.kernel.accesses[i].buffer = buffer + part * PARTS;
+        }
+        let mut bound: Vec<usize> = accesses.iter().map(|&i| parts.kernel.accesses[i].buffer).collect();
+        bound.sort_unstable();
+        bound.dedup();
+        (part > 0 && bound.len() <= caps.max_buffers).then_some(parts)
     }
 
     /// The space cut along `dims` until all of these accesses fit, with their windows.
@@ -212,6 +243,9 @@ impl Nest {
                 Fit::Windows(windows) => return Ok(vec![(self.clone(), windows)]),
                 Fit::TooWide(access) => {
                     let access = &self.kernel.accesses[access];
+                    if let Some(parts) = self.with_parts_of(access.buffer, accesses, caps) {
+                        return parts.spaces(accesses, dims, vector_dim, caps);
+                    }
                     let step = |d: usize| access.strides[d].unsigned_abs() * (self.kernel.sizes[d] - 1);
                     halved.filter(|&d| step(d) > 0).max_by_key(|&d| step(d))
                 }
@@ -242,6 +276,19 @@ impl Nest {
     }
 }
 
+/// The memory behind a buffer's number, which may be that of a part.
+pub(super) const fn memory_of(number: usize) -> Slot {
+    Slot::Buffer(number % PARTS)
+}
+
+/// What a buffer, or a part of one, is called in the text.
+pub(super) fn buffer_name(number: usize) -> String {
+    match (number % PARTS, number / PARTS) {
+        (buffer, 0) => format!("buffer{buffer}"),
+        (buffer, part) => format!("buffer{buffer}_part{part}"),
+    }
+}
+
 /// The key of a buffer's further windows, where it is bound several times over.
 pub(super) const fn further(buffer: usize, n: usize) -> usize {
     buffer + n * FURTHER
@@ -252,7 +299,7 @@ fn several_windows(buffer: usize, low: u64, high: u64, max_binding: u64) -> BTre
     let starts = (low / 256 * 256..high).step_by(max_binding as usize);
     let window = |(n, start)| {
         let end = high.min(start + max_binding);
-        (further(buffer, n), Window { slot: Slot::Buffer(buffer), start, end })
+        (further(buffer, n), Window { slot: memory_of(buffer), start, end })
     };
     starts.enumerate().map(window).collect()
 }

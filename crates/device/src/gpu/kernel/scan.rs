@@ -3,15 +3,13 @@
 //! Longer rows take three steps: the pieces' totals, a running fold of those (in the same way), and the pieces again,
 //! each beginning where the one before ended. The order is fixed, whatever the device.
 
-use std::collections::BTreeMap;
-
 use super::body::Body;
 use super::emit::{Emitter, GROUP, Width};
 use super::fold::Fold;
 use super::loops::{count, indices};
 use super::nest::Nest;
 use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Slot};
+use crate::gpu::program::{Dispatch, Slot, Window};
 use crate::kernel::{Access, Instr, Loop, ReduceOp, Scan, Store, Ty};
 use crate::layout::{Dims, Strides, contiguous_strides};
 use crate::{DType, Result};
@@ -88,6 +86,13 @@ pub(super) fn nest(sizes: Dims, accesses: Vec<Access>) -> Nest {
     Nest { kernel, first, full }
 }
 
+/// Lets a window of a temporary, which accesses name by a buffer's number, say so.
+pub(super) fn name_temp(window: &mut Window) {
+    if let Slot::Buffer(number @ TEMPS..) = window.slot {
+        window.slot = Slot::Temp(number - TEMPS);
+    }
+}
+
 /// The access of an element in pieces: its last dim becomes the piece and the place in it.
 fn in_pieces(access: &Access, size: usize, along: bool) -> Access {
     let mut strides: Strides = access.strides.clone();
@@ -135,10 +140,7 @@ fn pieces(
     nest.kernel.stores = stores;
     let dims: Vec<usize> = (0..=piece).collect();
     for (part, mut windows) in nest.spaces(&used, &dims, None, &shared.caps)? {
-        for (&buffer, window) in windows.iter_mut().filter(|(buffer, _)| **buffer >= TEMPS) {
-            window.slot = Slot::Temp(buffer - TEMPS);
-        }
-        let windows: BTreeMap<_, _> = windows;
+        windows.values_mut().for_each(name_temp);
         let mut body = Body::new(&part, &windows, None, fold.ty);
         let mut e = Emitter::new(shared, "Pieces of rows, folded as they run.", WORKGROUP);
         let threads = count(&part, &dims, None);

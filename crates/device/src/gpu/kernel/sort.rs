@@ -4,8 +4,6 @@
 //! halves, then by the upper ones, which are read in the order found so far. Rows whose keys don't fit into a binding together follow
 //! each other in parts. On GPUs, rows of up to 1,024 elements are read, sorted in workgroup memory and written by one dispatch.
 
-use std::collections::BTreeMap;
-
 use super::body::Body;
 use super::emit::{Emitter, GROUP, Width};
 use super::loops::{count, indices};
@@ -13,7 +11,7 @@ use super::nest::{Nest, raise};
 use super::radix::{Keys, Rows, WORKGROUP, begin, temp};
 use super::scan::{self, TEMPS};
 use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Slot};
+use crate::gpu::program::Dispatch;
 use crate::kernel::{Access, IndexedDim, Instr, Sort, Store, Ty};
 use crate::layout::{Dims, Strides, contiguous_strides};
 use crate::{DType, Error, Result};
@@ -277,10 +275,7 @@ fn each(
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let dims: Vec<usize> = (0..nest.kernel.sizes.len()).collect();
     for (part, mut windows) in nest.spaces(&used, &dims, None, &shared.caps)? {
-        for (&buffer, window) in windows.iter_mut().filter(|(buffer, _)| **buffer >= TEMPS) {
-            window.slot = Slot::Temp(buffer - TEMPS);
-        }
-        let windows: BTreeMap<_, _> = windows;
+        windows.values_mut().for_each(scan::name_temp);
         let mut body = Body::new(&part, &windows, None, Ty::I32);
         let mut e = Emitter::new(shared, title, WORKGROUP);
         let threads = count(&part, &dims, None);

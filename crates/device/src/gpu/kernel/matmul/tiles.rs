@@ -8,7 +8,8 @@ use super::{Product, Tile};
 use crate::gpu::kernel::access::{Form, Memory, element_type, zero};
 use crate::gpu::kernel::body::choose;
 use crate::gpu::kernel::emit::{Emitter, LANES, Width, type_name};
-use crate::gpu::program::{Slot, Window};
+use crate::gpu::kernel::nest::{buffer_name, memory_of};
+use crate::gpu::program::Window;
 use crate::kernel::{Access, Ty};
 
 /// The names of a product's sizes.
@@ -60,7 +61,7 @@ impl<'p> Operand<'p> {
     ) -> Operand<'p> {
         let sizes = &product.nest.kernel.sizes;
         let window = windows.get(&access.buffer).cloned().unwrap_or(Window {
-            slot: Slot::Buffer(access.buffer),
+            slot: memory_of(access.buffer),
             start: 0,
             end: 256,
         });
@@ -85,7 +86,7 @@ impl<'p> Operand<'p> {
             && fours(&made[1])
             && sizes[outer].is_multiple_of(4);
         let form = if along_inner || along_outer { Form::Vectors } else { Form::Elements };
-        let memory_name = format!("buffer{}", access.buffer);
+        let memory_name = buffer_name(access.buffer);
         e.bind(&memory_name, element_type(access.dtype, false, form == Form::Vectors), window);
         let first = &product.nest.first;
         let outer_function = function(e, &format!("{name}_outer"), &made[0], first[outer]);

@@ -1,0 +1,54 @@
+//! Kernels that a device cannot run, because a piece of their memory that cannot be cut is larger than it binds at a time: the
+//! CPU executor runs them on copies.
+//!
+//! Slow, but right: such a launch waits for the device, and moves all buffers of the kernel in both directions.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use smallvec::SmallVec;
+
+use super::Shared;
+use crate::kernel::Kernel;
+use crate::{Buffer, Device, Error, Prepared, Result, Scalar};
+
+/// A kernel made ready on the CPU, for a device's buffers.
+pub(super) struct Hosted {
+    prepared: Arc<dyn Prepared>,
+    written: SmallVec<[usize; 4]>,
+    shared: Arc<Shared>,
+}
+
+impl Hosted {
+    /// `refusal` is what the device says about the kernel, in the log.
+    pub(super) fn new(shared: &Arc<Shared>, kernel: &Kernel, refusal: &Error) -> Result<Hosted> {
+        log::warn!("{}: a kernel runs on the CPU, on copies of its operands: {refusal}", shared.name);
+        let prepared = Device::cpu().executor().prepare(kernel)?;
+        Ok(Hosted { prepared, written: kernel.written(), shared: shared.clone() })
+    }
+}
+
+impl Prepared for Hosted {
+    fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
+        let (shared, cpu) = (&self.shared, Device::cpu());
+        shared.failures.alive()?;
+        let blocks = buffers.iter().map(|buffer| shared.block(buffer)).collect::<Result<Vec<_>>>()?;
+        let mut copies = Vec::with_capacity(blocks.len());
+        for (block, buffer) in blocks.iter().zip(buffers) {
+            let mut bytes = vec![0; buffer.bytes()];
+            let _turn = shared.turn();
+            shared.stream().download(shared, block, 0, &mut bytes)?;
+            copies.push(cpu.executor().upload(&bytes)?);
+        }
+        self.prepared.launch(&copies.iter().collect::<Vec<_>>(), params)?;
+        for &number in &self.written {
+            let mut bytes = vec![0; copies[number].bytes()];
+            cpu.executor().download(&copies[number], 0, &mut bytes)?;
+            let _turn = shared.turn();
+            // Nothing is encoded since the downloads that a write could overtake, unless by other threads, which use other buffers.
+            shared.stream().write(shared, blocks[number], &bytes);
+        }
+        shared.counters.hosted.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
