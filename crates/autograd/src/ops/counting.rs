@@ -8,8 +8,10 @@ use wgrad_array::{Array, BinaryOp, DType, Error, Expr, ReduceOp, Result, Scalar,
 
 use crate::Tensor;
 
-/// Elements of a mask that are looked at together: few enough for the bindings of any GPU.
+/// The most elements of a mask that are looked at together.
 const PART: usize = 1 << 24;
+/// Bytes that the place of an element takes.
+const PLACE: usize = size_of::<i64>();
 
 /// What [`Tensor::unique`] and [`Tensor::unique_dim`] give.
 #[derive(Clone, Debug)]
@@ -233,11 +235,13 @@ fn runs_of_slices(slices: &Array) -> Result<Runs> {
     Runs::from_starts(runs.order, starts.done()?)
 }
 
-/// The places at which a list of bools holds, in order, as i64.
+/// The places at which a list of bools holds, in order, as i64. Found part by part, none of them larger than the device binds at a
+/// time.
 fn places_where(holds: &Array) -> Result<Array> {
     let n = holds.elements();
-    let parts = n.div_ceil(PART);
-    let part = |i: usize| holds.slice(0, i * PART, PART.min(n - i * PART), 1);
+    let size = PART.min(holds.device().executor().limits().binding / PLACE);
+    let parts = n.div_ceil(size);
+    let part = |i: usize| holds.slice(0, i * size, size.min(n - i * size), 1);
     let mut sums = Vec::with_capacity(parts);
     for i in 0..parts {
         sums.push(part(i)?.reduce(ReduceOp::Sum, &[0], true)?);
@@ -249,7 +253,7 @@ fn places_where(holds: &Array) -> Result<Array> {
     let mut places = Vec::with_capacity(parts);
     for (i, count) in counts.into_iter().enumerate() {
         let found = part(i)?.argsort(0, true, 0..count as usize)?;
-        places.push(found.binary_scalar(BinaryOp::Add, Scalar::Int((i * PART) as i64))?);
+        places.push(found.binary_scalar(BinaryOp::Add, Scalar::Int((i * size) as i64))?);
     }
     if places.len() == 1 { Ok(places.swap_remove(0)) } else { Array::cat(&places, 0) }
 }

@@ -1,6 +1,6 @@
 //! Factorizations with orthonormal factors: QR, singular values, eigenvalues.
 
-use wgrad_array::{Error, GradRule, QrMode, Result, Triangle, Vectors};
+use wgrad_array::{Device, Error, GradRule, QrMode, Result, Triangle, Vectors};
 
 use crate::Tensor;
 use crate::tape::{Context, Derivative, record_outputs};
@@ -162,14 +162,17 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
         return not("in complete mode Q is not unique for more rows than columns; use the reduced mode");
     }
     let (k, rest) = (m.min(n), n.saturating_sub(m));
-    let a = if rest > 0 { Some(c.saved(2)?.with_guard_digits()?) } else { None };
+    // The triangular solve at its end takes place on the host, so that everything before it can.
+    let device = q.device().clone();
+    let on_host = |x: &Tensor| x.to(Device::cpu())?.with_guard_digits();
+    let a = if rest > 0 { Some(on_host(&c.saved(2)?)?) } else { None };
     match &a {
         // Rounded factors are those of another matrix, and a square part that is nearly singular tells the two apart.
         Some(a) if a.dtype() != r.dtype() => (q, r) = a.qr(mode)?,
-        _ => (q, r) = (q.with_guard_digits()?, r.with_guard_digits()?),
+        _ => (q, r) = (on_host(&q)?, on_host(&r)?),
     }
-    let guarded = |i: usize| c.grad_of(i).map(Tensor::with_guard_digits).transpose();
-    let (mut g, gr) = (guarded(0)?, guarded(1)?);
+    let mut g = c.grad_of(0).map(on_host).transpose()?;
+    let gr = c.grad_of(1).map(on_host).transpose()?;
     let u = r.narrow(-1, 0, k)?;
     let mut gy = None;
     if let (Some(gr), Some(a)) = (&gr, &a) {
@@ -195,11 +198,12 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
     }
     let gx = u.solve_triangular_batch(&numerator.transposed_value()?, Triangle::Upper, false)?;
     let gx = gx.transposed_value()?;
-    match gy {
-        Some(gy) => Tensor::cat(&[&gx, &gy], -1),
-        None if rest > 0 => gx.pad(&[(0, rest as isize)], 0.0),
-        None => Ok(gx),
-    }
+    let gradient = match gy {
+        Some(gy) => Tensor::cat(&[&gx, &gy], -1)?,
+        None if rest > 0 => gx.pad(&[(0, rest as isize)], 0.0)?,
+        None => gx,
+    };
+    gradient.to(&device)
 }
 
 /// With E_ij = s_j² - s_i² and skew(X) = X - Xᵀ,
