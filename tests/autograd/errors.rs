@@ -118,8 +118,94 @@ fn dtypes_and_numbers() -> Result<()> {
         "gpu".parse::<Device>() => Parse;
     }
     // Large and strange numbers are no reason to panic.
-    assert_eq!(Tensor::full((), Scalar::Int(i64::MIN), DType::I32)?.item::<i32>()?, 0);
+    fails! { Tensor::full((), Scalar::Int(i64::MIN), DType::I32) => DType; }
     assert_eq!(Tensor::new(i64::MIN, &Device::cpu())?.abs()?.item::<i64>()?, i64::MIN);
     assert_eq!(integer.remainder(0)?.to_vec::<i64>()?, [0; 4]);
+    Ok(())
+}
+
+#[test]
+fn numbers_that_the_dtype_cannot_hold() -> Result<()> {
+    let bytes = Tensor::new([0u8, 1, 4], &Device::cpu())?;
+    let ints = Tensor::new([1i32, 2], &Device::cpu())?;
+    fails! {
+        Tensor::full([2], 300, DType::U8) => DType;
+        Tensor::full([2], 1i64 << 40, DType::I32) => DType;
+        Tensor::full([2], f64::NAN, DType::I64) => DType;
+        Tensor::full([2], f64::INFINITY, DType::I32) => DType;
+        bytes.fill_(300) => DType;
+        ints.fill_(f64::NAN) => DType;
+        bytes.clamp(None, -1) => DType;
+        bytes.clamp(300, None) => DType;
+        Tensor::randint(0, 300, [3], DType::U8) => DType;
+        Tensor::randint(0, 5, [3], DType::Bool) => DType;
+        Tensor::new([0.5f32, 2.0], &Device::cpu())?.bernoulli() => Argument;
+        Tensor::new([0.5f32, f32::NAN], &Device::cpu())?.bernoulli() => Argument;
+        "vulkan:+0".parse::<Device>() => Parse;
+    }
+    assert_eq!(bytes.to_vec::<u8>()?, [0, 1, 4]);
+    assert_eq!(ints.to_vec::<i32>()?, [1, 2]);
+    Ok(())
+}
+
+#[test]
+fn steps_and_margins_as_long_as_numbers_go() -> Result<()> {
+    let x = Tensor::ones([3, 5], Device::cpu())?.requires_grad_(true)?;
+    for step in [usize::MAX, 1 << 63, 1 << 62] {
+        x.zero_grad();
+        x.slice(0, 1, None, step)?.sum()?.backward()?;
+        x.unfold(1, 0, step)?.sum()?.backward()?;
+        x.unfold(1, 2, step)?.sum()?.backward()?;
+        let truth = [1., 1., 0., 0., 0., 2., 2., 1., 1., 1., 1., 1., 0., 0., 0.];
+        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, truth);
+        let y = Tensor::ones([3], Device::cpu())?;
+        y.slice(0, 1, None, step)?.fill_(7.0)?;
+        assert_eq!(y.to_vec::<f32>()?, [1.0, 7.0, 1.0]);
+    }
+    fails! {
+        x.pad(&[(isize::MIN, isize::MAX)], 0.0) => SizeOverflow;
+        x.pad(&[(isize::MAX, isize::MIN)], 0.0) => SizeOverflow;
+        x.pad(&[(isize::MAX - 4, 0)], 0.0) => SizeOverflow;
+    }
+    Ok(())
+}
+
+#[test]
+fn more_than_any_memory_holds() -> Result<()> {
+    for info in Device::available() {
+        let device: Device = info.name.parse()?;
+        fails! {
+            Tensor::zeros([1i64 << 40], &device)?.to_vec::<f32>() => OutOfMemory;
+            Tensor::ones([1], &device)?.expand([1i64 << 40])?.to_vec::<f32>() => OutOfMemory;
+            Tensor::eye(1 << 20, 1 << 20, &device)?.sum_dim(0, false)?.add(Tensor::eye(1 << 20, 1 << 20, &device)?)?.eval() => OutOfMemory;
+            Tensor::ones([1 << 24, 1], &device)?.matmul(&Tensor::ones([1, 1 << 18], &device)?)?.eval() => OutOfMemory;
+            Tensor::randperm(1 << 50, &device) => OutOfMemory;
+            Tensor::ones([1], &device)?.expand([1i64 << 40])?.unbind(0) => Argument;
+            Tensor::ones([1], &device)?.expand([1i64 << 40])?.split(1, 0) => Argument;
+        }
+        assert_eq!(Tensor::ones([2], &device)?.sum()?.item::<f32>()?, 2.0);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_bad_index_is_an_error_of_the_operation_that_was_called() -> Result<()> {
+    for info in Device::available() {
+        let device: Device = info.name.parse()?;
+        let table = Tensor::ones([3, 4], &device)?;
+        let index = |values: &[i64]| Tensor::from_slice(values, [values.len()], &device);
+        let name = |result: Result<Tensor>| match result
+            .and_then(|x| x.to_device(&Device::cpu()))
+            .and_then(|x| x.eval())
+        {
+            Err(wgrad::Error::Index { op, .. }) => op,
+            other => panic!("{device}: {other:?}"),
+        };
+        assert_eq!(name(index(&[0, 7])?.embedding(&table, None)), "embedding");
+        assert_eq!(name(table.nll_loss(&index(&[0, 4, 1])?)), "nll_loss");
+        assert_eq!(name(index(&[0, -1])?.one_hot(3)), "one_hot");
+        let places = Tensor::new([[0i64, 9]], &device)?;
+        assert_eq!(name(table.scatter_add(0, &places, &Tensor::ones([1, 2], &device)?)), "scatter_add");
+    }
     Ok(())
 }

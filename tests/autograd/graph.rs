@@ -221,3 +221,41 @@ fn reading_the_gradient_of_a_non_leaf_warns_once() -> Result<()> {
     assert!(z.grad().is_some() && messages().is_empty());
     Ok(())
 }
+
+#[test]
+fn a_leaf_that_stopped_requiring_grad_gets_none() -> Result<()> {
+    for stop in [|w: &Tensor| w.requires_grad_(false), |w: &Tensor| w.detach_()] {
+        let (w, x) = (leaf(&[1.0]), leaf(&[2.0]));
+        let y = w.mul(&x)?;
+        stop(&w)?;
+        y.backward()?;
+        assert!(w.grad().is_none());
+        assert_eq!(values(&x.grad().unwrap()), [1.0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn derivatives_of_what_is_flat_are_zeros() -> Result<()> {
+    // Each derivative of the sum of the one before, as often as PyTorch has one: then nothing is left that depends on x.
+    type Function = fn(&Tensor) -> Result<Tensor>;
+    let functions: [(Function, &[[f32; 2]]); 6] = [
+        (|x| x.pow(2.0), &[[-3.0, 4.0], [2.0, 2.0], [0.0, 0.0]]),
+        (|x| x.square(), &[[-3.0, 4.0], [2.0, 2.0], [0.0, 0.0]]),
+        (|x| x.pow(3), &[[6.75, 12.0], [-9.0, 12.0], [6.0, 6.0], [0.0, 0.0]]),
+        (|x| x.relu(), &[[0.0, 1.0], [0.0, 0.0]]),
+        (|x| x.leaky_relu(0.5), &[[0.5, 1.0], [0.0, 0.0]]),
+        (|x| x.relu6(), &[[0.0, 1.0], [0.0, 0.0]]),
+    ];
+    for (function, derivatives) in functions {
+        let x = leaf(&[-1.5, 2.0]);
+        let mut sum = function(&x)?.sum()?;
+        for expected in derivatives {
+            let next = grad(&[&sum], &[&x], GradOptions::new().create_graph(true))?;
+            let next = next[0].as_ref().unwrap().clone();
+            assert_eq!(values(&next), *expected);
+            sum = next.sum()?;
+        }
+    }
+    Ok(())
+}

@@ -199,3 +199,44 @@ fn each_operation_in_place() -> Result<()> {
     assert_eq!(values(&x), [64., 9.]);
     Ok(())
 }
+
+#[test]
+fn views_of_a_base_that_was_detached_lead_nowhere() -> Result<()> {
+    let x = leaf(&[1.0, 2.0], &[2]);
+    let y = x.mul(2.0)?;
+    let view = y.view([2])?;
+    y.detach_()?;
+    y.mul_(10.0)?;
+    assert_eq!(values(&view), [20.0, 40.0]);
+    assert_eq!(view.grad_fn().unwrap().name(), "AsStridedBackward0");
+    view.sum()?.backward()?;
+    assert!(x.grad().is_none());
+    Ok(())
+}
+
+#[test]
+fn looking_at_a_view_does_not_change_what_it_belongs_to() -> Result<()> {
+    for look in [false, true] {
+        let base = Tensor::from_slice(&[1f32, 2.0], [2], &Device::cpu())?;
+        let view = base.view([2, 1])?;
+        view.fill_(3.0)?;
+        if look {
+            assert!(!view.requires_grad() && view.is_leaf());
+        }
+        base.requires_grad_(true)?;
+        view.mul(2.0)?.sum()?.backward()?;
+        assert_eq!(values(&base.grad().unwrap()), [2.0, 2.0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_is_written_through_empty_views() -> Result<()> {
+    let one = Tensor::from_slice(&[1f32], [1], &Device::cpu())?;
+    let nothing = one.expand([0])?;
+    nothing.add_(1.0)?;
+    nothing.zero_()?;
+    one.reshape(())?.expand([1, 0])?.exp_()?;
+    assert_eq!(values(&one), [1.0]);
+    Ok(())
+}

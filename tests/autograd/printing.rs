@@ -86,3 +86,11 @@ fn errors_are_printed_too() -> Result<()> {
     assert!(text.contains("index 5"), "{text}");
     Ok(())
 }
+
+#[test]
+fn a_suffix_goes_to_the_next_line_where_pytorch_lets_it() -> Result<()> {
+    let values = [317f32, 870.0, 235.0, -211.0, -251.0, -981.0, -819.0];
+    let x = Tensor::from_slice(&values, [1, 7], &Device::cpu())?.to_dtype(DType::F16)?;
+    check(x, "tensor([[ 317.,  870.,  235., -211., -251., -981., -819.]],\n       dtype=torch.float16)");
+    Ok(())
+}

@@ -234,8 +234,12 @@ impl Array {
     /// # Errors
     /// As [`Array::eval`].
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.elements() * self.dtype().size()];
-        self.read_into(&mut bytes)?;
+        let dense = self.contiguous()?;
+        dense.eval()?;
+        let size = self.elements() * self.dtype().size();
+        let mut bytes = host_vec(size)?;
+        bytes.resize(size, 0);
+        dense.read_into(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -337,4 +341,16 @@ fn drop_iteratively(work: Option<Pending>) {
 /// Marks a node as passed over by an evaluation, and says whether it was before.
 pub(crate) fn mark_visited(array: &Array) {
     array.0.visited.store(true, Ordering::Relaxed);
+}
+
+/// Room for so many elements in this machine's memory.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] where the system refuses it.
+pub fn host_vec<T>(len: usize) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    let requested = (len as u64).saturating_mul(size_of::<T>() as u64);
+    let refused = |_| Error::OutOfMemory { requested, used: 0, limit: isize::MAX as u64 };
+    room.try_reserve_exact(len).map_err(refused)?;
+    Ok(room)
 }

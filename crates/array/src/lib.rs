@@ -13,7 +13,7 @@ mod op;
 mod ops;
 mod plan;
 
-pub use array::Array;
+pub use array::{Array, host_vec};
 pub use eval::with_fusion;
 pub use expr::{Expr, Side};
 pub use ops::QrMode;

@@ -103,6 +103,21 @@ macro_rules! int_array {
 }
 int_array!(i32, i64, isize, usize);
 
+/// That integers of a dtype hold a number, as far as they wrap in PyTorch.
+pub(crate) fn check_held(op: &'static str, number: Scalar, dtype: DType) -> Result<()> {
+    let range = match dtype {
+        DType::U8 => -255.0..=255.0,
+        DType::I32 => f64::from(i32::MIN)..=f64::from(i32::MAX),
+        DType::I64 => i64::MIN as f64..=i64::MAX as f64,
+        _ => return Ok(()),
+    };
+    if range.contains(&number.as_f64()) {
+        return Ok(());
+    }
+    let reason = format!("cannot hold {}; use a wider dtype", number.as_f64());
+    Err(Error::DType { op, dtype, reason })
+}
+
 /// An operand: a tensor, or a number.
 #[derive(Clone, Debug)]
 pub enum Value {

@@ -195,10 +195,8 @@ fn describe(x: &Tensor) -> Result<String> {
         None => {}
     }
     let mut out = format!("{PREFIX}{text}");
-    let mut last_line = out.len() - out.rfind('\n').map_or(0, |position| position + 1) + 1;
-    if out.contains('\n') {
-        last_line += 1;
-    }
+    // PyTorch counts one more than the line has, and where there is only one yet another.
+    let mut last_line = out.rfind('\n').map_or(out.len() + 2, |position| out.len() - position + 1);
     for suffix in suffixes {
         if last_line + suffix.len() + 2 > LINE_WIDTH {
             out.push_str(&format!(",\n{}{suffix}", " ".repeat(PREFIX.len())));

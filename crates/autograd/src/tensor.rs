@@ -261,23 +261,24 @@ impl Tensor {
             }
             (base.clone(), view.steps_from(base), version)
         };
-        let edge = base.gradient_edge().map(|edge| {
-            let (shape, steps) = (base.0.shape.clone(), Arc::<[_]>::from(steps));
-            let derivative = Derivative::with("AsStridedBackward0", move |c| {
-                c.each(1, |_| crate::view::adjoint_all(&steps, c.grad()?, &shape))
-            });
-            derivative.insert_for(self.meta(), edge)
+        let to_base = base.gradient_edge();
+        if to_base.is_none() && lock(&self.0.state).edge.is_none() {
+            // Neither has a history; the base may be asked for a gradient later.
+            return;
+        }
+        let (shape, steps) = (base.0.shape.clone(), Arc::<[_]>::from(steps));
+        let derivative = Derivative::with("AsStridedBackward0", move |c| {
+            c.each(1, |_| crate::view::adjoint_all(&steps, c.grad()?, &shape))
         });
+        // Of a base that was detached no gradient goes any further.
+        let edge = derivative.insert_for(self.meta(), to_base);
         let mut state = lock(&self.0.state);
         if let Value::Shared(shared) = &mut state.value
             && let Some(view) = &mut shared.view
             && view.history_version < version
         {
             view.history_version = version;
-            let _old = match edge {
-                Some(edge) => state.edge.replace(edge),
-                None => None,
-            };
+            let _old = state.edge.replace(edge);
             drop(state);
         }
     }
@@ -289,6 +290,12 @@ impl Tensor {
     /// Whether operations on it are recorded: a leaf that was asked to, or a result of such.
     pub fn requires_grad(&self) -> bool {
         self.refresh_history();
+        let state = lock(&self.0.state);
+        state.requires_grad || state.edge.is_some()
+    }
+
+    /// Whether a gradient that arrives at it is to be kept: a leaf may have been asked to stop since it was used.
+    pub(crate) fn still_requires_grad(&self) -> bool {
         let state = lock(&self.0.state);
         state.requires_grad || state.edge.is_some()
     }

@@ -203,6 +203,9 @@ pub(crate) fn adjoint_all(steps: &[ViewStep], grad: &Tensor, shape: &[usize]) ->
 
 /// `x` with the elements of its view of views replaced.
 pub(crate) fn write_all(steps: &[ViewStep], x: &Array, value: &Array) -> Result<Array> {
+    if value.elements() == 0 {
+        return Ok(x.clone());
+    }
     let mut inputs = vec![x.clone()];
     for step in steps {
         let next = step.apply(&inputs[inputs.len() - 1])?;

@@ -72,9 +72,9 @@ pub const OPS: Table = &[
     ("kthvalue", |c| {
         two(c.tensor("input")?.kthvalue(c.size("k")?, c.int_or("dim", -1)?, c.flag("keepdim", false)?))
     }),
-    ("median", |c| match c.opt_int("dim")? {
-        Some(dim) => two(c.tensor("input")?.median_dim(dim, c.flag("keepdim", false)?)),
-        None => one(c.tensor("input")?.median()),
+    ("median", |c| match (c.opt_int("dim")?, c.flag("keepdim", false)?) {
+        (Some(dim), keepdim) => two(c.tensor("input")?.median_dim(dim, keepdim)),
+        (None, _) => one(c.tensor("input")?.median()),
     }),
     ("unique", |c| {
         // Always sorted.

@@ -8,9 +8,9 @@ use crate::call::{Call, Outcome};
 pub const OPS: Table = &[
     ("sum", |c| cast(c, input_as(c, "input")?.sum_dim(dims(c)?, keepdim(c)?))),
     ("mean", |c| one(input_as(c, "input")?.mean_dim(dims(c)?, keepdim(c)?))),
-    ("prod", |c| match c.opt_int("dim")? {
-        None => cast(c, input_as(c, "input")?.prod()),
-        Some(dim) => cast(c, input_as(c, "input")?.prod_dim(dim, keepdim(c)?)),
+    ("prod", |c| match (c.opt_int("dim")?, keepdim(c)?) {
+        (None, _) => cast(c, input_as(c, "input")?.prod()),
+        (Some(dim), keepdim) => cast(c, input_as(c, "input")?.prod_dim(dim, keepdim)),
     }),
     ("amax", |c| one(c.tensor("input")?.amax(dims(c)?, keepdim(c)?))),
     ("amin", |c| one(c.tensor("input")?.amin(dims(c)?, keepdim(c)?))),
@@ -95,9 +95,9 @@ fn with_indices(
     all: fn(&Tensor) -> Result<Tensor>,
     along: fn(&Tensor, isize, bool) -> Result<(Tensor, Tensor)>,
 ) -> Outcome {
-    match c.opt_int("dim")? {
-        None => one(all(&c.tensor("input")?)),
-        Some(dim) => two(along(&c.tensor("input")?, dim, keepdim(c)?)),
+    match (c.opt_int("dim")?, keepdim(c)?) {
+        (None, _) => one(all(&c.tensor("input")?)),
+        (Some(dim), keepdim) => two(along(&c.tensor("input")?, dim, keepdim)),
     }
 }
 

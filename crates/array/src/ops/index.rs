@@ -7,7 +7,7 @@ use wgrad_device::{DType, Error, Result};
 
 use super::check_device;
 use crate::Array;
-use crate::array::Inputs;
+use crate::array::{Inputs, Pending};
 use crate::op::Op;
 
 impl Array {
@@ -27,6 +27,16 @@ impl Array {
         let inputs: Inputs = smallvec![self.clone(), index.clone()];
         let op = Op::Gather { dim, name: OP };
         Ok(Array::pending(op, inputs, index.shape().into(), self.dtype(), self.device()))
+    }
+
+    /// This array, which a gather or scatter has just made for another operation: its errors name that one.
+    pub fn named(self, op: &'static str) -> Array {
+        if let Some(Pending { op: Op::Gather { name, .. } | Op::Scatter { name, .. }, .. }) =
+            &mut *self.work()
+        {
+            *name = op;
+        }
+        self
     }
 
     /// Whole slices along a dim: `out[.., i, ..] = self[.., index[i], ..]` for a 1-dim index.

@@ -146,7 +146,8 @@ impl Array {
         in_float(self, |x, dtype| {
             let beyond = &x - 1.0;
             let near = ((&beyond * (&beyond + 2.0)).sqrt() + &beyond).log1p();
-            x.gt(far(dtype)).select(x.log() + LN_2, near)
+            // Far below 1 the square is beyond all numbers.
+            x.gt(far(dtype)).select(x.log() + LN_2, x.lt(1.0).select(f64::NAN, near))
         })
     }
 

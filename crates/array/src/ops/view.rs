@@ -138,6 +138,7 @@ impl Array {
         if (start, len, step) == (0, size, 1) {
             return Ok(self.clone());
         }
+        let step = step.min(size + 1);
         let mut axes = identity_axes(self.rank());
         axes[dim] = Axis { offset: start as isize, terms: smallvec![(dim, step as isize)] };
         let mut shape = self.0.shape.clone();
@@ -200,6 +201,7 @@ impl Array {
                 format!("needs a window of at most {} elements and a step of at least 1", self.shape()[dim]);
             return Err(Error::Argument { op: OP, reason });
         }
+        let step = step.min(self.shape()[dim] + 1);
         let mut axes = identity_axes(self.rank());
         axes[dim] = Axis { offset: 0, terms: smallvec![(dim, step as isize), (self.rank(), 1)] };
         let mut shape = self.0.shape.clone();
@@ -337,6 +339,7 @@ impl Array {
         let mut out = self.clone();
         for d in 0..self.rank() {
             let (len, step, start) = (self.shape()[d], steps[d].max(1), starts[d]);
+            let step = if len > 1 { step } else { 1 };
             let past = if len == 0 { start } else { start + (len - 1) * step + 1 };
             if past > shape[d] {
                 return Err(Error::Index { op: OP, index: past as i64 - 1, size: shape[d] });

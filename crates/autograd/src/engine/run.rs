@@ -366,7 +366,7 @@ impl Run {
             }
         }
         let mut results = if let Function::Accumulate(leaf) = &work.function {
-            if let Some(Some(grad)) = grads.first() {
+            if let Some(Some(grad)) = grads.first().filter(|_| leaf.still_requires_grad()) {
                 accumulate(leaf, grad, self.create_graph)?;
                 let hooks = lock(&leaf.0.state).extra.as_ref().map(|extra| extra.post_accumulate.clone());
                 for hook in hooks.iter().flat_map(|hooks| hooks.iter()) {

@@ -128,6 +128,9 @@ fn share(g: &Tensor, a: &Tensor, b: &Tensor, lost: Tensor) -> Result<Tensor> {
 
 /// `a op b`. A 0-dim operand promotes by its category only, as in PyTorch.
 pub(super) fn combine(a: &Array, op: BinaryOp, b: &Array) -> Result<Array> {
+    if op == BinaryOp::Div && !a.dtype().is_float() && !b.dtype().is_float() {
+        return a.cast(DType::F32)?.binary(op, &b.cast(DType::F32)?);
+    }
     if a.dtype() == DType::Bool && b.dtype() == DType::Bool {
         return a.binary(for_bools(op)?, b);
     }
@@ -163,6 +166,22 @@ fn for_bools(op: BinaryOp) -> Result<BinaryOp> {
 }
 
 impl Tensor {
+    /// This tensor as one computed from `x` too, in which it is flat: where derivatives are recorded, that for `x` is zeros instead of
+    /// missing.
+    pub(super) fn flat_in(&self, x: &Tensor) -> Result<Tensor> {
+        let (y, x) = (self.operand()?, x.operand()?);
+        if x.edge.is_none() {
+            return Ok(self.clone());
+        }
+        let (out, shape, dtype) = (y.array.clone(), x.array.shape().to_vec(), x.array.dtype());
+        Ok(record(out, [y, x], |_, _| {
+            Derivative::with("MulBackward0", move |c| {
+                let g = c.grad()?;
+                c.each(2, |i| if i == 0 { Ok(g.clone()) } else { Tensor::zeros(&shape, (dtype, g.device())) })
+            })
+        }))
+    }
+
     /// `number - self`; `torch.rsub`.
     ///
     /// # Errors
@@ -222,7 +241,7 @@ impl Tensor {
                         return g.zeros_like();
                     }
                     if n == 1.0 {
-                        return Ok(g.clone());
+                        return g.flat_in(&x);
                     }
                     g.mul(x.pow(n - 1.0)?.mul(n)?)
                 })
@@ -254,7 +273,7 @@ impl Tensor {
 }
 
 /// Small powers are products, which are exact where a general power is not, and cheaper.
-fn pow_array(x: &Array, exponent: Scalar) -> Result<Array> {
+pub(super) fn pow_array(x: &Array, exponent: Scalar) -> Result<Array> {
     let dtype = exponent.promote(x.dtype());
     let x = x.cast(dtype)?;
     match exponent.as_f64() {

@@ -1,6 +1,6 @@
 //! Elements kept between bounds.
 
-use wgrad_array::{BinaryOp, Error, Result, Scalar};
+use wgrad_array::{BinaryOp, DType, Error, Result, Scalar};
 
 use super::binary::combine;
 use crate::Tensor;
@@ -11,7 +11,7 @@ impl Tensor {
     /// Where `min` is above `max` the result is `max`. An element at a number's bound gets no gradient.
     ///
     /// # Errors
-    /// If both are `None`, or a tensor does not fit.
+    /// If both are `None`, a tensor does not fit, or no number of the dtype is on a bound's side.
     pub fn clamp(&self, min: impl Into<Bound>, max: impl Into<Bound>) -> Result<Tensor> {
         match (min.into(), max.into()) {
             (Bound::None, Bound::None) => Err(Error::Argument {
@@ -44,7 +44,9 @@ impl Tensor {
 
     fn clamp_numbers(&self, min: Option<Scalar>, max: Option<Scalar>) -> Result<Tensor> {
         let x = self.operand()?;
-        let mut out = x.array.clone();
+        let dtype = [min, max].into_iter().flatten().fold(self.dtype(), |dtype, bound| bound.promote(dtype));
+        let (min, max) = (within(min, dtype, false)?, within(max, dtype, true)?);
+        let mut out = x.array.cast(dtype)?;
         if let Some(min) = min {
             out = out.binary_scalar(BinaryOp::Max, min)?;
         }
@@ -97,9 +99,27 @@ fn clamp_backward(c: &Context) -> Result<Grads> {
             1 => (x.lt(&min)?.logical_and(&ordered.logical_or(&fixed)?)?, x.eq(&min)?),
             _ => (x.gt(&max)?.logical_or(&min.gt(&max)?)?, x.eq(&max)?),
         };
-        let half = half.logical_and(&ordered)?.to_dtype(g.dtype())?.mul(0.5)?;
-        g.mul(all.to_dtype(g.dtype())?.add(half)?)
+        let half = half.logical_and(&ordered)?;
+        half.where_cond(g.mul(0.5)?, g)?.keep_where(&all.logical_or(&half)?)
     })
+}
+
+/// A bound as a number that the dtype holds: none if it lies beyond all of them on the far side.
+fn within(bound: Option<Scalar>, dtype: DType, is_max: bool) -> Result<Option<Scalar>> {
+    let (lowest, highest) = match dtype {
+        DType::U8 => (0, 255),
+        DType::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        _ => return Ok(bound),
+    };
+    let Some(Scalar::Int(number)) = bound else { return Ok(bound) };
+    match (number < lowest, number > highest) {
+        (false, false) => Ok(bound),
+        (below, _) if below != is_max => Ok(None),
+        _ => {
+            let reason = format!("has no number on that side of the bound {number}; use a wider dtype");
+            Err(Error::DType { op: "clamp", dtype, reason })
+        }
+    }
 }
 
 /// A bound of [`Tensor::clamp`].

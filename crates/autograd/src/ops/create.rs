@@ -2,6 +2,7 @@
 
 use wgrad_array::{Array, BinaryOp, DType, Device, Element, Error, Result, Scalar};
 
+use crate::args::check_held;
 use crate::tape::{Derivative, record};
 use crate::{IntArray, Options, Tensor};
 
@@ -100,7 +101,7 @@ impl Tensor {
     /// A tensor with every element the same number; without a dtype in the options the number decides: bool, i64 or f32.
     ///
     /// # Errors
-    /// If the shape is too large or the device has no such dtype.
+    /// If the shape is too large, the device has no such dtype, or its integers cannot hold the number.
     pub fn full(
         shape: impl Into<IntArray>,
         value: impl Into<Scalar>,
@@ -109,6 +110,7 @@ impl Tensor {
         let (options, value) = (options.into(), value.into());
         let dtype = options.dtype.unwrap_or(value.default_dtype());
         let shape = shape.into().shape("full")?;
+        check_held("full", value, dtype)?;
         Ok(Tensor::from_array(Array::full(&shape, value, dtype, &options.device)?))
     }
 
@@ -231,6 +233,9 @@ impl Tensor {
         let compute = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
         let (device, step) = (&options.device, (end - start) / (steps.max(2) - 1) as f64);
         wgrad_array::layout::checked_elements("linspace", &[steps])?;
+        if !dtype.is_float() && device.supports(DType::F64) && compute != DType::F64 {
+            return Tensor::linspace(start, end, steps, (DType::F64, device))?.to_dtype(dtype);
+        }
         let position = Array::arange(Scalar::Int(0), Scalar::Int(1), steps, DType::I64, device)?;
         // Both halves count from their own end, so that both ends are exact.
         let from_start = position

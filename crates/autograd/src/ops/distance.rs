@@ -44,16 +44,20 @@ impl Tensor {
                     // Its rounding would be among the terms that cancel.
                     let norm =
                         if g.dtype() == saved.dtype() { saved } else { x.vector_norm(p, &dims, keepdim)? };
+                    // What is masked in the end must be finite in between, or derivatives of higher order are not.
                     let none = norm.eq(0.0)?;
+                    let norm = norm.masked_fill(&none, 1.0)?;
                     let scale = if p == 2.0 { g.div(&norm)? } else { g.div(norm.pow(p - 1.0)?)? };
                     let scale = fold.spread(&scale.masked_fill(&none, 0.0)?, x.shape())?;
+                    let zero = x.eq(0.0)?;
+                    let size = || x.abs()?.masked_fill(&zero, 1.0);
                     let slope = if p == 2.0 {
-                        x
+                        x.clone()
                     } else if p > 2.0 {
-                        x.mul(x.abs()?.pow(p - 2.0)?)?
+                        x.mul(size()?.pow(p - 2.0)?)?
                     } else {
                         // The root's slope at 0 is infinite: none is taken there.
-                        x.sign()?.mul(x.abs()?.pow(p - 1.0)?)?.masked_fill(&x.eq(0.0)?, 0.0)?
+                        x.sign()?.mul(size()?.pow(p - 1.0)?)?.masked_fill(&zero, 0.0)?
                     };
                     scale.mul(slope)
                 })

@@ -70,7 +70,7 @@ impl Tensor {
         }
         let (x, s) = (self.operand()?, src.operand()?);
         let index = index.array()?;
-        let out = x.array.scatter(op, dim, &index, &s.array)?;
+        let out = x.array.scatter(op, dim, &index, &s.array)?.named(name);
         let adds = op == ScatterOp::Add;
         let node = if adds { "ScatterAddBackward0" } else { "ScatterBackward0" };
         Ok(record(out, [x, s], |_, _| {
@@ -171,7 +171,7 @@ impl Tensor {
         let flat = index.reshape(&[index.elements()])?;
         let mut shape: Dims = index.shape().into();
         shape.push(width);
-        let out = w.array.index_select(0, &flat)?.reshape(&shape)?;
+        let out = w.array.index_select(0, &flat)?.named(OP).reshape(&shape)?;
         Ok(record(out, [w], |_, _| {
             Derivative::with("EmbeddingBackward0", move |c| {
                 c.each(1, |_| {
@@ -236,7 +236,8 @@ impl Tensor {
         let zeros = Array::full(&shape, Scalar::Int(0), DType::I64, self.device())?;
         let index = index.unsqueeze(index.rank())?;
         let ones = Array::full(index.shape(), Scalar::Int(1), DType::I64, self.device())?;
-        Ok(Tensor::from_array(zeros.scatter(ScatterOp::Assign, shape.len() - 1, &index, &ones)?))
+        let hot = zeros.scatter(ScatterOp::Assign, shape.len() - 1, &index, &ones)?;
+        Ok(Tensor::from_array(hot.named(OP)))
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use wgrad_array::layout::broadcast_shapes;
 use wgrad_array::{Array, DType, Error, GradRule, Result, Scalar};
 
+use crate::args::check_held;
 use crate::storage::{Value, ViewKind};
 use crate::tape::{Derivative, Edge, Operand, lock, record, record_edge};
 use crate::view::{ViewStep, apply_all, write_all};
@@ -48,7 +49,7 @@ impl Tensor {
     /// Sets every element to a number.
     ///
     /// # Errors
-    /// As [`Tensor::copy_`].
+    /// As [`Tensor::copy_`], and if the tensor's integers cannot hold the number.
     pub fn fill_(&self, value: impl Into<Scalar>) -> Result<Tensor> {
         self.overwrite("fill_", "FillBackward0", value.into())
     }
@@ -62,6 +63,7 @@ impl Tensor {
     }
 
     fn overwrite(&self, op: &'static str, node: &'static str, value: Scalar) -> Result<Tensor> {
+        check_held(op, value, self.dtype())?;
         self.write(op, || self.replaced(node, Array::full(self.shape(), value, self.dtype(), self.device())?))
     }
 

@@ -87,6 +87,11 @@ impl Tensor {
         let mut amounts: SmallVec<[(isize, isize); 4]> = SmallVec::from_elem((0, 0), unpadded);
         amounts.extend(margins.iter().rev().copied());
         for (&(before, after), &size) in amounts.iter().zip(self.shape()) {
+            // Positions of elements, and twice as much, must be numbers.
+            let far = |n: isize| n.unsigned_abs() > isize::MAX as usize / 4;
+            if far(before) || far(after) {
+                return Err(Error::SizeOverflow { op: OP, shape: self.shape().to_vec() });
+            }
             let total = [before, after].iter().try_fold(size as isize, |sum, &n| sum.checked_add(n));
             if total.is_none_or(|total| total < 0) {
                 return Err(fail(format!(

@@ -3,6 +3,7 @@
 use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar, UnaryOp};
 
 use super::binary::combine;
+use crate::args::check_held;
 use crate::tape::{Derivative, Operand, record};
 use crate::{Tensor, Value};
 
@@ -148,17 +149,7 @@ impl Tensor {
             }
             Value::Tensor(value) => value.operand()?,
             Value::Scalar(number) => {
-                // As far as they wrap in PyTorch.
-                let range = match self.dtype() {
-                    DType::U8 => Some(-255.0..=255.0),
-                    DType::I32 => Some(f64::from(i32::MIN)..=f64::from(i32::MAX)),
-                    DType::I64 => Some(i64::MIN as f64..=i64::MAX as f64),
-                    _ => None,
-                };
-                if range.is_some_and(|range| !range.contains(&number.as_f64())) {
-                    let reason = format!("cannot hold {}; cast the tensor first", number.as_f64());
-                    return Err(Error::DType { op: OP, dtype: self.dtype(), reason });
-                }
+                check_held(OP, number, self.dtype())?;
                 Operand { array: Array::full(&[], number, self.dtype(), self.device())?, edge: None }
             }
         };

@@ -1,6 +1,6 @@
 //! Losses.
 
-use wgrad_array::layout::Dims;
+use wgrad_array::layout::{Dims, broadcast_shapes};
 use wgrad_array::{Array, BinaryOp, DType, Error, ReduceOp, Result, Scalar, UnaryOp};
 
 use super::index::places;
@@ -73,13 +73,13 @@ impl Default for CrossEntropyOptions {
 }
 
 impl Tensor {
-    /// The squared distance from a target of the same shape; `F.mse_loss`.
+    /// The squared distance from a target, both of one shape or broadcast to one; `F.mse_loss`.
     ///
     /// # Errors
-    /// If the shapes or devices differ, or the dtype is not a float one.
+    /// If the shapes do not broadcast, the devices differ, or the dtype is not a float one.
     pub fn mse_loss(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
         const OP: &str = "mse_loss";
-        same_shape(OP, self, target)?;
+        broadcast_shapes(OP, self.shape(), target.shape())?;
         let (x, t) = (self.operand()?, target.operand()?);
         let dtype = self.dtype().promote(target.dtype());
         if !dtype.is_float() {
@@ -215,8 +215,9 @@ impl Tensor {
         }
         let weight = options.weight.as_ref().map(|weight| class_weight(OP, weight, classes)).transpose()?;
         let x = self.operand()?;
+        let used = target.array()?.binary_scalar(BinaryOp::Ne, Scalar::Int(options.ignore_index))?;
         let (target, weights) = target_weights(target, &weight, options.ignore_index, self.dtype())?;
-        let picked = x.array.gather(dim, &target.unsqueeze(dim)?)?.squeeze(dim)?;
+        let picked = x.array.gather(dim, &target.unsqueeze(dim)?)?.named(OP).squeeze(dim)?;
         let all: Dims = (0..weights.rank()).collect();
         let mut coefficients = weights.unary(UnaryOp::Neg)?;
         if options.reduction == Reduction::Mean {
@@ -258,7 +259,7 @@ impl Tensor {
             })
             .save(&coefficients)
             .save(&target)
-            .save(&counts)
+            .save(&used)
         }))
     }
 
@@ -295,7 +296,7 @@ impl Tensor {
         if let Some(weight) = weight {
             losses = losses.binary(BinaryOp::Mul, &weight.array()?)?;
         }
-        let out = reduction.array(&losses)?.cast(self.dtype())?;
+        let out = reduction.array(&losses)?.cast(self.dtype().promote(target.dtype()))?;
         let scale = reduction.scale(losses.elements());
         let (weight, positive) = (weight.map(Tensor::detach), pos_weight.map(Tensor::detach));
         Ok(record(out, [x, t], |inputs, _| {
@@ -324,12 +325,12 @@ impl Tensor {
         }))
     }
 
-    /// The absolute distance from a target of the same shape; `F.l1_loss`.
+    /// The absolute distance from a target, both of one shape or broadcast to one; `F.l1_loss`.
     ///
     /// # Errors
     /// As [`Tensor::mse_loss`].
     pub fn l1_loss(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
-        same_shape("l1_loss", self, target)?;
+        broadcast_shapes("l1_loss", self.shape(), target.shape())?;
         reduction.tensor(&self.sub(target)?.abs()?)
     }
 }

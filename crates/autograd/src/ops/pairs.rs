@@ -47,6 +47,14 @@ impl Tensor {
         }
     }
 
+    /// Integers beside a number as floats, which hold it: for functions whose values are floats anyway.
+    fn beside(&self, other: &Value) -> Result<Tensor> {
+        match other {
+            Value::Scalar(_) if !self.dtype().is_float() => self.to_dtype(DType::F32),
+            _ => Ok(self.clone()),
+        }
+    }
+
     /// A function of pairs: halves are computed in f32.
     fn pair(
         &self,
@@ -176,7 +184,8 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not broadcast or the devices differ.
     pub fn copysign(&self, other: impl Into<Value>) -> Result<Tensor> {
-        self.pair(other.into(), "CopysignBackward0", Array::copysign, |i, g, a, b| {
+        let other = other.into();
+        self.beside(&other)?.pair(other, "CopysignBackward0", Array::copysign, |i, g, a, b| {
             if i == 1 {
                 return g.zeros_like();
             }
@@ -222,8 +231,9 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not broadcast or the devices differ.
     pub fn xlogy(&self, other: impl Into<Value>) -> Result<Tensor> {
-        self.pair(
-            other.into(),
+        let other = other.into();
+        self.beside(&other)?.pair(
+            other,
             "XlogyBackward0",
             |a, b| {
                 let (a, b) = (Expr::of(a), Expr::of(b));

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use wgrad_array::{Array, BinaryOp, DType, Device, Error, Result, Scalar, UnaryOp, philox4x32_10};
 
 use super::reduce::require_float;
+use crate::args::check_held;
 use crate::tape::{Derivative, lock, record};
 use crate::{IntArray, Options, Tensor};
 
@@ -98,7 +99,7 @@ impl Tensor {
     /// Random integers in `low..high`; i64 unless the options say otherwise.
     ///
     /// # Errors
-    /// If the range is empty, or the shape is too large.
+    /// If the range is empty or beyond the dtype's, or the shape is too large.
     pub fn randint(
         low: i64,
         high: i64,
@@ -112,6 +113,14 @@ impl Tensor {
         let Some(range) = range else {
             return Err(fail(format!("there is no integer from {low} to before {high}, or too many")));
         };
+        let dtype = options.dtype.unwrap_or(DType::I64);
+        if dtype == DType::Bool && (low < 0 || high > 2) {
+            let reason =
+                format!("holds 0 and 1 only, and numbers from {low} to before {high} were asked for");
+            return Err(Error::DType { op: OP, dtype, reason });
+        }
+        check_held(OP, low.into(), dtype)?;
+        check_held(OP, (high - 1).into(), dtype)?;
         let shape = shape.into().shape(OP)?;
         let (seed, stream) = next_stream();
         let offset = if range <= 1 << 31 {
@@ -123,7 +132,7 @@ impl Tensor {
             bits.binary_scalar(BinaryOp::Rem, range)?
         };
         let out = offset.binary_scalar(BinaryOp::Add, low)?;
-        Ok(Tensor::from_array(out.cast(options.dtype.unwrap_or(DType::I64))?))
+        Ok(Tensor::from_array(out.cast(dtype)?))
     }
 
     /// The numbers `0..n` in a random order; i64 unless the options say otherwise.
@@ -136,7 +145,8 @@ impl Tensor {
         wgrad_array::layout::checked_elements(OP, &[n])?;
         let (seed, stream) = next_stream();
         let key = [seed as u32, (seed >> 32) as u32];
-        let mut order: Vec<i64> = (0..n as i64).collect();
+        let mut order = wgrad_array::host_vec(n)?;
+        order.extend(0..n as i64);
         for i in (1..n).rev() {
             let counter = [i as u32, (i as u64 >> 32) as u32, stream as u32, (stream >> 32) as u32];
             let words = philox4x32_10(counter, key);
@@ -147,12 +157,17 @@ impl Tensor {
         order.to_dtype(options.dtype.unwrap_or(DType::I64))
     }
 
-    /// 1 with the probability that this tensor's element gives, else 0, in its dtype.
+    /// 1 with the probability that this tensor's element gives, else 0, in its dtype. The probabilities are looked at for this.
     ///
     /// # Errors
-    /// If the dtype is not a float one.
+    /// If the dtype is not a float one, or an element is not between 0 and 1.
     pub fn bernoulli(&self) -> Result<Tensor> {
-        require_float("bernoulli", self)?;
+        const OP: &str = "bernoulli";
+        require_float(OP, self)?;
+        if !self.ge(0.0)?.logical_and(&self.le(1.0)?)?.all()?.item::<bool>()? {
+            let reason = "a probability is not between 0 and 1, or not a number".to_owned();
+            return Err(Error::Argument { op: OP, reason });
+        }
         let chance = uniform(self.shape(), DType::F32, self.device())?;
         let hit = chance.binary(BinaryOp::Lt, &self.array()?.cast(DType::F32)?)?;
         Ok(Tensor::from_array(hit.cast(self.dtype())?))

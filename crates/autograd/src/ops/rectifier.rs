@@ -1,7 +1,7 @@
 //! Activation functions. Those without settings are rows as in `unary`.
 
 use wgrad_array::layout::normalize_dim;
-use wgrad_array::{Array, BinaryOp, Error, Expr, Result, Scalar, UnaryOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Expr, Result, Scalar, UnaryOp};
 
 use super::reduce::{require_float, widened};
 use super::unary::{rounded, unary};
@@ -18,7 +18,7 @@ unary! {
     /// # Errors
     /// If the device fails.
     relu6, relu6_ = |x| Expr::of(x).max(0i64).min(6i64).done(), "HardtanhBackward0",
-        input |g, x| g.keep_where(&x.gt(0.0)?.logical_and(&x.lt(6.0)?)?);
+        input |g, x| g.keep_where(&x.gt(0.0)?.logical_and(&x.lt(6.0)?)?)?.flat_in(x);
 
     /// `scale * (max(x, 0) + min(alpha * (exp(x) - 1), 0))` with the constants of self-normalising networks.
     ///
@@ -62,7 +62,7 @@ unary! {
     /// # Errors
     /// If the device fails.
     hardsigmoid, hardsigmoid_ = |x| ((Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0).done(), "HardsigmoidBackward0",
-        input |g, x| g.div(6.0)?.keep_where(&x.gt(-3.0)?.logical_and(&x.lt(3.0)?)?);
+        input |g, x| g.div(6.0)?.keep_where(&x.gt(-3.0)?.logical_and(&x.lt(3.0)?)?)?.flat_in(x);
 
     /// `log(sigmoid(x))`, without overflow.
     ///
@@ -138,7 +138,7 @@ impl Tensor {
             "leaky_relu",
             "LeakyReluBackward0",
             |x| Expr::of(x).gt(0.0).select(x, Expr::of(x) * negative_slope).done(),
-            move |g, x| x.gt(0.0)?.where_cond(g, g.mul(negative_slope)?),
+            move |g, x| x.gt(0.0)?.where_cond(g, g.mul(negative_slope)?)?.flat_in(x),
         )
     }
 
@@ -199,11 +199,15 @@ impl Tensor {
             let reason = format!("min ({}) is above max ({})", min.as_f64(), max.as_f64());
             return Err(Error::Argument { op: "hardtanh", reason });
         }
-        let (min, max) = (min.cast(self.dtype()), max.cast(self.dtype()));
+        let bound = |number: Scalar| match self.dtype() {
+            DType::U8 => Scalar::Int(number.as_i64().clamp(0, 255)),
+            dtype => number.cast(dtype),
+        };
+        let (min, max) = (bound(min), bound(max));
         self.piecewise(
             "HardtanhBackward0",
             |x| Expr::of(x).max(min).min(max).done(),
-            move |g, x| g.keep_where(&x.gt(min)?.logical_and(&x.lt(max)?)?),
+            move |g, x| g.keep_where(&x.gt(min)?.logical_and(&x.lt(max)?)?)?.flat_in(x),
         )
     }
 

@@ -4,6 +4,7 @@ use std::f64::consts::FRAC_2_SQRT_PI;
 
 use wgrad_array::{Array, BinaryOp, DType, Result, UnaryOp};
 
+use super::binary::pow_array;
 use super::reduce::widened;
 use crate::Tensor;
 use crate::tape::{Derivative, record};
@@ -112,7 +113,7 @@ unary! {
     ///
     /// # Errors
     /// If the device fails.
-    square, square_ = |x| x.binary(BinaryOp::Mul, x), "PowBackward0", input |g, x| g.mul(x.mul(2.0)?);
+    square, square_ = |x| pow_array(x, 2i64.into()), "PowBackward0", input |g, x| g.mul(x.pow(1.0)?.mul(2.0)?);
 
     /// `1 / x`.
     ///
@@ -159,7 +160,7 @@ unary! {
     /// # Errors
     /// If the device fails.
     relu, relu_ = |x| x.binary_scalar(BinaryOp::Max, 0i64), "ReluBackward0",
-        output |g, y| g.keep_where(&y.gt(0.0)?);
+        output |g, y| g.keep_where(&y.gt(0.0)?)?.flat_in(y);
 
     /// `x * sigmoid(x)`.
     ///

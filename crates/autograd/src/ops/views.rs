@@ -344,6 +344,8 @@ impl Tensor {
         let clamp = |i: isize| if i < 0 { i.saturating_add(size).max(0) } else { i.min(size) };
         let (start, end) = (clamp(start.into().unwrap_or(0)), clamp(end.into().unwrap_or(size)));
         let len = ((end - start).max(0) as usize).div_ceil(step);
+        // Longer steps lead out of the dim as well.
+        let step = step.min(self.shape()[dim] + 1);
         self.view_step("SliceBackward0", ViewStep::Slice { dim, start: start as usize, len, step })
     }
 
@@ -407,6 +409,8 @@ impl Tensor {
             );
             return Err(Error::Argument { op: OP, reason });
         }
+        // Longer steps lead out of the dim as well.
+        let step = step.min(self.shape()[dim] + 1);
         self.view_step("UnfoldBackward0", ViewStep::Unfold { dim, size, step })
     }
 
@@ -437,6 +441,7 @@ impl Tensor {
             return Err(Error::Argument { op: OP, reason: "the size is 0; it must be at least 1".into() });
         }
         let count = whole.div_ceil(size.max(1)).max(1);
+        check_pieces(OP, count)?;
         let sizes: Vec<usize> = (0..count).map(|i| size.min(whole - i * size)).collect();
         self.split_sizes(&sizes, dim, "SplitBackward0")
     }
@@ -476,10 +481,7 @@ impl Tensor {
             return Err(Error::Argument { op: OP, reason: "the count is 0; it must be at least 1".into() });
         }
         if whole == 0 {
-            if count > MOST_PIECES {
-                let reason = format!("{count} empty pieces were asked for; {MOST_PIECES} are the most");
-                return Err(Error::Argument { op: OP, reason });
-            }
+            check_pieces(OP, count)?;
             return self.split_sizes(&vec![0; count], dim, "SplitWithSizesBackward0");
         }
         self.split(whole.div_ceil(count), dim)
@@ -491,6 +493,7 @@ impl Tensor {
     /// If there is no such dim.
     pub fn unbind(&self, dim: isize) -> Result<Vec<Tensor>> {
         let at = self.sliced_dim("unbind", dim)?;
+        check_pieces("unbind", self.shape()[at])?;
         let steps: Vec<_> = (0..self.shape()[at]).map(|index| ViewStep::Select { dim: at, index }).collect();
         if steps.is_empty() {
             return Ok(Vec::new());
@@ -550,8 +553,16 @@ fn step_derivative(node: &'static str, step: ViewStep) -> Derivative {
     Derivative::with(node, move |c| c.each(1, |_| step.adjoint(c.grad()?, &c.input_shape(0)?)))
 }
 
-/// The most pieces of nothing that a tensor can be cut into.
-const MOST_PIECES: usize = 1 << 16;
+/// The most pieces that a tensor can be cut into.
+const MOST_PIECES: usize = 1 << 24;
+
+fn check_pieces(op: &'static str, count: usize) -> Result<()> {
+    if count <= MOST_PIECES {
+        return Ok(());
+    }
+    let reason = format!("{count} pieces were asked for; {MOST_PIECES} are the most");
+    Err(Error::Argument { op, reason })
+}
 
 /// A shape with at most one -1, for as many elements as another has.
 fn resolve(op: &'static str, from: &[usize], sizes: &IntArray) -> Result<Dims> {

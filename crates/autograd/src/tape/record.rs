@@ -92,9 +92,9 @@ impl Derivative {
         self
     }
 
-    /// A node with one input and one output of its own, outside of an operation.
-    pub(crate) fn insert_for(self, output: Meta, input: Edge) -> Edge {
-        Edge { node: insert(self, [Some(input)], smallvec::smallvec![output]), output: 0 }
+    /// A node with one input, whose gradient may be of no use, and one output of its own, outside of an operation.
+    pub(crate) fn insert_for(self, output: Meta, input: Option<Edge>) -> Edge {
+        Edge { node: insert(self, [input], smallvec::smallvec![output]), output: 0 }
     }
 
     /// Saves something without a gradient: an index, a mask.
