@@ -13,9 +13,13 @@ impl Tensor {
     /// # Errors
     /// For integers and bools; if a dim is not there or named twice; over no elements for a negative or infinite p.
     pub fn vector_norm(&self, p: f64, dims: impl Into<IntArray>, keepdim: bool) -> Result<Tensor> {
+        self.p_norm(p, dims.into(), keepdim, false)
+    }
+
+    /// [`Tensor::vector_norm`]; with `finite`, second derivatives are 0 where the norm or an element is, instead of NaN.
+    fn p_norm(&self, p: f64, dims: IntArray, keepdim: bool, finite: bool) -> Result<Tensor> {
         const OP: &str = "vector_norm";
         require_float(OP, self)?;
-        let dims = dims.into();
         let fold = Fold::new(OP, self.shape(), &dims)?;
         if p.is_infinite() || (p < 0.0 && fold.count == 0) {
             if fold.count == 0 && fold.kept.iter().product::<usize>() > 0 {
@@ -42,15 +46,18 @@ impl Tensor {
                     let (g, x) = (c.grad()?.with_guard_digits()?, c.saved(0)?.with_guard_digits()?);
                     let saved = c.saved(1)?.widened()?;
                     // Its rounding would be among the terms that cancel.
-                    let norm =
-                        if g.dtype() == saved.dtype() { saved } else { x.vector_norm(p, &dims, keepdim)? };
-                    // What is masked in the end must be finite in between, or derivatives of higher order are not.
-                    let none = norm.eq(0.0)?;
-                    let norm = norm.masked_fill(&none, 1.0)?;
+                    let norm = if g.dtype() == saved.dtype() {
+                        saved
+                    } else {
+                        x.p_norm(p, dims.clone(), keepdim, finite)?
+                    };
+                    let (none, zero) = (norm.eq(0.0)?, x.eq(0.0)?);
+                    // What is masked in the end is not finite in between, and so NaN in derivatives of higher order.
+                    let masked = |y: Tensor, at: &Tensor| if finite { y.masked_fill(at, 1.0) } else { Ok(y) };
+                    let norm = masked(norm, &none)?;
                     let scale = if p == 2.0 { g.div(&norm)? } else { g.div(norm.pow(p - 1.0)?)? };
                     let scale = fold.spread(&scale.masked_fill(&none, 0.0)?, x.shape())?;
-                    let zero = x.eq(0.0)?;
-                    let size = || x.abs()?.masked_fill(&zero, 1.0);
+                    let size = || masked(x.abs()?, &zero);
                     let slope = if p == 2.0 {
                         x.clone()
                     } else if p > 2.0 {
@@ -134,6 +141,6 @@ impl Tensor {
         if *a == 0 {
             return distance.sum_dim(-1, false);
         }
-        distance.vector_norm(p, -1, false)
+        distance.p_norm(p, IntArray::from(-1isize), false, true)
     }
 }
