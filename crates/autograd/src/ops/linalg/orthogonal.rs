@@ -163,7 +163,7 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
     }
     let (k, rest) = (m.min(n), n.saturating_sub(m));
     // The triangular solve at its end takes place on the host, so that everything before it can.
-    let device = q.device().clone();
+    let (dtype, device) = (q.dtype(), q.device().clone());
     let on_host = |x: &Tensor| x.to(Device::cpu())?.with_guard_digits();
     let a = if rest > 0 { Some(on_host(&c.saved(2)?)?) } else { None };
     match &a {
@@ -203,7 +203,8 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
         None if rest > 0 => gx.pad(&[(0, rest as isize)], 0.0)?,
         None => gx,
     };
-    gradient.to(&device)
+    // The device may have no f64.
+    gradient.to_dtype(dtype)?.to(&device)
 }
 
 /// With E_ij = s_j² - s_i² and skew(X) = X - Xᵀ,
