@@ -1,42 +1,100 @@
-//! Evaluation: collect, plan, run.
+//! Evaluation: collect, plan, run; and what an evaluation brings to an end beside what was asked for.
+//!
+//! An evaluation that fails changes nothing. If resources were missing, everything pending stays pending. If the data have a
+//! fault, the values that depend on it have that fault for good (`fault`), and all others are computed.
 
 use std::cell::Cell;
 use std::sync::LazyLock;
 
-use smallvec::SmallVec;
 use wgrad_device::{Device, Error, Result};
 
-use crate::Array;
 use crate::graph::Graph;
-use crate::plan;
+use crate::node::{Node, NodeRef};
+use crate::flush::{self, Companions};
+use crate::{fault, plan};
 
-/// Computes these arrays and all that they need.
-pub(crate) fn evaluate(arrays: &[&Array]) -> Result<()> {
-    let mut waiting: SmallVec<[&Array; 8]> =
-        arrays.iter().copied().filter(|array| !array.is_evaluated()).collect();
-    while let Some(device) = waiting.first().map(|array| array.device().clone()) {
-        let (here, elsewhere): (SmallVec<[&Array; 8]>, _) =
-            waiting.iter().copied().partition(|a| *a.device() == device);
-        evaluate_on(&device, &here)?;
+/// Computes these nodes and all that they need, because somebody asked for them. The first fault among them is reported.
+pub(crate) fn evaluate<'a>(nodes: impl Iterator<Item = &'a NodeRef> + Clone) -> Result<()> {
+    compute(nodes.clone())?;
+    match nodes.into_iter().find_map(|node| node.fault()) {
+        Some(fault) => Err(fault.report()),
+        None => Ok(()),
+    }
+}
+
+/// Computes these nodes and all that they need, though nobody asked for them. What fails for want of resources stays pending, and
+/// is met again by whoever reads the values; so is a fault.
+pub(crate) fn evaluate_unasked<'a>(nodes: impl Iterator<Item = &'a NodeRef> + Clone) {
+    if let Err(error) = compute(nodes) {
+        log::warn!("automatic evaluation failed, what was pending stays pending: {error}");
+    }
+}
+
+/// Computes this node and what it needs, and nothing beside.
+pub(crate) fn compute_alone(node: &NodeRef) -> Result<()> {
+    let _alone = flush::Alone::new();
+    compute(std::iter::once(node))
+}
+
+/// Computes nodes of any devices. Those whose data have a fault have it afterwards.
+fn compute<'a>(nodes: impl Iterator<Item = &'a NodeRef> + Clone) -> Result<()> {
+    let mut waiting: Vec<&NodeRef> = nodes.filter(|node| node.is_pending()).collect();
+    while let Some(device) = waiting.first().map(|node| node.device.clone()) {
+        let (here, elsewhere): (Vec<&NodeRef>, _) = waiting.into_iter().partition(|n| n.device == device);
+        let mut companions = flush::companions(&device);
+        compute_on(&device, &here, &mut companions)?;
         waiting = elsewhere;
     }
     Ok(())
 }
 
-fn evaluate_on(device: &Device, arrays: &[&Array]) -> Result<()> {
+/// Computes nodes of a device, and of their companions those that somebody holds.
+pub(crate) fn compute_on(device: &Device, nodes: &[&NodeRef], companions: &mut Companions) -> Result<()> {
+    let mut relieved = false;
     loop {
-        let mut graph = Graph::collect(arrays);
-        let done = if graph.roots.is_empty() {
-            Some(Ok(()))
-        } else {
-            // Another thread may finish a node between collecting and planning: then the graph has become smaller.
-            plan::plan(&mut graph, device, fusion())?.map(|plan| plan.run(&graph, device))
-        };
-        graph.recycle();
-        if let Some(done) = done {
-            return done;
+        let binding = device.executor().limits().binding;
+        let graph = Graph::with(nodes.iter().copied(), companions.offers(), binding);
+        match run(graph, device) {
+            Ok(true) => break,
+            // Faults were found, or another thread was faster: the graph has become smaller.
+            Ok(false) => {}
+            Err(Error::OutOfMemory { .. }) if !relieved => {
+                relieved = true;
+                companions.clear();
+                flush::relieve(device);
+            }
+            Err(error) => return Err(error),
         }
     }
+    companions.done();
+    flush::note_memory(device);
+    Ok(())
+}
+
+/// Runs a graph; whether all of it is done.
+pub(crate) fn run(mut graph: Graph, device: &Device) -> Result<bool> {
+    if graph.has_fault {
+        fault::spread(&graph);
+        graph.recycle();
+        return Ok(false);
+    }
+    let done = if graph.roots.is_empty() {
+        Ok(true)
+    } else {
+        match plan::plan(&mut graph, device, fusion()) {
+            Ok(Some(plan)) => match plan.run(&graph, device) {
+                Ok(()) => Ok(true),
+                Err(error @ Error::Index { .. }) => fault::find(&graph, device).and_then(|found| {
+                    if found { Ok(false) } else { Err(error) }
+                }),
+                Err(error) => Err(error),
+            },
+            Ok(None) => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    graph.recycle();
+    done
 }
 
 thread_local! {
@@ -64,9 +122,12 @@ pub fn with_fusion<R>(on: bool, run: impl FnOnce() -> R) -> R {
 }
 
 /// The error for a value that is not there after a successful evaluation.
-pub(crate) fn lost_value(op: &'static str, array: &Array) -> Error {
+pub(crate) fn lost_value(op: &'static str, node: &Node) -> Error {
     Error::Unsupported {
         op,
-        reason: format!("{array:?} has no value after its evaluation; please report this"),
+        reason: format!(
+            "an array {}{:?} has no value after its evaluation; please report this",
+            node.dtype, node.shape
+        ),
     }
 }

@@ -7,14 +7,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
-use wgrad_device::{Buffer, Scalar};
+use wgrad_device::layout::Strides;
+use wgrad_device::{Buffer, Layout, Scalar};
 
-use crate::Array;
-use crate::array::Inputs;
+use crate::node::{Inputs, Node, NodeRef};
 use crate::op::{Op, Operands, View};
+
+/// Where a leaf's elements begin in memory is a multiple of this many elements from where they lie, so that kernels may read
+/// so many at a time.
+const ALIGNED: usize = 4;
 
 /// A pending node or a leaf of a collected graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,11 +37,29 @@ impl Ref {
     }
 }
 
+/// An evaluated array that the work reads.
+pub(crate) struct Leaf {
+    pub(crate) node: NodeRef,
+    /// Which of [`Graph::memory`] it lies in.
+    pub(crate) memory: u32,
+    /// Where its elements lie there.
+    pub(crate) layout: Layout,
+}
+
+/// Memory that leaves lie in: a buffer from some place on. The place is a number, no part of the key.
+pub(crate) struct Memory {
+    pub(crate) buffer: Buffer,
+    /// In bytes.
+    pub(crate) begin: usize,
+    /// Somebody outside of the graph keeps it alive.
+    pub(crate) kept: bool,
+}
+
 /// Pending work in topological order: inputs come before their users.
 #[derive(Default)]
 pub(crate) struct Graph {
     /// The pending nodes.
-    pub(crate) nodes: Vec<Array>,
+    pub(crate) nodes: Vec<NodeRef>,
     /// The inputs of all nodes, one after the other.
     edges: Vec<Ref>,
     /// Where each node's inputs start in `edges`, and one past the end.
@@ -46,21 +67,23 @@ pub(crate) struct Graph {
     /// Where each node's scalars start in `scalars`.
     pub(crate) first_scalar: Vec<u32>,
     /// Evaluated arrays that the work reads.
-    pub(crate) leaves: Vec<Array>,
-    /// For each leaf, which of `buffers` it lies in.
-    pub(crate) leaf_buffer: Vec<u32>,
-    /// The leaves' memory, each once.
-    pub(crate) buffers: Vec<Buffer>,
+    pub(crate) leaves: Vec<Leaf>,
+    /// The leaves' memory, each place once.
+    pub(crate) memory: Vec<Memory>,
     /// The numbers of all operations.
     pub(crate) scalars: Vec<Scalar>,
     /// The nodes that must be computed.
     pub(crate) roots: Vec<u32>,
+    /// For each node: it is one of the roots.
+    pub(crate) is_root: Vec<bool>,
     /// For each node: somebody outside of the graph may still want it.
     pub(crate) held: Vec<bool>,
-    /// For each of `buffers`: somebody outside of the graph keeps it alive.
-    pub(crate) kept: Vec<bool>,
     /// For each node: an earlier evaluation passed over it, or over something that it would be recomputed from.
     pub(crate) visited: Vec<bool>,
+    /// Nodes in place of which others may come back; by address, each once for each of those.
+    replaced: Vec<usize>,
+    /// The graph reads values whose data have a fault.
+    pub(crate) has_fault: bool,
     /// Everything that a plan depends on.
     pub(crate) key: Vec<u64>,
 }
@@ -94,32 +117,69 @@ thread_local! {
     static SCRATCH: Cell<Option<Graph>> = const { Cell::new(None) };
 }
 
-type Seen = HashMap<usize, Ref, BuildHasherDefault<WordHasher>>;
+/// What has been met on the way.
+#[derive(Default)]
+struct Seen {
+    /// Nodes by their addresses.
+    nodes: HashMap<usize, Ref, BuildHasherDefault<WordHasher>>,
+    /// Memory by its buffer's address and its beginning there.
+    places: HashMap<(usize, usize), u32, BuildHasherDefault<WordHasher>>,
+}
 
 /// A node on the way down: its inputs, and how many of them are done.
 struct Frame {
-    array: Array,
+    node: NodeRef,
     inputs: Inputs,
     done: usize,
     first_scalar: u32,
 }
 
 impl Graph {
-    /// Everything pending that these arrays need. They must be of one device.
-    pub(crate) fn collect(arrays: &[&Array]) -> Graph {
+    /// Everything pending that these nodes need. They must be of one device.
+    pub(crate) fn collect<'a>(roots: impl IntoIterator<Item = &'a NodeRef>) -> Graph {
+        Graph::with(roots, Offers::default(), usize::MAX)
+    }
+
+    /// Everything pending that `roots` need, and what is offered beside. `binding` is the most bytes over which a kernel of the
+    /// device reads from one place on.
+    pub(crate) fn with<'a>(
+        roots: impl IntoIterator<Item = &'a NodeRef>,
+        offers: Offers<'_>,
+        binding: usize,
+    ) -> Graph {
         let mut graph = SCRATCH.take().unwrap_or_default();
         SEEN.with_borrow_mut(|seen| {
-            seen.clear();
-            for array in arrays {
-                if let Ref::Node(root) = graph.visit(array, seen)
-                    && !graph.roots.contains(&root)
+            seen.nodes.clear();
+            seen.places.clear();
+            let wanted: SmallVec<[Ref; 8]> =
+                roots.into_iter().map(|node| graph.visit(node, seen, binding)).collect();
+            for node in offers.results {
+                graph.visit(node, seen, binding);
+            }
+            let mut reads = Reads::default();
+            for node in offers.followers {
+                if reads.any_of(node, seen) {
+                    graph.visit(node, seen, binding);
+                }
+            }
+            graph.starts.push(graph.edges.len() as u32);
+            let offered = offers.results.iter().chain(offers.followers);
+            let offered: Vec<Ref> =
+                offered.filter_map(|node| seen.nodes.get(&address(node)).copied()).collect();
+            let uses = graph.count_uses(&offered, seen);
+            graph.note_outside_interest(&uses);
+            graph.is_root.resize(graph.nodes.len(), false);
+            let asked = wanted.iter().map(|at| (true, at));
+            for (asked, at) in asked.chain(offered.iter().map(|at| (false, at))) {
+                if let Ref::Node(node) = *at
+                    && (asked || graph.held[node as usize])
+                    && !std::mem::replace(&mut graph.is_root[node as usize], true)
                 {
-                    graph.roots.push(root);
+                    graph.roots.push(node);
                 }
             }
         });
-        graph.starts.push(graph.edges.len() as u32);
-        graph.note_outside_interest();
+        graph.key.extend(graph.roots.iter().map(|&root| u64::from(root)));
         graph
     }
 
@@ -130,13 +190,14 @@ impl Graph {
         self.starts.clear();
         self.first_scalar.clear();
         self.leaves.clear();
-        self.leaf_buffer.clear();
-        self.buffers.clear();
+        self.memory.clear();
         self.scalars.clear();
         self.roots.clear();
+        self.is_root.clear();
         self.held.clear();
-        self.kept.clear();
         self.visited.clear();
+        self.replaced.clear();
+        self.has_fault = false;
         self.key.clear();
         SCRATCH.set(Some(self));
     }
@@ -157,16 +218,16 @@ impl Graph {
         &self.edges[self.starts[node as usize] as usize..self.starts[node as usize + 1] as usize]
     }
 
-    fn visit(&mut self, root: &Array, seen: &mut Seen) -> Ref {
+    fn visit(&mut self, root: &NodeRef, seen: &mut Seen, binding: usize) -> Ref {
         let mut stack: SmallVec<[Frame; 8]> = SmallVec::new();
-        let mut result = match self.enter(root, seen, &mut stack) {
+        let mut result = match self.enter(root, seen, &mut stack, binding) {
             Some(known) => return known,
             None => Ref::Node(0),
         };
         while let Some(top) = stack.len().checked_sub(1) {
             if let Some(input) = stack[top].inputs.get(stack[top].done).cloned() {
                 stack[top].done += 1;
-                self.enter(&input, seen, &mut stack);
+                self.enter(&input, seen, &mut stack, binding);
                 continue;
             }
             let Some(frame) = stack.pop() else { break };
@@ -175,59 +236,67 @@ impl Graph {
             self.first_scalar.push(frame.first_scalar);
             self.key.push(frame.inputs.len() as u64);
             for input in &frame.inputs {
-                let input = seen[&pointer(input)];
+                let input = seen.nodes[&address(input)];
                 self.edges.push(input);
                 self.key.push(input.word());
             }
-            seen.insert(pointer(&frame.array), result);
-            self.nodes.push(frame.array);
+            seen.nodes.insert(address(&frame.node), result);
+            self.nodes.push(frame.node);
         }
         result
     }
 
     /// Puts a node that has not been seen on the stack, or takes it in as a leaf; else says what it is.
-    fn enter(&mut self, array: &Array, seen: &mut Seen, stack: &mut SmallVec<[Frame; 8]>) -> Option<Ref> {
-        if let Some(&known) = seen.get(&pointer(array)) {
+    fn enter(
+        &mut self,
+        node: &NodeRef,
+        seen: &mut Seen,
+        stack: &mut SmallVec<[Frame; 8]>,
+        binding: usize,
+    ) -> Option<Ref> {
+        if let Some(&known) = seen.nodes.get(&address(node)) {
             return Some(known);
         }
-        if !array.is_evaluated()
-            && let Some(work) = array.work().as_ref()
+        if node.is_pending()
+            && let Some(work) = node.work().as_ref()
         {
             let first_scalar = self.scalars.len() as u32;
-            self.encode(array, &work.op);
-            stack.push(Frame { array: array.clone(), inputs: work.inputs.clone(), done: 0, first_scalar });
+            self.encode(node, &work.op);
+            for fallback in &work.replaced {
+                fallback.with_node(|older| self.replaced.push(std::ptr::from_ref(older) as usize));
+            }
+            stack.push(Frame { node: node.clone(), inputs: work.inputs.clone(), done: 0, first_scalar });
             return None;
         }
-        let leaf = self.leaf(array, seen);
-        seen.insert(pointer(array), leaf);
+        let leaf = self.leaf(node, seen, binding);
+        seen.nodes.insert(address(node), leaf);
         Some(leaf)
     }
 
-    fn leaf(&mut self, array: &Array, seen: &mut Seen) -> Ref {
+    fn leaf(&mut self, node: &NodeRef, seen: &mut Seen, binding: usize) -> Ref {
         let leaf = Ref::Leaf(self.leaves.len() as u32);
-        // An array that is not pending has a value.
-        if let Some(value) = array.value() {
-            let next = self.buffers.len() as u32;
-            // Buffers and nodes are different allocations, so their addresses share the map.
-            let buffer = match seen.entry(value.buffer.address()).or_insert(Ref::Leaf(next)) {
-                Ref::Leaf(buffer) | Ref::Node(buffer) => *buffer,
-            };
-            if buffer == next {
-                self.buffers.push(value.buffer.clone());
-            }
-            self.leaf_buffer.push(buffer);
-            let layout = &value.layout;
-            self.key.push(word(255, array.dtype() as u64, array.rank(), u64::from(buffer)));
-            self.key.push(layout.offset() as u64);
-            self.key.extend(layout.shape().iter().map(|&n| n as u64));
-            self.key.extend(layout.strides().iter().map(|&n| n as u64));
+        // What is not pending has a value, or a fault.
+        let Some(value) = node.value() else {
+            self.has_fault = true;
+            self.leaves.push(Leaf { node: node.clone(), memory: 0, layout: Layout::contiguous(&node.shape) });
+            return leaf;
+        };
+        let (begin, layout) = placed(&value.layout, node.dtype.size(), binding);
+        let next = self.memory.len() as u32;
+        let memory = *seen.places.entry((value.buffer.address(), begin)).or_insert(next);
+        if memory == next {
+            self.memory.push(Memory { buffer: value.buffer.clone(), begin, kept: false });
         }
-        self.leaves.push(array.clone());
+        self.key.push(word(255, node.dtype as u64, node.shape.len(), u64::from(memory)));
+        self.key.push(layout.offset() as u64);
+        self.key.extend(layout.shape().iter().map(|&n| n as u64));
+        self.key.extend(layout.strides().iter().map(|&n| n as u64));
+        self.leaves.push(Leaf { node: node.clone(), memory, layout });
         leaf
     }
 
     /// Adds what a node computes to the key, and its numbers to the scalars.
-    fn encode(&mut self, array: &Array, op: &Op) {
+    fn encode(&mut self, node: &Node, op: &Op) {
         let header = self.key.len();
         self.key.push(0);
         let (code, detail) = match op {
@@ -266,7 +335,7 @@ impl Graph {
             Op::Cast => (8, 0),
             Op::Reduce { op, dims } => {
                 self.key.extend(dims.iter().map(|&d| d as u64));
-                (9, *op as u64 * 64 + dims.len() as u64)
+                (9, *op as u64 * 128 + dims.len() as u64)
             }
             Op::View(View::Reshape) => (10, 0),
             Op::View(View::Pad { before }) => {
@@ -275,19 +344,20 @@ impl Graph {
             }
             Op::View(View::Affine(axes)) => {
                 for axis in axes {
-                    self.key.push((axis.offset as u64) << 3 | axis.terms.len() as u64);
-                    self.key.extend(axis.terms.iter().map(|&(dim, step)| (step as u64) << 8 | dim as u64));
+                    self.key.push(axis.offset as u64);
+                    self.key.push(axis.terms.len() as u64);
+                    self.key.extend(axis.terms.iter().flat_map(|&(dim, step)| [step as u64, dim as u64]));
                 }
                 (12, axes.len() as u64)
             }
             Op::Matmul => (13, 0),
-            Op::Gather { dim, name } => {
-                self.key.push(name.as_ptr() as u64);
-                (14, *dim as u64)
+            Op::Gather { dim, name, checked } => {
+                self.name(name);
+                (14, u64::from(*checked) * 64 + *dim as u64)
             }
-            Op::Scatter { op, dim, name } => {
-                self.key.push(name.as_ptr() as u64);
-                (15, *op as u64 * 64 + *dim as u64)
+            Op::Scatter { op, dim, name, checked } => {
+                self.name(name);
+                (15, *op as u64 * 128 + u64::from(*checked) * 64 + *dim as u64)
             }
             Op::Scan { op, dim } => (16, *op as u64 * 64 + *dim as u64),
             Op::Sort { dim, descending, first } => {
@@ -295,43 +365,141 @@ impl Graph {
                 (17, u64::from(*descending) * 64 + *dim as u64)
             }
         };
-        self.key[header] = word(code, array.dtype() as u64, array.rank(), detail);
-        self.key.extend(array.shape().iter().map(|&n| n as u64));
+        self.key[header] = word(code, node.dtype as u64, node.shape.len(), detail);
+        self.key.extend(node.shape.iter().map(|&n| n as u64));
     }
 
-    /// Finds out which nodes and buffers are held by more than this graph.
-    fn note_outside_interest(&mut self) {
+    /// Adds a name to the key.
+    fn name(&mut self, name: &str) {
+        self.key.push(name.len() as u64);
+        self.key.extend(name.as_bytes().chunks(8).map(|part| {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            u64::from_le_bytes(word)
+        }));
+    }
+
+    /// How often each node and each leaf is held by the graph and by those who made it: what is held more often than that,
+    /// somebody outside holds.
+    fn count_uses(&self, offered: &[Ref], seen: &Seen) -> Uses {
         // One use is this graph's own handle.
-        let mut uses = vec![1usize; self.nodes.len()];
-        let mut leaf_uses = vec![1usize; self.leaves.len()];
-        for edge in &self.edges {
-            match edge {
-                Ref::Node(node) => uses[*node as usize] += 1,
-                Ref::Leaf(leaf) => leaf_uses[*leaf as usize] += 1,
+        let mut uses = Uses { nodes: vec![1; self.nodes.len()], leaves: vec![1; self.leaves.len()] };
+        let replaced = self.replaced.iter().filter_map(|address| seen.nodes.get(address));
+        for at in self.edges.iter().chain(offered).chain(replaced) {
+            match at {
+                Ref::Node(node) => uses.nodes[*node as usize] += 1,
+                Ref::Leaf(leaf) => uses.leaves[*leaf as usize] += 1,
             }
         }
-        self.kept.resize(self.buffers.len(), false);
-        for ((leaf, &buffer), uses) in self.leaves.iter().zip(&self.leaf_buffer).zip(leaf_uses) {
-            self.kept[buffer as usize] |= Arc::strong_count(&leaf.0) > uses;
+        uses
+    }
+
+    /// Finds out which nodes and which memory are held by more than this graph.
+    fn note_outside_interest(&mut self, uses: &Uses) {
+        for (leaf, &uses) in self.leaves.iter().zip(&uses.leaves) {
+            if let Some(memory) = self.memory.get_mut(leaf.memory as usize) {
+                memory.kept |= Arc::strong_count(&leaf.node) > uses;
+            }
         }
         let mut bits = Bits::default();
-        for (i, array) in self.nodes.iter().enumerate() {
-            let held = Arc::strong_count(&array.0) > uses[i];
+        for (i, node) in self.nodes.iter().enumerate() {
+            let held = Arc::strong_count(node) > uses.nodes[i];
             let inherited = self.edges[self.starts[i] as usize..self.starts[i + 1] as usize]
                 .iter()
                 .any(|edge| matches!(edge, Ref::Node(node) if self.visited[*node as usize]));
-            let visited = inherited || array.0.visited.load(Ordering::Relaxed);
+            let visited = inherited || node.was_visited();
             self.held.push(held);
             self.visited.push(visited);
             bits.push(held, &mut self.key);
             bits.push(held && visited, &mut self.key);
         }
-        for &kept in &self.kept {
-            bits.push(kept, &mut self.key);
+        for memory in &self.memory {
+            bits.push(memory.kept, &mut self.key);
         }
         self.key.push(bits.word);
-        self.key.extend(self.roots.iter().map(|&root| u64::from(root)));
     }
+}
+
+/// How often a graph itself holds its nodes and leaves.
+struct Uses {
+    nodes: Vec<usize>,
+    leaves: Vec<usize>,
+}
+
+/// Pending nodes that are computed too if somebody outside of the graph holds them. Each is held once by whoever offers it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Offers<'a> {
+    /// In any case.
+    pub(crate) results: &'a [NodeRef],
+    /// If they read something of the graph.
+    pub(crate) followers: &'a [NodeRef],
+}
+
+/// Which nodes read something of a graph, as far as that has been found out.
+#[derive(Default)]
+struct Reads(HashMap<usize, bool, BuildHasherDefault<WordHasher>>);
+
+impl Reads {
+    /// Whether a node's work reads a node that has been met, directly or not.
+    fn any_of(&mut self, node: &NodeRef, seen: &Seen) -> bool {
+        let mut stack: Vec<(NodeRef, Inputs, usize)> = Vec::new();
+        let mut found = self.look(node, seen, &mut stack);
+        while let Some((node, inputs, next)) = stack.last_mut() {
+            if found != Some(true)
+                && let Some(input) = inputs.get(*next).cloned()
+            {
+                *next += 1;
+                found = self.look(&input, seen, &mut stack);
+                continue;
+            }
+            let reads = found == Some(true);
+            self.0.insert(address(node), reads);
+            found = Some(reads);
+            stack.pop();
+        }
+        found == Some(true)
+    }
+
+    /// What is known of a node; puts it on the stack if that is nothing.
+    fn look(
+        &mut self,
+        node: &NodeRef,
+        seen: &Seen,
+        stack: &mut Vec<(NodeRef, Inputs, usize)>,
+    ) -> Option<bool> {
+        match seen.nodes.get(&address(node)) {
+            Some(Ref::Node(_)) => return Some(true),
+            Some(Ref::Leaf(_)) => return Some(false),
+            None => {}
+        }
+        if let Some(&known) = self.0.get(&address(node)) {
+            return Some(known);
+        }
+        let inputs = match node.work().as_ref() {
+            Some(work) => work.inputs.clone(),
+            None => return Some(false),
+        };
+        stack.push((node.clone(), inputs, 0));
+        None
+    }
+}
+
+/// Where in a buffer a leaf's memory begins, in bytes, and the leaf's layout from there on. So an epoch over slices of one array
+/// has one key.
+fn placed(layout: &Layout, size: usize, binding: usize) -> (usize, Layout) {
+    let ends = layout.shape().iter().zip(layout.strides()).map(|(&n, &s)| s * (n.max(1) as isize - 1));
+    let below: isize = ends.clone().filter(|&end| end < 0).sum();
+    let reach: usize = ends.map(isize::unsigned_abs).sum();
+    // An empty array may begin anywhere.
+    if reach.saturating_add(ALIGNED).saturating_mul(size).saturating_add(512) > binding
+        || layout.shape().contains(&0)
+    {
+        return (0, layout.clone());
+    }
+    let first = layout.offset().saturating_add_signed(below);
+    let begin = first - first % ALIGNED;
+    let strides: Strides = layout.strides().into();
+    (begin * size, Layout::new(layout.shape(), &strides, layout.offset() - begin))
 }
 
 /// Packs truth values into words.
@@ -352,8 +520,8 @@ impl Bits {
     }
 }
 
-fn pointer(array: &Array) -> usize {
-    Arc::as_ptr(&array.0) as usize
+fn address(node: &NodeRef) -> usize {
+    Arc::as_ptr(node) as usize
 }
 
 fn word(code: u64, dtype: u64, rank: usize, detail: u64) -> u64 {

@@ -1,22 +1,34 @@
 //! Lazy n-dimensional arrays without gradients.
 //!
-//! An [`Array`] is an immutable value. Operations (`ops`) check shapes, dtypes and devices at once and describe work
-//! (`op`); evaluation (`eval`) collects what is pending (`graph`), finds or makes a plan for it (`plan`: which values are
-//! stored, which work shares a kernel), and launches the plan's kernels on the device.
+//! An [`Array`] is an immutable value: a handle to a `node`. Operations (`ops`) check shapes, dtypes and devices at once and make nodes
+//! that describe work (`op`); evaluation (`eval`) collects what is pending (`graph`), finds or makes a plan for it (`plan`:
+//! which values are stored, which work shares a kernel), and launches the plan's kernels on the device. What nobody asks for is evaluated
+//! when too much is pending (`flush`, which knows the pending nodes from the `registry`). Data with a fault, such as an index
+//! out of range, spoil the values that depend on them (`fault`), and nothing else: what was written in place goes back (`fallback`).
 
 mod array;
+mod bounds;
 mod eval;
 mod expr;
+mod fallback;
+mod fault;
 mod flush;
 mod graph;
+mod node;
 mod op;
 mod ops;
 mod plan;
+mod read;
+mod registry;
+pub mod site;
 
-pub use array::{Array, host_vec};
+pub use array::Array;
 pub use eval::with_fusion;
 pub use expr::{Expr, Side};
-pub use ops::QrMode;
+pub use fallback::Fallback;
+pub use flush::{end_step, is_updated, note_update};
+pub use ops::{Named, QrMode};
+pub use read::host_vec;
 pub use wgrad_device::kernel::{BinaryOp, ReduceOp, ScatterOp, UnaryOp};
 pub use wgrad_device::{
     Category, DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Layout, Result,

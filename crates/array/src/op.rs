@@ -54,6 +54,8 @@ pub(crate) enum Op {
         dim: usize,
         /// For errors.
         name: &'static str,
+        /// An index may be out of range: only then can the operation fail.
+        checked: bool,
     },
     /// `inputs[0]` (source) put to `inputs[1]` (index) along a dim, onto `inputs[2]` or zeros.
     Scatter {
@@ -63,6 +65,8 @@ pub(crate) enum Op {
         dim: usize,
         /// For errors.
         name: &'static str,
+        /// An index may be out of range: only then can the operation fail.
+        checked: bool,
     },
     /// A running fold along a dim.
     Scan {

@@ -106,8 +106,8 @@ fn gather_and_scatter() {
 fn an_index_out_of_range_is_an_error_and_leaves_everything_intact() {
     let x = f32s(&[1.0, 2.0], &[2]);
     let bad = x.gather(0, &i64s(&[0, 2], &[2])).unwrap();
-    assert_eq!(bad.to_vec::<f32>(), Err(Error::Index { op: "gather", index: 2, size: 2 }));
-    assert_eq!(bad.to_vec::<f32>(), Err(Error::Index { op: "gather", index: 2, size: 2 }));
+    assert_eq!(bad.to_vec::<f32>(), Err(Error::Index { op: "gather", index: 2, size: 2, called_at: None }));
+    assert_eq!(bad.to_vec::<f32>(), Err(Error::Index { op: "gather", index: 2, size: 2, called_at: None }));
     assert_eq!(x.to_vec::<f32>().unwrap(), [1.0, 2.0]);
 }
 

@@ -4,9 +4,10 @@
 //! up; who sees the storage through views computes its own value from the new array when it next needs it. Arrays
 //! themselves never change, so a value that was saved for backward stays what it was.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use wgrad_array::{Array, Layout, Result};
+use wgrad_array::{Array, Fallback, Layout, Result};
 
 use crate::Tensor;
 use crate::tape::lock;
@@ -24,8 +25,9 @@ impl Value {
     /// The shared form, made now if need be.
     pub(crate) fn share(&mut self) -> &mut Shared {
         if let Value::Own(array) = self {
-            let storage = Arc::new(Storage { cell: Mutex::new(Cell { array: array.clone(), version: 0 }) });
-            *self = Value::Shared(Box::new(Shared { storage, seen: 0, array: array.clone(), view: None }));
+            let cell = Cell { array: array.clone(), version: 0, fallback: None };
+            let storage = Arc::new(Storage { cell: Mutex::new(cell), parameter: AtomicBool::new(false) });
+            *self = Value::Shared(Box::new(Shared { storage, view: None, cache: None }));
         }
         match self {
             Value::Shared(shared) => shared,
@@ -37,33 +39,66 @@ impl Value {
 /// The memory of a tensor and its views, as one array in row-major order.
 pub(crate) struct Storage {
     cell: Mutex<Cell>,
+    /// A leaf that requires grad lives here: writing to it updates a parameter.
+    parameter: AtomicBool,
 }
 
 struct Cell {
     array: Array,
     version: u64,
+    /// What the array goes back to if the data that it depends on have a fault.
+    fallback: Option<Fallback>,
 }
 
 impl Storage {
     /// How often it was written.
     pub(crate) fn version(&self) -> u64 {
-        lock(&self.cell).version
+        self.read().1
     }
 
-    /// The whole array, and its version.
+    /// The whole array, and its version. Where somebody has been told that the data of what was written have a fault, it is
+    /// what was there before.
     pub(crate) fn read(&self) -> (Array, u64) {
-        let cell = lock(&self.cell);
-        (cell.array.clone(), cell.version)
+        let mut cell = lock(&self.cell);
+        let mut spoilt = None;
+        if cell.array.has_reported_fault()
+            && let Some((older, next)) = cell.fallback.take().and_then(Fallback::older_value)
+        {
+            spoilt = Some(std::mem::replace(&mut cell.array, older));
+            cell.fallback = next;
+            cell.version += 1;
+        }
+        let read = (cell.array.clone(), cell.version);
+        drop(cell);
+        drop(spoilt);
+        read
     }
 
-    /// Replaces the array if its version is still this one; gives back what is to be dropped.
-    pub(crate) fn replace(&self, array: Array, version: u64) -> std::result::Result<Array, Array> {
+    /// Replaces the array if its version is still this one.
+    pub(crate) fn replace(&self, array: Array, version: u64) -> bool {
         let mut cell = lock(&self.cell);
         if cell.version != version {
-            return Err(array);
+            return false;
         }
         cell.version += 1;
-        Ok(std::mem::replace(&mut cell.array, array))
+        let before = cell.fallback.take();
+        let fallback = array.replacing(&cell.array, before);
+        cell.fallback = fallback.clone();
+        let old = std::mem::replace(&mut cell.array, array.clone());
+        drop(cell);
+        drop(old);
+        if self.parameter.load(Ordering::Relaxed) {
+            wgrad_array::note_update();
+        }
+        if let Some(fallback) = fallback {
+            array.bound(&fallback);
+        }
+        true
+    }
+
+    /// Notes that a leaf that requires grad lives here.
+    pub(crate) fn holds_parameter(&self) {
+        self.parameter.store(true, Ordering::Relaxed);
     }
 }
 
@@ -71,12 +106,10 @@ impl Storage {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) storage: Arc<Storage>,
-    /// The version that `array` was computed from.
-    pub(crate) seen: u64,
-    /// The tensor's own value at that version.
-    pub(crate) array: Array,
     /// How the value comes from the storage; none: it is all of it.
     pub(crate) view: Option<View>,
+    /// A view's value, and the version that it was computed from.
+    pub(crate) cache: Option<(Array, u64)>,
 }
 
 /// How a view sees its storage.
@@ -118,7 +151,7 @@ impl View {
 
 /// A view whose storage was written since its value was computed.
 pub(crate) struct Stale {
-    steps: Option<Arc<[ViewStep]>>,
+    steps: Arc<[ViewStep]>,
     array: Array,
     version: u64,
 }
@@ -126,10 +159,7 @@ pub(crate) struct Stale {
 impl Stale {
     /// The view's value now, and the version it belongs to.
     pub(crate) fn compute(self) -> Result<(Array, u64)> {
-        let mut array = self.array;
-        for step in self.steps.iter().flat_map(|steps| steps.iter()) {
-            array = step.apply(&array)?;
-        }
+        let array = self.steps.iter().try_fold(self.array, |array, step| step.apply(&array))?;
         Ok((array, self.version))
     }
 }
@@ -138,18 +168,27 @@ impl Shared {
     /// The current value, or what is needed to compute it (which must not happen under a lock).
     pub(crate) fn current(&self) -> std::result::Result<Array, Stale> {
         let (array, version) = self.storage.read();
-        if version == self.seen {
-            return Ok(self.array.clone());
+        let Some(view) = &self.view else { return Ok(array) };
+        match &self.cache {
+            Some((cached, seen)) if *seen == version => Ok(cached.clone()),
+            _ => Err(Stale { steps: view.steps.clone(), array, version }),
         }
-        Err(Stale { steps: self.view.as_ref().map(|view| view.steps.clone()), array, version })
     }
 
-    /// Keeps a value computed from a version, unless a newer one is known. Gives back what is to be dropped.
+    /// The version that its value belongs to.
+    pub(crate) fn seen(&self) -> u64 {
+        match (&self.view, &self.cache) {
+            (Some(_), Some((_, seen))) => *seen,
+            _ => self.storage.version(),
+        }
+    }
+
+    /// Keeps a view's value computed from a version, unless a newer one is known. Gives back what is to be dropped.
     pub(crate) fn refresh(&mut self, array: Array, version: u64) -> Option<Array> {
-        (version > self.seen).then(|| {
-            self.seen = version;
-            std::mem::replace(&mut self.array, array)
-        })
+        if self.cache.as_ref().is_some_and(|(_, seen)| *seen >= version) {
+            return None;
+        }
+        self.cache.replace((array, version)).map(|(old, _)| old)
     }
 
     /// Another handle to the same part.

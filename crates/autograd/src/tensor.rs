@@ -68,7 +68,24 @@ pub(crate) struct Extra {
     pub(crate) warned: bool,
 }
 
+impl Extra {
+    /// Forgets a gradient whose data have a fault that somebody has been told of: before it, there was none.
+    pub(crate) fn drop_spoilt_grad(&mut self) -> Option<Tensor> {
+        self.grad.take_if(|grad| grad.is_spoilt())
+    }
+}
+
 impl State {
+    /// The value in its shared form, made now if need be.
+    pub(crate) fn share(&mut self) -> &mut Shared {
+        let parameter = self.requires_grad && self.edge.is_none();
+        let shared = self.value.share();
+        if parameter && shared.view.is_none() {
+            shared.storage.holds_parameter();
+        }
+        shared
+    }
+
     pub(crate) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }
@@ -204,6 +221,14 @@ impl Tensor {
         Ok(array)
     }
 
+    /// Whether the data that its value depends on have a fault, somebody has been told so, and there is nothing to go back to.
+    fn is_spoilt(&self) -> bool {
+        match &lock(&self.0.state).value {
+            Value::Own(array) => array.has_reported_fault(),
+            Value::Shared(shared) => shared.storage.read().0.has_reported_fault(),
+        }
+    }
+
     /// The value and, if an operation on it is to be recorded, where its gradient goes.
     pub(crate) fn operand(&self) -> Result<Operand> {
         let record = is_grad_enabled();
@@ -316,7 +341,22 @@ impl Tensor {
         self.refresh_history();
         let mut state = lock(&self.0.state);
         match (&state.edge, requires_grad) {
-            (None, _) => state.requires_grad = requires_grad,
+            (None, _) => {
+                state.requires_grad = requires_grad;
+                let pending = match &state.value {
+                    Value::Own(array) => array.is_pending(),
+                    Value::Shared(shared) => {
+                        if requires_grad && shared.view.is_none() {
+                            shared.storage.holds_parameter();
+                        }
+                        shared.storage.read().0.is_pending()
+                    }
+                };
+                // A leaf made anew from the one before, as some programs update their parameters.
+                if requires_grad && pending {
+                    wgrad_array::note_update();
+                }
+            }
             (Some(_), true) => {}
             (Some(_), false) => {
                 return Err(Error::Autograd {
@@ -351,7 +391,12 @@ impl Tensor {
     pub fn grad(&self) -> Option<Tensor> {
         let mut state = lock(&self.0.state);
         let is_leaf = state.edge.is_none();
+        let spoilt = state.extra.as_mut().and_then(|extra| extra.drop_spoilt_grad());
         let grad = state.extra.as_ref().and_then(|extra| extra.grad.clone());
+        if spoilt.is_some() {
+            drop(state);
+            return grad;
+        }
         if is_leaf || grad.is_some() || state.extra().retains_grad || state.extra().warned {
             return grad;
         }
@@ -406,7 +451,7 @@ impl Tensor {
     /// An in-place write to one shows in the other.
     pub fn detach(&self) -> Tensor {
         let mut state = lock(&self.0.state);
-        let shared = state.value.share().detached();
+        let shared = state.share().detached();
         drop(state);
         Tensor::with_value(self.meta(), Value::Shared(Box::new(shared)), None)
     }
@@ -485,7 +530,7 @@ impl Tensor {
     /// A handle to the shared storage, made so now if need be.
     pub(crate) fn shared(&self) -> Result<Shared> {
         self.array()?;
-        Ok(lock(&self.0.state).value.share().handle())
+        Ok(lock(&self.0.state).share().handle())
     }
 }
 

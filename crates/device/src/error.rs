@@ -1,5 +1,7 @@
 //! The one error type of the whole library.
 
+use std::panic::Location;
+
 use crate::DType;
 
 /// The result of everything that can fail.
@@ -54,7 +56,7 @@ pub enum Error {
         dims: Vec<isize>,
     },
     /// An index or a range outside of a dim.
-    #[error("{op}: index {index} is out of range for a dim of size {size}")]
+    #[error("{op}: index {index} is out of range for a dim of size {size}{}", line(*.called_at))]
     Index {
         /// The operation.
         op: &'static str,
@@ -62,6 +64,8 @@ pub enum Error {
         index: i64,
         /// The size of the dim.
         size: usize,
+        /// Where the operation was called, if the index was looked at later.
+        called_at: Option<&'static Location<'static>>,
     },
     /// An argument whose value is not allowed.
     #[error("{op}: {reason}")]
@@ -187,6 +191,11 @@ pub enum Error {
         /// What happened and what to do.
         reason: String,
     },
+}
+
+/// Where an operation was called, as a part of a sentence.
+fn line(called_at: Option<&'static Location<'static>>) -> String {
+    called_at.map(|line| format!(", in the call at {line}")).unwrap_or_default()
 }
 
 /// The rule of autograd that a call broke; see [`Error::Autograd`].

@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::kernel::Kernel;
 use crate::{Error, Result, Scalar, Stats};
 
@@ -55,18 +57,47 @@ impl std::fmt::Debug for Buffer {
     }
 }
 
+/// Memory from some place in a buffer on.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The buffer.
+    pub buffer: &'a Buffer,
+    /// Where in it, in bytes: a multiple of four elements of each dtype that is read there.
+    pub begin: usize,
+}
+
+impl<'a> From<&'a Buffer> for Place<'a> {
+    fn from(buffer: &'a Buffer) -> Place<'a> {
+        Place { buffer, begin: 0 }
+    }
+}
+
+impl Place<'_> {
+    /// The bytes from the place to the buffer's end.
+    pub fn bytes(&self) -> usize {
+        self.buffer.bytes().saturating_sub(self.begin)
+    }
+}
+
 /// A kernel made ready on one device: compiled, its numbers laid out.
 pub trait Prepared: Send + Sync {
-    /// Runs it, or puts it into the device's queue. `buffers` in the order of the kernel's buffer numbers, `params` in that of
-    /// its parameters. An output's contents are undefined before; inputs must hold their values.
-    fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()>;
+    /// Runs it, or puts it into the device's queue. `places` in the order of the kernel's buffer numbers, `params` in that of
+    /// its parameters; offsets of accesses count from the places. An output's contents are undefined before; inputs must hold
+    /// their values.
+    fn launch_at(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()>;
+
+    /// [`Prepared::launch_at`] from the buffers' beginnings on.
+    fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
+        let places: SmallVec<[Place<'_>; 8]> = buffers.iter().map(|&buffer| Place::from(buffer)).collect();
+        self.launch_at(&places, params)
+    }
 }
 
 /// That no memory is written and given under another number too: `written` says so of the buffers that a kernel uses.
-pub(crate) fn check_written(buffers: &[&Buffer], written: &[bool]) -> Result<()> {
-    let used = &buffers[..written.len().min(buffers.len())];
-    for (number, buffer) in used.iter().enumerate().filter(|&(number, _)| written[number]) {
-        if used.iter().enumerate().any(|(other, same)| other != number && same.is_same(buffer)) {
+pub(crate) fn check_written(places: &[Place<'_>], written: &[bool]) -> Result<()> {
+    let used = &places[..written.len().min(places.len())];
+    for (number, place) in used.iter().enumerate().filter(|&(number, _)| written[number]) {
+        if used.iter().enumerate().any(|(other, same)| other != number && same.buffer.is_same(place.buffer)) {
             let reason = format!("buffer {number} is written, and given under another number too");
             return Err(Error::Argument { op: "launch", reason });
         }
@@ -101,6 +132,11 @@ pub trait Executor: Send + Sync {
     /// Waits for the work before it and reads `out.len()` bytes from `offset` on. The first read after a kernel met a
     /// bad index, or after the device refused work, returns that error.
     fn download(&self, buffer: &Buffer, offset: usize, out: &mut [u8]) -> Result<()>;
+    /// Whether all indices that were read since the last time were in range: waits for the kernels that read them. An executor whose
+    /// launches report such an index themselves has nothing to say here.
+    fn check_indices(&self) -> Result<()> {
+        Ok(())
+    }
     /// Makes a kernel ready. Compiled code is cached by structure.
     fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>>;
     /// Sends everything launched so far on its way, without waiting.

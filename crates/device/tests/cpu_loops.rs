@@ -330,6 +330,6 @@ fn an_index_out_of_range_is_the_launch_s_error() {
         indices[at] = bad;
         let buffers = [bytemuck::cast_slice(&indices).to_vec(), vec![0; 40], vec![0; n * 4]];
         let outcome = execute(Device::cpu().executor(), &kernel, &buffers, &[]);
-        assert_eq!(outcome, Err(Error::Index { op: "gather", index: bad, size: 10 }));
+        assert_eq!(outcome, Err(Error::Index { op: "gather", index: bad, size: 10, called_at: None }));
     }
 }

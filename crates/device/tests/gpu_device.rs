@@ -292,7 +292,7 @@ fn a_bad_index_in_a_load_is_reported_once() {
             };
             run(&indices).unwrap();
             indices[n / 2] = 10;
-            assert_eq!(run(&indices).unwrap_err(), Error::Index { op: "gather", index: 10, size: 10 });
+            assert_eq!(run(&indices).unwrap_err(), Error::Index { op: "gather", index: 10, size: 10, called_at: None });
             indices[n / 2] = 0;
             run(&indices).unwrap();
         }
@@ -430,7 +430,7 @@ fn what_cannot_be_cut_runs_on_the_host() {
         assert_eq!(device.stats().hosted, 1, "{device}");
         // Errors are those of the device.
         let wrong = run(&device, &kernel, &contents(Some(-1)), &[Scalar::Float(0.5)]).unwrap_err();
-        assert_eq!(wrong, Error::Index { op: "take", index: -1, size });
+        assert_eq!(wrong, Error::Index { op: "take", index: -1, size, called_at: None });
         let prepared = device.executor().prepare(&kernel).unwrap();
         let small = device.executor().alloc(16).unwrap();
         let launched = prepared.launch(&[&small, &small, &small], &[Scalar::Float(0.5)]);

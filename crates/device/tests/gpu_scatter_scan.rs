@@ -155,7 +155,7 @@ fn a_bad_index_is_an_error_of_the_next_read_and_of_that_only() {
             let good: Vec<u8> = [0i64, 1, 3].iter().flat_map(|i| i.to_le_bytes()).collect();
             let source = vec![0; 12];
             let error = run(&device, &kernel, &[source.clone(), indices, vec![0; 16]], &[]).unwrap_err();
-            assert_eq!(error, Error::Index { op: "put", index: bad, size: 4 });
+            assert_eq!(error, Error::Index { op: "put", index: bad, size: 4, called_at: None });
             run(&device, &kernel, &[source, good, vec![0; 16]], &[]).expect("the error was reported");
         }
     }

@@ -3,13 +3,48 @@
 use smallvec::SmallVec;
 use wgrad_device::kernel::{BinaryOp, UnaryOp};
 use wgrad_device::layout::checked_elements;
-use wgrad_device::{DType, Device, Error, Result, Scalar};
+use wgrad_device::{DType, Device, Element, Error, Layout, Result, Scalar};
 
-use crate::Array;
 use crate::array::check_dtype;
+use crate::node::{Node, Value};
+use crate::{Array, bounds, flush};
 use crate::op::{Op, RandomKind};
 
 impl Array {
+    /// An array of these elements in row-major order.
+    ///
+    /// # Errors
+    /// If their number is not that of the shape, or memory runs out.
+    pub fn from_slice<T: Element>(data: &[T], shape: &[usize], device: &Device) -> Result<Array> {
+        Array::from_bytes(T::to_bytes(data), T::DTYPE, shape, device)
+    }
+
+    /// An array of these bytes: little-endian elements in row-major order, bools as 0 or 1.
+    ///
+    /// # Errors
+    /// If their number is not that of the shape's elements, the device has no such dtype, or memory runs out.
+    pub fn from_bytes(bytes: &[u8], dtype: DType, shape: &[usize], device: &Device) -> Result<Array> {
+        const OP: &str = "from_slice";
+        let elements = checked_elements(OP, shape)?;
+        if elements * dtype.size() != bytes.len() {
+            return Err(Error::Shape {
+                op: OP,
+                shape: shape.to_vec(),
+                reason: format!("has {elements} elements, but {} were given", bytes.len() / dtype.size()),
+            });
+        }
+        check_dtype(OP, dtype, device)?;
+        let buffer = match device.executor().upload(bytes) {
+            Err(Error::OutOfMemory { .. }) => {
+                flush::relieve(device);
+                device.executor().upload(bytes)?
+            }
+            uploaded => uploaded?,
+        };
+        let value = Value { buffer, layout: Layout::contiguous(shape), bounds: bounds::of_bytes(bytes, dtype) };
+        Ok(Array(Node::evaluated(value, dtype, device)))
+    }
+
     /// An array filled with a number. It takes no memory until it is read, and folds into what uses it.
     ///
     /// # Errors

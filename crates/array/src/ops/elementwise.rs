@@ -7,7 +7,8 @@ use wgrad_device::{Category, DType, Error, Result, Scalar};
 
 use super::check_device;
 use crate::Array;
-use crate::array::{Inputs, check_dtype};
+use crate::array::check_dtype;
+use crate::node::Inputs;
 use crate::op::{Op, Operands};
 
 /// The name of an operation, for errors.
@@ -164,7 +165,7 @@ impl Array {
     }
 
     fn join(&self, op: BinaryOp, other: &Array, compute: DType) -> Array {
-        let inputs: Inputs = smallvec![self.clone(), other.clone()];
+        let inputs: Inputs = smallvec![self.0.clone(), other.0.clone()];
         let op_node = Op::Binary(op, Operands::Arrays);
         Array::pending(op_node, inputs, self.0.shape.clone(), result_dtype(op, compute), self.device())
     }
@@ -202,11 +203,11 @@ impl Array {
         check_device(NAME, cond, b)?;
         let dtype = a.dtype().promote(b.dtype());
         let shape = broadcast_shapes(NAME, cond.shape(), &broadcast_shapes(NAME, a.shape(), b.shape())?)?;
-        let mut inputs: Inputs = smallvec![cond.expand(&shape)?];
+        let mut inputs: Inputs = smallvec![cond.expand(&shape)?.0];
         let mut side = |x: &Array| -> Result<Option<Scalar>> {
             let number = x.as_full();
             if number.is_none() {
-                inputs.push(x.cast(dtype)?.expand(&shape)?);
+                inputs.push(x.cast(dtype)?.expand(&shape)?.0);
             }
             Ok(number.map(|s| s.cast(dtype)))
         };
@@ -253,7 +254,7 @@ impl Array {
     }
 
     fn is_view(&self) -> bool {
-        matches!(self.work().as_ref().map(|work| &work.op), Some(Op::View(_)))
+        matches!(self.0.work().as_ref().map(|work| &work.op), Some(Op::View(_)))
     }
 }
 

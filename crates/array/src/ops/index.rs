@@ -7,8 +7,32 @@ use wgrad_device::{DType, Error, Result};
 
 use super::check_device;
 use crate::Array;
-use crate::array::{Inputs, Pending};
+use crate::bounds::may_leave;
+use crate::node::{Inputs, Pending};
 use crate::op::Op;
+
+/// What a gather or scatter gives, made for another operation: its errors, those that come late too, name that one.
+pub trait Named {
+    /// With this operation's name in errors.
+    fn named(self, op: &'static str) -> Self;
+}
+
+impl Named for Result<Array> {
+    fn named(mut self, op: &'static str) -> Result<Array> {
+        match &mut self {
+            Ok(array) => {
+                if let Some(Pending { op: Op::Gather { name, .. } | Op::Scatter { name, .. }, .. }) =
+                    &mut *array.0.work()
+                {
+                    *name = op;
+                }
+            }
+            Err(Error::Index { op: name, .. }) => *name = op,
+            Err(_) => {}
+        }
+        self
+    }
+}
 
 impl Array {
     /// `out[.., i, ..] = self[.., index[.., i, ..], ..]` along a dim. The result has the index's shape, which may be smaller
@@ -24,19 +48,10 @@ impl Array {
             return Array::full(index.shape(), 0i64, self.dtype(), self.device());
         }
         self.check_not_empty(OP, dim)?;
-        let inputs: Inputs = smallvec![self.clone(), index.clone()];
-        let op = Op::Gather { dim, name: OP };
+        let checked = may_leave(OP, index, self.shape()[dim])?;
+        let inputs: Inputs = smallvec![self.0.clone(), index.0.clone()];
+        let op = Op::Gather { dim, name: OP, checked };
         Ok(Array::pending(op, inputs, index.shape().into(), self.dtype(), self.device()))
-    }
-
-    /// This array, which a gather or scatter has just made for another operation: its errors name that one.
-    pub fn named(self, op: &'static str) -> Array {
-        if let Some(Pending { op: Op::Gather { name, .. } | Op::Scatter { name, .. }, .. }) =
-            &mut *self.work()
-        {
-            *name = op;
-        }
-        self
     }
 
     /// Whole slices along a dim: `out[.., i, ..] = self[.., index[i], ..]` for a 1-dim index.
@@ -46,13 +61,15 @@ impl Array {
     pub fn index_select(&self, dim: usize, index: &Array) -> Result<Array> {
         const OP: &str = "index_select";
         self.check_dim(OP, dim)?;
-        let (index, shape) = self.spread_index(OP, dim, index)?;
-        if index.elements() == 0 {
+        let (spread, shape) = self.spread_index(OP, dim, index)?;
+        if spread.elements() == 0 {
             return Array::full(&shape, 0i64, self.dtype(), self.device());
         }
         self.check_not_empty(OP, dim)?;
-        let inputs: Inputs = smallvec![self.clone(), index];
-        Ok(Array::pending(Op::Gather { dim, name: OP }, inputs, shape, self.dtype(), self.device()))
+        let checked = may_leave(OP, index, self.shape()[dim])?;
+        let inputs: Inputs = smallvec![self.0.clone(), spread.0];
+        let op = Op::Gather { dim, name: OP, checked };
+        Ok(Array::pending(op, inputs, shape, self.dtype(), self.device()))
     }
 
     /// A copy of this array in which `out[.., index[.., i, ..], ..] op= source[.., i, ..]` along a dim. Each place takes
@@ -78,7 +95,8 @@ impl Array {
         for (d, &len) in index.shape().iter().enumerate() {
             source = source.slice(d, 0, len, 1)?;
         }
-        self.scatter_checked(OP, op, dim, index.clone(), source)
+        let checked = self.may_be_left(OP, dim, index)?;
+        self.scatter_checked(Op::Scatter { op, dim, name: OP, checked }, index.clone(), source)
     }
 
     /// A copy of this array in which `out[.., index[i], ..] op= source[.., i, ..]` for a 1-dim index along a dim.
@@ -89,7 +107,7 @@ impl Array {
         const OP: &str = "index_add";
         self.check_dim(OP, dim)?;
         check_device(OP, self, source)?;
-        let (index, shape) = self.spread_index(OP, dim, index)?;
+        let (spread, shape) = self.spread_index(OP, dim, index)?;
         if source.shape() != &shape[..] {
             return Err(Error::ShapeMismatch {
                 op: OP,
@@ -99,37 +117,38 @@ impl Array {
                     .into(),
             });
         }
-        self.scatter_checked(OP, op, dim, index, source.clone())
+        let checked = self.may_be_left(OP, dim, index)?;
+        self.scatter_checked(Op::Scatter { op, dim, name: OP, checked }, spread, source.clone())
     }
 
-    fn scatter_checked(
-        &self,
-        name: &'static str,
-        op: ScatterOp,
-        dim: usize,
-        index: Array,
-        source: Array,
-    ) -> Result<Array> {
+    /// Whether an index may leave a dim that is written to.
+    fn may_be_left(&self, op: &'static str, dim: usize, index: &Array) -> Result<bool> {
+        if index.elements() == 0 {
+            return Ok(false);
+        }
+        self.check_not_empty(op, dim)?;
+        may_leave(op, index, self.shape()[dim])
+    }
+
+    fn scatter_checked(&self, op: Op, index: Array, source: Array) -> Result<Array> {
         if source.dtype() != self.dtype() {
             let reason = format!("does not fit into {}; cast it first", self.dtype());
-            return Err(Error::DType { op: name, dtype: source.dtype(), reason });
+            return Err(Error::DType { op: "scatter", dtype: source.dtype(), reason });
         }
         if index.elements() == 0 {
             return Ok(self.clone());
         }
-        self.check_not_empty(name, dim)?;
-        let mut inputs: Inputs = smallvec![source, index];
+        let mut inputs: Inputs = smallvec![source.0, index.0];
         // Zeros need no memory of their own.
         if self.as_full().is_none_or(|number| number.as_f64() != 0.0) {
-            inputs.push(self.clone());
+            inputs.push(self.0.clone());
         }
-        let op = Op::Scatter { op, dim, name };
         Ok(Array::pending(op, inputs, self.shape().into(), self.dtype(), self.device()))
     }
 
     /// An index over a dim of size 0 can only be out of range.
     fn check_not_empty(&self, op: &'static str, dim: usize) -> Result<()> {
-        if self.shape()[dim] == 0 { Err(Error::Index { op, index: 0, size: 0 }) } else { Ok(()) }
+        if self.shape()[dim] == 0 { Err(Error::Index { op, index: 0, size: 0, called_at: None }) } else { Ok(()) }
     }
 
     fn check_index(&self, op: &'static str, dim: usize, index: &Array) -> Result<()> {

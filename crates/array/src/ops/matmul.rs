@@ -6,7 +6,7 @@ use wgrad_device::{DType, Error, Result};
 
 use super::check_device;
 use crate::Array;
-use crate::array::Inputs;
+use crate::node::Inputs;
 use crate::op::Op;
 
 impl Array {
@@ -49,7 +49,7 @@ impl Array {
         if checked_elements(OP, &shape)? == 0 || k == 0 {
             return Array::full(&shape, 0i64, self.dtype(), self.device());
         }
-        let inputs: Inputs = smallvec![self.expand(&sized(m, k))?, other.expand(&sized(k, n))?];
+        let inputs: Inputs = smallvec![self.expand(&sized(m, k))?.0, other.expand(&sized(k, n))?.0];
         Ok(Array::pending(Op::Matmul, inputs, shape, self.dtype(), self.device()))
     }
 }

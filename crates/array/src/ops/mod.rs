@@ -3,6 +3,7 @@
 mod create;
 mod elementwise;
 mod fourier;
+mod in_place;
 mod index;
 mod linalg;
 mod matmul;
@@ -13,20 +14,30 @@ mod transfer;
 mod trigonometry;
 mod view;
 
+pub use index::Named;
 pub use linalg::QrMode;
 
 use smallvec::smallvec;
 use wgrad_device::layout::Dims;
-use wgrad_device::{DType, Error, Result};
+use wgrad_device::{DType, Device, Error, Result};
 
-use crate::Array;
-use crate::array::Inputs;
+use crate::node::{Inputs, Node};
 use crate::op::Op;
+use crate::{Array, flush};
 
 impl Array {
+    /// A pending operation. The caller has checked everything; `shape` does not overflow.
+    fn pending(op: Op, inputs: Inputs, shape: Dims, dtype: DType, device: &Device) -> Array {
+        let node = Node::pending(op, inputs, shape, dtype, device);
+        if node.is_pending() {
+            flush::after_building(&node);
+        }
+        Array(node)
+    }
+
     /// A pending operation on this array alone, on its device.
     fn derive(&self, op: Op, shape: Dims, dtype: DType) -> Array {
-        let inputs: Inputs = smallvec![self.clone()];
+        let inputs: Inputs = smallvec![self.0.clone()];
         Array::pending(op, inputs, shape, dtype, self.device())
     }
 }

@@ -15,7 +15,7 @@ impl Array {
     fn affine(&self, axes: SmallVec<[Axis; 4]>, shape: Dims) -> Array {
         if let Some(value) = self.value() {
             let layout = affine_layout(&value.layout, &axes, &shape);
-            return Array::evaluated(value.buffer.clone(), layout, self.dtype(), self.device());
+            return self.viewed(value, layout);
         }
         if let Some(number) = self.as_full() {
             return self.refill(number, shape);
@@ -49,7 +49,7 @@ impl Array {
         }
         if let Some(value) = self.value() {
             if let Some(layout) = value.layout.reshape(shape) {
-                return Ok(Array::evaluated(value.buffer.clone(), layout, self.dtype(), self.device()));
+                return Ok(self.viewed(value, layout));
             }
             // Strides cannot express it: a copy that evaluation can store stands between.
             return Ok(self.copied().derive(Op::View(View::Reshape), shape.into(), self.dtype()));
@@ -133,7 +133,7 @@ impl Array {
             start.saturating_add((len - 1).saturating_mul(step)).saturating_add(1)
         };
         if past > size {
-            return Err(Error::Index { op: OP, index: past as i64 - 1, size });
+            return Err(Error::Index { op: OP, index: past as i64 - 1, size, called_at: None });
         }
         if (start, len, step) == (0, size, 1) {
             return Ok(self.clone());
@@ -342,7 +342,7 @@ impl Array {
             let step = if len > 1 { step } else { 1 };
             let past = if len == 0 { start } else { start + (len - 1) * step + 1 };
             if past > shape[d] {
-                return Err(Error::Index { op: OP, index: past as i64 - 1, size: shape[d] });
+                return Err(Error::Index { op: OP, index: past as i64 - 1, size: shape[d], called_at: None });
             }
             let mut amounts: SmallVec<[(isize, isize); 5]> = smallvec![(0, 0); self.rank()];
             if step > 1 && len > 0 {
@@ -373,7 +373,7 @@ impl Array {
             return Err(Error::Shape { op: OP, shape: shape.to_vec(), reason });
         }
         self.eval()?;
-        let value = self.value().ok_or_else(|| crate::eval::lost_value(OP, self))?;
+        let value = self.value().ok_or_else(|| crate::eval::lost_value(OP, &self.0))?;
         let reach = |positive: bool| -> Option<isize> {
             shape.iter().zip(strides).try_fold(offset as isize, |at, (&size, &stride)| {
                 let far = stride.checked_mul(size.max(1) as isize - 1)?;
@@ -390,7 +390,18 @@ impl Array {
             return Err(Error::Shape { op: OP, shape: shape.to_vec(), reason });
         }
         let layout = Layout::new(shape, strides, offset);
-        Ok(Array::evaluated(value.buffer.clone(), layout, self.dtype(), self.device()))
+        Ok(self.viewed(value, layout))
+    }
+
+    /// The same elements, those that repeat along a dim once: dims of stride 0 of an evaluated array have size 1.
+    pub(crate) fn without_repeats(&self) -> Result<Array> {
+        let repeats: SmallVec<[usize; 4]> = match self.layout() {
+            Some(layout) => (0..self.rank())
+                .filter(|&d| layout.strides()[d] == 0 && layout.shape()[d] > 1 && self.elements() > 0)
+                .collect(),
+            None => SmallVec::new(),
+        };
+        repeats.into_iter().try_fold(self.clone(), |array, dim| array.slice(dim, 0, 1, 1))
     }
 
     pub(crate) fn check_dim(&self, op: &'static str, dim: usize) -> Result<()> {

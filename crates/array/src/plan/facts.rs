@@ -26,7 +26,7 @@ pub(crate) struct Step {
 /// Memory that a kernel reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Slot {
-    /// One of the graph's buffers.
+    /// Some of the memory that the graph's leaves lie in.
     Leaf(u32),
     /// The result of a step.
     Step(u32),
@@ -46,13 +46,13 @@ impl<'g> Facts<'g> {
     /// Reads the operations; `None` if another thread has finished one of them meanwhile.
     pub(crate) fn new(graph: &'g Graph, fusion: bool, limits: &'g Limits) -> Option<Facts<'g>> {
         let mut steps = Vec::with_capacity(graph.nodes.len());
-        for (i, array) in graph.nodes.iter().enumerate() {
-            let op = array.work().as_ref()?.op.clone();
+        for (i, node) in graph.nodes.iter().enumerate() {
+            let op = node.work().as_ref()?.op.clone();
             steps.push(Step {
                 op,
                 inputs: graph.inputs(i as u32).into(),
-                shape: array.shape().into(),
-                dtype: array.dtype(),
+                shape: node.shape.clone(),
+                dtype: node.dtype,
                 first_scalar: graph.first_scalar[i] as usize,
                 anchor: false,
                 stored: false,
@@ -68,7 +68,7 @@ impl<'g> Facts<'g> {
     pub(crate) fn shape(&self, operand: Ref) -> &[usize] {
         match operand {
             Ref::Node(step) => &self.steps[step as usize].shape,
-            Ref::Leaf(leaf) => self.graph.leaves[leaf as usize].shape(),
+            Ref::Leaf(leaf) => &self.graph.leaves[leaf as usize].node.shape,
         }
     }
 
@@ -76,7 +76,7 @@ impl<'g> Facts<'g> {
     pub(crate) fn dtype(&self, operand: Ref) -> DType {
         match operand {
             Ref::Node(step) => self.steps[step as usize].dtype,
-            Ref::Leaf(leaf) => self.graph.leaves[leaf as usize].dtype(),
+            Ref::Leaf(leaf) => self.graph.leaves[leaf as usize].node.dtype,
         }
     }
 
@@ -91,8 +91,8 @@ impl<'g> Facts<'g> {
     pub(crate) fn memory(&self, operand: Ref) -> Option<(Slot, Layout)> {
         match operand {
             Ref::Leaf(leaf) => {
-                let layout = self.graph.leaves[leaf as usize].layout()?.clone();
-                Some((Slot::Leaf(self.graph.leaf_buffer[leaf as usize]), layout))
+                let leaf = &self.graph.leaves[leaf as usize];
+                Some((Slot::Leaf(leaf.memory), leaf.layout.clone()))
             }
             Ref::Node(step) if self.steps[step as usize].anchor => {
                 Some((Slot::Step(step), Layout::contiguous(&self.steps[step as usize].shape)))
@@ -206,12 +206,12 @@ impl<'g> Facts<'g> {
                 }
             }
         }
-        let array = &self.graph.leaves[leaf as usize];
+        let node = &self.graph.leaves[leaf as usize].node;
         self.steps.push(Step {
             op: Op::Copy,
             inputs: SmallVec::from_slice(&[Ref::Leaf(leaf)]),
-            shape: array.shape().into(),
-            dtype: array.dtype(),
+            shape: node.shape.clone(),
+            dtype: node.dtype,
             first_scalar: 0,
             anchor: true,
             stored: true,
@@ -308,7 +308,7 @@ impl<'g> Facts<'g> {
     /// Whether all of this memory stays alive after the evaluation anyway.
     fn are_kept(&self, sources: &[Slot]) -> bool {
         sources.iter().all(|source| match source {
-            Slot::Leaf(buffer) => self.graph.kept[*buffer as usize],
+            Slot::Leaf(memory) => self.graph.memory[*memory as usize].kept,
             Slot::Step(step) => self.graph.held[*step as usize],
         })
     }
@@ -331,7 +331,7 @@ impl<'g> Facts<'g> {
             let slot = match input {
                 Ref::Leaf(leaf) => Inlined {
                     instructions: 1,
-                    sources: SmallVec::from_slice(&[Slot::Leaf(self.graph.leaf_buffer[leaf as usize])]),
+                    sources: SmallVec::from_slice(&[Slot::Leaf(self.graph.leaves[leaf as usize].memory)]),
                 },
                 Ref::Node(node) if self.steps[node as usize].anchor => {
                     Inlined { instructions: 1, sources: SmallVec::from_slice(&[Slot::Step(node)]) }

@@ -118,7 +118,7 @@ fn operand_access(facts: &Facts<'_>, operand: Ref, buffer: usize, order: &[usize
 /// A scatter from its operands in memory.
 pub(super) fn scatter(facts: &Facts<'_>, step: u32) -> Result<Scatter> {
     let node = &facts.steps[step as usize];
-    let Op::Scatter { op, dim, name } = node.op else { return Err(not_that("scatter")) };
+    let Op::Scatter { op, dim, name, .. } = node.op else { return Err(not_that("scatter")) };
     let order: Vec<usize> = (0..node.shape.len()).collect();
     let (source, index) = (
         operand_access(facts, node.inputs[0], 0, &order)?,

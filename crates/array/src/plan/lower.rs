@@ -337,7 +337,7 @@ impl Body {
                 let a = self.value(facts, input(0), map.clone())?;
                 self.push(Instr::Cast { a, to: node.dtype })
             }
-            Op::Gather { dim, name } => {
+            Op::Gather { dim, name, .. } => {
                 let (slot, layout) = facts.strided(input(0)).ok_or(Stop::Store(input(0)))?;
                 if let Slot::Step(source) = slot
                     && self.members.contains(&source)

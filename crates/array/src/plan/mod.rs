@@ -18,12 +18,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
-use wgrad_device::{Buffer, Device, Error, Layout, Prepared, Result, Scalar};
+use wgrad_device::{Buffer, Device, Error, Layout, Place, Prepared, Result, Scalar};
 
 pub(crate) use facts::affine_layout;
 
-use crate::array::{Value, mark_visited};
-use crate::graph::{Graph, Ref, WordHasher};
+use crate::node::Value;
+use crate::graph::{Graph, Memory, Ref, WordHasher};
 use crate::op::Op;
 use facts::{Facts, Slot};
 
@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     finished: Vec<Finished>,
     /// The nodes that were passed over and may be wanted later.
     passed: Vec<u32>,
+    /// An index may be out of range: results count only when the device says that none was.
+    checks: bool,
 }
 
 struct Launch {
@@ -107,18 +109,26 @@ impl Plan {
                 drops: SmallVec::new(),
             });
         }
-        let escapes = |step: u32| finished.iter().any(|f| f.slot == Slot::Step(step));
+        let (mut escapes, mut is_finished) = (vec![false; facts.steps.len()], vec![false; graph.nodes.len()]);
+        for finished in &finished {
+            is_finished[finished.node as usize] = true;
+            if let Slot::Step(step) = finished.slot {
+                escapes[step as usize] = true;
+            }
+        }
         for (step, &at) in last_use.iter().enumerate() {
-            if made[step] && !escapes(step as u32) {
+            if made[step] && !escapes[step] {
                 launches[at].drops.push(step as u32);
             }
         }
         let bytes = facts.steps.iter().map(|s| s.shape.iter().product::<usize>() * s.dtype.size()).collect();
-        let is_finished = |node: u32| finished.iter().any(|f| f.node == node);
         let passed = (0..graph.nodes.len() as u32)
-            .filter(|&node| graph.held[node as usize] && !is_finished(node))
+            .filter(|&node| graph.held[node as usize] && !is_finished[node as usize])
             .collect();
-        Ok(Some(Plan { launches, bytes, finished, passed }))
+        let checks = facts.steps.iter().any(|step| {
+            matches!(step.op, Op::Gather { checked: true, .. } | Op::Scatter { checked: true, .. })
+        });
+        Ok(Some(Plan { launches, bytes, finished, passed, checks }))
     }
 
     /// Runs the plan for a graph of its key, and gives the graph's nodes their values.
@@ -130,12 +140,15 @@ impl Plan {
             for &step in &launch.makes {
                 memory[step as usize] = Some(executor.alloc(self.bytes[step as usize])?);
             }
-            let buffers: SmallVec<[&Buffer; 8]> = launch
+            let buffers: SmallVec<[Place<'_>; 8]> = launch
                 .buffers
                 .iter()
                 .filter_map(|slot| match slot {
-                    Slot::Leaf(buffer) => graph.buffers.get(*buffer as usize),
-                    Slot::Step(step) => memory[*step as usize].as_ref(),
+                    Slot::Leaf(leaf) => {
+                        let memory = graph.memory.get(*leaf as usize)?;
+                        Some(Place { buffer: &memory.buffer, begin: memory.begin })
+                    }
+                    Slot::Step(step) => Some(Place::from(memory[*step as usize].as_ref()?)),
                 })
                 .collect();
             if buffers.len() != launch.buffers.len() {
@@ -143,24 +156,38 @@ impl Plan {
             }
             params.clear();
             params.extend(launch.params.iter().map(|&scalar| graph.scalars[scalar as usize]));
-            launch.kernel.launch(&buffers, &params)?;
+            launch.kernel.launch_at(&buffers, &params)?;
             drop(buffers);
             for &step in &launch.drops {
                 memory[step as usize] = None;
             }
         }
-        for finished in &self.finished {
-            let buffer = match finished.slot {
-                Slot::Leaf(buffer) => graph.buffers[buffer as usize].clone(),
+        if self.checks {
+            executor.check_indices()?;
+        }
+        // Nothing changes until all memory is there.
+        let values = self.finished.iter().map(|finished| {
+            let layout = &finished.layout;
+            let (buffer, layout) = match finished.slot {
+                Slot::Leaf(leaf) => {
+                    let Memory { buffer, begin, .. } = &graph.memory[leaf as usize];
+                    let begin = begin / graph.nodes[finished.node as usize].dtype.size();
+                    let offset = layout.offset() + begin;
+                    (buffer.clone(), Layout::new(layout.shape(), layout.strides(), offset))
+                }
                 Slot::Step(step) => match &memory[step as usize] {
-                    Some(buffer) => buffer.clone(),
-                    None => executor.alloc(self.bytes[step as usize])?,
+                    Some(buffer) => (buffer.clone(), layout.clone()),
+                    None => (executor.alloc(self.bytes[step as usize])?, layout.clone()),
                 },
             };
-            graph.nodes[finished.node as usize].finish(Value { buffer, layout: finished.layout.clone() });
+            Ok(Value { buffer, layout, bounds: None })
+        });
+        let values = values.collect::<Result<Vec<_>>>()?;
+        for (finished, value) in self.finished.iter().zip(values) {
+            graph.nodes[finished.node as usize].finish(value);
         }
         for &node in &self.passed {
-            mark_visited(&graph.nodes[node as usize]);
+            graph.nodes[node as usize].mark_visited();
         }
         Ok(())
     }
@@ -190,15 +217,15 @@ fn finished(facts: &Facts<'_>) -> Vec<Finished> {
     let mut finished = Vec::new();
     // Backwards: a value that a pending user still needs must be kept for it.
     let mut wanted: Vec<bool> = graph.held.clone();
-    for &root in &graph.roots {
-        wanted[root as usize] = true;
+    for (wanted, &is_root) in wanted.iter_mut().zip(&graph.is_root) {
+        *wanted |= is_root;
     }
     for node in (0..graph.nodes.len() as u32).rev() {
         if !wanted[node as usize] {
             continue;
         }
         let step = &facts.steps[node as usize];
-        let place = if step.stored || graph.roots.contains(&node) || matches!(step.op, Op::View(_)) {
+        let place = if step.stored || graph.is_root[node as usize] || matches!(step.op, Op::View(_)) {
             facts.strided(Ref::Node(node)).filter(|(slot, _)| match slot {
                 Slot::Step(base) => facts.steps[*base as usize].stored,
                 Slot::Leaf(_) => true,

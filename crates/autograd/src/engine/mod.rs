@@ -2,8 +2,11 @@
 
 mod accumulate;
 mod run;
+mod step;
 
-use wgrad_array::{Array, Error, GradRule, Result, Scalar};
+use std::panic::Location;
+
+use wgrad_array::{Array, Error, GradRule, Result, Scalar, site};
 
 use crate::tape::{Edge, Mismatch, mismatch};
 use crate::{Tensor, no_grad};
@@ -127,7 +130,9 @@ impl Tensor {
     /// # Errors
     /// [`Error::Autograd`] if it has more than one element, or was not made by recorded operations from a leaf that requires grad, or if
     /// its graph was freed by an earlier backward.
+    #[track_caller]
     pub fn backward(&self) -> Result<()> {
+        let _line = site::enter(Location::caller());
         backward(&[self], BackwardOptions::new())
     }
 
@@ -135,7 +140,9 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`Tensor::backward`], and if the options contradict the graph.
+    #[track_caller]
     pub fn backward_with(&self, options: BackwardOptions) -> Result<()> {
+        let _line = site::enter(Location::caller());
         backward(&[self], options)
     }
 }
@@ -144,7 +151,9 @@ impl Tensor {
 ///
 /// # Errors
 /// As [`Tensor::backward`].
+#[track_caller]
 pub fn backward(outputs: &[&Tensor], options: BackwardOptions) -> Result<()> {
+    let _line = site::enter(Location::caller());
     const OP: &str = "backward";
     let roots = roots(OP, outputs, &options.gradients)?;
     let request = |wanted| Request {
@@ -188,7 +197,9 @@ pub fn backward(outputs: &[&Tensor], options: BackwardOptions) -> Result<()> {
 ///
 /// # Errors
 /// As [`Tensor::backward`]; and if an output does not depend on an input, unless that is allowed.
+#[track_caller]
 pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor], options: GradOptions) -> Result<Vec<Option<Tensor>>> {
+    let _line = site::enter(Location::caller());
     const OP: &str = "grad";
     if inputs.is_empty() {
         return Err(options_error(OP, "no inputs were given; name the tensors whose gradients are wanted"));

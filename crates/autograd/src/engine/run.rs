@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use wgrad_array::{Error, GradRule, Result};
 
 use super::accumulate::accumulate;
+use super::step;
 use crate::hooks::{NodeHooks, run_tensor_hooks, wrong_count};
 use crate::tape::{Context, Edge, Function, Grads, Mismatch, NodeKey, SavedValue, lock, mismatch};
 use crate::{GradModeGuard, Tensor};
@@ -120,6 +121,7 @@ struct Run {
 
 /// Runs a backward; gives the wanted gradients.
 pub(super) fn run(request: Request) -> Result<Vec<Option<Tensor>>> {
+    let _step = step::begin_backward();
     let _mode = GradModeGuard::new(request.create_graph);
     let mut run = Run {
         op: request.op,
@@ -162,8 +164,6 @@ pub(super) fn run(request: Request) -> Result<Vec<Option<Tensor>>> {
 struct Work {
     name: &'static str,
     function: Function,
-    saved: SmallVec<[SavedValue; 2]>,
-    freed: bool,
     outputs: usize,
     hooks: Option<Box<NodeHooks>>,
 }
@@ -277,8 +277,7 @@ impl Run {
         let mut grads = mem::take(&mut item.grads);
         let mut results = Grads::new();
         if grads.iter().any(Option::is_some) {
-            let retain = self.retain_graph;
-            let Some(mut work) = key.with(|node| take_work(node, runs, retain)) else { return Ok(()) };
+            let Some(mut work) = key.with(|node| work_of(node)) else { return Ok(()) };
             grads.resize(work.outputs, None);
             self.tensor_hooks(&mut work, &mut grads)?;
             if captured {
@@ -375,7 +374,10 @@ impl Run {
             }
             Grads::new()
         } else {
-            if work.freed {
+            // Not before all hooks have run: one that fails leaves the node as it was, for another backward.
+            let retain = self.retain_graph;
+            let (saved, freed) = key.with(|node| take_saved(node, retain)).unwrap_or_default();
+            if freed {
                 return Err(Error::Autograd {
                     op: self.op,
                     rule: GradRule::GraphFreed,
@@ -391,7 +393,7 @@ impl Run {
                 .map(|target| target.item != NOWHERE && self.items[target.item as usize].needed())
                 .collect();
             let context =
-                Context { key: &key, name: work.name, grads: &grads, saved: &work.saved, needs: &needs };
+                Context { key: &key, name: work.name, grads: &grads, saved: &saved, needs: &needs };
             work.function.call(&context)?
         };
         if let (Some(hooks), Some(node)) = (&hooks, key.upgrade()) {
@@ -423,22 +425,21 @@ impl Run {
     }
 }
 
-fn take_work(node: &mut crate::tape::Node, runs: bool, retain: bool) -> Work {
-    let freed = node.freed;
-    let saved = match (runs, retain) {
-        (false, _) => SmallVec::new(),
-        (true, true) => node.saved.clone(),
-        (true, false) => {
-            node.freed |= !node.saved.is_empty();
-            mem::take(&mut node.saved)
-        }
-    };
+fn work_of(node: &mut crate::tape::Node) -> Work {
     Work {
         name: node.name,
         function: node.function.clone(),
-        saved,
-        freed,
         outputs: node.outputs.len(),
         hooks: node.hooks.clone(),
     }
+}
+
+/// A node's saved values, and whether an earlier backward has freed them. They stay with it only if that is asked for.
+fn take_saved(node: &mut crate::tape::Node, retain: bool) -> (SmallVec<[SavedValue; 2]>, bool) {
+    let freed = node.freed;
+    if retain {
+        return (node.saved.clone(), freed);
+    }
+    node.freed |= !node.saved.is_empty();
+    (mem::take(&mut node.saved), freed)
 }

@@ -66,7 +66,7 @@ impl Tensor {
             return Err(shape_error(self, "has no elements"));
         }
         if blank >= classes {
-            return Err(Error::Index { op: OP, index: blank as i64, size: classes });
+            return Err(Error::Index { op: OP, index: blank as i64, size: classes, called_at: None });
         }
         let moments = lengths("input_lengths", &input_lengths.into(), batch, time)?;
         let sizes = lengths("target_lengths", &target_lengths.into(), batch, usize::MAX)?;
@@ -122,7 +122,7 @@ impl Labels {
             let (target, place) = (&values[start..start + size], row * length);
             for (i, &label) in target.iter().enumerate() {
                 if usize::try_from(label).map_or(true, |label| label >= classes) {
-                    return Err(Error::Index { op: OP, index: label, size: classes });
+                    return Err(Error::Index { op: OP, index: label, size: classes, called_at: None });
                 }
                 labels.classes[place + 2 * i + 1] = label;
                 labels.skips[place + 2 * i + 1] = i > 0 && target[i - 1] != label;

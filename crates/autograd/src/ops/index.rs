@@ -2,7 +2,7 @@
 //! [`Error::Index`](crate::Error::Index) when the result is read.
 
 use wgrad_array::layout::{Dims, normalize_dim};
-use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar, ScatterOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Named, Result, Scalar, ScatterOp};
 
 use crate::Tensor;
 use crate::tape::{Derivative, record};
@@ -70,7 +70,7 @@ impl Tensor {
         }
         let (x, s) = (self.operand()?, src.operand()?);
         let index = index.array()?;
-        let out = x.array.scatter(op, dim, &index, &s.array)?.named(name);
+        let out = x.array.scatter(op, dim, &index, &s.array).named(name)?;
         let adds = op == ScatterOp::Add;
         let node = if adds { "ScatterAddBackward0" } else { "ScatterBackward0" };
         Ok(record(out, [x, s], |_, _| {
@@ -163,7 +163,7 @@ impl Tensor {
             None => None,
             Some(row) => match if row < 0 { row + rows as isize } else { row } {
                 at if (0..rows as isize).contains(&at) => Some(at as i64),
-                _ => return Err(Error::Index { op: OP, index: row as i64, size: rows }),
+                _ => return Err(Error::Index { op: OP, index: row as i64, size: rows, called_at: None }),
             },
         };
         let w = weight.operand()?;
@@ -171,7 +171,7 @@ impl Tensor {
         let flat = index.reshape(&[index.elements()])?;
         let mut shape: Dims = index.shape().into();
         shape.push(width);
-        let out = w.array.index_select(0, &flat)?.named(OP).reshape(&shape)?;
+        let out = w.array.index_select(0, &flat).named(OP)?.reshape(&shape)?;
         Ok(record(out, [w], |_, _| {
             Derivative::with("EmbeddingBackward0", move |c| {
                 c.each(1, |_| {
@@ -236,8 +236,8 @@ impl Tensor {
         let zeros = Array::full(&shape, Scalar::Int(0), DType::I64, self.device())?;
         let index = index.unsqueeze(index.rank())?;
         let ones = Array::full(index.shape(), Scalar::Int(1), DType::I64, self.device())?;
-        let hot = zeros.scatter(ScatterOp::Assign, shape.len() - 1, &index, &ones)?;
-        Ok(Tensor::from_array(hot.named(OP)))
+        let hot = zeros.scatter(ScatterOp::Assign, shape.len() - 1, &index, &ones).named(OP)?;
+        Ok(Tensor::from_array(hot))
     }
 }
 

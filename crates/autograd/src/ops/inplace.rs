@@ -201,41 +201,20 @@ impl Tensor {
         }
     }
 
-    /// Replaces the value by a function of it, in the storage if it is shared. If another thread writes meanwhile, the
-    /// function is called again with the newer value.
+    /// Replaces the value by a function of it, in its storage. If another thread writes meanwhile, the function is called again
+    /// with the newer value.
     pub(crate) fn update_value(&self, update: impl Fn(&Array) -> Result<Array>) -> Result<()> {
+        let shared = lock(&self.0.state).share().handle();
         loop {
-            let (storage, steps) = {
-                let state = lock(&self.0.state);
-                match &state.value {
-                    Value::Own(old) => {
-                        let old = old.clone();
-                        drop(state);
-                        let new = update(&old)?;
-                        let mut state = lock(&self.0.state);
-                        if let Value::Own(current) = &mut state.value
-                            && current.is_same(&old)
-                        {
-                            let _old = std::mem::replace(current, new);
-                            drop(state);
-                            return Ok(());
-                        }
-                        continue;
-                    }
-                    Value::Shared(shared) => {
-                        (shared.storage.clone(), shared.view.as_ref().map(|view| view.steps.clone()))
-                    }
-                }
-            };
-            let (whole, version) = storage.read();
-            let new = match steps {
+            let (whole, version) = shared.storage.read();
+            let new = match &shared.view {
                 None => update(&whole)?,
-                Some(steps) => {
-                    let part = steps.iter().try_fold(whole.clone(), |array, step| step.apply(&array))?;
-                    write_all(&steps, &whole, &update(&part)?)?
+                Some(view) => {
+                    let part = view.steps.iter().try_fold(whole.clone(), |array, step| step.apply(&array))?;
+                    write_all(&view.steps, &whole, &update(&part)?)?
                 }
             };
-            if storage.replace(new, version).is_ok() {
+            if shared.storage.replace(new, version) {
                 return Ok(());
             }
         }

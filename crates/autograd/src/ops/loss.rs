@@ -1,7 +1,7 @@
 //! Losses.
 
 use wgrad_array::layout::{Dims, broadcast_shapes};
-use wgrad_array::{Array, BinaryOp, DType, Error, ReduceOp, Result, Scalar, UnaryOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Named, ReduceOp, Result, Scalar, UnaryOp};
 
 use super::index::places;
 use super::reduce::{require_float, widened};
@@ -217,7 +217,7 @@ impl Tensor {
         let x = self.operand()?;
         let used = target.array()?.binary_scalar(BinaryOp::Ne, Scalar::Int(options.ignore_index))?;
         let (target, weights) = target_weights(target, &weight, options.ignore_index, self.dtype())?;
-        let picked = x.array.gather(dim, &target.unsqueeze(dim)?)?.named(OP).squeeze(dim)?;
+        let picked = x.array.gather(dim, &target.unsqueeze(dim)?).named(OP)?.squeeze(dim)?;
         let all: Dims = (0..weights.rank()).collect();
         let mut coefficients = weights.unary(UnaryOp::Neg)?;
         if options.reduction == Reduction::Mean {

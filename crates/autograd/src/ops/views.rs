@@ -39,14 +39,15 @@ impl Tensor {
             None => (Vec::new(), None),
         };
         steps.push(step);
+        let seen = parent.seen();
         let view = View {
             steps: Arc::from(steps),
             layout,
             base: Some(base.unwrap_or_else(|| self.clone())),
             kind,
-            history_version: parent.seen,
+            history_version: seen,
         };
-        let shared = Shared { storage: parent.storage, seen: parent.seen, array, view: Some(view) };
+        let shared = Shared { storage: parent.storage, view: Some(view), cache: Some((array, seen)) };
         Ok(Tensor::with_value(meta, Value::Shared(Box::new(shared)), edge))
     }
 
@@ -318,7 +319,7 @@ impl Tensor {
         if first < 0 || (first as usize).checked_add(length).is_none_or(|end| end > size) {
             let last = i64::try_from(length).unwrap_or(i64::MAX).saturating_sub(1);
             let past = (start as i64).saturating_add(last);
-            return Err(Error::Index { op: OP, index: if first < 0 { start as i64 } else { past }, size });
+            return Err(Error::Index { op: OP, index: if first < 0 { start as i64 } else { past }, size, called_at: None });
         }
         self.view_step("SliceBackward0", ViewStep::Slice { dim, start: first as usize, len: length, step: 1 })
     }
@@ -366,7 +367,7 @@ impl Tensor {
         let size = self.shape()[dim];
         let at = if index < 0 { index + size as isize } else { index };
         if at < 0 || at >= size as isize {
-            return Err(Error::Index { op: OP, index: index as i64, size });
+            return Err(Error::Index { op: OP, index: index as i64, size, called_at: None });
         }
         self.view_step("SelectBackward0", ViewStep::Select { dim, index: at as usize })
     }

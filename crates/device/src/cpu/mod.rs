@@ -36,7 +36,7 @@ use smallvec::SmallVec;
 
 use crate::executor::check_written;
 use crate::kernel::{Access, Kernel, Loop, Traffic};
-use crate::{Buffer, Error, Executor, Limits, Prepared, Result, Scalar, Stats};
+use crate::{Buffer, Error, Executor, Limits, Place, Prepared, Result, Scalar, Stats};
 use frame::RawBuffer;
 use loops::LoopKernel;
 use matmul::MatmulKernel;
@@ -308,7 +308,7 @@ struct Needs<'a> {
 
 impl Prepared for Ready {
     #[allow(unsafe_code)]
-    fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
+    fn launch_at(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()> {
         let needs = match &self.work {
             Work::Loop(kernel) => {
                 Needs { required: kernel.required(), written: kernel.written(), params: kernel.params() }
@@ -318,7 +318,7 @@ impl Prepared for Ready {
             Work::Scan(kernel) => kernel.needs(),
             Work::Sort(kernel) => kernel.needs(),
         };
-        let raw = bind(&needs, buffers, params)?;
+        let raw = bind(&needs, places, params)?;
         self.counters.dispatches.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_read.fetch_add(self.traffic.read, Ordering::Relaxed);
         self.counters.bytes_written.fetch_add(self.traffic.written, Ordering::Relaxed);
@@ -336,20 +336,20 @@ impl Prepared for Ready {
 }
 
 /// The buffers' memory, after checking that it is what the kernel needs.
-fn bind(needs: &Needs, buffers: &[&Buffer], params: &[Scalar]) -> Result<SmallVec<[RawBuffer; 8]>> {
+fn bind(needs: &Needs, places: &[Place<'_>], params: &[Scalar]) -> Result<SmallVec<[RawBuffer; 8]>> {
     let wrong = |reason: String| Error::Argument { op: "launch", reason };
-    if buffers.len() < needs.required.len() || params.len() < needs.params {
+    if places.len() < needs.required.len() || params.len() < needs.params {
         return Err(wrong(format!(
             "{} buffers and {} parameters where the kernel needs {} and {}",
-            buffers.len(),
+            places.len(),
             params.len(),
             needs.required.len(),
             needs.params
         )));
     }
     let mut raw: SmallVec<[RawBuffer; 8]> = SmallVec::new();
-    for (number, buffer) in buffers.iter().enumerate() {
-        let buffer = frame::raw(memory_of(buffer)?, buffer.bytes());
+    for (number, place) in places.iter().enumerate() {
+        let buffer = frame::raw(memory_of(place.buffer)?, place.begin, place.buffer.bytes());
         let required = needs.required.get(number).copied().unwrap_or(0);
         if buffer.bytes < required {
             return Err(wrong(format!(
@@ -359,6 +359,6 @@ fn bind(needs: &Needs, buffers: &[&Buffer], params: &[Scalar]) -> Result<SmallVe
         }
         raw.push(buffer);
     }
-    check_written(buffers, needs.written)?;
+    check_written(places, needs.written)?;
     Ok(raw)
 }

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::Shared;
 use crate::kernel::Kernel;
-use crate::{Buffer, Device, Error, Prepared, Result, Scalar};
+use crate::{Device, Error, Place, Prepared, Result, Scalar};
 
 /// A kernel made ready on the CPU, for a device's buffers.
 pub(super) struct Hosted {
@@ -29,18 +29,19 @@ impl Hosted {
 }
 
 impl Prepared for Hosted {
-    fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
+    fn launch_at(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()> {
         let (shared, cpu) = (&self.shared, Device::cpu());
         shared.failures.alive()?;
-        let blocks = buffers.iter().map(|buffer| shared.block(buffer)).collect::<Result<Vec<_>>>()?;
+        let blocks = places.iter().map(|place| shared.block(place.buffer)).collect::<Result<Vec<_>>>()?;
         let mut copies = Vec::with_capacity(blocks.len());
-        for (block, buffer) in blocks.iter().zip(buffers) {
-            let mut bytes = vec![0; buffer.bytes()];
+        for (block, place) in blocks.iter().zip(places) {
+            let mut bytes = vec![0; place.buffer.bytes()];
             let _turn = shared.turn();
             shared.stream().download(shared, block, 0, &mut bytes)?;
             copies.push(cpu.executor().upload(&bytes)?);
         }
-        self.prepared.launch(&copies.iter().collect::<Vec<_>>(), params)?;
+        let copied = copies.iter().zip(places).map(|(buffer, place)| Place { buffer, begin: place.begin });
+        self.prepared.launch_at(&copied.collect::<Vec<_>>(), params)?;
         for &number in &self.written {
             let mut bytes = vec![0; copies[number].bytes()];
             cpu.executor().download(&copies[number], 0, &mut bytes)?;

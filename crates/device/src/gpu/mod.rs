@@ -190,7 +190,7 @@ impl Shared {
             let ops = self.checked_ops.lock().unwrap_or_else(PoisonError::into_inner);
             let op = ops.get(op as usize).copied().unwrap_or("index");
             let index = (u64::from(high) << 32 | u64::from(low)) as i64;
-            self.failures.record(Error::Index { op, index, size: size as usize });
+            self.failures.record(Error::Index { op, index, size: size as usize, called_at: None });
         }
     }
 
@@ -250,6 +250,11 @@ impl Executor for Gpu {
         }
         let _turn = self.shared.turn();
         self.shared.stream().download(&self.shared, block, offset as u64, out)
+    }
+
+    fn check_indices(&self) -> Result<()> {
+        let _turn = self.shared.turn();
+        self.shared.stream().check_indices(&self.shared)
     }
 
     fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>> {

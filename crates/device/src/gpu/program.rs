@@ -9,7 +9,7 @@ use super::pipeline::Pipeline;
 use super::stream::Binding;
 use crate::executor::check_written;
 use crate::kernel::{Traffic, Ty};
-use crate::{Buffer, Error, Prepared, Result, Scalar};
+use crate::{Error, Place, Prepared, Result, Scalar};
 
 /// What a binding refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +37,12 @@ pub(super) enum Patch {
     Scalar { param: usize, ty: Ty },
     /// The position of the last element of this size in a binding.
     Last { binding: usize, bytes: u64 },
+    /// Added to the number: how many elements of this size the memory given for a buffer begins after its binding.
+    Begin { buffer: usize, bytes: u64 },
 }
+
+/// Bindings begin at multiples of this, in bytes.
+const BINDING_ALIGN: u64 = 256;
 
 /// A dispatch of a compiled kernel.
 pub(super) struct Dispatch {
@@ -65,21 +70,22 @@ pub(super) struct Program {
 }
 
 impl Prepared for Program {
-    fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
+    fn launch_at(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()> {
         let shared = &self.shared;
-        self.check(buffers, params)?;
+        self.check(places, params)?;
         shared.failures.alive()?;
         let _turn = shared.turn();
         let temps: Vec<GpuMemory> =
             self.temps.iter().map(|&bytes| shared.pool.alloc(bytes)).collect::<Result<_>>()?;
-        let blocks: Vec<&Block> = buffers.iter().map(|buffer| shared.block(buffer)).collect::<Result<_>>()?;
-        let block = |slot: Slot| match slot {
-            Slot::Buffer(i) => blocks[i],
-            Slot::Temp(i) => temps[i].block(),
+        let blocks: Vec<&Block> =
+            places.iter().map(|place| shared.block(place.buffer)).collect::<Result<_>>()?;
+        let begin = |slot: Slot| match slot {
+            Slot::Buffer(i) => (blocks[i], places[i].begin as u64),
+            Slot::Temp(i) => (temps[i].block(), 0),
         };
         let mut stream = shared.stream();
         for dispatch in &self.steps {
-            let bind = |window: &Window| bind(shared, block(window.slot), window);
+            let bind = |window: &Window| bind(shared, begin(window.slot), window);
             let bindings: smallvec::SmallVec<[Binding<'_>; 8]> = dispatch.windows.iter().map(bind).collect();
             let mut words: smallvec::SmallVec<[u32; 64]> = dispatch.words.as_slice().into();
             for &(word, patch) in &dispatch.patches {
@@ -87,6 +93,10 @@ impl Prepared for Program {
                     Patch::Scalar { param, ty } => write_scalar(&mut words[word..], params[param], ty),
                     Patch::Last { binding, bytes } => {
                         words[word] = (bindings[binding].size / bytes) as u32 - 1
+                    }
+                    Patch::Begin { buffer, bytes } => {
+                        let beyond = (places[buffer].begin as u64 % BINDING_ALIGN / bytes) as u32;
+                        words[word] = words[word].wrapping_add(beyond);
                     }
                 }
             }
@@ -102,35 +112,36 @@ impl Prepared for Program {
 
 impl Program {
     /// Kernels access memory unchecked within these bounds: a buffer that is too small must not get there.
-    fn check(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
+    fn check(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()> {
         let wrong = |reason: String| Err(Error::Argument { op: "launch", reason });
-        if buffers.len() < self.needs.len() || params.len() < self.params {
+        if places.len() < self.needs.len() || params.len() < self.params {
             return wrong(format!(
                 "a kernel of {} buffers and {} parameters got {} and {}",
                 self.needs.len(),
                 self.params,
-                buffers.len(),
+                places.len(),
                 params.len()
             ));
         }
-        for (i, (buffer, &need)) in buffers.iter().zip(&self.needs).enumerate() {
-            if (buffer.bytes() as u64) < need {
+        for (i, (place, &need)) in places.iter().zip(&self.needs).enumerate() {
+            if (place.bytes() as u64) < need {
                 return wrong(format!(
                     "buffer {i} has {} bytes, and the kernel reaches {need}",
-                    buffer.bytes()
+                    place.bytes()
                 ));
             }
         }
-        check_written(buffers, &self.written)
+        check_written(places, &self.written)
     }
 }
 
 /// The part of a block that a window says.
-fn bind<'a>(shared: &Shared, block: &'a Block, window: &Window) -> Binding<'a> {
+fn bind<'a>(shared: &Shared, (block, begin): (&'a Block, u64), window: &Window) -> Binding<'a> {
+    let aligned = begin / BINDING_ALIGN * BINDING_ALIGN;
     // A window beyond the buffer is one that guards keep from being used.
-    let start = if window.start < block.size { window.start } else { 0 };
+    let start = if aligned + window.start < block.size { aligned + window.start } else { 0 };
     let rest = block.size - start;
-    let needed = window.end.next_multiple_of(256).min(block.size).saturating_sub(start);
+    let needed = (begin + window.end).next_multiple_of(BINDING_ALIGN).min(block.size).saturating_sub(start);
     let size = if rest <= shared.caps.max_binding { rest } else { needed.max(256) };
     Binding { block, offset: start, size: size.min(shared.caps.max_binding) }
 }

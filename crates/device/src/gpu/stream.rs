@@ -171,6 +171,15 @@ impl Stream {
         shared.failures.take()
     }
 
+    /// Waits for the kernels that checked indices, and reports an index that was out of range.
+    pub(super) fn check_indices(&mut self, shared: &Shared) -> Result<()> {
+        if !self.indices_unread {
+            return Ok(());
+        }
+        self.read(shared, None, &mut [])?;
+        shared.failures.take()
+    }
+
     /// Reads bytes of a block, after all work before it.
     pub(super) fn download(
         &mut self,

@@ -116,7 +116,7 @@ fn load(
             other => panic!("index of type {other:?}"),
         };
         if i < 0 || i >= dim.size as i64 {
-            return Err(Error::Index { op: dim.op, index: i, size: dim.size });
+            return Err(Error::Index { op: dim.op, index: i, size: dim.size, called_at: None });
         }
         element += i as isize * dim.stride;
     }
@@ -262,7 +262,7 @@ fn run_scatter(kernel: &Scatter, buffers: &mut [Vec<u8>]) -> Result<(), Error> {
                 other => panic!("index of type {other:?}"),
             };
             if i < 0 || i >= dim.size as i64 {
-                return Err(Error::Index { op: dim.op, index: i, size: dim.size });
+                return Err(Error::Index { op: dim.op, index: i, size: dim.size, called_at: None });
             }
             element += i as isize * dim.stride;
         }

@@ -307,7 +307,7 @@ unsafe fn index_at(lanes: *const u8, ty: Ty, lane: usize) -> i64 {
 /// An index that lies inside of its dim.
 pub fn checked(dim: &IndexedDim, index: i64) -> Result<isize> {
     if index < 0 || index as u64 >= dim.size as u64 {
-        return Err(Error::Index { op: dim.op, index, size: dim.size });
+        return Err(Error::Index { op: dim.op, index, size: dim.size, called_at: None });
     }
     Ok(index as isize)
 }

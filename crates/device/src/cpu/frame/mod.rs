@@ -470,7 +470,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The raw memory of buffers.
-pub fn raw(memory: &CpuMemory, bytes: usize) -> RawBuffer {
-    RawBuffer { start: memory.pointer(), bytes }
+/// The raw memory of a buffer, from one of its bytes on.
+pub fn raw(memory: &CpuMemory, begin: usize, bytes: usize) -> RawBuffer {
+    let begin = begin.min(bytes);
+    RawBuffer { start: memory.pointer().wrapping_add(begin), bytes: bytes - begin }
 }

@@ -109,7 +109,12 @@ impl Body<'_> {
     fn address(&self, e: &mut Emitter<'_>, label: &str, access: &Access) -> String {
         let start =
             self.windows.get(&access.buffer).map_or(0, |window| window.start) / access.dtype.size() as u64;
-        let mut address = e.signed(&format!("{label}_offset"), access.offset - start as isize);
+        let mut address = e.offset(
+            &format!("{label}_offset"),
+            access.offset - start as isize,
+            access.buffer,
+            access.dtype.size(),
+        );
         for (d, &stride) in access.strides.iter().enumerate().filter(|(_, s)| **s != 0) {
             if self.vector == Some(d) && stride == 1 {
                 address = format!("{address} + i{d}");

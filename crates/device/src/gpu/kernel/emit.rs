@@ -5,10 +5,11 @@
 
 use std::fmt::Write;
 
+use super::nest::memory_of;
 use crate::gpu::Shared;
 use crate::gpu::pipeline::Source;
 use crate::gpu::prelude;
-use crate::gpu::program::{Dispatch, Patch, Window};
+use crate::gpu::program::{Dispatch, Patch, Slot, Window};
 use crate::kernel::Ty;
 use crate::{Error, Result};
 
@@ -110,6 +111,15 @@ impl<'a> Emitter<'a> {
     /// A named u32 that stands for a negative number too: sums and products wrap.
     pub(super) fn signed(&mut self, name: &str, value: isize) -> String {
         self.typed(name, "u32", value as u32)
+    }
+
+    /// A named u32 that says where in a buffer elements of this size begin, counted from the binding on.
+    pub(super) fn offset(&mut self, name: &str, value: isize, buffer: usize, bytes: usize) -> String {
+        let known = self.params.iter().any(|(known, _)| known == name);
+        if let (false, Slot::Buffer(buffer)) = (known, memory_of(buffer)) {
+            self.patches.push((self.words.len(), Patch::Begin { buffer, bytes: bytes as u64 }));
+        }
+        self.signed(name, value)
     }
 
     /// A named f32.

@@ -102,7 +102,12 @@ impl<'p> Operand<'p> {
             outer_stride: e.signed(&format!("{name}_outer_stride"), access.strides[outer]),
             inner_function,
             outer_function,
-            offset: e.signed(&format!("{name}_offset"), access.offset - start),
+            offset: e.offset(
+                &format!("{name}_offset"),
+                access.offset - start,
+                access.buffer,
+                access.dtype.size(),
+            ),
         }
     }
 

@@ -1,0 +1,96 @@
+//! The pending nodes of this process, by the thread that made them.
+//!
+//! Nodes are registered weakly, so that being registered changes neither what counts as held nor when memory goes. Nothing is
+//! dropped or evaluated while a list is locked.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use wgrad_device::Device;
+
+use crate::node::{Node, NodeRef};
+
+/// Lists are gone through for entries that are over when they are as long as this, or twice as long as after the last time.
+const SHORTEST: usize = 1024;
+
+/// The nodes that one thread has made.
+#[derive(Default)]
+struct List(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    /// How many nodes the thread has made.
+    made: u64,
+    nodes: Vec<(u64, Weak<Node>)>,
+    /// The length at which the list is gone through.
+    limit: usize,
+}
+
+/// The lists of all threads; those of threads that have ended stay while one of their nodes is pending.
+static LISTS: Mutex<Vec<Arc<List>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static OWN: Arc<List> = {
+        let list = Arc::new(List::default());
+        let mut lists = LISTS.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.retain(|list| Arc::strong_count(list) > 1 || !list.lock().nodes.is_empty());
+        lists.push(list.clone());
+        list
+    };
+}
+
+impl List {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pending nodes for which a function says so, with their numbers.
+    fn pending(&self, wanted: impl Fn(&Node) -> bool) -> Vec<(u64, NodeRef)> {
+        let (mut found, mut others) = (Vec::new(), Vec::new());
+        let mut entries = self.lock();
+        entries.nodes.retain(|(number, weak)| {
+            let Some(node) = weak.upgrade() else { return false };
+            let pending = node.is_pending();
+            if pending && wanted(&node) { found.push((*number, node)) } else { others.push(node) }
+            pending
+        });
+        entries.limit = (entries.nodes.len() * 2).max(SHORTEST);
+        // The last handles to nodes may be among the others.
+        drop(entries);
+        drop(others);
+        found
+    }
+}
+
+/// Registers a pending node of this thread; how many it has made before.
+pub(crate) fn add(node: &NodeRef) -> u64 {
+    let added = OWN.try_with(|list| {
+        let mut entries = list.lock();
+        let number = entries.made;
+        entries.made += 1;
+        entries.nodes.push((number, Arc::downgrade(node)));
+        (number, entries.nodes.len() >= entries.limit.max(SHORTEST))
+    });
+    // A thread that is ending registers nothing.
+    let Ok((number, long)) = added else { return 0 };
+    if long {
+        let _ = OWN.try_with(|list| list.pending(|_| false));
+    }
+    number
+}
+
+/// How many nodes this thread has made.
+pub(crate) fn made_here() -> u64 {
+    OWN.try_with(|list| list.lock().made).unwrap_or(0)
+}
+
+/// Those of this thread's pending nodes for which a function says so, with their numbers, in the order in which they were made.
+pub(crate) fn pending_here(wanted: impl Fn(&Node) -> bool) -> Vec<(u64, NodeRef)> {
+    OWN.try_with(|list| list.pending(wanted)).unwrap_or_default()
+}
+
+/// All threads' pending nodes on a device.
+pub(crate) fn pending_anywhere(device: &Device) -> Vec<NodeRef> {
+    let lists: Vec<Arc<List>> = LISTS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let pending = lists.iter().flat_map(|list| list.pending(|node| node.device == *device));
+    pending.map(|(_, node)| node).collect()
+}
