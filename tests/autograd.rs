@@ -16,6 +16,7 @@ mod autograd {
     mod digits;
     mod double;
     mod errors;
+    mod faults;
     mod fourier;
     mod graph;
     mod grid_and_ctc;

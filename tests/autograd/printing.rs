@@ -81,7 +81,8 @@ fn as_pytorch() -> Result<()> {
 #[test]
 fn errors_are_printed_too() -> Result<()> {
     let table = Tensor::ones([2, 2], Device::cpu())?;
-    let index = Tensor::new([5i64], &Device::cpu())?;
+    // Whose value is not known before it is printed.
+    let index = Tensor::new([5f32], &Device::cpu())?.to_dtype(DType::I64)?;
     let text = table.index_select(0, &index)?.to_string();
     assert!(text.contains("index 5"), "{text}");
     Ok(())

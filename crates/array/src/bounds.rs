@@ -57,7 +57,8 @@ struct Search {
 impl Search {
     fn bounds(&mut self, node: &NodeRef) -> Option<(i64, i64)> {
         if let Some(value) = node.value() {
-            if value.bounds.is_none() && node.device.is_cpu() && matches!(node.dtype, DType::I64 | DType::I32) {
+            if value.bounds.is_none() && node.device.is_cpu() && matches!(node.dtype, DType::I64 | DType::I32)
+            {
                 let values = values(node).ok()?;
                 return join((*values.iter().min()?, *values.iter().max()?), (i64::MAX, i64::MIN));
             }
@@ -75,7 +76,8 @@ impl Search {
             (work.op.clone(), work.inputs.clone())
         };
         let found = self.of(node, &op, &inputs);
-        self.on_hand &= found.is_some() && !matches!(op, Op::Reduce { .. } | Op::Sort { .. } | Op::Scan { .. });
+        self.on_hand &=
+            found.is_some() && !matches!(op, Op::Reduce { .. } | Op::Sort { .. } | Op::Scan { .. });
         found
     }
 
@@ -119,7 +121,9 @@ impl Search {
                     // Indices that count from the end, made to count from the front.
                     Some((low, _)) if low >= 0 => Some(b),
                     Some((low, high)) if high < 0 && low < 0 => Some(a),
-                    Some((low, high)) if (a.1 - high, a.0 - low) == (a.0 - low, a.0 - low) && b == (low, high) => {
+                    Some((low, high))
+                        if (a.1 - high, a.0 - low) == (a.0 - low, a.0 - low) && b == (low, high) =>
+                    {
                         join((a.0, a.0 - low - 1), (0, high))
                     }
                     _ => join(a, b),

@@ -8,9 +8,9 @@ use std::sync::LazyLock;
 
 use wgrad_device::{Device, Error, Result};
 
+use crate::flush::{self, Companions};
 use crate::graph::Graph;
 use crate::node::{Node, NodeRef};
-use crate::flush::{self, Companions};
 use crate::{fault, plan};
 
 /// Computes these nodes and all that they need, because somebody asked for them. The first fault among them is reported.
@@ -84,9 +84,9 @@ pub(crate) fn run(mut graph: Graph, device: &Device) -> Result<bool> {
         match plan::plan(&mut graph, device, fusion()) {
             Ok(Some(plan)) => match plan.run(&graph, device) {
                 Ok(()) => Ok(true),
-                Err(error @ Error::Index { .. }) => fault::find(&graph, device).and_then(|found| {
-                    if found { Ok(false) } else { Err(error) }
-                }),
+                Err(error @ Error::Index { .. }) => {
+                    fault::find(&graph, device).and_then(|found| if found { Ok(false) } else { Err(error) })
+                }
                 Err(error) => Err(error),
             },
             Ok(None) => Ok(false),

@@ -1,8 +1,8 @@
-//! What a value written in place goes back to if the data that it depends on turns out to have a fault.
+//! What a value written in place goes back to if the data that it depends on turn out to have a fault.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::node::{Node, NodeRef};
+use crate::node::NodeRef;
 
 /// The value that was replaced in place, and what that one replaced: kept until the newest value is known to be good. Whoever keeps
 /// the newest value keeps this beside it.
@@ -24,6 +24,7 @@ impl Fallback {
             before?
         } else {
             let count = 1 + before.as_ref().map_or(0, Fallback::len);
+            old.note_kept(1);
             let older = Older { node: old.clone(), next: before, count };
             Fallback(Arc::new(Mutex::new(Some(older))))
         };
@@ -33,21 +34,23 @@ impl Fallback {
         Some(kept)
     }
 
-    /// The newest value without a fault to go back to, and the way back from there.
+    /// What to go back to, and the way back from there: the newest value that an evaluation has computed, so that nothing of a step that
+    /// failed stays; where there is none, the newest without a fault.
     pub(crate) fn older(self) -> Option<(NodeRef, Option<Fallback>)> {
+        let mut newest = None;
         let mut at = Some(self);
         while let Some(fallback) = at {
-            let (node, next) = {
-                let slot = fallback.lock();
-                let older = slot.as_ref()?;
-                (older.node.clone(), older.next.clone())
-            };
-            if node.fault().is_none() {
+            let older = fallback.lock().as_ref().map(|older| (older.node.clone(), older.next.clone()));
+            let Some((node, next)) = older else { break };
+            if node.value().is_some() {
                 return Some((node, next));
+            }
+            if newest.is_none() && node.fault().is_none() {
+                newest = Some((node, next.clone()));
             }
             at = next;
         }
-        None
+        newest
     }
 
     /// How many values there are to go back to.
@@ -61,13 +64,6 @@ impl Fallback {
         drop(older);
     }
 
-    /// Calls a function with the node of the value to go back to.
-    pub(crate) fn with_node(&self, look: impl FnOnce(&Node)) {
-        if let Some(older) = &*self.lock() {
-            look(&older.node);
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Option<Older>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,6 +72,7 @@ impl Fallback {
 impl Drop for Older {
     /// Without recursion, since there may be many.
     fn drop(&mut self) {
+        self.node.note_kept(-1);
         let mut next = self.next.take();
         while let Some(Fallback(slot)) = next {
             let last = Arc::into_inner(slot).and_then(|slot| slot.into_inner().ok().flatten());

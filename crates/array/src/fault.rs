@@ -43,9 +43,7 @@ fn checked(node: &NodeRef) -> Option<(&'static str, usize, NodeRef)> {
         Op::Gather { dim, name, checked: true } => {
             Some((name, work.inputs[0].shape[dim], work.inputs[1].clone()))
         }
-        Op::Scatter { dim, name, checked: true, .. } => {
-            Some((name, node.shape[dim], work.inputs[1].clone()))
-        }
+        Op::Scatter { dim, name, checked: true, .. } => Some((name, node.shape[dim], work.inputs[1].clone())),
         _ => None,
     }
 }

@@ -80,8 +80,6 @@ pub(crate) struct Graph {
     pub(crate) held: Vec<bool>,
     /// For each node: an earlier evaluation passed over it, or over something that it would be recomputed from.
     pub(crate) visited: Vec<bool>,
-    /// Nodes in place of which others may come back; by address, each once for each of those.
-    replaced: Vec<usize>,
     /// The graph reads values whose data have a fault.
     pub(crate) has_fault: bool,
     /// Everything that a plan depends on.
@@ -151,13 +149,15 @@ impl Graph {
         SEEN.with_borrow_mut(|seen| {
             seen.nodes.clear();
             seen.places.clear();
-            let wanted: SmallVec<[Ref; 8]> =
-                roots.into_iter().map(|node| graph.visit(node, seen, binding)).collect();
-            for node in offers.results {
+            // What has ended meanwhile, perhaps with a fault, is not wanted any more.
+            let pending = |node: &&NodeRef| node.is_pending();
+            let roots = roots.into_iter().filter(pending);
+            let wanted: SmallVec<[Ref; 8]> = roots.map(|node| graph.visit(node, seen, binding)).collect();
+            for node in offers.results.iter().filter(pending) {
                 graph.visit(node, seen, binding);
             }
             let mut reads = Reads::default();
-            for node in offers.followers {
+            for node in offers.followers.iter().filter(pending) {
                 if reads.any_of(node, seen) {
                     graph.visit(node, seen, binding);
                 }
@@ -166,7 +166,7 @@ impl Graph {
             let offered = offers.results.iter().chain(offers.followers);
             let offered: Vec<Ref> =
                 offered.filter_map(|node| seen.nodes.get(&address(node)).copied()).collect();
-            let uses = graph.count_uses(&offered, seen);
+            let uses = graph.count_uses(&offered);
             graph.note_outside_interest(&uses);
             graph.is_root.resize(graph.nodes.len(), false);
             let asked = wanted.iter().map(|at| (true, at));
@@ -196,7 +196,6 @@ impl Graph {
         self.is_root.clear();
         self.held.clear();
         self.visited.clear();
-        self.replaced.clear();
         self.has_fault = false;
         self.key.clear();
         SCRATCH.set(Some(self));
@@ -262,9 +261,6 @@ impl Graph {
         {
             let first_scalar = self.scalars.len() as u32;
             self.encode(node, &work.op);
-            for fallback in &work.replaced {
-                fallback.with_node(|older| self.replaced.push(std::ptr::from_ref(older) as usize));
-            }
             stack.push(Frame { node: node.clone(), inputs: work.inputs.clone(), done: 0, first_scalar });
             return None;
         }
@@ -381,11 +377,10 @@ impl Graph {
 
     /// How often each node and each leaf is held by the graph and by those who made it: what is held more often than that,
     /// somebody outside holds.
-    fn count_uses(&self, offered: &[Ref], seen: &Seen) -> Uses {
+    fn count_uses(&self, offered: &[Ref]) -> Uses {
         // One use is this graph's own handle.
         let mut uses = Uses { nodes: vec![1; self.nodes.len()], leaves: vec![1; self.leaves.len()] };
-        let replaced = self.replaced.iter().filter_map(|address| seen.nodes.get(address));
-        for at in self.edges.iter().chain(offered).chain(replaced) {
+        for at in self.edges.iter().chain(offered) {
             match at {
                 Ref::Node(node) => uses.nodes[*node as usize] += 1,
                 Ref::Leaf(leaf) => uses.leaves[*leaf as usize] += 1,
@@ -398,12 +393,12 @@ impl Graph {
     fn note_outside_interest(&mut self, uses: &Uses) {
         for (leaf, &uses) in self.leaves.iter().zip(&uses.leaves) {
             if let Some(memory) = self.memory.get_mut(leaf.memory as usize) {
-                memory.kept |= Arc::strong_count(&leaf.node) > uses;
+                memory.kept |= leaf.node.holders() > uses;
             }
         }
         let mut bits = Bits::default();
         for (i, node) in self.nodes.iter().enumerate() {
-            let held = Arc::strong_count(node) > uses.nodes[i];
+            let held = node.holders() > uses.nodes[i];
             let inherited = self.edges[self.starts[i] as usize..self.starts[i + 1] as usize]
                 .iter()
                 .any(|edge| matches!(edge, Ref::Node(node) if self.visited[*node as usize]));

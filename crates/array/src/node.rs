@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use smallvec::SmallVec;
@@ -35,6 +35,8 @@ pub(crate) struct Node {
     pending: Mutex<Option<Pending>>,
     /// An evaluation has passed over this node without storing it.
     visited: AtomicBool,
+    /// How often it is held only to be gone back to, which is no reason to compute it.
+    kept: AtomicIsize,
 }
 
 /// How the work ended.
@@ -101,6 +103,7 @@ impl Node {
             outcome,
             pending: Mutex::new(pending),
             visited: AtomicBool::new(false),
+            kept: AtomicIsize::new(0),
         })
     }
 
@@ -115,6 +118,7 @@ impl Node {
             outcome: OnceLock::from(Outcome::Value(value)),
             pending: Mutex::new(None),
             visited: AtomicBool::new(false),
+            kept: AtomicIsize::new(0),
         })
     }
 
@@ -194,6 +198,16 @@ impl Node {
     /// Whether an evaluation passed over this node without storing it.
     pub(crate) fn was_visited(&self) -> bool {
         self.visited.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it is held once more, or once less, only to be gone back to.
+    pub(crate) fn note_kept(&self, change: isize) {
+        self.kept.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// How many hold it for a use of it.
+    pub(crate) fn holders(self: &Arc<Node>) -> usize {
+        Arc::strong_count(self).saturating_add_signed(-self.kept.load(Ordering::Relaxed))
     }
 
     /// The constant that fills it, if it is a pending [`Op::Full`].

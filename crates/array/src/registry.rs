@@ -50,7 +50,11 @@ impl List {
         entries.nodes.retain(|(number, weak)| {
             let Some(node) = weak.upgrade() else { return false };
             let pending = node.is_pending();
-            if pending && wanted(&node) { found.push((*number, node)) } else { others.push(node) }
+            if pending && wanted(&node) {
+                found.push((*number, node))
+            } else {
+                others.push(node)
+            }
             pending
         });
         entries.limit = (entries.nodes.len() * 2).max(SHORTEST);

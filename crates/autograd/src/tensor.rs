@@ -262,6 +262,7 @@ impl Tensor {
         let node = NodeRef::insert(Node {
             name: "AccumulateGrad",
             sequence: u64::MAX,
+            called_at: None,
             edges: Default::default(),
             outputs: smallvec::smallvec![self.meta()],
             saved: Default::default(),

@@ -292,7 +292,10 @@ fn a_bad_index_in_a_load_is_reported_once() {
             };
             run(&indices).unwrap();
             indices[n / 2] = 10;
-            assert_eq!(run(&indices).unwrap_err(), Error::Index { op: "gather", index: 10, size: 10, called_at: None });
+            assert_eq!(
+                run(&indices).unwrap_err(),
+                Error::Index { op: "gather", index: 10, size: 10, called_at: None }
+            );
             indices[n / 2] = 0;
             run(&indices).unwrap();
         }

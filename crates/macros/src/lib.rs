@@ -1,4 +1,6 @@
-//! The `#[no_grad]` attribute.
+//! The `#[no_grad]` attribute, and what wgrad's own crates use beside it.
+
+mod call_sites;
 
 use proc_macro::TokenStream;
 use quote::quote;
@@ -39,4 +41,17 @@ pub fn no_grad(arguments: TokenStream, item: TokenStream) -> TokenStream {
         })
     };
     quote!(#function).into()
+}
+
+/// For `impl` blocks of wgrad's own: each public function, and each of a trait's, notes the line of the program that calls it. What
+/// it calls in turn is ascribed to that line too.
+#[proc_macro_attribute]
+pub fn call_sites(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let block = parse_macro_input!(item as syn::ItemImpl);
+    if !arguments.is_empty() {
+        return Error::new_spanned(&block.self_ty, "#[call_sites] takes no arguments")
+            .to_compile_error()
+            .into();
+    }
+    call_sites::expand(block).into()
 }

@@ -7,8 +7,8 @@ use wgrad_device::{DType, Device, Element, Error, Layout, Result, Scalar};
 
 use crate::array::check_dtype;
 use crate::node::{Node, Value};
-use crate::{Array, bounds, flush};
 use crate::op::{Op, RandomKind};
+use crate::{Array, bounds, flush};
 
 impl Array {
     /// An array of these elements in row-major order.
@@ -41,7 +41,8 @@ impl Array {
             }
             uploaded => uploaded?,
         };
-        let value = Value { buffer, layout: Layout::contiguous(shape), bounds: bounds::of_bytes(bytes, dtype) };
+        let value =
+            Value { buffer, layout: Layout::contiguous(shape), bounds: bounds::of_bytes(bytes, dtype) };
         Ok(Array(Node::evaluated(value, dtype, device)))
     }
 

@@ -24,7 +24,8 @@ impl Array {
 }
 
 impl Fallback {
-    /// The newest value without a fault to go back to, and the way back from there.
+    /// What to go back to, and the way back from there: the newest value that an evaluation has computed, or where there is none the
+    /// newest without a fault.
     pub fn older_value(self) -> Option<(Array, Option<Fallback>)> {
         self.older().map(|(node, next)| (Array(node), next))
     }

@@ -148,7 +148,11 @@ impl Array {
 
     /// An index over a dim of size 0 can only be out of range.
     fn check_not_empty(&self, op: &'static str, dim: usize) -> Result<()> {
-        if self.shape()[dim] == 0 { Err(Error::Index { op, index: 0, size: 0, called_at: None }) } else { Ok(()) }
+        if self.shape()[dim] == 0 {
+            Err(Error::Index { op, index: 0, size: 0, called_at: None })
+        } else {
+            Ok(())
+        }
     }
 
     fn check_index(&self, op: &'static str, dim: usize, index: &Array) -> Result<()> {

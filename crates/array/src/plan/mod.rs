@@ -22,8 +22,8 @@ use wgrad_device::{Buffer, Device, Error, Layout, Place, Prepared, Result, Scala
 
 pub(crate) use facts::affine_layout;
 
-use crate::node::Value;
 use crate::graph::{Graph, Memory, Ref, WordHasher};
+use crate::node::Value;
 use crate::op::Op;
 use facts::{Facts, Slot};
 

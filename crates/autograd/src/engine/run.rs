@@ -7,9 +7,10 @@
 use std::cell::Cell;
 use std::collections::BinaryHeap;
 use std::mem;
+use std::panic::Location;
 
 use smallvec::SmallVec;
-use wgrad_array::{Error, GradRule, Result};
+use wgrad_array::{Error, GradRule, Result, site};
 
 use super::accumulate::accumulate;
 use super::step;
@@ -163,6 +164,7 @@ pub(super) fn run(request: Request) -> Result<Vec<Option<Tensor>>> {
 /// What a visit takes from its node.
 struct Work {
     name: &'static str,
+    called_at: Option<&'static Location<'static>>,
     function: Function,
     outputs: usize,
     hooks: Option<Box<NodeHooks>>,
@@ -312,6 +314,7 @@ impl Run {
 
     /// Hooks on the gradients of a node's outputs, then those who keep them.
     fn tensor_hooks(&self, work: &mut Work, grads: &mut [Option<Tensor>]) -> Result<()> {
+        let _own_lines = site::replace(None);
         if let Function::Accumulate(leaf) = &work.function {
             let hooks = lock(&leaf.0.state).extra.as_ref().map(|extra| extra.hooks.clone());
             if let (Some(hooks), Some(grad)) = (hooks, grads[0].take()) {
@@ -353,6 +356,7 @@ impl Run {
         mut grads: SmallVec<[Option<Tensor>; 1]>,
         targets: (u32, u32),
     ) -> Result<Grads> {
+        let _own_lines = site::replace(None);
         let hooks = work.hooks.take();
         if let (Some(hooks), Some(node)) = (&hooks, key.upgrade()) {
             for hook in hooks.pre.iter() {
@@ -392,8 +396,9 @@ impl Run {
                 .iter()
                 .map(|target| target.item != NOWHERE && self.items[target.item as usize].needed())
                 .collect();
-            let context =
-                Context { key: &key, name: work.name, grads: &grads, saved: &saved, needs: &needs };
+            let context = Context { key: &key, name: work.name, grads: &grads, saved: &saved, needs: &needs };
+            // What a derivative computes is ascribed to the line of its operation.
+            let _line = site::replace(work.called_at);
             work.function.call(&context)?
         };
         if let (Some(hooks), Some(node)) = (&hooks, key.upgrade()) {
@@ -428,6 +433,7 @@ impl Run {
 fn work_of(node: &mut crate::tape::Node) -> Work {
     Work {
         name: node.name,
+        called_at: node.called_at,
         function: node.function.clone(),
         outputs: node.outputs.len(),
         hooks: node.hooks.clone(),

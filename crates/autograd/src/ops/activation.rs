@@ -7,6 +7,7 @@ use super::reduce::{require_float, widened};
 use crate::Tensor;
 use crate::tape::{Derivative, record};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// `exp(x) / sum(exp(x))` along a dim, without overflow.
     ///

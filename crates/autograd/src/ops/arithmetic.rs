@@ -29,6 +29,7 @@ macro_rules! operators {
         operators!(@reverse $trait::$method, $reverse, f64, i64);
     )*};
     (@tensors $trait:ident::$method:ident, $left:ty, $right:ty) => {
+        #[wgrad_macros::call_sites]
         impl $trait<$right> for $left {
             type Output = Result<Tensor>;
             fn $method(self, right: $right) -> Result<Tensor> {
@@ -37,12 +38,14 @@ macro_rules! operators {
         }
     };
     (@results $trait:ident::$method:ident, $tensor:ty) => {
+        #[wgrad_macros::call_sites]
         impl $trait<$tensor> for Result<Tensor> {
             type Output = Result<Tensor>;
             fn $method(self, right: $tensor) -> Result<Tensor> {
                 Tensor::$method(&self?, right)
             }
         }
+        #[wgrad_macros::call_sites]
         impl $trait<Result<Tensor>> for $tensor {
             type Output = Result<Tensor>;
             fn $method(self, right: Result<Tensor>) -> Result<Tensor> {
@@ -51,6 +54,7 @@ macro_rules! operators {
         }
     };
     (@numbers $trait:ident::$method:ident, $tensor:ty) => {
+        #[wgrad_macros::call_sites]
         impl<N: Number> $trait<N> for $tensor {
             type Output = Result<Tensor>;
             fn $method(self, right: N) -> Result<Tensor> {
@@ -61,6 +65,7 @@ macro_rules! operators {
     };
     // One type for each kind of literal, so that `2.0 * &x` needs no annotation.
     (@reverse $trait:ident::$method:ident, $reverse:expr, $($number:ty),*) => {$(
+        #[wgrad_macros::call_sites]
         impl $trait<Tensor> for $number {
             type Output = Result<Tensor>;
             fn $method(self, right: Tensor) -> Result<Tensor> {
@@ -68,6 +73,7 @@ macro_rules! operators {
                 reverse(&right, self.into())
             }
         }
+        #[wgrad_macros::call_sites]
         impl $trait<&Tensor> for $number {
             type Output = Result<Tensor>;
             fn $method(self, right: &Tensor) -> Result<Tensor> {
@@ -85,6 +91,7 @@ operators! {
     Div::div, |x, number| Tensor::mul(&x.reciprocal()?, number);
 }
 
+#[wgrad_macros::call_sites]
 impl Neg for Tensor {
     type Output = Result<Tensor>;
     fn neg(self) -> Result<Tensor> {
@@ -92,6 +99,7 @@ impl Neg for Tensor {
     }
 }
 
+#[wgrad_macros::call_sites]
 impl Neg for &Tensor {
     type Output = Result<Tensor>;
     fn neg(self) -> Result<Tensor> {

@@ -16,6 +16,7 @@ pub enum PadMode {
     Circular,
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// Dims moved to other places; those that are not named keep their order.
     ///

@@ -12,6 +12,7 @@ macro_rules! binary {
         needs [$a_for:ident, $b_for:ident],
         pair |$g:ident, $a:ident, $b:ident| [$da:expr, $db:expr],
         number ($($number:tt)*);)*) => {
+        #[wgrad_macros::call_sites]
         impl Tensor {$(
             $(#[$doc])*
             ///
@@ -165,6 +166,7 @@ fn for_bools(op: BinaryOp) -> Result<BinaryOp> {
     }
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// This tensor as one computed from `x` too, in which it is flat: where derivatives are recorded, that for `x` is zeros instead of
     /// missing.

@@ -6,6 +6,7 @@ use super::binary::combine;
 use crate::Tensor;
 use crate::tape::{Context, Derivative, Grads, record};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// Elements no smaller than `min` and no larger than `max`, each a number, a tensor that broadcasts, or `None`.
     /// Where `min` is above `max` the result is `max`. An element at a number's bound gets no gradient.

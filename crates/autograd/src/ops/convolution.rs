@@ -78,6 +78,7 @@ pub(super) fn per_dim(
     }
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// Windows of the last dims: `[.., outputs.., sizes..]`. Each has `size` elements, `dilation` apart; windows are `stride` apart.
     pub(super) fn windows(&self, sizes: &[usize], stride: &[usize], dilation: &[usize]) -> Result<Tensor> {
@@ -382,6 +383,7 @@ impl Tensor {
 
 macro_rules! named {
     ($($(#[$doc:meta])* $name:ident = $general:ident, $dims:literal;)*) => {
+        #[wgrad_macros::call_sites]
         impl Tensor {$(
             $(#[$doc])*
             ///

@@ -71,6 +71,7 @@ impl<T: Data + Element> Data for Vec<T> {
     }
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// A tensor of a number or of nested arrays of numbers; `torch.tensor`. The Rust type decides on the dtype.
     ///

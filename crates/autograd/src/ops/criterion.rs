@@ -9,6 +9,7 @@ use super::reduce::{require_float, widened};
 use crate::Tensor;
 use crate::tape::{Derivative, record};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// `d² / 2` of the distance to a target within `delta`, `delta * (|d| - delta / 2)` beyond; PyTorch's default is 1.
     ///

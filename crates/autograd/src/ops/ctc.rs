@@ -21,6 +21,7 @@ struct Labels {
     length: usize,
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The negative logarithm of the probability that a sequence of distributions spells a target, over all alignments;
     /// `F.ctc_loss`. The tensor has logarithms of probabilities, `[time, batch, classes]` or `[time, classes]`.

@@ -6,6 +6,7 @@ use super::reduce::{Fold, require_float, widened};
 use crate::tape::{Derivative, record};
 use crate::{IntArray, Tensor};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// `sum(|x| ** p) ** (1 / p)` over dims (none: all); the largest and smallest size for p of infinity and minus infinity,
     /// the number of elements that are not 0 for 0. `torch.linalg.vector_norm`. Where the norm is 0 the gradient is 0.

@@ -16,6 +16,7 @@ fn fail(reason: String) -> Error {
     Error::Argument { op: "einsum", reason }
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// Einstein's summation: each operand's dims get letters, equal letters are walked together, and letters that are not in
     /// the output are summed over. `...` stands for any further dims, which broadcast. Without `->` the output has the letters that

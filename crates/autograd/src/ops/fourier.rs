@@ -39,6 +39,7 @@ impl FftNorm {
     }
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The discrete Fourier transform along a dim of complex numbers, which are pairs: the last dim is 2 and not counted. The points are
     /// cut or filled with zeros to `n`. The work grows with `n log n`; a product of small primes is the fastest.

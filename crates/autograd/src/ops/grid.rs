@@ -45,6 +45,7 @@ struct Line {
     align_corners: bool,
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The values of images (`[batch, channels, height, width]`) or volumes (with a depth before the height) at the places of a grid,
     /// `[batch, height, width, 2]` or `[batch, depth, height, width, 3]`; `F.grid_sample`.

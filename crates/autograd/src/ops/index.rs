@@ -8,6 +8,7 @@ use crate::Tensor;
 use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// `out[.., i, ..] = self[.., index[.., i, ..], ..]` along a dim, with the index's shape.
     ///

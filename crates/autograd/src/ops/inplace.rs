@@ -15,6 +15,7 @@ use crate::tape::{Derivative, Edge, Operand, lock, record, record_edge};
 use crate::view::{ViewStep, apply_all, write_all};
 use crate::{Tensor, is_grad_enabled};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// Copies another tensor's elements, which broadcast to this one's shape and are cast to its dtype.
     ///

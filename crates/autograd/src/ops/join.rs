@@ -8,6 +8,7 @@ use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
 use crate::{IntArray, Tensor};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// Tensors side by side along a dim. As in PyTorch, 1-dim tensors without elements are left out.
     ///

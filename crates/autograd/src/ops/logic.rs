@@ -10,6 +10,7 @@ use crate::{Tensor, Value};
 /// A row: documentation, name, kernel operation.
 macro_rules! comparisons {
     ($($(#[$doc:meta])* $name:ident = $op:ident;)*) => {
+        #[wgrad_macros::call_sites]
         impl Tensor {$(
             $(#[$doc])*
             ///
@@ -37,6 +38,7 @@ comparisons! {
     ge = Ge;
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     fn compare(&self, op: BinaryOp, other: Value) -> Result<Tensor> {
         let x = self.array()?;

@@ -72,6 +72,7 @@ impl Default for CrossEntropyOptions {
     }
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The squared distance from a target, both of one shape or broadcast to one; `F.mse_loss`.
     ///

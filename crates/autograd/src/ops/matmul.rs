@@ -8,6 +8,7 @@ use crate::Tensor;
 use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The matrix product, in all of PyTorch's cases: vectors with vectors, vectors with matrices, matrices, and batches of matrices
     /// whose batch dims broadcast. A vector is a row on the left and a column on the right.

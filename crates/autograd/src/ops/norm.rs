@@ -7,6 +7,7 @@ use super::reduce::{require_float, widened};
 use crate::tape::{Context, Derivative, Operand, record};
 use crate::{IntArray, Tensor, is_grad_enabled};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// `(x - mean) / sqrt(var + eps) * weight + bias` over the last dims, which have the sizes `normalized_shape`; `F.layer_norm`.
     /// Weight and bias have that shape. PyTorch's default for `eps` is 1e-5.

@@ -35,6 +35,7 @@ fn common(a: &Array, b: &Array) -> Result<(Array, Array)> {
 /// The derivative for one of two inputs (0 or 1), from the gradient and the inputs.
 type PairDerivative = fn(usize, &Tensor, &Tensor, &Tensor) -> Result<Tensor>;
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The other operand; a number as a 0-dim constant.
     fn partner(&self, other: Value) -> Result<Operand> {
@@ -424,6 +425,7 @@ impl Tensor {
 
 macro_rules! bits {
     ($($(#[$doc:meta])* $name:ident = $op:ident;)*) => {
+        #[wgrad_macros::call_sites]
         impl Tensor {$(
             $(#[$doc])*
             ///

@@ -130,6 +130,7 @@ fn pooled_windows(x: &Tensor, lines: &[Line], fill: f64) -> Result<Tensor> {
     windows.flatten(x.rank() as isize, -1)
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The means of windows over the last dim; `F.avg_pool1d`. The input is `[batch, channels, size]`, or without a batch.
     ///

@@ -5,6 +5,7 @@ use wgrad_array::{Error, Result, Scalar};
 
 use crate::{IntArray, Tensor};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// Products of matrices, one for each place of the first dim, which both have.
     ///

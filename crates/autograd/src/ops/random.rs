@@ -71,6 +71,7 @@ fn float_options(op: &'static str, options: &Options) -> Result<DType> {
     }
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// Uniform random numbers in [0, 1); f32 unless the options say otherwise.
     ///

@@ -99,6 +99,7 @@ fn softplus_array(x: &Array, beta: f64) -> Expr {
     ((-x.abs()).exp().log1p() + x.max(0.0)) / beta
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// An activation with settings: forward on the widened array; derivative from the widened gradient and input.
     fn activation(

@@ -45,6 +45,7 @@ pub(super) fn widened(x: &Array) -> Result<Array> {
     if x.dtype().is_half() { x.cast(DType::F32) } else { Ok(x.clone()) }
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// A half in f32, others as they are.
     pub(crate) fn widened(&self) -> Result<Tensor> {
@@ -75,6 +76,7 @@ pub(super) fn require_float(op: &'static str, x: &Tensor) -> Result<()> {
     })
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The sum of all elements. Integers and bools give i64.
     ///

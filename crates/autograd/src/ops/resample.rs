@@ -29,6 +29,7 @@ pub enum Scale {
     Factor(Vec<f64>, bool),
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The tensor with other sizes in the dims behind batch and channels. With `align_corners` the corner elements keep their
     /// places, else the corners of the whole. `F.interpolate`.

@@ -21,6 +21,7 @@ pub enum ScatterReduce {
     Amin,
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// [`Tensor::scatter`] of one number.
     ///

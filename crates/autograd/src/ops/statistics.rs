@@ -8,6 +8,7 @@ use super::reduce::require_float;
 use crate::tape::{Derivative, record};
 use crate::{IntArray, Tensor};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The smallest and the largest of all elements. Equal ones share the gradient evenly.
     ///

@@ -8,6 +8,7 @@ use crate::tape::{Derivative, record};
 use crate::view::{ViewStep, places};
 use crate::{IntArray, Tensor};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The elements of this tensor's storage at `offset + sum(index * stride)`, counted in elements. Without an offset it is
     /// this tensor's own. Elements may appear more than once; such a view cannot be written to.

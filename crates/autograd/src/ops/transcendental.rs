@@ -170,6 +170,7 @@ fn sinc_slope_near_0(angle: &Tensor) -> Result<Tensor> {
     sum.mul(angle)?.mul(-PI / 3.0)
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The `n`-th derivative of [`Tensor::digamma`]; `torch.polygamma`.
     ///

@@ -19,6 +19,7 @@ pub(super) fn rounded(out: Array, dtype: DType) -> Result<Array> {
 macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident, $in_place:ident = |$x:ident| $forward:expr, $node:literal,
         $saved:ident |$g:ident, $v:ident| $derivative:expr;)*) => {
+        #[wgrad_macros::call_sites]
         impl Tensor {$(
             $(#[$doc])*
             pub fn $name(&self) -> Result<Tensor> {

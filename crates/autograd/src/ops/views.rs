@@ -11,6 +11,7 @@ use crate::tape::{Derivative, Edge, Meta, lock, output_edges, record, record_edg
 use crate::view::ViewStep;
 use crate::{IntArray, Tensor, is_grad_enabled};
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The view that a step makes, recorded under a node's name and sharing the storage.
     pub(super) fn view_step(&self, node: &'static str, step: ViewStep) -> Result<Tensor> {
@@ -319,7 +320,12 @@ impl Tensor {
         if first < 0 || (first as usize).checked_add(length).is_none_or(|end| end > size) {
             let last = i64::try_from(length).unwrap_or(i64::MAX).saturating_sub(1);
             let past = (start as i64).saturating_add(last);
-            return Err(Error::Index { op: OP, index: if first < 0 { start as i64 } else { past }, size, called_at: None });
+            return Err(Error::Index {
+                op: OP,
+                index: if first < 0 { start as i64 } else { past },
+                size,
+                called_at: None,
+            });
         }
         self.view_step("SliceBackward0", ViewStep::Slice { dim, start: first as usize, len: length, step: 1 })
     }

@@ -1,5 +1,6 @@
 //! What a node holds, and what its derivative gets to see.
 
+use std::panic::Location;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -29,6 +30,8 @@ pub(crate) struct Node {
     /// Edges lead from larger to smaller numbers, except to AccumulateGrad, which has the largest so that it runs as
     /// soon as it can.
     pub(crate) sequence: u64,
+    /// The line of the program that called the operation.
+    pub(crate) called_at: Option<&'static Location<'static>>,
     /// For each input of the operation, where its gradient goes.
     pub(crate) edges: SmallVec<[Option<Edge>; 2]>,
     /// For each output, what its gradient must look like.

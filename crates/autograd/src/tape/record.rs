@@ -1,7 +1,7 @@
 //! Recording: from the operands of an operation to a node on the tape.
 
 use smallvec::SmallVec;
-use wgrad_array::{Array, Result, Scalar};
+use wgrad_array::{Array, Result, Scalar, site};
 
 use super::{
     Context, Edge, Function, Grads, Meta, Node, NodeRef, Outputs, SavedValue, Source, next_sequence,
@@ -179,6 +179,7 @@ fn insert(
     NodeRef::insert(Node {
         name: derivative.name,
         sequence: next_sequence(),
+        called_at: site::current(),
         edges: edges.into_iter().chain(derivative.number.then_some(None)).collect(),
         outputs,
         saved: derivative.saved,

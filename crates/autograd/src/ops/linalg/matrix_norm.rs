@@ -21,6 +21,7 @@ impl From<f64> for NormOrder {
     }
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// Norms of the matrices in two dims, PyTorch's default being the last two; `torch.linalg.matrix_norm`. The order is
     /// Frobenius or nuclear, 2 and -2 for the largest and smallest singular value, 1 and -1 for the largest and smallest

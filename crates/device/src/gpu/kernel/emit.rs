@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use super::nest::memory_of;
+use super::scan::TEMPS;
 use crate::gpu::Shared;
 use crate::gpu::pipeline::Source;
 use crate::gpu::prelude;
@@ -116,7 +117,7 @@ impl<'a> Emitter<'a> {
     /// A named u32 that says where in a buffer elements of this size begin, counted from the binding on.
     pub(super) fn offset(&mut self, name: &str, value: isize, buffer: usize, bytes: usize) -> String {
         let known = self.params.iter().any(|(known, _)| known == name);
-        if let (false, Slot::Buffer(buffer)) = (known, memory_of(buffer)) {
+        if let (false, Slot::Buffer(buffer @ ..TEMPS)) = (known, memory_of(buffer)) {
             self.patches.push((self.words.len(), Patch::Begin { buffer, bytes: bytes as u64 }));
         }
         self.signed(name, value)
