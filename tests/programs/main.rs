@@ -1,0 +1,100 @@
+//! Whole programs, written as PyTorch's users write them, on every device here.
+//!
+//! `models` has one program a file. Its data and first weights are those of `record.safetensors`, and so are the losses of its 20 steps
+//! and its last weights, which PyTorch computed (`record.py`). Each runs in f32 and, where the device has it, in f64,
+//! and is read in each of five ways (`run::Reading`): when and whether a program reads its values must not matter.
+//! Where each step is read, the later steps must be planned already, and memory must stay as it is. When a program
+//! is over, nothing of it may be left.
+//!
+//!     cargo test -p wgrad --test programs                  # all
+//!     cargo test -p wgrad --test programs -- gpt cnn cpu   # some, on some devices
+
+#![allow(missing_docs)]
+
+mod models;
+mod parts;
+mod record;
+mod run;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use models::{PROGRAMS, Program};
+use run::{Reading, Run};
+use wgrad::{DType, Device, tape};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    // Asked for its tests by a harness, it has none to name.
+    if std::env::args().any(|arg| arg == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let (devices, named) = match devices(&arguments) {
+        Ok(found) => found,
+        Err(error) => {
+            println!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let names: Vec<&String> = arguments.iter().filter(|arg| !named.contains(arg)).collect();
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
+    let (mut passed, mut failed) = (0, 0);
+    for program in PROGRAMS.iter().filter(|program| wanted(program.0)) {
+        for device in &devices {
+            let start = Instant::now();
+            let failures = run_program(program, device);
+            let seconds = start.elapsed().as_secs_f64();
+            let outcome = if failures.is_empty() { "ok" } else { "FAILED" };
+            println!("{:18} {:10} {outcome:6} {seconds:6.2} s", program.0, device.name());
+            failures.iter().for_each(|failure| println!("    {failure}"));
+            *if failures.is_empty() { &mut passed } else { &mut failed } += 1;
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The devices to run on, all unless some are named, and the arguments that name them.
+fn devices(arguments: &[String]) -> Result<(Vec<Device>, Vec<String>)> {
+    let available: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
+    let mut named: Vec<String> = arguments.iter().filter(|arg| available.contains(arg)).cloned().collect();
+    if let (true, Ok(name)) = (named.is_empty(), std::env::var("WGRAD_DEVICE")) {
+        named.push(name);
+    }
+    let chosen = if named.is_empty() { &available } else { &named };
+    let devices = chosen.iter().map(|name| name.parse().with_context(|| name.clone())).collect::<Result<_>>()?;
+    Ok((devices, named))
+}
+
+/// What failed in a program's runs on a device, in all dtypes and ways of reading.
+fn run_program(program: &Program, device: &Device) -> Vec<String> {
+    let mut failures = Vec::new();
+    for dtype in [DType::F32, DType::F64].into_iter().filter(|&dtype| device.supports(dtype)) {
+        for reading in Reading::ALL {
+            let outcome = caught(|| run_once(program, device, dtype, reading));
+            failures.extend(outcome.err().map(|error| format!("{dtype}, {reading:?}: {error:#}")));
+        }
+    }
+    failures
+}
+
+fn run_once(&(name, train): &Program, device: &Device, dtype: DType, reading: Reading) -> Result<()> {
+    let before = (device.stats().bytes_in_use, tape::stats().live);
+    let mut run = Run::new(name, device, dtype, reading)?;
+    train(&mut run)?;
+    run.finish()?;
+    let after = (device.stats().bytes_in_use, tape::stats().live);
+    ensure!(after == before, "bytes in use and nodes on the tape are {after:?}, and were {before:?} before it");
+    Ok(())
+}
+
+/// A panic is a failure like others.
+fn caught(run: impl FnOnce() -> Result<()>) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
+        let words = payload.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| payload.downcast_ref::<&str>().map(|&words| words.to_owned()));
+        Err(anyhow!("panicked: {}", words.unwrap_or_default()))
+    })
+}
