@@ -11,8 +11,12 @@
 
 #![allow(missing_docs)]
 
+mod determinism;
+mod errors;
+mod memory;
 mod models;
 mod parts;
+mod plans;
 mod record;
 mod run;
 
@@ -25,7 +29,19 @@ use models::{PROGRAMS, Program};
 use run::{Reading, Run};
 use wgrad::{DType, Device, tape};
 
+/// What must hold on each device, by its name.
+pub type Check = (&'static str, fn(&Device) -> Result<()>);
+
 fn main() -> ExitCode {
+    if let Ok(order) = std::env::var(determinism::CHILD) {
+        return match determinism::child(&order) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                println!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let arguments: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     // Asked for its tests by a harness, it has none to name.
     if std::env::args().any(|arg| arg == "--list") {
@@ -41,15 +57,22 @@ fn main() -> ExitCode {
     let names: Vec<&String> = arguments.iter().filter(|arg| !named.contains(arg)).collect();
     let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
     let (mut passed, mut failed) = (0, 0);
-    for program in PROGRAMS.iter().filter(|program| wanted(program.0)) {
-        for device in &devices {
-            let start = Instant::now();
-            let failures = run_program(program, device);
-            let seconds = start.elapsed().as_secs_f64();
-            let outcome = if failures.is_empty() { "ok" } else { "FAILED" };
-            println!("{:18} {:10} {outcome:6} {seconds:6.2} s", program.0, device.name());
-            failures.iter().for_each(|failure| println!("    {failure}"));
-            *if failures.is_empty() { &mut passed } else { &mut failed } += 1;
+    let mut report = |name: &str, device: &Device, run: &dyn Fn() -> Vec<String>| {
+        let start = Instant::now();
+        let failures = run();
+        let outcome = if failures.is_empty() { "ok" } else { "FAILED" };
+        println!("{name:24} {:10} {outcome:6} {:6.2} s", device.name(), start.elapsed().as_secs_f64());
+        failures.iter().for_each(|failure| println!("    {failure}"));
+        *if failures.is_empty() { &mut passed } else { &mut failed } += 1;
+    };
+    for device in &devices {
+        for (number, (name, _)) in PROGRAMS.iter().enumerate().filter(|(_, (name, _))| wanted(name)) {
+            report(name, device, &|| run_program(number, device));
+        }
+        let checks = [errors::CHECKS, memory::CHECKS, plans::CHECKS, determinism::CHECKS].concat();
+        for (name, check) in checks.into_iter().filter(|(name, _)| wanted(name)) {
+            let failure = || caught(|| check(device)).err().map(|error| format!("{error:#}"));
+            report(name, device, &|| failure().into_iter().collect());
         }
     }
     println!("{passed} passed, {failed} failed");
@@ -68,16 +91,29 @@ fn devices(arguments: &[String]) -> Result<(Vec<Device>, Vec<String>)> {
     Ok((devices, named))
 }
 
-/// What failed in a program's runs on a device, in all dtypes and ways of reading.
-fn run_program(program: &Program, device: &Device) -> Vec<String> {
+/// What failed in a program's runs on a device.
+fn run_program(number: usize, device: &Device) -> Vec<String> {
     let mut failures = Vec::new();
-    for dtype in [DType::F32, DType::F64].into_iter().filter(|&dtype| device.supports(dtype)) {
-        for reading in Reading::ALL {
-            let outcome = caught(|| run_once(program, device, dtype, reading));
-            failures.extend(outcome.err().map(|error| format!("{dtype}, {reading:?}: {error:#}")));
-        }
+    for (dtype, reading) in runs(number, device) {
+        let outcome = caught(|| run_once(&PROGRAMS[number], device, dtype, reading));
+        failures.extend(outcome.err().map(|error| format!("{dtype}, {reading:?}: {error:#}")));
     }
     failures
+}
+
+/// The dtypes and ways of reading in which a device runs a program: all on the CPU. A GPU's driver compiles kernels for much longer than
+/// it runs them here, and other readings have other kernels, so there each program is read in one way, another one in each dtype, unless
+/// `WGRAD_PROGRAMS=all` asks for all.
+fn runs(number: usize, device: &Device) -> Vec<(DType, Reading)> {
+    let all = device.is_cpu() || all();
+    let dtypes = [DType::F32, DType::F64].into_iter().filter(|&dtype| device.supports(dtype));
+    dtypes
+        .enumerate()
+        .flat_map(|(turn, dtype)| {
+            let own = Reading::ALL[(number + 2 * turn) % Reading::ALL.len()];
+            Reading::ALL.into_iter().filter(move |&reading| all || reading == own).map(move |reading| (dtype, reading))
+        })
+        .collect()
 }
 
 fn run_once(&(name, train): &Program, device: &Device, dtype: DType, reading: Reading) -> Result<()> {
@@ -88,6 +124,11 @@ fn run_once(&(name, train): &Program, device: &Device, dtype: DType, reading: Re
     let after = (device.stats().bytes_in_use, tape::stats().live);
     ensure!(after == before, "bytes in use and nodes on the tape are {after:?}, and were {before:?} before it");
     Ok(())
+}
+
+/// Whether everything is asked for, however long it takes.
+pub fn all() -> bool {
+    std::env::var("WGRAD_PROGRAMS").is_ok_and(|value| value == "all")
 }
 
 /// A panic is a failure like others.

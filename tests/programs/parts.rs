@@ -129,6 +129,11 @@ impl Adam {
         zero_grad(&self.parameters);
     }
 
+    /// What a step changes beside the parameters.
+    pub fn state(&self) -> impl Iterator<Item = &Tensor> {
+        self.means.iter().chain(&self.squares)
+    }
+
     pub fn step(&mut self) -> wgrad::Result<()> {
         self.steps += 1;
         let [a, b] = self.betas;

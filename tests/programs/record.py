@@ -67,7 +67,7 @@ class Run:
 
 def rnn(run):
     """A GRU learns letters with truncated backpropagation: the hidden state goes on from piece to piece, its history doesn't."""
-    letters, length = 12, 10
+    letters, length = 12, 6
     text = run.numbers("text", lambda: (torch.arange(TURNS * length + 1) ** 2 + torch.arange(8)[:, None]
                                        + torch.randint(0, 3, (8, TURNS * length + 1))) % letters)
     embed = run.module(nn.Embedding(letters, 8), "embed.")
@@ -97,7 +97,7 @@ def cnn(run):
     model = run.module(nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(6, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)))
+        nn.AvgPool2d(3), nn.Flatten(), nn.Linear(8, 4)))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for step in range(STEPS - 1):
         start = step % TURNS * 8
@@ -366,7 +366,7 @@ def dqn(run):
         for p in online.parameters():
             p.grad.clamp_(-0.5, 0.5)
         optimizer.step()
-        if step % 5 == 4:
+        if step % TURNS == TURNS - 1:
             target.load_state_dict(online.state_dict())
         run.report(loss)
 

@@ -42,7 +42,7 @@ impl Model {
         let (x, _) = x.max_pool2d(&PoolOptions::new(&[2]))?;
         let x = x.conv2d(&self.convolutions[1], None, &half)?;
         let x = x.batch_norm(training, &self.norms[1])?.relu()?;
-        self.head.forward(&x.adaptive_avg_pool2d([Some(1), Some(1)])?.flatten(1, -1)?)
+        self.head.forward(&x.avg_pool2d(&PoolOptions::new(&[3]))?.flatten(1, -1)?)
     }
 }
 

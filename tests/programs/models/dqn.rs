@@ -46,7 +46,7 @@ pub fn train(run: &mut Run) -> Result<()> {
             grad.clamp_(-0.5, 0.5)?;
         }
         step_of_rmsprop(&online, &squares)?;
-        if step % 5 == 4 {
+        if step % TURNS == TURNS - 1 {
             for (old, new) in target.iter().zip(&online) {
                 old.copy_(&new.detach())?;
             }

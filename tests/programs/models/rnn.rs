@@ -6,7 +6,7 @@ use wgrad::Tensor;
 use crate::parts::{Linear, Sgd, clip_grad_norm, zero_grad};
 use crate::run::{Run, STEPS, TURNS};
 
-const LENGTH: usize = 10;
+const LENGTH: usize = 6;
 
 /// `nn.GRU` with one layer, batch first.
 struct Gru {
