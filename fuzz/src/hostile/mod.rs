@@ -1,0 +1,137 @@
+//! Hostile calls: every public method of `Tensor`, with arguments that nobody should give it.
+//!
+//! A call is made from a seed and a number alone, so that it can be repeated alone. What comes back must be a value or an error of a
+//! readable length; what was computed is read, differentiated and printed, and after an error the receiver must still be readable.
+
+mod arguments;
+mod make;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use wgrad::{DType, Device, Tensor, Unique};
+
+use crate::random::Random;
+pub use arguments::Arguments;
+
+type Outcome = wgrad::Result<Vec<Tensor>>;
+type Call = fn(&mut Arguments) -> Outcome;
+
+/// What methods give, as tensors.
+trait Made {
+    fn tensors(self) -> Vec<Tensor>;
+}
+
+impl Made for Tensor {
+    fn tensors(self) -> Vec<Tensor> {
+        vec![self]
+    }
+}
+impl Made for (Tensor, Tensor) {
+    fn tensors(self) -> Vec<Tensor> {
+        vec![self.0, self.1]
+    }
+}
+impl Made for (Tensor, Tensor, Tensor) {
+    fn tensors(self) -> Vec<Tensor> {
+        vec![self.0, self.1, self.2]
+    }
+}
+impl Made for Vec<Tensor> {
+    fn tensors(self) -> Vec<Tensor> {
+        self
+    }
+}
+impl Made for Unique {
+    fn tensors(self) -> Vec<Tensor> {
+        vec![self.values, self.inverse, self.counts]
+    }
+}
+
+include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
+/// Texts of errors are shorter.
+const LONGEST_ERROR: usize = 500;
+/// Work on more elements than this is not started: it would take its time without being wrong.
+const MOST_ELEMENTS: usize = 1 << 22;
+
+/// How a call ended.
+pub enum Ended {
+    Value,
+    Error,
+    Fault { kind: &'static str, text: String },
+}
+
+/// What a call is: the method and its arguments.
+pub struct Tried {
+    pub method: &'static str,
+    pub text: String,
+    pub ended: Ended,
+}
+
+/// Makes one call.
+pub fn try_call(seed: u64, number: u64, device: &Device, tell: impl Fn(&str)) -> Tried {
+    let mut random = Random::new(seed ^ Random::new(number).next());
+    // In turn, so that each is called equally often.
+    let (method, call) = METHODS[number as usize % METHODS.len()];
+    let mut g = Arguments::new(random.clone(), device.clone(), Box::new(tell));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let outcome = call(&mut g);
+        let outcome = outcome.and_then(|made| use_results(&mut random, &mut g, &made));
+        if let Err(error) = &outcome {
+            let text = error.to_string();
+            if text.len() > LONGEST_ERROR {
+                return Some(("long error", format!("{} characters: {}…", text.len(), first(&text))));
+            }
+            if let Err(error) = g.receiver_is_readable() {
+                return Some(("broken receiver", format!("{text}; then reading the receiver: {error}")));
+            }
+        }
+        g.failed = outcome.is_err();
+        None
+    }));
+    let ended = match result {
+        Ok(None) if g.failed => Ended::Error,
+        Ok(None) => Ended::Value,
+        Ok(Some((kind, text))) => Ended::Fault { kind, text },
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+            Ended::Fault { kind: "panic", text: text.unwrap_or_default() }
+        }
+    };
+    Tried { method, text: g.text(), ended }
+}
+
+fn first(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+/// Reads, differentiates or prints what a call gave.
+fn use_results(random: &mut Random, g: &mut Arguments, made: &[Tensor]) -> Outcome {
+    for tensor in made.iter().take(3) {
+        let _ = (tensor.shape(), tensor.stride(), tensor.is_contiguous(), tensor.grad_fn().map(|f| f.next_functions()));
+        let huge = g.largest > MOST_ELEMENTS || tensor.numel() > MOST_ELEMENTS;
+        match random.below(4) {
+            _ if huge => {}
+            0 => {
+                g.then("print");
+                let _ = format!("{tensor:?} {tensor}");
+            }
+            1 if tensor.requires_grad() => {
+                g.then("backward");
+                let sum = tensor.to_dtype(DType::F32)?.sum()?;
+                let options = wgrad::BackwardOptions::new().create_graph(random.chance(50));
+                sum.backward_with(options)?;
+                for leaf in g.leaves().iter().filter_map(Tensor::grad) {
+                    leaf.eval()?;
+                }
+            }
+            _ => {
+                g.then("read");
+                tensor.eval()?;
+                crate::program::read(tensor)?;
+            }
+        }
+    }
+    Ok(Vec::new())
+}

@@ -1,0 +1,44 @@
+//! The command line.
+
+use wgrad::Device;
+
+/// What to do.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub programs: u64,
+    pub calls: u64,
+    pub seed: u64,
+    pub devices: Vec<String>,
+    pub only: Option<u64>,
+    pub call: Option<u64>,
+    pub page: Option<String>,
+    /// This is a worker, which starts at this number.
+    pub worker: Option<u64>,
+}
+
+impl Options {
+    /// Reads arguments; what is not known is an error.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Options, String> {
+        let mut options = Options { seed: 1, ..Options::default() };
+        let mut arguments = arguments.into_iter();
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+            let number = || value.parse::<u64>().map_err(|error| format!("{name} {value}: {error}"));
+            match &name[..] {
+                "--programs" => options.programs = number()?,
+                "--calls" => options.calls = number()?,
+                "--seed" => options.seed = number()?,
+                "--only" => options.only = Some(number()?),
+                "--call" => options.call = Some(number()?),
+                "--worker" => options.worker = Some(number()?),
+                "--page" => options.page = Some(value.clone()),
+                "--devices" => options.devices = value.split(',').map(str::to_owned).collect(),
+                _ => return Err(format!("{name} is no option; the head of fuzz/src/main.rs lists them")),
+            }
+        }
+        if options.devices.is_empty() {
+            options.devices = Device::available().into_iter().map(|info| info.name).collect();
+        }
+        Ok(options)
+    }
+}

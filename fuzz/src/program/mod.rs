@@ -1,0 +1,221 @@
+//! Random programs: what they are, and how they read as Rust.
+//!
+//! A program is plain data: leaves with their numbers, and steps that name what they read and what they make. So it can be run on any
+//! device, in f64 instead of its own dtypes, with noise (`run`), compared (`check`), and made smaller by leaving steps out
+//! (`shrink`).
+
+pub mod check;
+mod generate;
+mod rules;
+mod run;
+mod shrink;
+
+use std::fmt::{self, Write};
+
+use wgrad::DType;
+
+pub use generate::generate;
+pub use run::{read, tensor};
+pub use rules::{Rule, rules};
+pub use shrink::shrink;
+
+/// The number of a value, given once and never again.
+pub type Id = usize;
+
+/// What a rule needs beside tensors.
+#[derive(Clone, Debug, Default)]
+pub struct Args {
+    pub n: Vec<i64>,
+    pub f: Vec<f64>,
+    pub dtype: Option<DType>,
+}
+
+/// A tensor made from numbers.
+#[derive(Clone)]
+pub struct Leaf {
+    pub id: Id,
+    pub shape: Vec<usize>,
+    pub dtype: DType,
+    /// The numbers, which the dtype holds exactly.
+    pub data: Vec<f64>,
+    pub requires_grad: bool,
+}
+
+#[derive(Clone)]
+pub enum Action {
+    /// A rule's call; `self.out` are the results.
+    Call { rule: &'static Rule, args: Vec<Id>, more: Args, no_grad: bool },
+    /// Evaluates a value in the middle of the program.
+    Read(Id),
+    /// Drops a handle.
+    Forget(Id),
+    RetainGrad(Id),
+    /// The gradients of a weighted sum of values go to `.grad`.
+    Backward { of: Vec<Id>, keep: bool, create: bool },
+    /// A step of gradient descent, and `.grad` is taken away, or set to 0.
+    Update { leaf: Id, rate: f64, momentum: Option<Id>, zero: bool },
+}
+
+#[derive(Clone)]
+pub struct Step {
+    pub action: Action,
+    pub out: Vec<Id>,
+    /// Whether the results are compared in the end (and held until then).
+    pub held: bool,
+}
+
+#[derive(Clone)]
+pub struct Program {
+    pub seed: u64,
+    pub leaves: Vec<Leaf>,
+    pub steps: Vec<Step>,
+    /// How often the steps run; leaves keep what was written to them.
+    pub rounds: usize,
+    /// Whether first and second gradients of what is held are taken in the end.
+    pub gradients: bool,
+    /// The dtype of each value, by its id.
+    pub dtypes: Vec<DType>,
+}
+
+impl Step {
+    /// What the step reads.
+    pub fn reads(&self) -> Vec<Id> {
+        match &self.action {
+            Action::Call { args, .. } => args.clone(),
+            Action::Read(id) | Action::Forget(id) | Action::RetainGrad(id) => vec![*id],
+            Action::Backward { of, .. } => of.clone(),
+            Action::Update { leaf, momentum, .. } => [*leaf].into_iter().chain(*momentum).collect(),
+        }
+    }
+}
+
+impl Program {
+    /// All dtypes that it computes in.
+    pub fn uses(&self, dtype: DType) -> bool {
+        self.dtypes.contains(&dtype)
+    }
+
+    pub fn leaf(&self, id: Id) -> Option<&Leaf> {
+        self.leaves.iter().find(|leaf| leaf.id == id)
+    }
+
+    /// Whether finite differences of the program's values are its gradients: nothing is cut off from the tape, and nothing changes
+    /// twice.
+    pub fn is_pure(&self) -> bool {
+        self.rounds == 1
+            && self.steps.iter().all(|step| match &step.action {
+                Action::Call { no_grad, rule, .. } => !no_grad && rule.name != "detach",
+                Action::Update { .. } => false,
+                _ => true,
+            })
+    }
+
+    /// The program without a step and without what needs it; nothing if that is empty.
+    pub fn without(&self, at: usize) -> Program {
+        let mut program = self.clone();
+        let mut gone = program.steps.remove(at).out;
+        let mut kept = Vec::new();
+        for mut step in program.steps.drain(..) {
+            if let Action::Backward { of, .. } = &mut step.action {
+                of.retain(|id| !gone.contains(id));
+                if of.is_empty() {
+                    continue;
+                }
+            }
+            if step.reads().iter().any(|id| gone.contains(id)) {
+                gone.extend(step.out);
+            } else {
+                kept.push(step);
+            }
+        }
+        program.steps = kept;
+        program.without_unused()
+    }
+
+    fn without_unused(mut self) -> Program {
+        let used: Vec<Id> = self.steps.iter().flat_map(Step::reads).collect();
+        self.leaves.retain(|leaf| used.contains(&leaf.id));
+        self
+    }
+}
+
+fn name(id: Id) -> String {
+    format!("v{id}")
+}
+
+/// A call as Rust would write it: `{0}` is the first tensor, `{n0}` the first integer, `{f0}` the first number, `{n}` all integers,
+/// `{d}` the dtype.
+fn call_text(rule: &Rule, args: &[Id], more: &Args) -> String {
+    let mut text = rule.text.to_owned();
+    let all: Vec<String> = more.n.iter().map(ToString::to_string).collect();
+    text = text.replace("{n}", &all.join(", "));
+    let tensors: Vec<String> = args.iter().map(|&id| format!("&{}", name(id))).collect();
+    text = text.replace("{all}", &tensors.join(", "));
+    for (i, &id) in args.iter().enumerate() {
+        text = text.replace(&format!("{{{i}}}"), &name(id));
+    }
+    for (i, n) in more.n.iter().enumerate() {
+        text = text.replace(&format!("{{n{i}}}"), &n.to_string());
+    }
+    for (i, f) in more.f.iter().enumerate() {
+        text = text.replace(&format!("{{f{i}}}"), &format!("{f:?}"));
+    }
+    if let Some(dtype) = more.dtype {
+        text = text.replace("{d}", &format!("DType::{dtype:?}"));
+    }
+    text
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "// program {}, {} rounds", self.seed, self.rounds)?;
+        for leaf in &self.leaves {
+            let mut data = String::new();
+            for (i, value) in leaf.data.iter().enumerate().take(400) {
+                write!(data, "{}{value:?}", if i == 0 { "" } else { ", " })?;
+            }
+            let (name, shape, dtype) = (name(leaf.id), &leaf.shape, leaf.dtype);
+            writeln!(
+                f,
+                "let {name} = Tensor::from_slice(&[{data}], {shape:?}, &device)?.to_dtype(DType::{dtype:?})?{};",
+                if leaf.requires_grad { ".detach().requires_grad_(true)?" } else { "" }
+            )?;
+        }
+        for step in &self.steps {
+            let outs: Vec<String> = step.out.iter().copied().map(name).collect();
+            let text = match &step.action {
+                Action::Call { rule, args, more, no_grad } => {
+                    let call = call_text(rule, args, more);
+                    let call = if *no_grad { format!("no_grad(|| {call})") } else { call };
+                    match &outs[..] {
+                        [] => format!("{call}?;"),
+                        [one] => format!("let {one} = {call}?;"),
+                        _ => format!("let ({}) = {call}?;", outs.join(", ")),
+                    }
+                }
+                Action::Read(id) => format!("{}.eval()?;", name(*id)),
+                Action::Forget(id) => format!("drop({});", name(*id)),
+                Action::RetainGrad(id) => format!("{}.retain_grad()?;", name(*id)),
+                Action::Backward { of, keep, create } => format!(
+                    "weighted_sum([{}])?.backward_with(BackwardOptions::new().retain_graph({keep}).create_graph({create}))?;",
+                    of.iter().copied().map(name).collect::<Vec<_>>().join(", ")
+                ),
+                Action::Update { leaf, rate, momentum, zero } => {
+                    let leaf = name(*leaf);
+                    let direction = match momentum {
+                        Some(m) => format!("m.mul_(0.9)?.add_(g)? with m = {}", name(*m)),
+                        None => "g".to_owned(),
+                    };
+                    let then =
+                        if *zero { "g.zero_()?".to_owned() } else { format!("{leaf}.zero_grad()") };
+                    format!("no_grad(|| {leaf}.sub_({direction} * {rate:?})) with g = {leaf}.grad(); {then};")
+                }
+            };
+            writeln!(f, "{text}{}", if step.held { " // compared" } else { "" })?;
+        }
+        if self.gradients {
+            writeln!(f, "// then the first and second gradients of a weighted sum of what is compared")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,405 @@
+//! Runs a program: on a device in its own dtypes, or as the reference in f64, exactly or with noise.
+
+use wgrad::{
+    BackwardOptions, DType, Device, Error, GradOptions, Result, Tensor, bf16, enable_grad, f16, grad, no_grad,
+};
+
+use super::rules::Kind;
+use super::{Action, Args, Id, Leaf, Program, Rule, Step};
+use crate::random::Random;
+
+/// How a program is run.
+pub struct How<'a> {
+    pub device: &'a Device,
+    /// f64 takes the place of all floats.
+    pub reference: bool,
+    /// Every float is a little off, as rounding would make it: the seed of the directions.
+    pub noise: Option<u64>,
+    /// Every result is evaluated at once.
+    pub eager: bool,
+    /// Distances to discontinuities are noted.
+    pub gaps: bool,
+}
+
+impl How<'_> {
+    pub fn on(device: &Device) -> How<'_> {
+        How { device, reference: false, noise: None, eager: false, gaps: false }
+    }
+}
+
+/// A value that a program shows.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub label: String,
+    pub shape: Vec<usize>,
+    pub dtype: DType,
+    pub data: Vec<f64>,
+}
+
+/// What rounding to a dtype may change, relative to the number: a unit in the last place.
+pub fn unit(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 2f64.powi(-10),
+        DType::BF16 => 2f64.powi(-7),
+        DType::F32 => 2f64.powi(-23),
+        _ => 2f64.powi(-52),
+    }
+}
+
+/// The smallest step between numbers of a dtype; below it, f16 has nothing, and other floats may count as 0.
+pub fn smallest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 2f64.powi(-24),
+        DType::BF16 | DType::F32 => 2f64.powi(-126),
+        _ => 2f64.powi(-1022),
+    }
+}
+
+/// A program in the middle of its run.
+pub struct Runner<'a> {
+    how: &'a How<'a>,
+    random: Random,
+    values: Vec<Option<Tensor>>,
+    /// The distances to discontinuities that were met, in order.
+    pub gaps: Vec<Vec<f64>>,
+    losses: Vec<Tensor>,
+}
+
+impl<'a> Runner<'a> {
+    pub fn new(how: &'a How<'a>) -> Runner<'a> {
+        let random = Random::new(how.noise.unwrap_or(0));
+        Runner { how, random, values: Vec::new(), gaps: Vec::new(), losses: Vec::new() }
+    }
+
+    /// Runs everything and reads what is shown.
+    pub fn run(mut self, program: &Program) -> Result<(Vec<Shown>, Vec<Vec<f64>>)> {
+        for leaf in &program.leaves {
+            self.leaf(leaf)?;
+        }
+        for round in 0..program.rounds {
+            for step in &program.steps {
+                self.step(step, &program.dtypes, round)?;
+            }
+            if round + 1 < program.rounds {
+                for id in program.steps.iter().flat_map(|step| &step.out) {
+                    self.values[*id] = None;
+                }
+            }
+        }
+        let shown = self.finish(program)?;
+        Ok((shown, self.gaps))
+    }
+
+    pub fn value(&self, id: Id) -> Result<&Tensor> {
+        self.values.get(id).and_then(Option::as_ref).ok_or_else(|| lost(id))
+    }
+
+    fn put(&mut self, id: Id, tensor: Tensor) {
+        if self.values.len() <= id {
+            self.values.resize(id + 1, None);
+        }
+        self.values[id] = Some(tensor);
+    }
+
+    fn mapped(&self, dtype: DType) -> DType {
+        if self.how.reference && dtype.is_float() { DType::F64 } else { dtype }
+    }
+
+    pub fn leaf(&mut self, leaf: &Leaf) -> Result<()> {
+        let mut data = leaf.data.clone();
+        if self.how.noise.is_some() && leaf.dtype.is_float() {
+            let factors = self.factors(data.len(), unit(leaf.dtype));
+            data.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
+        }
+        let tensor = tensor(&data, &leaf.shape, self.mapped(leaf.dtype), self.how.device)?;
+        if leaf.requires_grad {
+            tensor.requires_grad_(true)?;
+            self.disturb_gradient(&tensor, leaf.dtype)?;
+        }
+        self.put(leaf.id, tensor);
+        Ok(())
+    }
+
+    fn factors(&mut self, count: usize, unit: f64) -> Vec<f64> {
+        (0..count).map(|_| if self.random.chance(50) { 1.0 + unit } else { 1.0 - unit }).collect()
+    }
+
+    fn factor(&mut self, shape: &[usize], unit: f64) -> Result<Tensor> {
+        let factors = self.factors(shape.iter().product(), unit);
+        Tensor::from_slice(&factors, shape, self.how.device)
+    }
+
+    /// The gradient that arrives at a tensor gets noise of its own.
+    fn disturb_gradient(&mut self, tensor: &Tensor, dtype: DType) -> Result<()> {
+        if self.how.noise.is_none() || !tensor.requires_grad() {
+            return Ok(());
+        }
+        let factor = self.factor(tensor.shape(), unit(dtype))?;
+        let below = if dtype == DType::F16 {
+            // Gradients in f16 are often so small that their steps are what rounds them.
+            Some(self.factor(tensor.shape(), 1.0)?.sub(1.0)?.mul(smallest(dtype))?)
+        } else {
+            None
+        };
+        tensor.register_hook(move |g| {
+            let g = g.mul(&factor)?;
+            Ok(Some(match &below {
+                Some(below) => g.add(below)?,
+                None => g,
+            }))
+        })?;
+        Ok(())
+    }
+
+    /// A rule's call, without what its results are called.
+    pub fn call(
+        &mut self,
+        rule: &Rule,
+        args: &[Id],
+        more: &Args,
+        off: bool,
+        dtypes: &[DType],
+        round: usize,
+    ) -> Result<Vec<Tensor>> {
+        let tensors = args.iter().map(|&id| self.value(id).cloned()).collect::<Result<Vec<_>>>()?;
+        if self.how.gaps {
+            let gaps = no_grad(|| {
+                let detached = tensors.iter().map(Tensor::detach).collect::<Vec<_>>();
+                (rule.gap)(&detached, more)?.iter().map(read).collect::<Result<Vec<_>>>()
+            })?;
+            self.gaps.extend(gaps);
+        }
+        let mut more = more.clone();
+        if rule.moves && round > 0 {
+            // How far a window may move is its last number.
+            more.n[1] = (more.n[1] + round as i64) % (more.n[3] + 1);
+        }
+        more.dtype = more.dtype.map(|dtype| self.mapped(dtype));
+        let made = in_mode(off, || (rule.run)(&tensors, &more))?;
+        if rule.kind == Kind::InPlace {
+            let dtype = dtypes[args[0]];
+            if self.how.noise.is_some() && dtype.is_float() {
+                let factor = self.factor(tensors[0].shape(), unit(dtype))?;
+                in_mode(off, || tensors[0].mul_(&factor))?;
+            }
+            if self.how.eager {
+                tensors[0].eval()?;
+            }
+        }
+        Ok(made)
+    }
+
+    /// Gives a result its number.
+    pub fn take(&mut self, rule: &Rule, id: Id, mut tensor: Tensor, dtype: DType, off: bool) -> Result<()> {
+        if self.how.noise.is_some() && tensor.dtype().is_float() && rule.kind == Kind::Value {
+            let factor = self.factor(tensor.shape(), unit(dtype))?;
+            tensor = in_mode(off, || tensor.mul(&factor))?;
+            self.disturb_gradient(&tensor, dtype)?;
+        }
+        if self.how.eager {
+            tensor.eval()?;
+        }
+        self.put(id, tensor);
+        Ok(())
+    }
+
+    /// Runs one step.
+    pub fn step(&mut self, step: &Step, dtypes: &[DType], round: usize) -> Result<()> {
+        match &step.action {
+            Action::Call { rule, args, more, no_grad } => {
+                let made = self.call(rule, args, more, *no_grad, dtypes, round)?;
+                if made.len() != step.out.len() {
+                    return Err(lost(*step.out.first().unwrap_or(&0)));
+                }
+                for (&id, tensor) in step.out.iter().zip(made) {
+                    let dtype = dtypes.get(id).copied().unwrap_or(tensor.dtype());
+                    self.take(rule, id, tensor, dtype, *no_grad)?;
+                }
+            }
+            Action::Read(id) => self.value(*id)?.eval()?,
+            Action::Forget(id) => self.values[*id] = None,
+            Action::RetainGrad(id) => self.value(*id)?.retain_grad()?,
+            Action::Backward { of, keep, create } => {
+                let loss = self.weighted(of, dtypes)?;
+                let options = BackwardOptions::new().retain_graph(*keep).create_graph(*create);
+                loss.backward_with(options)?;
+                if self.how.eager {
+                    loss.eval()?;
+                }
+                self.losses.push(loss.detach());
+            }
+            Action::Update { leaf, rate, momentum, zero } => {
+                let leaf = self.value(*leaf)?.clone();
+                let Some(gradient) = leaf.grad() else { return Ok(()) };
+                no_grad(|| {
+                    let direction = match momentum {
+                        Some(m) => self.value(*m)?.mul_(0.9)?.add_(&gradient)?,
+                        None => gradient.clone(),
+                    };
+                    leaf.sub_(&direction.mul(*rate)?)?;
+                    if *zero { gradient.zero_().map(drop) } else { Ok(leaf.zero_grad()) }
+                })?;
+                if self.how.eager {
+                    leaf.eval()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A sum of all elements with weights that differ, so that a swapped pair of elements changes it.
+    fn weighted(&self, ids: &[Id], dtypes: &[DType]) -> Result<Tensor> {
+        let wide = ids.iter().any(|&id| dtypes.get(id) == Some(&DType::F64));
+        let dtype = self.mapped(if wide { DType::F64 } else { DType::F32 });
+        let mut sum: Option<Tensor> = None;
+        for (turn, &id) in ids.iter().enumerate() {
+            let part = weigh(&self.value(id)?.to_dtype(dtype)?, turn)?;
+            sum = Some(match sum {
+                None => part,
+                Some(sum) => sum.add(&part)?,
+            });
+        }
+        sum.ok_or_else(|| lost(0))
+    }
+
+    /// What is shown: results, gradients, leaves, losses.
+    fn finish(&self, program: &Program) -> Result<Vec<Shown>> {
+        let mut all: Vec<(String, Tensor)> = Vec::new();
+        let held: Vec<Id> = program
+            .steps
+            .iter()
+            .filter(|step| step.held)
+            .flat_map(|step| step.out.clone())
+            .filter(|&id| self.value(id).is_ok())
+            .collect();
+        for &id in &held {
+            let value = self.value(id)?;
+            all.push((format!("v{id}"), value.detach()));
+            if !value.is_leaf() && value.retains_grad() && let Some(g) = value.grad() {
+                all.push((format!("v{id}.grad"), g.detach()));
+            }
+        }
+        for (i, loss) in self.losses.iter().enumerate() {
+            all.push((format!("loss {i}"), loss.clone()));
+        }
+        for leaf in &program.leaves {
+            let value = self.value(leaf.id)?;
+            if leaf.dtype.is_float() {
+                all.push((format!("v{} in the end", leaf.id), value.detach()));
+            }
+            if let Some(g) = value.grad() {
+                all.push((format!("v{}.grad", leaf.id), g.detach()));
+            }
+        }
+        if program.gradients {
+            self.gradients(program, &held, &mut all)?;
+        }
+        if program.seed % 2 == 0 {
+            Tensor::eval_all(all.iter().map(|(_, tensor)| tensor))?;
+        }
+        all.into_iter()
+            .map(|(label, tensor)| {
+                let (shape, dtype, data) = (tensor.shape().to_vec(), tensor.dtype(), read(&tensor)?);
+                Ok(Shown { label, shape, dtype, data })
+            })
+            .collect()
+    }
+
+    /// First and second gradients of what is held.
+    fn gradients(
+        &self,
+        program: &Program,
+        held: &[Id],
+        all: &mut Vec<(String, Tensor)>,
+    ) -> Result<()> {
+        let mut of = Vec::new();
+        for &id in held {
+            if self.value(id)?.requires_grad() {
+                of.push(id);
+            }
+        }
+        let leaves: Vec<&Leaf> = program.leaves.iter().filter(|leaf| leaf.requires_grad).collect();
+        let inputs = leaves.iter().map(|leaf| self.value(leaf.id)).collect::<Result<Vec<_>>>()?;
+        if of.is_empty() || inputs.is_empty() {
+            return Ok(());
+        }
+        let loss = self.weighted(&of, &program.dtypes)?;
+        all.push(("the sum".to_owned(), loss.detach()));
+        let options = GradOptions::new().create_graph(true).allow_unused(true);
+        let first = enable_grad(|| grad(&[&loss], &inputs, options))?;
+        let mut again: Option<Tensor> = None;
+        for (turn, (leaf, g)) in leaves.iter().zip(&first).enumerate() {
+            let Some(g) = g else { continue };
+            all.push((format!("first gradient of v{}", leaf.id), g.detach()));
+            if g.requires_grad() {
+                let wide = if program.uses(DType::F64) { DType::F64 } else { DType::F32 };
+                let part = weigh(&g.to_dtype(self.mapped(wide))?, turn + 5)?;
+                again = Some(match again {
+                    None => part,
+                    Some(sum) => sum.add(&part)?,
+                });
+            }
+        }
+        let Some(again) = again else { return Ok(()) };
+        let second = grad(&[&again], &inputs, GradOptions::new().allow_unused(true))?;
+        for (leaf, g) in leaves.iter().zip(second) {
+            if let Some(g) = g {
+                all.push((format!("second gradient of v{}", leaf.id), g.detach()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a closure with grad mode off, or as it is.
+fn in_mode<R>(off: bool, run: impl FnOnce() -> R) -> R {
+    if off { no_grad(run) } else { run() }
+}
+
+/// The weight of an element.
+pub fn weight(i: usize, turn: usize) -> f64 {
+    ((i * 7 + turn * 3 + 4) % 11) as f64 / 8.0 - 0.625
+}
+
+/// The sum of a tensor's elements times weights.
+fn weigh(tensor: &Tensor, turn: usize) -> Result<Tensor> {
+    let weights: Vec<f64> = (0..tensor.numel()).map(|i| weight(i, turn)).collect();
+    let weights = self::tensor(&weights, tensor.shape(), tensor.dtype(), tensor.device())?;
+    tensor.mul(&weights)?.sum()
+}
+
+fn lost(id: Id) -> Error {
+    Error::Argument { op: "fuzz", reason: format!("the program has no value v{id} here") }
+}
+
+/// A tensor of a dtype from numbers.
+pub fn tensor(data: &[f64], shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+    match dtype {
+        DType::F64 => Tensor::from_slice(data, shape, device),
+        DType::F32 => Tensor::from_slice(&to(data, |x| x as f32), shape, device),
+        DType::F16 => Tensor::from_slice(&to(data, f16::from_f64), shape, device),
+        DType::BF16 => Tensor::from_slice(&to(data, bf16::from_f64), shape, device),
+        DType::I64 => Tensor::from_slice(&to(data, |x| x as i64), shape, device),
+        DType::I32 => Tensor::from_slice(&to(data, |x| x as i32), shape, device),
+        DType::U8 => Tensor::from_slice(&to(data, |x| x as u8), shape, device),
+        DType::Bool => Tensor::from_slice(&to(data, |x| x != 0.0), shape, device),
+    }
+}
+
+fn to<T>(data: &[f64], convert: impl Fn(f64) -> T) -> Vec<T> {
+    data.iter().map(|&x| convert(x)).collect()
+}
+
+/// The elements as f64.
+pub fn read(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(match tensor.dtype() {
+        DType::F64 => tensor.to_vec::<f64>()?,
+        DType::F32 => tensor.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
+        DType::F16 => tensor.to_vec::<f16>()?.into_iter().map(f64::from).collect(),
+        DType::BF16 => tensor.to_vec::<bf16>()?.into_iter().map(f64::from).collect(),
+        DType::I64 => tensor.to_vec::<i64>()?.into_iter().map(|n| n as f64).collect(),
+        DType::I32 => tensor.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
+        DType::U8 => tensor.to_vec::<u8>()?.into_iter().map(f64::from).collect(),
+        DType::Bool => tensor.to_vec::<bool>()?.into_iter().map(|b| f64::from(u8::from(b))).collect(),
+    })
+}

@@ -1,0 +1,72 @@
+//! A short run of both kinds, with fixed seeds, and what must hold for the longer ones.
+
+use std::collections::BTreeSet;
+
+use wgrad::Device;
+
+use crate::hostile::{Ended, METHODS, UNKNOWN, try_call};
+use crate::program::check::{Target, Truth, Verdict, check};
+use crate::program::{Action, generate, rules};
+
+#[test]
+fn every_public_method_is_called() {
+    assert!(UNKNOWN.is_empty(), "fuzz/src/hostile/make.rs makes no arguments for {UNKNOWN:#?}");
+    // A mistake in reading the sources would leave whole tables out.
+    for name in ["add", "add_", "eq", "bitwise_and", "relu_", "conv2d", "softmax", "to_vec", "new", "backward"] {
+        assert!(METHODS.iter().any(|&(method, _)| method == name), "{name} is missing");
+    }
+}
+
+#[test]
+fn hostile_calls_end_with_values_or_errors() {
+    let device = Device::cpu();
+    for number in 0..2 * METHODS.len() as u64 {
+        let tried = try_call(1, number, &device, |_| {});
+        if let Ended::Fault { kind, text } = tried.ended {
+            panic!("call {number}, {}: {kind}: {text}", tried.text);
+        }
+    }
+}
+
+#[test]
+fn random_programs_agree_on_the_cpu() {
+    let cpu = Device::cpu();
+    let targets = [Target { name: "cpu".to_owned(), device: cpu.clone() }];
+    let (mut agree, mut met) = (0, BTreeSet::new());
+    for seed in 1..=120 {
+        let program = generate(seed, &cpu).expect("a program");
+        met.extend(program.steps.iter().filter_map(|step| match &step.action {
+            Action::Call { rule, .. } => Some(rule.name),
+            _ => None,
+        }));
+        match check(&program, &cpu, &targets) {
+            Verdict::Agrees { .. } => agree += 1,
+            Verdict::Unclear => {}
+            Verdict::Fault(fault) => panic!("{program}{fault}"),
+        }
+    }
+    assert!(agree > 100, "only {agree} of 120 programs say something");
+    assert!(met.len() > rules().len() / 2, "only {} operations were met", met.len());
+}
+
+/// A swapped pair of elements has the same norm, and must be found all the same.
+#[test]
+fn a_swapped_pair_of_elements_is_found() {
+    let cpu = Device::cpu();
+    let found = (1..20).filter(|&seed| {
+        let program = generate(seed, &cpu).expect("a program");
+        let Ok(Some(truth)) = Truth::of(&program, &cpu) else { return false };
+        assert!(truth.compare(&truth.exact).is_ok());
+        let mut wrong = truth.exact.clone();
+        let swapped = wrong.iter_mut().any(|shown| {
+            let place = shown.data.windows(2).position(|pair| (pair[0] - pair[1]).abs() > 0.3);
+            place.is_some_and(|at| {
+                shown.data.swap(at, at + 1);
+                true
+            })
+        });
+        assert!(!swapped || truth.compare(&wrong).is_err(), "{program}");
+        swapped
+    });
+    assert!(found.count() > 10);
+}

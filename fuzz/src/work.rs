@@ -1,0 +1,231 @@
+//! What the command line asks for: in workers, as one of them, or a single case.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use wgrad::Device;
+
+use crate::hostile::{Ended, METHODS, try_call};
+use crate::options::Options;
+use crate::page::{self, Part};
+use crate::program::check::{Fault, Target, Verdict, check};
+use crate::program::{Action, Program, generate, shrink};
+use crate::supervise::{Found, Line, Work};
+use crate::supervise;
+
+/// Bytes that a device of hostile calls may hold, and that their process may map.
+const DEVICE_LIMIT: u64 = 256 << 20;
+const PROCESS_LIMIT: u64 = 6 << 30;
+
+/// Does it; whether nothing was wrong.
+pub fn run(options: &Options) -> Result<bool, String> {
+    if let Some(seed) = options.only {
+        return only_program(options, seed);
+    }
+    if let Some(number) = options.call {
+        return only_call(options, number);
+    }
+    if let Some(first) = options.worker {
+        return if options.programs > 0 { programs(options, first) } else { calls(options, first) };
+    }
+    let mut parts = Vec::new();
+    if options.programs > 0 {
+        parts.push(supervised(options, "programs", &options.devices.join(","), options.programs)?);
+    }
+    if options.calls > 0 {
+        for device in &options.devices {
+            parts.push(supervised(options, "calls", device, options.calls)?);
+        }
+    }
+    if parts.is_empty() {
+        return Err("say what to try: --programs N, --calls N, or both".to_owned());
+    }
+    if let Some(path) = &options.page {
+        std::fs::write(path, page::write(options, &parts)).map_err(|error| format!("{path}: {error}"))?;
+    }
+    Ok(parts.iter().all(|part| part.faults == 0))
+}
+
+/// All programs, or all calls on a device, in workers.
+fn supervised(options: &Options, what: &'static str, device: &str, count: u64) -> Result<Part, String> {
+    let start = Instant::now();
+    let mut part = Part { what, device: device.to_owned(), count, faults: 0, counts: BTreeMap::new(), seconds: 0 };
+    let first = if what == "programs" { options.seed } else { 0 };
+    let arguments = |first: u64, count: u64| {
+        let mut all = vec![format!("--{what}"), count.to_string(), "--worker".to_owned(), first.to_string()];
+        all.extend(["--devices".to_owned(), device.to_owned(), "--seed".to_owned(), options.seed.to_string()]);
+        all
+    };
+    let hostile = what == "calls";
+    let work = Work {
+        arguments: &arguments,
+        first,
+        count,
+        memory: hostile.then_some(PROCESS_LIMIT),
+        patience: Duration::from_secs(if hostile { 10 } else { 120 }),
+    };
+    let mut faults = 0;
+    let counts = &mut part.counts;
+    let report = |Found { number, kind, text }: Found| {
+        faults += 1;
+        let again = if hostile {
+            format!("--call {number} --seed {} --devices {device}", options.seed)
+        } else {
+            format!("--only {number} --devices {device}")
+        };
+        println!("{kind}, cargo run --release -p fuzz -- {again}\n{text}\n");
+    };
+    supervise::run(&work, report, |name, n| {
+        let count = counts.entry(name.clone()).or_insert(0.0);
+        *count = if name.starts_with("most") { count.max(n) } else { *count + n };
+    })
+    .map_err(|error| format!("a worker cannot be run: {error}"))?;
+    part.faults = faults;
+    part.seconds = start.elapsed().as_secs();
+    println!("{}", page::summary(&part));
+    Ok(part)
+}
+
+fn open(name: &str) -> Result<Device, String> {
+    name.parse().map_err(|error| format!("{name}: {error}"))
+}
+
+fn targets(options: &Options) -> Result<Vec<Target>, String> {
+    options.devices.iter().map(|name| Ok(Target { name: name.clone(), device: open(name)? })).collect()
+}
+
+/// The worker for programs: seeds from the first on.
+fn programs(options: &Options, first: u64) -> Result<bool, String> {
+    let (cpu, targets) = (Device::cpu(), targets(options)?);
+    let mut rules = BTreeMap::<&str, f64>::new();
+    let mut counts = Counts::default();
+    for seed in first..first + options.programs {
+        Line::At(seed).tell();
+        let program = generate(seed, &cpu).map_err(|error| format!("program {seed}: {error}"))?;
+        for step in &program.steps {
+            if let Action::Call { rule, .. } = &step.action {
+                *rules.entry(rule.name).or_default() += 1.0;
+            }
+        }
+        counts.add("steps", program.steps.len() as f64);
+        match check(&program, &cpu, &targets) {
+            Verdict::Agrees { elements, worst, derivatives } => {
+                counts.add("programs that agree", 1.0);
+                counts.add("elements compared", elements as f64);
+                counts.add("derivatives compared with differences", derivatives as f64);
+                counts.most("most of what is allowed", worst);
+            }
+            Verdict::Unclear => counts.add("programs that say nothing", 1.0),
+            Verdict::Fault(fault) => {
+                let (small, fault) = smallest(program, &fault, &cpu, &targets);
+                Line::Fault(fault.kind.to_owned(), format!("{fault}\n{small}")).tell();
+            }
+        }
+    }
+    for (name, count) in rules {
+        counts.add(&format!("rule {name}"), count);
+    }
+    counts.tell();
+    Ok(true)
+}
+
+/// Numbers that a worker tells in the end.
+#[derive(Default)]
+struct Counts(BTreeMap<String, f64>);
+
+impl Counts {
+    fn add(&mut self, name: &str, n: f64) {
+        *self.0.entry(name.to_owned()).or_default() += n;
+    }
+    fn most(&mut self, name: &str, n: f64) {
+        let most = self.0.entry(name.to_owned()).or_default();
+        *most = most.max(n);
+    }
+    fn tell(self) {
+        for (name, count) in self.0 {
+            Line::Count(name, count).tell();
+        }
+    }
+}
+
+/// The smallest program found that has the same fault.
+fn smallest(program: Program, fault: &Fault, cpu: &Device, targets: &[Target]) -> (Program, Fault) {
+    let same = |program: &Program| match check(program, cpu, targets) {
+        Verdict::Fault(found) => (found.kind == fault.kind && found.way == fault.way).then_some(found),
+        _ => None,
+    };
+    let small = shrink(program, |program| same(program).is_some(), Duration::from_secs(20));
+    let fault = same(&small).unwrap_or_else(|| fault.clone());
+    (small, fault)
+}
+
+fn only_program(options: &Options, seed: u64) -> Result<bool, String> {
+    let (cpu, targets) = (Device::cpu(), targets(options)?);
+    let program = generate(seed, &cpu).map_err(|error| error.to_string())?;
+    println!("{program}");
+    match check(&program, &cpu, &targets) {
+        Verdict::Agrees { elements, worst, .. } => {
+            println!("{elements} elements agree; the worst is off by {:.1} % of what is allowed", 100.0 * worst);
+            Ok(true)
+        }
+        Verdict::Unclear => {
+            println!("noise moves it across a discontinuity, so nothing can be said");
+            Ok(true)
+        }
+        Verdict::Fault(fault) => {
+            println!("{fault}\n");
+            let (small, fault) = smallest(program, &fault, &cpu, &targets);
+            println!("{small}{fault}");
+            Ok(false)
+        }
+    }
+}
+
+fn limited(name: &str) -> Result<Device, String> {
+    let device = open(name)?;
+    device.set_memory_limit(Some(DEVICE_LIMIT));
+    Ok(device)
+}
+
+/// The worker for hostile calls: numbers from the first on.
+fn calls(options: &Options, first: u64) -> Result<bool, String> {
+    let name = options.devices.first().ok_or("calls need a device")?;
+    let device = limited(name)?;
+    let mut counts = Counts::default();
+    // A call may end the process: what is known until then is told every now and then.
+    for number in first..first + options.calls {
+        Line::At(number).tell();
+        let tried = try_call(options.seed, number, &device, |text| Line::Doing(text.to_owned()).tell());
+        match tried.ended {
+            Ended::Value => counts.add("calls with values", 1.0),
+            Ended::Error => counts.add("calls refused", 1.0),
+            Ended::Fault { kind, text } => {
+                Line::Fault(kind.to_owned(), format!("{}\n  {text}", tried.text)).tell();
+                counts.add("calls with faults", 1.0);
+            }
+        }
+        counts.add(&format!("method {}", tried.method), 1.0);
+        if number % 1000 == 999 {
+            std::mem::take(&mut counts).tell();
+        }
+    }
+    counts.tell();
+    Ok(true)
+}
+
+fn only_call(options: &Options, number: u64) -> Result<bool, String> {
+    let name = options.devices.first().ok_or("a call needs a device")?;
+    let device = limited(name)?;
+    println!("{} of {} methods", METHODS[number as usize % METHODS.len()].0, METHODS.len());
+    let tried = try_call(options.seed, number, &device, |text| println!("{text}"));
+    println!("{}", tried.text);
+    match tried.ended {
+        Ended::Value => println!("a value"),
+        Ended::Error => println!("an error"),
+        Ended::Fault { kind, text } => {
+            println!("{kind}: {text}");
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
