@@ -215,7 +215,7 @@ fn owned_type(ty: &str) -> std::result::Result<(String, String), String> {
         "&[&Tensor]" => return plain("Vec<Tensor>", "&@.iter().collect::<Vec<_>>()"),
         "Option<&Tensor>" | "implInto<Option<&Tensor>>" => return plain("Option<Tensor>", "@.as_ref()"),
         "&[T]" => return plain("Vec<f32>", "&@"),
-        "implData" => return plain("Vec<Vec<f32>>", "@"),
+        "implData" => return plain("Vec<f32>", "@"),
         "implIntoIterator<Item=&Tensor>" => return plain("Vec<Tensor>", "&@"),
         "implFn(&Tensor)->Result<Option<Tensor>>+Send+Sync+'static" => {
             return plain("=|g: &Tensor| Ok(Some(g.clone()))", "");

@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// What a worker tells.
@@ -79,7 +79,7 @@ pub fn run(work: &Work, mut found: impl FnMut(Found), mut count: impl FnMut(Stri
     let mut next = work.first;
     while next < end {
         let mut child = spawn(work, &(work.arguments)(next, end - next))?;
-        let lines = listen(&mut child);
+        let (lines, errors) = (listen(&mut child), errors_of(&mut child));
         let (mut at, mut doing, mut ended) = (None, String::new(), None);
         let mut watch = Watch::new();
         loop {
@@ -105,7 +105,10 @@ pub fn run(work: &Work, mut found: impl FnMut(Found), mut count: impl FnMut(Stri
         if let (Some(kind), _) | (None, Some(kind)) = (ended, (!status.success()).then_some("abort")) {
             let text = match kind {
                 "hang" => format!("{doing}\n  after {:?} nothing had happened", work.patience),
-                _ => format!("{doing}\n  the process ended: {status}"),
+                _ => {
+                    let said = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
+                    format!("{doing}\n  the process ended: {status}; {said}")
+                }
             };
             found(Found { number, kind: kind.to_owned(), text });
             next = number + 1;
@@ -127,7 +130,7 @@ fn spawn(work: &Work, arguments: &[String]) -> std::io::Result<Child> {
         }
         _ => Command::new(program),
     };
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
 }
 
 fn listen(child: &mut Child) -> Receiver<Line> {
@@ -144,6 +147,22 @@ fn listen(child: &mut Child) -> Receiver<Line> {
         });
     }
     receive
+}
+
+/// The last words of a worker: why it ended.
+fn errors_of(child: &mut Child) -> Option<JoinHandle<String>> {
+    let errors = child.stderr.take()?;
+    Some(thread::spawn(move || {
+        let mut last = String::new();
+        for line in BufReader::new(errors).lines().map_while(Result::ok) {
+            // A backtrace says less than what is in front of it.
+            let is_trace = line.starts_with("  ") || line.starts_with("note:") || line.starts_with("stack backtrace");
+            if !is_trace && !line.is_empty() {
+                last = line;
+            }
+        }
+        last
+    }))
 }
 
 /// How long something takes: by the processor's time where the system tells it, so that a busy machine is no hang.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wgrad::Device;
 
-use crate::hostile::{Ended, METHODS, try_call};
+use crate::hostile::{Ended, METHODS, UNKNOWN, try_call};
 use crate::options::Options;
 use crate::page::{self, Part};
 use crate::program::check::{Fault, Target, Verdict, check};
@@ -33,6 +33,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
         parts.push(supervised(options, "programs", &options.devices.join(","), options.programs)?);
     }
     if options.calls > 0 {
+        if !UNKNOWN.is_empty() {
+            return Err(format!("fuzz/src/hostile/make.rs makes no arguments for {UNKNOWN:?}"));
+        }
         for device in &options.devices {
             parts.push(supervised(options, "calls", device, options.calls)?);
         }
@@ -205,7 +208,7 @@ fn calls(options: &Options, first: u64) -> Result<bool, String> {
             }
         }
         counts.add(&format!("method {}", tried.method), 1.0);
-        if number % 1000 == 999 {
+        if number % 50 == 49 {
             std::mem::take(&mut counts).tell();
         }
     }

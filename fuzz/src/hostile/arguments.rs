@@ -119,16 +119,22 @@ impl Arguments {
     pub fn tensor(&mut self, name: &str) -> (Tensor, String) {
         let first = self.receiver_shape();
         let shape = match first {
-            Some(shape) if self.random.chance(if self.mild { 65 } else { 35 }) => shape,
+            Some(shape)
+                if shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).is_some_and(|n| n <= 4096)
+                    && self.random.chance(if self.mild { 65 } else { 35 }) =>
+            {
+                shape
+            }
             _ => self.shape(),
         };
         let dtype = self.dtype(name);
         let count: usize = shape.iter().product();
         let wild = !self.mild && self.random.chance(60);
         let data: Vec<f64> = (0..count).map(|i| self.number(i, dtype, wild)).collect();
-        let mut text = format!("tensor({data:?}, {shape:?}, {dtype:?})");
+        let sizes = if shape.len() > 8 { format!("[1; {}]", shape.len()) } else { format!("{shape:?}") };
+        let mut text = format!("tensor({data:?}, {sizes}, {dtype:?})");
         if count > 12 {
-            text = format!("tensor([{:?}, …], {shape:?}, {dtype:?})", data[0]);
+            text = format!("tensor([{:?}, …], {sizes}, {dtype:?})", data[0]);
         }
         let made = tensor(&data, &shape, dtype, &self.device).and_then(|mut x| {
             if dtype.is_float() && self.random.chance(50) {

@@ -47,7 +47,16 @@ impl Made for Unique {
     }
 }
 
-include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+/// What the build wrote.
+mod table {
+    use wgrad::*;
+
+    use super::{Arguments, Call, Made, Outcome};
+
+    include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+}
+
+pub use table::{METHODS, UNKNOWN};
 
 /// Texts of errors are shorter.
 const LONGEST_ERROR: usize = 500;
@@ -69,7 +78,7 @@ pub struct Tried {
 }
 
 /// Makes one call.
-pub fn try_call(seed: u64, number: u64, device: &Device, tell: impl Fn(&str)) -> Tried {
+pub fn try_call(seed: u64, number: u64, device: &Device, tell: impl Fn(&str) + 'static) -> Tried {
     let mut random = Random::new(seed ^ Random::new(number).next());
     // In turn, so that each is called equally often.
     let (method, call) = METHODS[number as usize % METHODS.len()];
@@ -109,7 +118,7 @@ fn first(text: &str) -> String {
 /// Reads, differentiates or prints what a call gave.
 fn use_results(random: &mut Random, g: &mut Arguments, made: &[Tensor]) -> Outcome {
     for tensor in made.iter().take(3) {
-        let _ = (tensor.shape(), tensor.stride(), tensor.is_contiguous(), tensor.grad_fn().map(|f| f.next_functions()));
+        let _ = (tensor.shape(), tensor.stride(), tensor.is_contiguous(), tensor.grad_fn().map(|node| node.next_functions()));
         let huge = g.largest > MOST_ELEMENTS || tensor.numel() > MOST_ELEMENTS;
         match random.below(4) {
             _ if huge => {}

@@ -157,29 +157,29 @@ fn in_range(program: &Program, exact: &[Shown]) -> bool {
 
 /// The root of the mean square of what noise changes; nothing where noise makes something else of an element.
 fn spread(exact: &[Shown], samples: &[&[Shown]]) -> Option<Vec<Vec<f64>>> {
-    if !samples.iter().all(|sample| sample.len() == exact.len()) {
-        return None;
-    }
     exact
         .iter()
-        .enumerate()
-        .map(|(at, shown)| {
-            (0..shown.data.len())
-                .map(|i| {
-                    let mut sum = 0.0;
-                    for sample in samples {
-                        let (x, noisy) = (shown.data[i], *sample[at].data.get(i)?);
-                        if x.is_finite() != noisy.is_finite() {
-                            return None;
-                        }
-                        let off = if x.is_finite() { x - noisy } else { 0.0 };
-                        sum += off * off;
-                    }
-                    Some((sum / samples.len() as f64).sqrt())
-                })
-                .collect()
+        .map(|shown| {
+            // Noise bends what is straight, so there may be second gradients that the program itself has not.
+            let find = |sample: &&[Shown]| sample.iter().find(|other| other.label == shown.label).cloned();
+            let others = samples.iter().map(find).collect::<Option<Vec<Shown>>>()?;
+            (0..shown.data.len()).map(|i| spread_of(shown.data[i], others.iter().map(|other| other.data.get(i)))).collect()
         })
         .collect()
+}
+
+fn spread_of<'a>(x: f64, others: impl Iterator<Item = Option<&'a f64>>) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for noisy in others {
+        let noisy = *noisy?;
+        if x.is_finite() != noisy.is_finite() {
+            return None;
+        }
+        let off = if x.is_finite() { x - noisy } else { 0.0 };
+        sum += off * off;
+        count += 1.0;
+    }
+    Some((sum / f64::max(count, 1.0)).sqrt())
 }
 
 fn compare(got: &[Shown], exact: &[Shown], spread: &[Vec<f64>]) -> Result<(usize, f64), String> {

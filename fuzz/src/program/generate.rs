@@ -183,7 +183,7 @@ impl Generator<'_> {
             let (id, dtype) = (self.next, tensor.dtype());
             self.next += 1;
             self.set_dtype(id, dtype);
-            self.runners[0].take(rule, id, tensor, dtype, off)?;
+            self.runners[0].take(rule, id, tensor, dtype)?;
             out.push(id);
         }
         let step = Step { action: Action::Call { rule, args: args.clone(), more, no_grad: off }, out, held: false };

@@ -1,7 +1,7 @@
 //! Runs a program: on a device in its own dtypes, or as the reference in f64, exactly or with noise.
 
 use wgrad::{
-    BackwardOptions, DType, Device, Error, GradOptions, Result, Tensor, bf16, enable_grad, f16, grad, no_grad,
+    BackwardOptions, DType, Device, Error, GradOptions, Result, Tensor, bf16, enable_grad, f16, grad, is_grad_enabled, no_grad,
 };
 
 use super::rules::Kind;
@@ -174,26 +174,59 @@ impl<'a> Runner<'a> {
             // How far a window may move is its last number.
             more.n[1] = (more.n[1] + round as i64) % (more.n[3] + 1);
         }
-        more.dtype = more.dtype.map(|dtype| self.mapped(dtype));
-        let made = in_mode(off, || (rule.run)(&tensors, &more))?;
-        if rule.kind == Kind::InPlace {
-            let dtype = dtypes[args[0]];
-            if self.how.noise.is_some() && dtype.is_float() {
-                let factor = self.factor(tensors[0].shape(), unit(dtype))?;
-                in_mode(off, || tensors[0].mul_(&factor))?;
-            }
-            if self.how.eager {
+        let to = more.dtype;
+        more.dtype = to.map(|dtype| self.mapped(dtype));
+        if self.how.noise.is_none() || rule.kind == Kind::View {
+            let made = in_mode(off, || (rule.run)(&tensors, &more))?;
+            if self.how.eager && rule.kind == Kind::InPlace {
                 tensors[0].eval()?;
             }
+            return Ok(made);
+        }
+        // What an in-place call read is over when it has run.
+        let read = if rule.kind == Kind::InPlace {
+            in_mode(off, || tensors.iter().map(Tensor::deep_clone).collect::<Result<Vec<_>>>())?
+        } else {
+            tensors.clone()
+        };
+        let mut made = in_mode(off, || (rule.run)(&tensors, &more))?;
+        if rule.kind == Kind::InPlace {
+            if tensors[0].dtype().is_float() {
+                let new = in_mode(off, || self.disturbed(&tensors[0], &read, dtypes[args[0]]))?;
+                in_mode(off, || tensors[0].copy_(&new))?;
+            }
+            return Ok(made);
+        }
+        // A change of dtype rounds to the new one; everything else to that of its widest operand.
+        let floats = args.iter().map(|&id| dtypes[id]).filter(|dtype| dtype.is_float());
+        let rounds_to = to.or(floats.min_by(|a, b| unit(*a).total_cmp(&unit(*b)))).unwrap_or(DType::F32);
+        for tensor in made.iter_mut().filter(|tensor| tensor.dtype().is_float()) {
+            *tensor = in_mode(off, || self.disturbed(tensor, &read, rounds_to))?;
         }
         Ok(made)
     }
 
+    /// A result moved by a unit in the last place, and its derivatives by as much of what they are multiplied with.
+    ///
+    /// A derivative such as `y * (1 - y)` is not off by units of its own, but by units of the numbers it is computed from, in PyTorch too. So
+    /// a function is added whose value is 0 and whose derivatives have the size of a unit.
+    fn disturbed(&mut self, result: &Tensor, operands: &[Tensor], dtype: DType) -> Result<Tensor> {
+        let unit = unit(dtype);
+        let mut out = result.mul(&self.factor(result.shape(), unit)?)?;
+        if !result.requires_grad() {
+            return Ok(out);
+        }
+        for x in operands.iter().filter(|x| x.requires_grad() && x.dtype() == DType::F64 && is_grad_enabled()) {
+            let waves = self.factor(x.shape(), 1.0)?.sub(1.0)?.mul(&x.sin()?.sub(&x.detach().sin()?)?)?;
+            let waves = if x.shape() == result.shape() { waves } else { waves.sum()? };
+            out = out.add(&waves.mul(&self.factor(result.shape(), 1.0)?.sub(1.0)?)?.mul(unit)?)?;
+        }
+        Ok(out)
+    }
+
     /// Gives a result its number.
-    pub fn take(&mut self, rule: &Rule, id: Id, mut tensor: Tensor, dtype: DType, off: bool) -> Result<()> {
-        if self.how.noise.is_some() && tensor.dtype().is_float() && rule.kind == Kind::Value {
-            let factor = self.factor(tensor.shape(), unit(dtype))?;
-            tensor = in_mode(off, || tensor.mul(&factor))?;
+    pub fn take(&mut self, rule: &Rule, id: Id, tensor: Tensor, dtype: DType) -> Result<()> {
+        if rule.kind == Kind::Value && tensor.dtype().is_float() {
             self.disturb_gradient(&tensor, dtype)?;
         }
         if self.how.eager {
@@ -213,7 +246,7 @@ impl<'a> Runner<'a> {
                 }
                 for (&id, tensor) in step.out.iter().zip(made) {
                     let dtype = dtypes.get(id).copied().unwrap_or(tensor.dtype());
-                    self.take(rule, id, tensor, dtype, *no_grad)?;
+                    self.take(rule, id, tensor, dtype)?;
                 }
             }
             Action::Read(id) => self.value(*id)?.eval()?,
