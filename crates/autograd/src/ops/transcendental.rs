@@ -201,7 +201,7 @@ impl Tensor {
         super::reduce::require_float("round", self)?;
         let x = self.operand()?;
         // A power of ten with a positive exponent is exact: it multiplies or divides.
-        let ten = 10f64.powi(decimals.abs());
+        let ten = 10f64.powi(decimals.saturating_abs());
         let wide = Expr::from(widened(&x.array));
         let out = if decimals > 0 { (wide * ten).round() / ten } else { (wide / ten).round() * ten };
         let out = out.cast(self.dtype()).done()?;
