@@ -57,12 +57,14 @@ fn an_index_whose_values_are_at_hand_is_checked_at_the_call() -> Result<()> {
         assert!(fails(index.embedding(&table, None)), "{device}");
         assert!(fails(table.index_select(0, &index)), "{device}");
         assert!(fails(index.unsqueeze(0)?.squeeze()?.embedding(&table, None)), "{device}");
+        assert!(fails(table.take_along_dim(&index.unsqueeze(1)?, 0)), "{device}");
         let logits = Tensor::ones([3, 4], &device)?.requires_grad_(true)?;
         assert!(fails(logits.cross_entropy(&index)), "{device}");
         // A part of it without the bad one.
         assert_eq!(index.narrow(0, 0, 1)?.embedding(&table, None)?.sum()?.item::<f32>()?, 2.0, "{device}");
-        let bad: Tensor = index.add(1)?;
-        assert!(matches!(table.index_select(0, &bad), Err(Error::Index { index: 5, .. })), "{device}");
+        // What the program computes is checked when it is computed.
+        let bad = table.index_select(0, &index.add(1)?)?;
+        assert!(matches!(bad.eval(), Err(Error::Index { index: 5, .. })), "{device}");
     }
     Ok(())
 }

@@ -5,13 +5,13 @@ use wgrad_device::{DType, Element, Error, Result, Scalar};
 
 use crate::node::{Node, NodeRef};
 use crate::op::{Op, Operands, RandomKind, View};
-use crate::{Array, eval};
+use crate::{Array, eval, site};
 
 /// The most operations that are looked at for the bounds of one index.
 const LOOKED_AT: usize = 48;
 
-/// Whether the indices may be out of range of a dim of this size, as far as can be known now. Where their values are at hand
-/// (on the CPU, or from this machine's memory through simple operations) they are looked at.
+/// Whether the indices may be out of range of a dim of this size, as far as can be known now. Where the values that were given to the
+/// operation are at hand (evaluated on the CPU, or from this machine's memory) they are looked at.
 ///
 /// # Errors
 /// [`Error::Index`] if one is out of range for certain.
@@ -69,6 +69,8 @@ impl Search {
             self.on_hand = false;
             None
         })?;
+        // What the program computed itself is not known before it is computed; what this call makes of its arguments is.
+        self.on_hand &= node.called_at.is_some() && node.called_at == site::current();
         // Not under the node's lock: what is met next has its own.
         let (op, inputs) = {
             let work = node.work();
