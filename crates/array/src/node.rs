@@ -29,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) device: Device,
     /// The line of the program that asked for this operation.
     pub(crate) called_at: Option<&'static Location<'static>>,
+    /// It is made of indices that may turn out to be out of range.
+    may_fail: bool,
     /// The longest chain of pending operations that ends here; at least, since evaluations shorten it unnoticed.
     depth: AtomicU32,
     outcome: OnceLock<Outcome>,
@@ -90,6 +92,7 @@ impl Node {
     pub(crate) fn pending(op: Op, inputs: Inputs, shape: Dims, dtype: DType, device: &Device) -> NodeRef {
         let depth = 1 + inputs.iter().map(|x| if x.is_pending() { x.depth() } else { 0 }).max().unwrap_or(0);
         let fault = inputs.iter().find_map(|input| input.fault());
+        let may_fail = op.may_fail() || inputs.iter().any(|input| input.may_fail());
         let (outcome, pending) = match fault {
             Some(fault) => (OnceLock::from(Outcome::Fault(fault.clone())), None),
             None => (OnceLock::new(), Some(Pending { op, inputs, replaced: SmallVec::new() })),
@@ -99,6 +102,7 @@ impl Node {
             dtype,
             device: device.clone(),
             called_at: site::current(),
+            may_fail,
             depth: AtomicU32::new(depth),
             outcome,
             pending: Mutex::new(pending),
@@ -114,6 +118,7 @@ impl Node {
             dtype,
             device: device.clone(),
             called_at: None,
+            may_fail: false,
             depth: AtomicU32::new(0),
             outcome: OnceLock::from(Outcome::Value(value)),
             pending: Mutex::new(None),
@@ -130,6 +135,11 @@ impl Node {
     /// The bytes of the elements.
     pub(crate) fn bytes(&self) -> usize {
         self.elements().saturating_mul(self.dtype.size())
+    }
+
+    /// Whether its data may turn out to have a fault.
+    pub(crate) fn may_fail(&self) -> bool {
+        self.may_fail && self.is_pending()
     }
 
     /// Whether the work has not been done.

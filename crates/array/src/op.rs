@@ -86,6 +86,13 @@ pub(crate) enum Op {
     },
 }
 
+impl Op {
+    /// Whether its data may turn out to have a fault.
+    pub(crate) fn may_fail(&self) -> bool {
+        matches!(self, Op::Gather { checked: true, .. } | Op::Scatter { checked: true, .. })
+    }
+}
+
 /// Which sides of a binary operation are arrays.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Operands {

@@ -1,5 +1,8 @@
 //! Values that replace others in place: a fault in the data of the new one brings the old one back.
 
+use wgrad_device::Result;
+use wgrad_device::kernel::BinaryOp;
+
 use crate::{Array, Fallback, eval};
 
 /// The most values written in place one after the other, without one that was evaluated, before the newest is.
@@ -20,6 +23,20 @@ impl Array {
         if fallback.len() > LONGEST {
             eval::evaluate_unasked(std::iter::once(&self.0));
         }
+    }
+}
+
+impl Array {
+    /// The same values, which have the fault of `other`, of this shape, if its data turn out to have one. They need not depend on
+    /// `other` otherwise: the gradient of a loss may not.
+    ///
+    /// # Errors
+    /// As [`Array::select`].
+    pub fn tied_to(&self, other: &Array) -> Result<Array> {
+        if !other.0.may_fail() {
+            return Ok(self.clone());
+        }
+        Array::select(&other.binary(BinaryOp::Eq, other)?, self, self)
     }
 }
 

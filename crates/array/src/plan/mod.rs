@@ -125,9 +125,7 @@ impl Plan {
         let passed = (0..graph.nodes.len() as u32)
             .filter(|&node| graph.held[node as usize] && !is_finished[node as usize])
             .collect();
-        let checks = facts.steps.iter().any(|step| {
-            matches!(step.op, Op::Gather { checked: true, .. } | Op::Scatter { checked: true, .. })
-        });
+        let checks = facts.steps.iter().any(|step| step.op.may_fail());
         Ok(Some(Plan { launches, bytes, finished, passed, checks }))
     }
 

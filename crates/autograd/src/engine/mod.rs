@@ -309,6 +309,15 @@ fn roots(op: &'static str, outputs: &[&Tensor], gradients: &[Option<Tensor>]) ->
                 });
             }
         };
+        // What is wrong with the output is wrong with its gradients, also where they do not depend on its value: a failed batch
+        // must not move the parameters.
+        let value = output.array()?;
+        let tied = gradient.array()?.tied_to(&value)?;
+        let gradient = if tied.is_same(&gradient.array()?) {
+            gradient
+        } else {
+            Tensor::from_edge(tied, gradient.gradient_edge())
+        };
         Ok((edge, gradient))
     };
     outputs.iter().enumerate().map(root).collect()
