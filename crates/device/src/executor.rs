@@ -91,6 +91,15 @@ pub trait Prepared: Send + Sync {
         let places: SmallVec<[Place<'_>; 8]> = buffers.iter().map(|&buffer| Place::from(buffer)).collect();
         self.launch_at(&places, params)
     }
+
+    /// About how many bytes of this machine's memory it keeps, its share of a text that several have in common included. What the driver keeps
+    /// of compiled code is bounded by the device itself.
+    fn bytes(&self) -> usize;
+}
+
+/// The bytes behind a vector.
+pub(crate) fn bytes_of<T>(items: &Vec<T>) -> usize {
+    items.capacity() * size_of::<T>()
 }
 
 /// That no memory is written and given under another number too: `written` says so of the buffers that a kernel uses.

@@ -27,9 +27,9 @@ pub use philox::philox4x32_10;
 pub use scalar::Scalar;
 pub use stats::Stats;
 
-/// The WGSL of every kernel that this process compiled: a hook for tests.
+/// The WGSL of every kernel that this process compiles while a function runs: a hook for tests.
 #[cfg(feature = "gpu")]
 #[doc(hidden)]
-pub fn gpu_sources() -> Vec<String> {
-    gpu::sources()
+pub fn gpu_sources(run: impl FnOnce()) -> Vec<String> {
+    gpu::sources(run)
 }

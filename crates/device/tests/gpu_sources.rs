@@ -10,7 +10,7 @@ use wgrad_device::kernel::{
     Access, BinaryOp, IndexedDim, Instr, Kernel, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp,
     Sort, Store, Ty, UnaryOp,
 };
-use wgrad_device::{DType, Device, gpu_sources};
+use wgrad_device::{DType, Device, DeviceOptions, gpu_sources};
 
 fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }
@@ -267,13 +267,11 @@ fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
 
 #[test]
 fn every_source_translates_to_every_language() {
-    for device in devices() {
-        prepare_everything(&device);
-    }
-    for options in [smallest(), hardware()] {
-        lowered(&options).iter().for_each(prepare_everything);
-    }
-    let sources = gpu_sources();
+    let sources = gpu_sources(|| {
+        for options in [DeviceOptions::default(), smallest(), hardware()] {
+            lowered(&options).iter().for_each(prepare_everything);
+        }
+    });
     let wide = sources.iter().filter(|source| source.contains("f64")).count();
     println!("{} sources, {wide} of them with f64", sources.len());
     assert_eq!(wide > 0, devices().iter().any(|device| device.supports(DType::F64)));

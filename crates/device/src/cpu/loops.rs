@@ -10,6 +10,7 @@ use super::parallel::parallel;
 use super::plan::{self, Mode};
 use super::program::{Options, Program, Stage};
 use super::simd::convert;
+use crate::executor::bytes_of;
 use crate::kernel::{Access, Level, Loop};
 use crate::{Result, Scalar};
 
@@ -71,6 +72,12 @@ struct Chunks {
 }
 
 impl LoopKernel {
+    /// The bytes that it keeps.
+    pub fn bytes(&self) -> usize {
+        let lists = bytes_of(&self.required) + bytes_of(&self.written);
+        size_of::<LoopKernel>() + self.program.bytes() + self.maps.bytes() + lists
+    }
+
     /// Compiles a loop. A panel's loop runs over ranges of its elements ([`LoopKernel::run_ranges`]), and reads the last
     /// buffer, whose size isn't checked.
     pub fn new(kernel: &Loop, panel: bool) -> Result<LoopKernel> {

@@ -21,6 +21,7 @@ use super::memory::{CpuMemory, Pool};
 use super::parallel::parallel;
 use super::program::width;
 use super::simd::{Args, Body, Lean, Level, Raw, Versions, input, output};
+use crate::executor::bytes_of;
 use crate::kernel::{Access, Instr, Loop, Matmul, Parts, Store, Ty};
 use crate::layout::{Dims, contiguous_strides};
 use crate::{DType, Result, Scalar};
@@ -81,6 +82,14 @@ unsafe impl Send for Place {}
 unsafe impl Sync for Place {}
 
 impl MatmulKernel {
+    /// The bytes that it keeps.
+    pub fn bytes(&self) -> usize {
+        let copies = [&self.lhs, &self.rhs].into_iter().filter_map(|operand| operand.copy.as_ref());
+        let loops = copies.map(|(copy, _)| copy).chain(&self.epilogue);
+        let lists = bytes_of(&self.required) + bytes_of(&self.written);
+        size_of::<MatmulKernel>() + loops.map(LoopKernel::bytes).sum::<usize>() + lists
+    }
+
     /// Makes a product ready.
     pub fn new(kernel: &Matmul, pool: &Arc<Pool>) -> Result<MatmulKernel> {
         let sizes = &kernel.epilogue.sizes;

@@ -29,8 +29,9 @@ mod tests;
 mod vector;
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use smallvec::SmallVec;
 
@@ -45,8 +46,8 @@ use scan::ScanKernel;
 use scatter::ScatterKernel;
 use sort::SortKernel;
 
-/// The most prepared kernels that are remembered; beyond, all are forgotten and made again when asked for.
-const REMEMBERED: usize = 4096;
+/// The most structures that are remembered for the counters, and the fewest kernels before those that are gone are looked for.
+const REMEMBERED: usize = 1024;
 
 /// The CPU executor. Launches run to their end before they return, so there is never anything to flush or to wait for.
 pub struct Cpu {
@@ -59,9 +60,12 @@ pub struct Cpu {
 /// What has been prepared.
 #[derive(Default)]
 struct Known {
-    kernels: HashMap<Kernel, Arc<dyn Prepared>>,
-    /// Kernels without their numbers.
-    structures: HashSet<Kernel>,
+    /// Those that a plan still holds; others go with their plans.
+    kernels: HashMap<Kernel, Weak<Ready>>,
+    /// How many there may be before those that are gone are looked for.
+    room: usize,
+    /// Hashes of kernels without their numbers.
+    structures: HashSet<u64>,
 }
 
 #[derive(Default)]
@@ -168,9 +172,9 @@ impl Executor for Cpu {
     }
 
     fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>> {
-        if let Some(prepared) = self.known().kernels.get(kernel) {
+        if let Some(prepared) = self.known().kernels.get(kernel).and_then(Weak::upgrade) {
             self.counters.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(prepared.clone());
+            return Ok(prepared);
         }
         kernel.check().map_err(program::invalid)?;
         let work = match kernel {
@@ -183,11 +187,11 @@ impl Executor for Cpu {
             Kernel::Scan(kernel) => Work::Scan(Box::new(ScanKernel::new(kernel)?)),
             Kernel::Sort(kernel) => Work::Sort(Box::new(SortKernel::new(kernel, &self.pool)?)),
         };
-        let prepared: Arc<dyn Prepared> =
-            Arc::new(Ready { work, traffic: kernel.traffic(), counters: self.counters.clone() });
+        let prepared = Arc::new(Ready { work, traffic: kernel.traffic(), counters: self.counters.clone() });
         let mut known = self.known();
-        if known.kernels.len() >= REMEMBERED {
-            known.kernels.clear();
+        if known.kernels.len() >= known.room {
+            known.kernels.retain(|_, kernel| kernel.strong_count() > 0);
+            known.room = (2 * known.kernels.len()).max(REMEMBERED);
         }
         if known.structures.len() >= REMEMBERED {
             known.structures.clear();
@@ -195,7 +199,7 @@ impl Executor for Cpu {
         let new = known.structures.insert(structure(kernel));
         let counter = if new { &self.counters.compiled } else { &self.counters.hits };
         counter.fetch_add(1, Ordering::Relaxed);
-        known.kernels.insert(kernel.clone(), prepared.clone());
+        known.kernels.insert(kernel.clone(), Arc::downgrade(&prepared));
         Ok(prepared)
     }
 
@@ -232,8 +236,8 @@ impl Executor for Cpu {
     }
 }
 
-/// A kernel without its numbers: what "compiled before" means in the counters.
-fn structure(kernel: &Kernel) -> Kernel {
+/// A hash of a kernel without its numbers: what "compiled before" means in the counters.
+fn structure(kernel: &Kernel) -> u64 {
     fn access(access: &mut Access) {
         access.strides.fill(0);
         access.offset = 0;
@@ -281,7 +285,7 @@ fn structure(kernel: &Kernel) -> Kernel {
             access(&mut kernel.target);
         }
     }
-    kernel
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(kernel)
 }
 
 /// A prepared kernel.
@@ -307,6 +311,17 @@ struct Needs<'a> {
 }
 
 impl Prepared for Ready {
+    fn bytes(&self) -> usize {
+        let work = match &self.work {
+            Work::Loop(kernel) => kernel.bytes(),
+            Work::Matmul(kernel) => kernel.bytes(),
+            Work::Scatter(kernel) => kernel.bytes(),
+            Work::Scan(kernel) => kernel.bytes(),
+            Work::Sort(kernel) => kernel.bytes(),
+        };
+        size_of::<Ready>() + work
+    }
+
     #[allow(unsafe_code)]
     fn launch_at(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()> {
         let needs = match &self.work {

@@ -5,6 +5,7 @@
 use smallvec::SmallVec;
 
 use super::simd::{Raw, binary, fold, fused, lanes};
+use crate::executor::bytes_of;
 use crate::kernel::Ty;
 use crate::{DType, Error};
 
@@ -123,6 +124,18 @@ pub struct Program {
     pub work: usize,
     /// Bytes of a lane in each piece of lane memory.
     slots: Vec<usize>,
+}
+
+impl Program {
+    /// The bytes of its lists.
+    pub fn bytes(&self) -> usize {
+        let stage = |stage: &Stage| {
+            let instructions = [&stage.row, &stage.row_stores, &stage.element];
+            instructions.into_iter().map(bytes_of).sum::<usize>() + bytes_of(&stage.folds)
+        };
+        let stages = bytes_of(&self.stages) + self.stages.iter().map(stage).sum::<usize>();
+        bytes_of(&self.uniform) + stages + bytes_of(&self.folds) + bytes_of(&self.slots)
+    }
 }
 
 /// Bytes of a register of a type.

@@ -7,6 +7,7 @@ use super::Needs;
 use super::affine::{Affine, Groups};
 use super::frame::RawBuffer;
 use super::parallel::parallel;
+use crate::executor::bytes_of;
 use crate::kernel::{ReduceOp, Scan};
 use crate::{DType, Result};
 use half::{bf16, f16};
@@ -33,6 +34,11 @@ pub struct ScanKernel {
 }
 
 impl ScanKernel {
+    /// The bytes that it keeps.
+    pub fn bytes(&self) -> usize {
+        size_of::<ScanKernel>() + bytes_of(&self.required) + bytes_of(&self.written)
+    }
+
     /// Makes a scan ready.
     pub fn new(kernel: &Scan) -> Result<ScanKernel> {
         let rank = kernel.sizes.len();

@@ -15,6 +15,7 @@ use super::frame::{RawBuffer, checked};
 use super::memory::Pool;
 use super::parallel::parallel;
 use super::program::invalid;
+use crate::executor::bytes_of;
 use crate::kernel::{IndexedDim, Scatter, ScatterOp};
 use crate::{DType, Result};
 
@@ -66,6 +67,14 @@ impl Output {
 }
 
 impl ScatterKernel {
+    /// The bytes that it keeps.
+    pub fn bytes(&self) -> usize {
+        size_of::<ScatterKernel>()
+            + bytes_of(&self.indices)
+            + bytes_of(&self.required)
+            + bytes_of(&self.written)
+    }
+
     /// Makes a scatter ready.
     pub fn new(kernel: &Scatter, pool: &Arc<Pool>) -> Result<ScatterKernel> {
         let sizes = &kernel.sizes;

@@ -13,6 +13,7 @@ use super::affine::{Affine, Groups};
 use super::frame::RawBuffer;
 use super::memory::Pool;
 use super::parallel::parallel;
+use crate::executor::bytes_of;
 use crate::kernel::Sort;
 use crate::{DType, Error, Result};
 use half::{bf16, f16};
@@ -96,6 +97,11 @@ fn float_key(magnitude: u64, negative: bool, nan: bool, bits: u32) -> u64 {
 }
 
 impl SortKernel {
+    /// The bytes that it keeps.
+    pub fn bytes(&self) -> usize {
+        size_of::<SortKernel>() + bytes_of(&self.required) + bytes_of(&self.written)
+    }
+
     /// Makes a sort ready.
     pub fn new(kernel: &Sort, pool: &Arc<Pool>) -> Result<SortKernel> {
         let rank = kernel.sizes.len();

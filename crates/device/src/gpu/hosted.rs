@@ -52,4 +52,8 @@ impl Prepared for Hosted {
         shared.counters.hosted.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+
+    fn bytes(&self) -> usize {
+        size_of::<Hosted>() + self.prepared.bytes()
+    }
 }

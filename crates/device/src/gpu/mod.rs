@@ -1,7 +1,7 @@
 //! The wgpu executor: kernels become WGSL, run on Metal, Vulkan, Direct3D 12 and OpenGL.
 //!
 //! In the order in which data flows: `adapter` finds and opens devices, `memory` holds bytes, `kernel` plans a kernel and
-//! writes its WGSL (with the shared functions from `prelude`), `pipeline` compiles it, `program` launches it, and
+//! writes its WGSL (with the shared functions from `prelude`), `pipeline` compiles it and keeps what is in use, `program` launches it, and
 //! `stream` sends it to the device and reads results back. What a device's limits rule out, `hosted` gives to the CPU. `failure`
 //! keeps what went wrong until somebody asks.
 //!
@@ -302,6 +302,7 @@ impl Executor for Gpu {
     fn trim(&self) {
         let _turn = self.shared.turn();
         self.shared.stream().drop_caches();
+        self.shared.pipelines.trim();
         self.shared.pool.trim();
     }
 

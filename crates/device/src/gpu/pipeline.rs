@@ -1,11 +1,25 @@
-//! Compiled kernels, cached by their source.
+//! Compiled kernels, found by their source and kept as long as there is room.
+//!
+//! A driver keeps far more of a kernel than its text: Mesa's software adapters a megabyte. So a device keeps compiled kernels up to a
+//! bound; beyond it goes what has not been launched for longest, whoever holds the program that it belongs to. A program whose
+//! kernel had to go compiles it again, and raises the bound by as much, so that programs that take turns do not compile
+//! for ever: what a device keeps is the bound, or what the programs at hand run.
 
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::failure::Failures;
 use crate::Result;
+
+/// The bytes of compiled kernels that a device keeps before it looks for one that may go.
+const KEPT: u64 = 256 << 20;
+
+/// What drivers are taken to keep of a kernel for each byte of its text. Mesa's software adapters keep about as much; others, which keep
+/// less, then keep more kernels.
+const BYTES_OF_TEXT: u64 = 96;
 
 /// A kernel's source with what is needed to bind its arguments.
 pub(super) struct Source {
@@ -19,6 +33,13 @@ pub(super) struct Source {
     pub(super) internal: bool,
 }
 
+impl Source {
+    /// What its compiled form is taken to cost.
+    fn compiled_bytes(&self) -> u64 {
+        self.wgsl.len() as u64 * BYTES_OF_TEXT
+    }
+}
+
 /// A compiled kernel.
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
@@ -30,52 +51,160 @@ pub(super) struct Pipeline {
     pub(super) internal: bool,
 }
 
-/// All kernels compiled on a device.
+/// A kernel's source and, while there is room for it, its compiled form: what programs hold.
+pub(super) struct Shader {
+    source: Source,
+    compiled: Mutex<Option<Arc<Pipeline>>>,
+    /// When it was last asked for, by the count of [`Pipelines`].
+    used: AtomicU64,
+}
+
+impl Shader {
+    fn compiled(&self) -> MutexGuard<'_, Option<Arc<Pipeline>>> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes of its text.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.source.wgsl.len()
+    }
+}
+
+/// A shader that is found by its text.
+struct ByText(Arc<Shader>);
+
+impl Borrow<str> for ByText {
+    fn borrow(&self) -> &str {
+        &self.0.source.wgsl
+    }
+}
+
+impl PartialEq for ByText {
+    fn eq(&self, other: &ByText) -> bool {
+        self.0.source.wgsl == other.0.source.wgsl
+    }
+}
+
+impl Eq for ByText {}
+
+impl Hash for ByText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.source.wgsl.hash(state);
+    }
+}
+
+/// The kernels compiled on a device.
 pub(super) struct Pipelines {
     device: wgpu::Device,
     failures: Arc<Failures>,
     state: Mutex<State>,
+    /// Counts what is asked for.
+    clock: AtomicU64,
     pub(super) compiled: AtomicU64,
     pub(super) hits: AtomicU64,
 }
 
-#[derive(Default)]
 struct State {
-    by_source: HashMap<Arc<str>, Arc<Pipeline>>,
+    shaders: HashSet<ByText>,
+    /// What all compiled forms are taken to cost, and how much that may be.
+    bytes: u64,
+    bound: u64,
     buffer_layouts: HashMap<usize, wgpu::BindGroupLayout>,
     param_layouts: HashMap<(u64, bool), wgpu::BindGroupLayout>,
 }
 
-/// Every source that this process compiled, for tests that translate them to other shading languages.
-static SOURCES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// Every source that was compiled since a test asked for them.
+static SOURCES: Mutex<Option<BTreeSet<String>>> = Mutex::new(None);
 
-/// Every source that this process compiled.
-pub(crate) fn sources() -> Vec<String> {
-    SOURCES.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+/// Every source that this process compiles while a function runs.
+pub(crate) fn sources(run: impl FnOnce()) -> Vec<String> {
+    let sources = || SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
+    *sources() = Some(BTreeSet::new());
+    run();
+    sources().take().into_iter().flatten().collect()
 }
 
 impl Pipelines {
     pub(super) fn new(device: wgpu::Device, failures: Arc<Failures>) -> Pipelines {
+        let state = State {
+            shaders: HashSet::new(),
+            bytes: 0,
+            bound: KEPT,
+            buffer_layouts: HashMap::new(),
+            param_layouts: HashMap::new(),
+        };
         Pipelines {
             device,
             failures,
-            state: Mutex::default(),
+            state: Mutex::new(state),
+            clock: AtomicU64::new(0),
             compiled: AtomicU64::new(0),
             hits: AtomicU64::new(0),
         }
     }
 
-    /// The compiled form of a source.
-    pub(super) fn get(&self, source: &Source) -> Result<Arc<Pipeline>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = state.by_source.get(source.wgsl.as_str()) {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shader of a source, compiled.
+    pub(super) fn shader(&self, source: Source) -> Result<Arc<Shader>> {
+        let mut state = self.lock();
+        let known = state.shaders.get(source.wgsl.as_str()).map(|known| known.0.clone());
+        let shader = known.unwrap_or_else(|| {
+            Arc::new(Shader { source, compiled: Mutex::default(), used: AtomicU64::new(0) })
+        });
+        self.touch(&shader);
+        if shader.compiled().is_some() {
             self.hits.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.compile_and_keep(&mut state, &shader)?;
+        }
+        Ok(shader)
+    }
+
+    /// A shader's compiled form, made again if it had to go.
+    pub(super) fn get(&self, shader: &Arc<Shader>) -> Result<Arc<Pipeline>> {
+        self.touch(shader);
+        if let Some(pipeline) = &*shader.compiled() {
             return Ok(pipeline.clone());
         }
-        let pipeline = Arc::new(self.compile(&mut state, source)?);
+        let mut state = self.lock();
+        // Another thread may have been faster.
+        if let Some(pipeline) = &*shader.compiled() {
+            return Ok(pipeline.clone());
+        }
+        state.bound = state.bound.saturating_add(shader.source.compiled_bytes());
+        self.compile_and_keep(&mut state, shader)
+    }
+
+    /// Gives up the compiled forms that no program holds.
+    pub(super) fn trim(&self) {
+        let mut state = self.lock();
+        let State { shaders, bytes, .. } = &mut *state;
+        shaders.retain(|shader| {
+            let held = Arc::strong_count(&shader.0) > 1;
+            if !held && shader.0.compiled().is_some() {
+                *bytes -= shader.0.source.compiled_bytes();
+            }
+            held
+        });
+    }
+
+    fn touch(&self, shader: &Shader) {
+        shader.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    fn compile_and_keep(&self, state: &mut State, shader: &Arc<Shader>) -> Result<Arc<Pipeline>> {
+        let pipeline = Arc::new(self.compile(state, &shader.source)?);
         self.compiled.fetch_add(1, Ordering::Relaxed);
-        SOURCES.lock().unwrap_or_else(PoisonError::into_inner).insert(source.wgsl.clone());
-        state.by_source.insert(source.wgsl.as_str().into(), pipeline.clone());
+        if let Some(sources) = &mut *SOURCES.lock().unwrap_or_else(PoisonError::into_inner) {
+            sources.insert(shader.source.wgsl.clone());
+        }
+        *shader.compiled() = Some(pipeline.clone());
+        state.bytes += shader.source.compiled_bytes();
+        state.shaders.insert(ByText(shader.clone()));
+        state.make_room(shader);
         Ok(pipeline)
     }
 
@@ -118,6 +247,29 @@ impl Pipelines {
         }
         let Source { bindings, internal, .. } = *source;
         Ok(Pipeline { pipeline, buffers, params, params_bytes, bindings, internal })
+    }
+}
+
+impl State {
+    /// Gives up what has not been asked for longest until the bound is kept; never the shader given.
+    fn make_room(&mut self, kept: &Arc<Shader>) {
+        if self.bytes <= self.bound {
+            return;
+        }
+        let mut kernels: Vec<Arc<Shader>> = self.shaders.iter().map(|shader| shader.0.clone()).collect();
+        kernels.retain(|shader| !Arc::ptr_eq(shader, kept) && shader.compiled().is_some());
+        kernels.sort_by_key(|shader| shader.used.load(Ordering::Relaxed));
+        // An eighth at a time, so that the next kernel finds room.
+        let target = self.bound - self.bound / 8;
+        for shader in kernels {
+            if self.bytes <= target {
+                break;
+            }
+            *shader.compiled() = None;
+            self.bytes -= shader.source.compiled_bytes();
+        }
+        // A text that no program holds is made again by the kernel that needs it.
+        self.shaders.retain(|shader| Arc::strong_count(&shader.0) > 1 || shader.0.compiled().is_some());
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::memory::{Block, GpuMemory};
-use super::pipeline::Pipeline;
+use super::pipeline::Shader;
 use super::stream::Binding;
-use crate::executor::check_written;
+use crate::executor::{bytes_of, check_written};
 use crate::kernel::{Traffic, Ty};
 use crate::{Error, Place, Prepared, Result, Scalar};
 
@@ -46,7 +46,7 @@ const BINDING_ALIGN: u64 = 256;
 
 /// A dispatch of a compiled kernel.
 pub(super) struct Dispatch {
-    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) shader: Arc<Shader>,
     pub(super) windows: Vec<Window>,
     pub(super) words: Vec<u32>,
     pub(super) patches: Vec<(usize, Patch)>,
@@ -56,7 +56,7 @@ pub(super) struct Dispatch {
 
 /// A prepared kernel.
 pub(super) struct Program {
-    // Before `shared`, which gives up what the driver holds in its turn: these are not the last to hold it.
+    // Before `shared`, which gives up what the driver holds in its turn: what these hold it holds too, while it is compiled.
     pub(super) steps: Vec<Dispatch>,
     pub(super) shared: Arc<Shared>,
     /// Bytes of each temporary.
@@ -83,8 +83,10 @@ impl Prepared for Program {
             Slot::Buffer(i) => (blocks[i], places[i].begin as u64),
             Slot::Temp(i) => (temps[i].block(), 0),
         };
+        let pipelines: smallvec::SmallVec<[_; 4]> =
+            self.steps.iter().map(|step| shared.pipelines.get(&step.shader)).collect::<Result<_>>()?;
         let mut stream = shared.stream();
-        for dispatch in &self.steps {
+        for (dispatch, pipeline) in self.steps.iter().zip(&pipelines) {
             let bind = |window: &Window| bind(shared, begin(window.slot), window);
             let bindings: smallvec::SmallVec<[Binding<'_>; 8]> = dispatch.windows.iter().map(bind).collect();
             let mut words: smallvec::SmallVec<[u32; 64]> = dispatch.words.as_slice().into();
@@ -100,13 +102,25 @@ impl Prepared for Program {
                     }
                 }
             }
-            let Dispatch { pipeline, groups, checks_indices, .. } = dispatch;
-            stream.dispatch(shared, pipeline, &bindings, &words, *groups, *checks_indices);
+            stream.dispatch(shared, pipeline, &bindings, &words, dispatch.groups, dispatch.checks_indices);
         }
         drop(stream);
         shared.counters.read.fetch_add(self.traffic.read, Ordering::Relaxed);
         shared.counters.written.fetch_add(self.traffic.written, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        let step = |step: &Dispatch| {
+            let text = step.shader.text_bytes() / Arc::strong_count(&step.shader);
+            size_of::<Dispatch>()
+                + text
+                + bytes_of(&step.windows)
+                + bytes_of(&step.words)
+                + bytes_of(&step.patches)
+        };
+        let own = bytes_of(&self.temps) + bytes_of(&self.needs) + bytes_of(&self.written);
+        size_of::<Program>() + own + self.steps.iter().map(step).sum::<usize>()
     }
 }
 

@@ -268,7 +268,7 @@ fn a_text_that_is_no_shader_is_an_error_of_its_own_call() {
     each(|_, own| {
         let refused = |text: &str| {
             let _turn = own.shared.turn();
-            match own.shared.pipelines.get(&source(text)).map(drop) {
+            match own.shared.pipelines.shader(source(text)).map(drop) {
                 Err(Error::Kernel { device, reason }) => {
                     assert_eq!(device, own.device.name());
                     assert!(!reason.is_empty());
@@ -296,8 +296,9 @@ fn refused_work_is_an_error_of_the_next_read_and_of_no_other() {
         for synchronized in [false, true] {
             {
                 let _turn = own.shared.turn();
-                let pipeline =
-                    own.shared.pipelines.get(&source("@compute @workgroup_size(1) fn main() {}")).unwrap();
+                let text = "@compute @workgroup_size(1) fn main() {}";
+                let pipelines = &own.shared.pipelines;
+                let pipeline = pipelines.get(&pipelines.shader(source(text)).unwrap()).unwrap();
                 // More bytes than the buffer has.
                 let block = own.shared.block(&x).unwrap();
                 let binding = Binding { block, offset: 0, size: 1 << 40 };

@@ -14,6 +14,7 @@ use super::affine::{Affine, Tile};
 use super::memory::CpuMemory;
 use super::program::{Inst, Op, Options, Program, cell, invalid};
 use super::simd::{Args, Raw, lanes};
+use crate::executor::bytes_of;
 use crate::kernel::IndexedDim;
 use crate::{Error, Result, Scalar};
 use ahead::Ahead;
@@ -74,6 +75,13 @@ pub struct Maps {
     pub ranges: Vec<(Affine, usize)>,
     /// Coordinates.
     pub coords: Vec<Affine>,
+}
+
+impl Maps {
+    /// The bytes of its lists.
+    pub fn bytes(&self) -> usize {
+        bytes_of(&self.ports) + bytes_of(&self.ranges) + bytes_of(&self.coords)
+    }
 }
 
 #[derive(Clone, Copy)]

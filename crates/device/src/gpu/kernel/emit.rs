@@ -241,10 +241,9 @@ impl<'a> Emitter<'a> {
         }
         self.words[0] = x as u32;
         self.words[1] = (x * y) as u32;
-        let source = self.source();
-        let pipeline = self.shared.pipelines.get(&source)?;
+        let shader = self.shared.pipelines.shader(self.source())?;
         Ok(Dispatch {
-            pipeline,
+            shader,
             windows: self.windows,
             words: self.words,
             patches: self.patches,
