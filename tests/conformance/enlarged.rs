@@ -21,7 +21,7 @@ use crate::compare::{Tolerance, compare};
 use crate::grow::{self, Ways};
 use crate::ops::Op;
 use crate::replay::{Part, Replayed, call, gradients, panic_text};
-use crate::tensors::{Numbers, Store, Values, supported};
+use crate::tensors::{Layout, Numbers, Store, Values, supported};
 
 /// Bytes of a binding. Half of it, the least that a part of an elementwise operation binds, takes more workgroups than a dim has.
 const BINDING: usize = 512 << 10;
@@ -87,20 +87,17 @@ pub fn run(
     let cpu = Device::cpu();
     cpu.set_memory_limit(Some(MEMORY));
     let factor = factor * WIDER.iter().find(|row| row.0 == name).map_or(1.0, |row| row.1);
-    let mut cases = cases.to_vec();
-    cases.retain(|case| supported(case, store, device).unwrap_or(false));
+    let cases = candidates(cases, store, device);
     if cases.is_empty() {
         return Ok(Verdict::NoDtype);
     }
-    cases.sort_by_key(|case| order(case, store));
-    cases.truncate(CASES);
     // GL compiles slowly, and on one thread; what a second derivative adds is seen on the other backends.
     let twice = !device.name().starts_with("gl");
     let mut hosted = Vec::new();
     for case in cases {
         let mut inputs = Vec::new();
         for input in &case.inputs {
-            inputs.push(store.input(input, &cpu)?.detach());
+            inputs.push(store.input(input, &cpu, Layout::Stored)?.detach());
         }
         let shapes: Vec<&[usize]> = inputs.iter().map(Tensor::shape).collect();
         for way in Ways::new(&shapes, &case.args) {
@@ -134,6 +131,15 @@ pub fn run(
     Ok(Verdict::Ran { id: "enlarged".to_owned(), dtype: String::new(), replayed })
 }
 
+/// The cases that are tried, in this order.
+pub fn candidates<'a>(cases: &[&'a Case], store: &Store<'_>, device: &Device) -> Vec<&'a Case> {
+    let mut cases = cases.to_vec();
+    cases.retain(|case| supported(case, store, device).unwrap_or(false));
+    cases.sort_by_cached_key(|case| order(case, store));
+    cases.truncate(CASES);
+    cases
+}
+
 /// The cases that say most come first: in f32, with derivatives, with a batch, with more different numbers.
 fn order(case: &Case, store: &Store<'_>) -> impl Ord + use<> {
     let rank = |input: &crate::case::Input| match &input.strided {
@@ -148,12 +154,12 @@ fn order(case: &Case, store: &Store<'_>) -> impl Ord + use<> {
 }
 
 /// A case with larger inputs or arguments.
-struct Enlarged<'a> {
-    case: &'a Case,
-    inputs: Vec<Tensor>,
-    args: Map<String, Json>,
+pub struct Enlarged<'a> {
+    pub case: &'a Case,
+    pub inputs: Vec<Tensor>,
+    pub args: Map<String, Json>,
     /// How many times as many elements the input has that grew most.
-    growth: f64,
+    pub growth: f64,
 }
 
 /// A case enlarged by the smallest power of two that brings a tensor above the limits; nothing if the CPU refuses it, or none does.
@@ -198,11 +204,11 @@ type Named = Vec<(String, Option<Numbers>)>;
 
 /// What an executor computes of a case: as many parts as it has, or came to before a failure.
 #[derive(Default)]
-struct Computed {
+pub struct Computed {
     values: Option<Named>,
     grads: Option<Named>,
     second: Option<Named>,
-    failure: Option<String>,
+    pub failure: Option<String>,
 }
 
 impl Enlarged<'_> {
@@ -216,7 +222,8 @@ impl Enlarged<'_> {
         self.case.inputs.iter().zip(&self.inputs).map(leaf).collect()
     }
 
-    fn compute(&self, op: Op, device: &Device, twice: bool) -> Computed {
+    /// Values, gradients and, if wanted twice, gradients of gradients on a device.
+    pub fn compute(&self, op: Op, device: &Device, twice: bool) -> Computed {
         let mut computed = Computed::default();
         let outcome = catch_unwind(AssertUnwindSafe(|| self.compute_parts(op, device, twice, &mut computed)));
         computed.failure = match outcome {
@@ -268,8 +275,8 @@ impl Enlarged<'_> {
         Ok(())
     }
 
-    /// What a GPU computed, against the CPU's.
-    fn judge(&self, expected: &Computed, actual: Computed, factor: f64, store: &Store<'_>) -> Replayed {
+    /// What was computed, against what is expected.
+    pub fn judge(&self, expected: &Computed, actual: Computed, factor: f64, store: &Store<'_>) -> Replayed {
         let case = self.case;
         let mut cause = actual.failure;
         let mut part = |expected: &Option<Named>, actual: Option<Named>, check: Check<'_>| {

@@ -4,6 +4,7 @@
 mod exceptions;
 mod scenarios;
 
+use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::Result;
@@ -15,7 +16,7 @@ use crate::ops;
 use crate::replay::{call, panic_text};
 use crate::report::Count;
 use crate::source::Files;
-use crate::tensors::{Numbers, Store, Values};
+use crate::tensors::{Layout, Numbers, Store, Values};
 
 /// What came of one entry.
 enum Verdict {
@@ -27,13 +28,13 @@ enum Verdict {
     Wrong(String),
 }
 
-/// Runs all entries on a device and prints what is wrong.
-pub fn run(files: &Files, device: &Device, only: &[String]) -> Result<Count> {
+/// Runs all entries on a device; counts, and a text that says what is wrong.
+pub fn run(files: &Files, device: &Device, only: &[String]) -> Result<(Count, String)> {
     let file: ErrorFile = serde_json::from_slice(&files.json)?;
     let store = Store::new(&files.safetensors)?;
     let mut count = Count::default();
     let mut excused = 0;
-    println!("\nerrors");
+    let mut text = "\nerrors\n".to_owned();
     let all = only.is_empty() || only.iter().any(|name| name == "errors");
     for case in file.cases.iter().filter(|case| all || only.contains(&case.id)) {
         let subject = case.op.as_deref().or(case.scenario.as_deref()).unwrap_or_default();
@@ -41,16 +42,16 @@ pub fn run(files: &Files, device: &Device, only: &[String]) -> Result<Count> {
             Verdict::Error => count.add(true),
             Verdict::Excused(reason) => {
                 excused += 1;
-                println!("    {} {subject}: cannot fail here, {reason}", case.id);
+                _ = writeln!(text, "    {} {subject}: cannot fail here, {reason}", case.id);
             }
             Verdict::Wrong(what) => {
                 count.add(false);
-                println!("    {} {subject}: {what}; PyTorch: {}", case.id, case.message);
+                _ = writeln!(text, "    {} {subject}: {what}; PyTorch: {}", case.id, case.message);
             }
         }
     }
-    println!("errors {count}, {excused} cannot fail here");
-    Ok(count)
+    _ = writeln!(text, "errors {count}, {excused} cannot fail here");
+    Ok((count, text))
 }
 
 fn verdict(case: &ErrorCase, store: &Store, device: &Device) -> Result<Verdict> {
@@ -82,7 +83,7 @@ fn call_verdict(name: &str, case: &ErrorCase, store: &Store, device: &Device) ->
     }
     let mut inputs = Vec::new();
     for input in &case.inputs {
-        inputs.push((input.name.clone(), store.input(input, device)?));
+        inputs.push((input.name.clone(), store.input(input, device, Layout::Stored)?));
     }
     let before = contents(&inputs)?;
     // Some errors, such as an index out of range, appear only where the result is read.

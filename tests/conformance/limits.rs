@@ -29,9 +29,14 @@ const HOSTED: &[(&str, &str)] = &[
     ("topk", "the keys of one row are one binding"),
 ];
 
+/// Whether the host is expected to run kernels of an operator.
+pub fn is_hosted(op: &str) -> bool {
+    HOSTED.iter().any(|(listed, _)| *listed == op)
+}
+
 /// That the host ran kernels of an operator's case if it is listed, and none otherwise.
 pub fn check_hosted(op: &str, hosted: u64) -> Result<(), String> {
-    match (HOSTED.iter().any(|(listed, _)| *listed == op), hosted) {
+    match (is_hosted(op), hosted) {
         (true, 0) => Err("runs on the device: take it off the list of what the host runs".to_owned()),
         (false, 1..) => Err(format!("the host ran {hosted} of its kernels, and it is not listed")),
         _ => Ok(()),

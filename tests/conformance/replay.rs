@@ -8,8 +8,9 @@ use wgrad::{Device, GradOptions, Tensor, grad};
 use crate::call::{Call, Outcome};
 use crate::case::{Case, Second};
 use crate::compare::{Tolerance, compare};
+use crate::expanded;
 use crate::ops::Op;
-use crate::tensors::{Numbers, Store};
+use crate::tensors::{Layout, Numbers, Store};
 
 /// The largest error in units of the tolerance, or what is wrong.
 pub type Part = Result<f64, String>;
@@ -36,11 +37,16 @@ pub struct Setting<'a> {
     pub device: &'a Device,
     /// How many times as wide the case's tolerances are.
     pub factor: f64,
+    /// How the inputs lie in memory.
+    pub layout: Layout,
 }
 
 /// Runs a case. A panic is a failure like any other.
 pub fn replay(op: Op, setting: &Setting) -> Replayed {
     let case = setting.case;
+    if setting.layout == Layout::Expanded {
+        return expanded::replay(op, setting);
+    }
     let mut replayed = Replayed::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| run(op, setting, &mut replayed)));
     let failure = match outcome {
@@ -69,10 +75,11 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 fn run(op: Op, setting: &Setting, replayed: &mut Replayed) -> Result<(), String> {
-    let &Setting { case, store, device, factor } = setting;
+    let &Setting { case, store, device, factor, layout } = setting;
     let mut inputs = Vec::new();
     for input in &case.inputs {
-        let tensor = store.input(input, device).map_err(|error| format!("input {}: {error}", input.name))?;
+        let tensor =
+            store.input(input, device, layout).map_err(|error| format!("input {}: {error}", input.name))?;
         inputs.push((input.name.clone(), tensor));
     }
     let outputs = call(op, &inputs, &case.args, device).map_err(|stop| stop.to_string())?;
@@ -156,7 +163,7 @@ fn run_second(
     mut wanted: Vec<(String, Tensor)>,
     seeds: BTreeMap<usize, Tensor>,
 ) -> Result<Part, String> {
-    let &Setting { case, store, device, factor } = setting;
+    let &Setting { case, store, device, factor, .. } = setting;
     wanted.extend(seeds.into_iter().map(|(i, seed)| (format!("grad_outputs.{i}"), seed)));
     let mut pairs = Vec::new();
     for (input, name) in &second.v {

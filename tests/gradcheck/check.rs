@@ -6,7 +6,7 @@ use wgrad::{DType, Device, Error, GradOptions, GradRule, Result, Tensor, grad, g
 use crate::call::{Call, Stop};
 use crate::case::Case;
 use crate::ops::Op;
-use crate::tensors::{Numbers, Store, Values};
+use crate::tensors::{Layout, Numbers, Store, Values, expanded_dim};
 
 /// An operator, an input of it, and the function that this input is the value of: where the gradient is only that of such
 /// values, or is that of what they were made from.
@@ -51,9 +51,14 @@ struct Function<'a> {
     case: &'a Case,
     args: Map<String, Json>,
     makers: Vec<(&'static str, Maker)>,
+    /// How the inputs that require grad lie in the leaves' memory.
+    layout: Layout,
+    /// The inputs' shapes.
+    shapes: Vec<Vec<usize>>,
 }
 
-/// Checks first derivatives of a case, and second ones unless the operator is known to have none.
+/// Checks first derivatives of a case, and second ones unless the operator is known to have none. In other layouts than the case's the inputs
+/// that require grad are views of the leaves.
 ///
 /// # Errors
 /// If a check fails.
@@ -63,12 +68,17 @@ pub fn check(
     case: &Case,
     store: &Store,
     has_second: bool,
+    layout: Layout,
 ) -> std::result::Result<Verdict, Problem> {
     let makers = MADE_BY.iter().filter(|(op, ..)| *op == name).map(|&(_, input, maker)| (input, maker));
-    let function = Function { op, case, args: in_f64(&case.args), makers: makers.collect() };
+    let args = in_f64(&case.args);
+    let mut function = Function { op, case, args, makers: makers.collect(), layout, shapes: Vec::new() };
     let mut inputs = Vec::new();
     for input in &case.inputs {
-        inputs.push(leaf(input, store).map_err(|e| Problem::Wrong(format!("input {}: {e:#}", input.name)))?);
+        let leaf = leaf(input, store, layout);
+        let (leaf, shape) = leaf.map_err(|e| Problem::Wrong(format!("input {}: {e:#}", input.name)))?;
+        function.shapes.push(shape);
+        inputs.push(leaf);
     }
     let value = |x: &[Tensor]| function.call(x);
     if let Err(error) = gradcheck(value, &inputs) {
@@ -108,7 +118,8 @@ impl Function<'_> {
         // The same random numbers each time.
         wgrad::manual_seed(0);
         let mut named = Vec::new();
-        for (input, tensor) in self.case.inputs.iter().zip(inputs) {
+        for ((input, tensor), shape) in self.case.inputs.iter().zip(inputs).zip(&self.shapes) {
+            let tensor = &view(tensor, shape, self.layout)?;
             let maker = self.makers.iter().find(|(name, _)| *name == input.name);
             let tensor = maker.map_or_else(|| Ok(tensor.clone()), |(_, maker)| maker(tensor))?;
             named.push((input.name.clone(), tensor));
@@ -156,15 +167,47 @@ fn in_f64(args: &Map<String, Json>) -> Map<String, Json> {
     args
 }
 
-/// An input, contiguous: floats in f64.
-fn leaf(input: &crate::case::Input, store: &Store) -> anyhow::Result<Tensor> {
+/// An input with its shape: floats in f64, those that require grad as leaves from which [`view`] makes the input.
+fn leaf(input: &crate::case::Input, store: &Store, layout: Layout) -> anyhow::Result<(Tensor, Vec<usize>)> {
     let cpu = Device::cpu();
-    let tensor = store.input(input, &cpu)?.detach();
+    let tensor = store.input(input, &cpu, Layout::Stored)?.detach();
     let numbers = Numbers::of(&tensor)?;
-    let Values::Float(values) = &numbers.values else { return Ok(tensor) };
+    let Values::Float(values) = &numbers.values else {
+        return Ok((layout.lay(&tensor, &cpu)?, numbers.shape));
+    };
     anyhow::ensure!(values.iter().all(|x| x.is_finite()), "it has elements that are not finite");
-    let leaf = Tensor::from_slice(values, &numbers.shape[..], &cpu)?;
-    Ok(if input.requires_grad { leaf.requires_grad_(true)? } else { leaf })
+    let tensor = Tensor::from_slice(values, &numbers.shape[..], &cpu)?;
+    let whole = match layout {
+        Layout::Stored => tensor,
+        Layout::Transposed => tensor.permute(&reversed(numbers.shape.len())[..])?,
+        Layout::Sliced => {
+            let flat = tensor.reshape([-1])?;
+            Tensor::stack(&[&flat.flip([0])?, &flat], 1)?
+        }
+        Layout::Expanded => match expanded_dim(&numbers.shape) {
+            Some(dim) => tensor.narrow(dim as isize, 0, 1)?,
+            None => tensor,
+        },
+    };
+    let leaf = Tensor::from_slice(&whole.to_vec::<f64>()?, whole.shape(), &cpu)?;
+    if input.requires_grad {
+        return Ok((leaf.requires_grad_(true)?, numbers.shape));
+    }
+    Ok((leaf, numbers.shape))
+}
+
+/// The input that a leaf holds in a layout; integers lie in theirs already.
+fn view(leaf: &Tensor, shape: &[usize], layout: Layout) -> Result<Tensor> {
+    match layout {
+        Layout::Transposed if leaf.dtype().is_float() => leaf.permute(&reversed(shape.len())[..]),
+        Layout::Sliced if leaf.dtype().is_float() => leaf.select(1, 1)?.reshape(shape),
+        Layout::Expanded if leaf.dtype().is_float() && leaf.shape() != shape => leaf.expand(shape),
+        _ => Ok(leaf.clone()),
+    }
+}
+
+fn reversed(rank: usize) -> Vec<i64> {
+    (0..rank as i64).rev().collect()
 }
 
 /// Whether the slopes of a function to both sides agree, for each element of each input that requires grad.

@@ -15,6 +15,8 @@ pub struct DeviceInfo {
     pub name: String,
     /// The hardware or driver, as the system calls it.
     pub adapter: String,
+    /// The driver with its version, as it calls itself; empty where it has no name, as on the CPU.
+    pub driver: String,
     /// The interface it is reached through: `Metal`, `Vulkan`, `Dx12`, `Gl`, or `none` for the CPU.
     pub backend: String,
     /// What kind of hardware it is.
@@ -169,6 +171,7 @@ impl Device {
         let cpu = DeviceInfo {
             name: "cpu".to_owned(),
             adapter: std::env::consts::ARCH.to_owned(),
+            driver: String::new(),
             backend: "none".to_owned(),
             kind: DeviceKind::Cpu,
         };

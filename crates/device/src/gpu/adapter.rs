@@ -128,6 +128,7 @@ impl Adapter {
         DeviceInfo {
             name: self.name.clone(),
             adapter: self.info.name.clone(),
+            driver: format!("{} {}", self.info.driver, self.info.driver_info).trim().to_owned(),
             backend: format!("{:?}", self.info.backend),
             kind,
         }

@@ -1,0 +1,41 @@
+//! What the tests of all crates share: the devices to run on, and what is known of their drivers.
+#![allow(dead_code)] // Each test file uses its own part.
+
+use wgrad_device::{Device, DeviceInfo, DeviceKind, DeviceOptions};
+
+/// The devices of this machine: the CPU, then all adapters. Without an adapter it says so, and fails if `WGRAD_REQUIRE_GPU` is 1.
+pub fn devices() -> Vec<Device> {
+    let infos = Device::available();
+    if infos.len() == 1 {
+        eprintln!("no GPU adapter here: only the CPU is tested");
+        assert_ne!(std::env::var("WGRAD_REQUIRE_GPU").as_deref(), Ok("1"), "WGRAD_REQUIRE_GPU is set");
+    }
+    infos.iter().map(|info| info.name.parse().expect("a device that was listed")).collect()
+}
+
+/// The adapters of this machine, as [`devices`].
+pub fn gpus() -> Vec<Device> {
+    devices().into_iter().filter(|device| !device.is_cpu()).collect()
+}
+
+/// Devices of the test's own with these options, on all adapters present.
+pub fn fresh(options: &DeviceOptions) -> Vec<Device> {
+    let open = |device: &Device| Device::open_with(device.name(), options.clone());
+    gpus().iter().map(|device| open(device).expect("a device that was listed")).collect()
+}
+
+/// What is known of a device.
+pub fn info(device: &Device) -> DeviceInfo {
+    let mut infos = Device::available().into_iter();
+    infos.find(|info| info.name == device.name()).expect("a device that was listed")
+}
+
+/// Whether a device is driven by NVIDIA's own driver, whose arithmetic tests allow more.
+pub fn is_nvidia(device: &Device) -> bool {
+    !device.is_cpu() && info(device).driver.contains("NVIDIA")
+}
+
+/// Whether no device here is hardware beside the processor.
+pub fn all_software() -> bool {
+    Device::available().iter().all(|info| matches!(info.kind, DeviceKind::Cpu | DeviceKind::Software))
+}
