@@ -106,8 +106,13 @@ fn find_methods(tokens: TokenStream, found: &mut Vec<(String, Signature)>) {
         if let TokenTree::Group(group) = token {
             find_methods(group.stream(), found);
         }
-        if let [TokenTree::Ident(public), TokenTree::Ident(function), TokenTree::Punct(dollar), TokenTree::Ident(name), ..] =
-            &tokens[at..]
+        if let [
+            TokenTree::Ident(public),
+            TokenTree::Ident(function),
+            TokenTree::Punct(dollar),
+            TokenTree::Ident(name),
+            ..,
+        ] = &tokens[at..]
             && *public == "pub"
             && *function == "fn"
             && dollar.as_char() == '$'
@@ -187,7 +192,10 @@ fn call(name: &str, signature: &Signature) -> std::result::Result<String, String
     let _ = match &output[..] {
         "Tensor" => writeln!(body, "    Ok(vec![{result}])"),
         "Option<Tensor>" => writeln!(body, "    Ok({result}.into_iter().collect())"),
-        "Result<Tensor>" | "Result<(Tensor,Tensor)>" | "Result<(Tensor,Tensor,Tensor)>" | "Result<Vec<Tensor>>"
+        "Result<Tensor>"
+        | "Result<(Tensor,Tensor)>"
+        | "Result<(Tensor,Tensor,Tensor)>"
+        | "Result<Vec<Tensor>>"
         | "Result<Unique>" => writeln!(body, "    Ok({result}?.tensors())"),
         other if other.starts_with("Result<") => writeln!(body, "    {result}.map(|_| Vec::new())"),
         _ => writeln!(body, "    let _ = {result};\n    Ok(Vec::new())"),
@@ -201,12 +209,48 @@ fn owned_type(ty: &str) -> std::result::Result<(String, String), String> {
     let known = |ty: &str| {
         matches!(
             ty,
-            "isize" | "usize" | "i64" | "i32" | "u64" | "f64" | "bool" | "Tensor" | "Scalar" | "Value" | "Bound" | "IntArray"
-                | "Target" | "Options" | "DType" | "Device" | "Index" | "PadMode" | "ConvOptions" | "PoolOptions"
-                | "BatchNormOptions" | "CrossEntropyOptions" | "BackwardOptions" | "Reduction" | "Rounding" | "ScatterReduce"
-                | "GridSampling" | "GridPadding" | "Interpolation" | "Scale" | "FftNorm" | "NormOrder" | "QrMode" | "Triangle"
-                | "Option<isize>" | "Option<usize>" | "Option<f64>" | "Option<NormOrder>" | "Option<Tensor>"
-                | "(isize,isize)" | "[isize;2]" | "[Option<usize>;2]"
+            "isize"
+                | "usize"
+                | "i64"
+                | "i32"
+                | "u64"
+                | "f64"
+                | "bool"
+                | "Tensor"
+                | "Scalar"
+                | "Value"
+                | "Bound"
+                | "IntArray"
+                | "Target"
+                | "Options"
+                | "DType"
+                | "Device"
+                | "Index"
+                | "PadMode"
+                | "ConvOptions"
+                | "PoolOptions"
+                | "BatchNormOptions"
+                | "CrossEntropyOptions"
+                | "BackwardOptions"
+                | "Reduction"
+                | "Rounding"
+                | "ScatterReduce"
+                | "GridSampling"
+                | "GridPadding"
+                | "Interpolation"
+                | "Scale"
+                | "FftNorm"
+                | "NormOrder"
+                | "QrMode"
+                | "Triangle"
+                | "Option<isize>"
+                | "Option<usize>"
+                | "Option<f64>"
+                | "Option<NormOrder>"
+                | "Option<Tensor>"
+                | "(isize,isize)"
+                | "[isize;2]"
+                | "[Option<usize>;2]"
         )
     };
     let plain = |ty: &str, passed: &str| Ok((ty.to_owned(), passed.to_owned()));

@@ -89,7 +89,11 @@ pub fn write(options: &Options, parts: &[Part]) -> String {
         let list: Vec<String> = met.iter().map(|(name, count)| format!("{name} {count}")).collect();
         let _ = writeln!(page, "{}.", list.join(", "));
     }
-    let _ = writeln!(page, "\n## The methods of the hostile calls\n\nAll {} public methods of `Tensor`, in turn:\n", METHODS.len());
+    let _ = writeln!(
+        page,
+        "\n## The methods of the hostile calls\n\nAll {} public methods of `Tensor`, in turn:\n",
+        METHODS.len()
+    );
     let names: Vec<&str> = METHODS.iter().map(|&(name, _)| name).collect();
     let _ = writeln!(page, "{}.", names.join(", "));
     page

@@ -74,7 +74,11 @@ pub struct Work<'a> {
 }
 
 /// Does all of it, in as many processes as it takes.
-pub fn run(work: &Work, mut found: impl FnMut(Found), mut count: impl FnMut(String, f64)) -> std::io::Result<()> {
+pub fn run(
+    work: &Work,
+    mut found: impl FnMut(Found),
+    mut count: impl FnMut(String, f64),
+) -> std::io::Result<()> {
     let end = work.first + work.count;
     let mut next = work.first;
     while next < end {
@@ -156,7 +160,8 @@ fn errors_of(child: &mut Child) -> Option<JoinHandle<String>> {
         let mut last = String::new();
         for line in BufReader::new(errors).lines().map_while(Result::ok) {
             // A backtrace says less than what is in front of it.
-            let is_trace = line.starts_with("  ") || line.starts_with("note:") || line.starts_with("stack backtrace");
+            let is_trace =
+                line.starts_with("  ") || line.starts_with("note:") || line.starts_with("stack backtrace");
             if !is_trace && !line.is_empty() {
                 last = line;
             }

@@ -12,7 +12,9 @@ use crate::program::{Action, generate, rules};
 fn every_public_method_is_called() {
     assert!(UNKNOWN.is_empty(), "fuzz/src/hostile/make.rs makes no arguments for {UNKNOWN:#?}");
     // A mistake in reading the sources would leave whole tables out.
-    for name in ["add", "add_", "eq", "bitwise_and", "relu_", "conv2d", "softmax", "to_vec", "new", "backward"] {
+    for name in
+        ["add", "add_", "eq", "bitwise_and", "relu_", "conv2d", "softmax", "to_vec", "new", "backward"]
+    {
         assert!(METHODS.iter().any(|&(method, _)| method == name), "{name} is missing");
     }
 }

@@ -10,8 +10,8 @@ use crate::options::Options;
 use crate::page::{self, Part};
 use crate::program::check::{Fault, Target, Verdict, check};
 use crate::program::{Action, Program, generate, shrink};
-use crate::supervise::{Found, Line, Work};
 use crate::supervise;
+use crate::supervise::{Found, Line, Work};
 
 /// Bytes that a device of hostile calls may hold, and that their process may map.
 const DEVICE_LIMIT: u64 = 256 << 20;
@@ -52,11 +52,17 @@ pub fn run(options: &Options) -> Result<bool, String> {
 /// All programs, or all calls on a device, in workers.
 fn supervised(options: &Options, what: &'static str, device: &str, count: u64) -> Result<Part, String> {
     let start = Instant::now();
-    let mut part = Part { what, device: device.to_owned(), count, faults: 0, counts: BTreeMap::new(), seconds: 0 };
+    let mut part =
+        Part { what, device: device.to_owned(), count, faults: 0, counts: BTreeMap::new(), seconds: 0 };
     let first = if what == "programs" { options.seed } else { 0 };
     let arguments = |first: u64, count: u64| {
         let mut all = vec![format!("--{what}"), count.to_string(), "--worker".to_owned(), first.to_string()];
-        all.extend(["--devices".to_owned(), device.to_owned(), "--seed".to_owned(), options.seed.to_string()]);
+        all.extend([
+            "--devices".to_owned(),
+            device.to_owned(),
+            "--seed".to_owned(),
+            options.seed.to_string(),
+        ]);
         all
     };
     let hostile = what == "calls";
@@ -168,7 +174,10 @@ fn only_program(options: &Options, seed: u64) -> Result<bool, String> {
     println!("{program}");
     match check(&program, &cpu, &targets) {
         Verdict::Agrees { elements, worst, .. } => {
-            println!("{elements} elements agree; the worst is off by {:.1} % of what is allowed", 100.0 * worst);
+            println!(
+                "{elements} elements agree; the worst is off by {:.1} % of what is allowed",
+                100.0 * worst
+            );
             Ok(true)
         }
         Verdict::Unclear => {

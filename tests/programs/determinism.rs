@@ -110,13 +110,15 @@ impl Transformer {
 fn hash(device: &Device, reads: usize) -> Result<u64> {
     manual_seed(5);
     let text = include_str!("../../examples/data/alice.txt").bytes().take(8000);
-    let book = Tensor::new(text.map(|letter| i64::from(letter) % LETTERS as i64).collect::<Vec<_>>(), device)?;
+    let book =
+        Tensor::new(text.map(|letter| i64::from(letter) % LETTERS as i64).collect::<Vec<_>>(), device)?;
     let model = Transformer::new(device)?;
     let parameters = model.parameters();
     let mut optimizer = Adam::new(parameters.clone(), 2e-3)?;
     let (mut first, mut last) = (0.0, f32::INFINITY);
     for step in 0..STEPS {
-        let starts = Tensor::randint(0, (book.numel() - LENGTH) as i64, [BATCH, 1], (wgrad::DType::I64, device))?;
+        let starts =
+            Tensor::randint(0, (book.numel() - LENGTH) as i64, [BATCH, 1], (wgrad::DType::I64, device))?;
         let places = (starts + Tensor::arange(0, LENGTH as i64 + 1, 1, device)?)?;
         let letters = book.index_select(0, &places.flatten(0, -1)?)?.reshape([BATCH, LENGTH + 1])?;
         zero_grad(&parameters);

@@ -62,9 +62,8 @@ impl Program {
     fn step(&mut self, number: usize) -> wgrad::Result<Tensor> {
         let device = self.table.device().clone();
         let fault = self.bad.filter(|(bad, _)| *bad == number).map(|(_, fault)| fault);
-        let numbers = |classes: i64| -> Vec<i64> {
-            (0..6).map(|i| (i * 5 + number as i64 * 3) % classes).collect()
-        };
+        let numbers =
+            |classes: i64| -> Vec<i64> { (0..6).map(|i| (i * 5 + number as i64 * 3) % classes).collect() };
         let (mut words, mut labels) = (numbers(WORDS), numbers(CLASSES));
         match fault {
             Some(Fault::Index | Fault::LateIndex) => words[2] = WORDS,
@@ -157,7 +156,8 @@ fn read_every_seventh(device: &Device) -> Result<()> {
 
 /// A step whose index is bad, evaluated as a whole: the weights are what they were, however often they are read.
 fn weights_stay_readable(device: &Device) -> Result<()> {
-    let table = Tensor::new([[0.5f32, 1.0], [1.5, 2.0], [2.5, 3.0], [3.5, 4.0]], device)?.requires_grad_(true)?;
+    let table =
+        Tensor::new([[0.5f32, 1.0], [1.5, 2.0], [2.5, 3.0], [3.5, 4.0]], device)?.requires_grad_(true)?;
     let before = table.to_vec::<f32>()?;
     let mut optimizer = Sgd::new(vec![table.clone()], 0.1, 0.0);
     let step = |optimizer: &mut Sgd| -> wgrad::Result<()> {
@@ -189,7 +189,8 @@ fn independent_values_never_fail(device: &Device) -> Result<()> {
             _ = Tensor::eval_all([&bad, &good]);
         }
         for time in 0..2 {
-            let value = good.to_vec::<f32>().with_context(|| format!("reading the good value, time {time}"))?;
+            let value =
+                good.to_vec::<f32>().with_context(|| format!("reading the good value, time {time}"))?;
             ensure!(value == [3.0; 4], "the good value is {value:?}");
             let value = bad.to_vec::<f32>();
             ensure!(matches!(value, Err(Error::Index { .. })), "the bad value, time {time}, is {value:?}");
@@ -255,7 +256,8 @@ impl Drop for Limit {
 fn a_hook_that_fails(device: &Device) -> Result<()> {
     let x = Tensor::new([1f32, 2.0, 3.0], device)?.requires_grad_(true)?;
     let loss = x.exp()?.sum()?;
-    let hook = loss.register_hook(|_| Err(Error::Argument { op: "hook", reason: "wants it so".to_owned() }))?;
+    let hook =
+        loss.register_hook(|_| Err(Error::Argument { op: "hook", reason: "wants it so".to_owned() }))?;
     ensure!(loss.backward().is_err(), "the hook's error was lost");
     ensure!(x.grad().is_none(), "the failed backward left a gradient");
     hook.remove();

@@ -87,7 +87,8 @@ fn devices(arguments: &[String]) -> Result<(Vec<Device>, Vec<String>)> {
         named.push(name);
     }
     let chosen = if named.is_empty() { &available } else { &named };
-    let devices = chosen.iter().map(|name| name.parse().with_context(|| name.clone())).collect::<Result<_>>()?;
+    let devices =
+        chosen.iter().map(|name| name.parse().with_context(|| name.clone())).collect::<Result<_>>()?;
     Ok((devices, named))
 }
 
@@ -111,7 +112,10 @@ fn runs(number: usize, device: &Device) -> Vec<(DType, Reading)> {
         .enumerate()
         .flat_map(|(turn, dtype)| {
             let own = Reading::ALL[(number + 2 * turn) % Reading::ALL.len()];
-            Reading::ALL.into_iter().filter(move |&reading| all || reading == own).map(move |reading| (dtype, reading))
+            Reading::ALL
+                .into_iter()
+                .filter(move |&reading| all || reading == own)
+                .map(move |reading| (dtype, reading))
         })
         .collect()
 }
@@ -122,7 +126,10 @@ fn run_once(&(name, train): &Program, device: &Device, dtype: DType, reading: Re
     train(&mut run)?;
     run.finish()?;
     let after = (device.stats().bytes_in_use, tape::stats().live);
-    ensure!(after == before, "bytes in use and nodes on the tape are {after:?}, and were {before:?} before it");
+    ensure!(
+        after == before,
+        "bytes in use and nodes on the tape are {after:?}, and were {before:?} before it"
+    );
     Ok(())
 }
 

@@ -94,7 +94,9 @@ fn train(device: &Device, unread: Option<Unread>) -> Result<Outcome> {
             no_grad(|| average.mul_(0.99)?.add_((&weight * 0.01)?))?;
         }
         match unread {
-            None => Tensor::eval_all([&weight, &loss, &total, &right, &average].into_iter().chain(adam.state()))?,
+            None => {
+                Tensor::eval_all([&weight, &loss, &total, &right, &average].into_iter().chain(adam.state()))?
+            }
             Some(Unread::Everything) => {}
             Some(Unread::MostLosses) if step % 100 != 99 => {}
             Some(Unread::Moments | Unread::MostLosses) => _ = loss.item::<f32>()?,
@@ -144,7 +146,10 @@ fn flat(device: &Device, unread: Unread) -> Result<()> {
         let size = wanted.iter().fold(0f32, |size, x| size.max(x.abs()));
         values.len() == wanted.len() && values.iter().zip(wanted).all(|(a, b)| (a - b).abs() <= 1e-3 * size)
     };
-    ensure!(near(&outcome.weight, &truth.weight), "the weights are others than those of a run that reads all");
+    ensure!(
+        near(&outcome.weight, &truth.weight),
+        "the weights are others than those of a run that reads all"
+    );
     match unread {
         Unread::Total => ensure!(
             (outcome.total - truth.total).abs() <= 1e-4 * truth.total,

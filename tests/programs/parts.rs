@@ -117,7 +117,16 @@ impl Adam {
         let zeros = || parameters.iter().map(Tensor::zeros_like).collect::<wgrad::Result<Vec<_>>>();
         let (means, squares) = (zeros()?, zeros()?);
         let weight_decay = vec![0.0; parameters.len()];
-        Ok(Adam { parameters, rate, betas: [0.9, 0.999], weight_decay, means, squares, largest: None, steps: 0 })
+        Ok(Adam {
+            parameters,
+            rate,
+            betas: [0.9, 0.999],
+            weight_decay,
+            means,
+            squares,
+            largest: None,
+            steps: 0,
+        })
     }
 
     pub fn with_largest(mut self) -> wgrad::Result<Adam> {

@@ -110,7 +110,12 @@ fn numbers_are_no_structure(device: &Device) -> Result<()> {
         model.eval(&loss)?;
     }
     let work = device.stats().since(&before);
-    ensure!(work.plans_built == 0 && work.plan_hits >= 37, "{} built, {} hits", work.plans_built, work.plan_hits);
+    ensure!(
+        work.plans_built == 0 && work.plan_hits >= 37,
+        "{} built, {} hits",
+        work.plans_built,
+        work.plan_hits
+    );
     Ok(())
 }
 
@@ -152,7 +157,8 @@ fn reading_each_hundredth(device: &Device) -> Result<()> {
 /// Two networks that are trained in turns, unread.
 fn two_optimisers(device: &Device) -> Result<()> {
     let (first, second) = (Model::new(device, 32, 5)?, Model::new(device, 32, 29)?);
-    let mut optimizers = [Sgd::new(first.weights.clone(), 0.01, 0.0), Sgd::new(second.weights.clone(), 0.01, 0.0)];
+    let mut optimizers =
+        [Sgd::new(first.weights.clone(), 0.01, 0.0), Sgd::new(second.weights.clone(), 0.01, 0.0)];
     let forward = |x: &Tensor, w: &[Tensor]| x.linear(&w[0], None)?.tanh()?.linear(&w[1], None);
     let generate = || first.x.linear(&first.weights[0], None)?.tanh();
     let (built, hits) = plans_of(device, |_| {

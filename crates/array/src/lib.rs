@@ -14,6 +14,7 @@ mod fallback;
 mod fault;
 mod flush;
 mod graph;
+mod kept;
 mod node;
 mod op;
 mod ops;

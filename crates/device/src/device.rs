@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use crate::{DType, Error, Executor, Result, Stats, cpu::Cpu};
 
@@ -105,21 +105,15 @@ pub struct Plans {
     pub built: AtomicU64,
     /// Graphs whose plan was known.
     pub hits: AtomicU64,
-    /// What [`Plans::kept`] gave out, one of each type.
-    kept: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
+    /// What [`Plans::kept`] gives out.
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Plans {
-    /// What is kept with the device, of this type: made when it is first asked for, dropped with the device. So it must not hold the
-    /// device itself; buffers and prepared kernels don't.
-    pub fn kept<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = kept.iter().find_map(|any| any.clone().downcast().ok()) {
-            return found;
-        }
-        let made = Arc::new(T::default());
-        kept.push(made.clone());
-        made
+    /// What the scheduler keeps with the device: made when it is first asked for, dropped with the device. So it must not hold the device
+    /// itself; buffers and prepared kernels don't. `None` where something of another type is kept.
+    pub fn kept<T: Any + Default + Send + Sync>(&self) -> Option<&T> {
+        self.kept.get_or_init(|| Box::new(T::default())).downcast_ref()
     }
 }
 

@@ -92,8 +92,25 @@ impl Arguments {
 
     fn shape(&mut self) -> Vec<usize> {
         const SHAPES: &[&[usize]] = &[
-            &[], &[0], &[1], &[3], &[5], &[2, 3], &[3, 3], &[0, 3], &[3, 0], &[1, 1], &[2, 3, 4], &[2, 0, 4], &[1, 4, 4],
-            &[2, 2, 5, 5], &[1, 3, 4, 6], &[2, 3, 2, 2, 2], &[300], &[17, 33], &[1, 2, 3, 2, 4, 4],
+            &[],
+            &[0],
+            &[1],
+            &[3],
+            &[5],
+            &[2, 3],
+            &[3, 3],
+            &[0, 3],
+            &[3, 0],
+            &[1, 1],
+            &[2, 3, 4],
+            &[2, 0, 4],
+            &[1, 4, 4],
+            &[2, 2, 5, 5],
+            &[1, 3, 4, 6],
+            &[2, 3, 2, 2, 2],
+            &[300],
+            &[17, 33],
+            &[1, 2, 3, 2, 4, 4],
         ];
         if self.random.chance(3) {
             return vec![1; [7, 33, 63, 64, 65, 200][self.random.below(6)]];
@@ -120,7 +137,10 @@ impl Arguments {
         let first = self.receiver_shape();
         let shape = match first {
             Some(shape)
-                if shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).is_some_and(|n| n <= 4096)
+                if shape
+                    .iter()
+                    .try_fold(1usize, |n, &size| n.checked_mul(size))
+                    .is_some_and(|n| n <= 4096)
                     && self.random.chance(if self.mild { 65 } else { 35 }) =>
             {
                 shape
@@ -149,7 +169,9 @@ impl Arguments {
         });
         let tensor = match made {
             Ok(tensor) => tensor,
-            Err(_) => Tensor::zeros((), (DType::F32, &Device::cpu())).unwrap_or_else(|error| panic!("{error}")),
+            Err(_) => {
+                Tensor::zeros((), (DType::F32, &Device::cpu())).unwrap_or_else(|error| panic!("{error}"))
+            }
         };
         self.largest = self.largest.max(tensor.numel());
         (tensor, text)
@@ -162,7 +184,12 @@ impl Arguments {
             0 if rank > 1 => (x.transpose(0, -1)?, format!("{text}.transpose(0, -1)?")),
             1 if rank > 0 => (x.slice(-1, None, None, 2)?, format!("{text}.slice(-1, None, None, 2)?")),
             2 if rank > 0 => (x.flip(0)?, format!("{text}.flip(0)?")),
-            3 => (x.unsqueeze(0)?.expand([3].into_iter().chain(x.shape().iter().map(|&n| n as i64)).collect::<Vec<i64>>())?, format!("{text}.expand([3, ..])?")),
+            3 => (
+                x.unsqueeze(0)?.expand(
+                    [3].into_iter().chain(x.shape().iter().map(|&n| n as i64)).collect::<Vec<i64>>(),
+                )?,
+                format!("{text}.expand([3, ..])?"),
+            ),
             4 if !self.mild => {
                 let size = [1i64 << 31, 1 << 40, 1 << 62][self.random.below(3)];
                 let one = Tensor::ones((), (x.dtype(), &self.device))?;
@@ -176,8 +203,22 @@ impl Arguments {
     fn number(&mut self, i: usize, dtype: DType, wild: bool) -> f64 {
         if wild && self.random.chance(30) {
             let all = [
-                f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, -1.0, 1e-40, 3e38, -3e38, 65504.0, 2147483647.0,
-                -2147483648.0, 9223372036854775807.0, -9223372036854775808.0, 1e12, 255.0,
+                f64::NAN,
+                f64::INFINITY,
+                f64::NEG_INFINITY,
+                0.0,
+                -0.0,
+                -1.0,
+                1e-40,
+                3e38,
+                -3e38,
+                65504.0,
+                2147483647.0,
+                -2147483648.0,
+                9223372036854775807.0,
+                -9223372036854775808.0,
+                1e12,
+                255.0,
             ];
             return all[self.random.below(all.len())];
         }
@@ -192,13 +233,40 @@ impl Arguments {
     pub fn integer(&mut self) -> i128 {
         if self.random.chance(if self.mild { 97 } else { 60 }) {
             return match self.receiver.as_ref().map(Tensor::rank) {
-                Some(rank) if rank > 0 && self.random.chance(40) => self.random.between(-(rank as i64), rank as i64 - 1).into(),
+                Some(rank) if rank > 0 && self.random.chance(40) => {
+                    self.random.between(-(rank as i64), rank as i64 - 1).into()
+                }
                 _ => [0, 1, 1, 2, 2, 3, 4, 5, -1, -2][self.random.below(10)],
             };
         }
         let all = [
-            -3, 7, 16, 31, 64, 65, 100, 1000, 65_535, 65_536, 1 << 20, 1 << 24, (1 << 31) - 1, 1 << 31, -(1 << 31), 1 << 32, 1 << 40, -(1 << 40),
-            1 << 53, 1 << 60, 1 << 61, 1 << 62, i128::from(i64::MAX), i128::from(i64::MAX) - 1, i128::from(i64::MIN), i128::from(i64::MIN) + 1, i128::from(u64::MAX),
+            -3,
+            7,
+            16,
+            31,
+            64,
+            65,
+            100,
+            1000,
+            65_535,
+            65_536,
+            1 << 20,
+            1 << 24,
+            (1 << 31) - 1,
+            1 << 31,
+            -(1 << 31),
+            1 << 32,
+            1 << 40,
+            -(1 << 40),
+            1 << 53,
+            1 << 60,
+            1 << 61,
+            1 << 62,
+            i128::from(i64::MAX),
+            i128::from(i64::MAX) - 1,
+            i128::from(i64::MIN),
+            i128::from(i64::MIN) + 1,
+            i128::from(u64::MAX),
         ];
         all[self.random.below(all.len())]
     }
@@ -208,7 +276,20 @@ impl Arguments {
             return [0.0, 1.0, 2.0, 0.5, -1.0, 1e-5, 0.1, 3.0][self.random.below(8)];
         }
         let all = [
-            f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 1e20, -1e20, 1e308, 5e-324, 1e-40, 3e38, 9.3e18, -9.3e18, 2147483648.5, 1e10,
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            -0.0,
+            1e20,
+            -1e20,
+            1e308,
+            5e-324,
+            1e-40,
+            3e38,
+            9.3e18,
+            -9.3e18,
+            2147483648.5,
+            1e10,
         ];
         all[self.random.below(all.len())]
     }

@@ -1,9 +1,9 @@
 //! Arguments of each type.
 
 use wgrad::{
-    BackwardOptions, BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, DType, Device, FftNorm, GridPadding,
-    GridSampling, Index, IntArray, Interpolation, NormOrder, Options, PadMode, Padding, PoolOptions, QrMode, Reduction,
-    Rounding, Scalar, Scale, ScatterReduce, Target, Tensor, Triangle, Value,
+    BackwardOptions, BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, DType, Device, FftNorm,
+    GridPadding, GridSampling, Index, IntArray, Interpolation, NormOrder, Options, PadMode, Padding,
+    PoolOptions, QrMode, Reduction, Rounding, Scalar, Scale, ScatterReduce, Target, Tensor, Triangle, Value,
 };
 
 use super::Arguments;
@@ -179,7 +179,8 @@ impl Hostile for Device {
 
 impl Hostile for Options {
     fn hostile(g: &mut Arguments, name: &str) -> (Self, String) {
-        let ((dtype, dtype_text), (device, text)) = (Option::<DType>::hostile(g, name), Device::hostile(g, name));
+        let ((dtype, dtype_text), (device, text)) =
+            (Option::<DType>::hostile(g, name), Device::hostile(g, name));
         (Options { dtype, device }, format!("Options {{ dtype: {dtype_text}, device: {text} }}"))
     }
 }
@@ -200,7 +201,8 @@ impl Hostile for Index {
                 (Index::At(at), format!("Index::At({text})"))
             }
             1 => {
-                let ((start, a), (end, b)) = (Option::<isize>::hostile(g, ""), Option::<isize>::hostile(g, ""));
+                let ((start, a), (end, b)) =
+                    (Option::<isize>::hostile(g, ""), Option::<isize>::hostile(g, ""));
                 let (step, c) = usize::hostile(g, "");
                 (Index::Slice(start, end, step), format!("Index::Slice({a}, {b}, {c})"))
             }

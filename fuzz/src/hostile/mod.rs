@@ -118,7 +118,12 @@ fn first(text: &str) -> String {
 /// Reads, differentiates or prints what a call gave.
 fn use_results(random: &mut Random, g: &mut Arguments, made: &[Tensor]) -> Outcome {
     for tensor in made.iter().take(3) {
-        let _ = (tensor.shape(), tensor.stride(), tensor.is_contiguous(), tensor.grad_fn().map(|node| node.next_functions()));
+        let _ = (
+            tensor.shape(),
+            tensor.stride(),
+            tensor.is_contiguous(),
+            tensor.grad_fn().map(|node| node.next_functions()),
+        );
         let huge = g.largest > MOST_ELEMENTS || tensor.numel() > MOST_ELEMENTS;
         match random.below(4) {
             _ if huge => {}

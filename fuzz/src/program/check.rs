@@ -39,7 +39,11 @@ impl fmt::Display for Fault {
 /// What came of a program.
 pub enum Verdict {
     /// All agree; how many elements were compared, and how much of what was allowed the worst one used.
-    Agrees { elements: usize, worst: f64, derivatives: usize },
+    Agrees {
+        elements: usize,
+        worst: f64,
+        derivatives: usize,
+    },
     /// Noise moves it across a discontinuity, or out of the range of a dtype: nothing can be said.
     Unclear,
     Fault(Fault),
@@ -163,7 +167,9 @@ fn spread(exact: &[Shown], samples: &[&[Shown]]) -> Option<Vec<Vec<f64>>> {
             // Noise bends what is straight, so there may be second gradients that the program itself has not.
             let find = |sample: &&[Shown]| sample.iter().find(|other| other.label == shown.label).cloned();
             let others = samples.iter().map(find).collect::<Option<Vec<Shown>>>()?;
-            (0..shown.data.len()).map(|i| spread_of(shown.data[i], others.iter().map(|other| other.data.get(i)))).collect()
+            (0..shown.data.len())
+                .map(|i| spread_of(shown.data[i], others.iter().map(|other| other.data.get(i))))
+                .collect()
         })
         .collect()
 }
@@ -242,7 +248,10 @@ fn bits(one: &[Shown], two: &[Shown]) -> Option<String> {
 
 /// First and second gradients in f64 against differences of the sum and of the first gradients: some elements of each leaf.
 fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize, String> {
-    if !program.is_pure() || !program.gradients || program.steps.iter().any(|step| matches!(step.action, Action::Backward { .. })) {
+    if !program.is_pure()
+        || !program.gradients
+        || program.steps.iter().any(|step| matches!(step.action, Action::Backward { .. }))
+    {
         return Ok(0);
     }
     let find = |list: &[Shown], label: &str| list.iter().find(|shown| shown.label == label).cloned();
@@ -260,7 +269,8 @@ fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize
             ran(&program, &how).ok().map(|(shown, _)| shown)
         };
         let h = 1e-4;
-        let (Some(a), Some(b), Some(c), Some(d)) = (moved(h), moved(-h), moved(h / 2.0), moved(-h / 2.0)) else {
+        let (Some(a), Some(b), Some(c), Some(d)) = (moved(h), moved(-h), moved(h / 2.0), moved(-h / 2.0))
+        else {
             continue;
         };
         for (gradient, what) in [("first", "the sum".to_owned()), ("second", String::new())] {
@@ -272,7 +282,9 @@ fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize
                 // The sum that the second gradient is of.
                 let (mut sum, mut size) = (0.0, 0.0);
                 for (turn, leaf) in program.leaves.iter().filter(|leaf| leaf.requires_grad).enumerate() {
-                    let Some(first) = find(list, &format!("first gradient of v{}", leaf.id)) else { continue };
+                    let Some(first) = find(list, &format!("first gradient of v{}", leaf.id)) else {
+                        continue;
+                    };
                     for (i, x) in first.data.iter().enumerate() {
                         let part = x * super::run::weight(i, turn + 5);
                         sum += part;
@@ -281,7 +293,9 @@ fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize
                 }
                 Some((sum, size))
             };
-            let (Some(a), Some(b), Some(c), Some(d)) = (value(&a), value(&b), value(&c), value(&d)) else { continue };
+            let (Some(a), Some(b), Some(c), Some(d)) = (value(&a), value(&b), value(&c), value(&d)) else {
+                continue;
+            };
             let (wide, near) = ((a.0 - b.0) / (2.0 * h), (c.0 - d.0) / h);
             // The error of the near one is a third of what the two differ by, and what rounding leaves.
             let better = near + (near - wide) / 3.0;

@@ -100,7 +100,8 @@ impl Generator<'_> {
                 _ => DType::BF16,
             };
             let low = if self.random.chance(25) { 0.25 } else { -2.0 };
-            let mut maker = Maker { random: &mut self.random, live: &[], leaves: Vec::new(), next: self.next };
+            let mut maker =
+                Maker { random: &mut self.random, live: &[], leaves: Vec::new(), next: self.next };
             if turn == 3 {
                 if maker.random.chance(50) {
                     maker.new_ints(&shape, 0, 4);
@@ -171,8 +172,9 @@ impl Generator<'_> {
         let dtypes = self.program.dtypes.clone();
         // In its own dtypes first: what is refused there is refused before anything changed.
         let results = match self.runners[0].call(rule, &args, &more, off, &dtypes, 0) {
-            Ok(results)
-                if results.iter().all(|x| x.numel() <= MOST_ELEMENTS && x.rank() <= MOST_DIMS) => results,
+            Ok(results) if results.iter().all(|x| x.numel() <= MOST_ELEMENTS && x.rank() <= MOST_DIMS) => {
+                results
+            }
             _ => {
                 self.forget_leaves(counts);
                 return Ok(());
@@ -186,7 +188,8 @@ impl Generator<'_> {
             self.runners[0].take(rule, id, tensor, dtype)?;
             out.push(id);
         }
-        let step = Step { action: Action::Call { rule, args: args.clone(), more, no_grad: off }, out, held: false };
+        let step =
+            Step { action: Action::Call { rule, args: args.clone(), more, no_grad: off }, out, held: false };
         let good = self.follow(&step, &before).unwrap_or(false);
         if !good {
             self.forget_leaves(counts);
@@ -305,7 +308,9 @@ impl Generator<'_> {
             .live
             .iter()
             .rev()
-            .filter(|live| live.requires_grad && live.dtype.is_float() && self.program.leaf(live.id).is_none())
+            .filter(|live| {
+                live.requires_grad && live.dtype.is_float() && self.program.leaf(live.id).is_none()
+            })
             .map(|live| live.id)
             .take(most)
             .collect();
@@ -339,23 +344,25 @@ impl Generator<'_> {
         self.program.gradients = false;
         self.program.rounds = 2 + self.random.below(4);
         self.push(Action::Backward { of, keep: false, create: false }, Vec::new(), false);
-        let leaves: Vec<Leaf> = self.program.leaves.iter().filter(|leaf| leaf.requires_grad).cloned().collect();
+        let leaves: Vec<Leaf> =
+            self.program.leaves.iter().filter(|leaf| leaf.requires_grad).cloned().collect();
         let momentum = self.random.chance(40);
         for leaf in leaves {
             let moment = if momentum {
                 let id = self.next;
                 self.next += 1;
                 let zeros = vec![0.0; leaf.data.len()];
-                self.add_leaf(
-                    Leaf { id, data: zeros, requires_grad: false, ..leaf.clone() },
-                    false,
-                )?;
+                self.add_leaf(Leaf { id, data: zeros, requires_grad: false, ..leaf.clone() }, false)?;
                 Some(id)
             } else {
                 None
             };
             let zero = self.random.chance(30);
-            self.push(Action::Update { leaf: leaf.id, rate: 0.0625, momentum: moment, zero }, Vec::new(), false);
+            self.push(
+                Action::Update { leaf: leaf.id, rate: 0.0625, momentum: moment, zero },
+                Vec::new(),
+                false,
+            );
         }
         Ok(())
     }

@@ -15,8 +15,8 @@ use std::fmt::{self, Write};
 use wgrad::DType;
 
 pub use generate::generate;
-pub use run::{read, tensor};
 pub use rules::{Rule, rules};
+pub use run::{read, tensor};
 pub use shrink::shrink;
 
 /// The number of a value, given once and never again.
@@ -44,16 +44,30 @@ pub struct Leaf {
 #[derive(Clone)]
 pub enum Action {
     /// A rule's call; `self.out` are the results.
-    Call { rule: &'static Rule, args: Vec<Id>, more: Args, no_grad: bool },
+    Call {
+        rule: &'static Rule,
+        args: Vec<Id>,
+        more: Args,
+        no_grad: bool,
+    },
     /// Evaluates a value in the middle of the program.
     Read(Id),
     /// Drops a handle.
     Forget(Id),
     RetainGrad(Id),
     /// The gradients of a weighted sum of values go to `.grad`.
-    Backward { of: Vec<Id>, keep: bool, create: bool },
+    Backward {
+        of: Vec<Id>,
+        keep: bool,
+        create: bool,
+    },
     /// A step of gradient descent, and `.grad` is taken away, or set to 0.
-    Update { leaf: Id, rate: f64, momentum: Option<Id>, zero: bool },
+    Update {
+        leaf: Id,
+        rate: f64,
+        momentum: Option<Id>,
+        zero: bool,
+    },
 }
 
 #[derive(Clone)]
@@ -206,8 +220,7 @@ impl fmt::Display for Program {
                         Some(m) => format!("m.mul_(0.9)?.add_(g)? with m = {}", name(*m)),
                         None => "g".to_owned(),
                     };
-                    let then =
-                        if *zero { "g.zero_()?".to_owned() } else { format!("{leaf}.zero_grad()") };
+                    let then = if *zero { "g.zero_()?".to_owned() } else { format!("{leaf}.zero_grad()") };
                     format!("no_grad(|| {leaf}.sub_({direction} * {rate:?})) with g = {leaf}.grad(); {then};")
                 }
             };

@@ -1,7 +1,8 @@
 //! Runs a program: on a device in its own dtypes, or as the reference in f64, exactly or with noise.
 
 use wgrad::{
-    BackwardOptions, DType, Device, Error, GradOptions, Result, Tensor, bf16, enable_grad, f16, grad, is_grad_enabled, no_grad,
+    BackwardOptions, DType, Device, Error, GradOptions, Result, Tensor, bf16, enable_grad, f16, grad,
+    is_grad_enabled, no_grad,
 };
 
 use super::rules::Kind;
@@ -216,7 +217,8 @@ impl<'a> Runner<'a> {
         if !result.requires_grad() {
             return Ok(out);
         }
-        for x in operands.iter().filter(|x| x.requires_grad() && x.dtype() == DType::F64 && is_grad_enabled()) {
+        for x in operands.iter().filter(|x| x.requires_grad() && x.dtype() == DType::F64 && is_grad_enabled())
+        {
             let waves = self.factor(x.shape(), 1.0)?.sub(1.0)?.mul(&x.sin()?.sub(&x.detach().sin()?)?)?;
             let waves = if x.shape() == result.shape() { waves } else { waves.sum()? };
             out = out.add(&waves.mul(&self.factor(result.shape(), 1.0)?.sub(1.0)?)?.mul(unit)?)?;
@@ -308,7 +310,10 @@ impl<'a> Runner<'a> {
         for &id in &held {
             let value = self.value(id)?;
             all.push((format!("v{id}"), value.detach()));
-            if !value.is_leaf() && value.retains_grad() && let Some(g) = value.grad() {
+            if !value.is_leaf()
+                && value.retains_grad()
+                && let Some(g) = value.grad()
+            {
                 all.push((format!("v{id}.grad"), g.detach()));
             }
         }
@@ -339,12 +344,7 @@ impl<'a> Runner<'a> {
     }
 
     /// First and second gradients of what is held.
-    fn gradients(
-        &self,
-        program: &Program,
-        held: &[Id],
-        all: &mut Vec<(String, Tensor)>,
-    ) -> Result<()> {
+    fn gradients(&self, program: &Program, held: &[Id], all: &mut Vec<(String, Tensor)>) -> Result<()> {
         let mut of = Vec::new();
         for &id in held {
             if self.value(id)?.requires_grad() {

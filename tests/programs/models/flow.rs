@@ -12,8 +12,7 @@ pub fn train(run: &mut Run) -> Result<()> {
     let x = run.data("x")?;
     let mut layers = Vec::new();
     for i in 0..2 {
-        layers
-            .push([Linear::new(run, &format!("layer{i}.0"))?, Linear::new(run, &format!("layer{i}.2"))?]);
+        layers.push([Linear::new(run, &format!("layer{i}.0"))?, Linear::new(run, &format!("layer{i}.2"))?]);
     }
     let mut optimizer = Adam::new(run.parameters(), 0.01)?;
     for step in 0..STEPS {

@@ -20,8 +20,7 @@ pub fn train(run: &mut Run) -> Result<()> {
         let (mean, log_variance) = (mean_of.forward(&hidden)?, variance_of.forward(&hidden)?);
         let latent = (&mean + noise.select(0, turn)? * (&log_variance * 0.5)?.exp()?)?;
         let out = decoder[1].forward(&decoder[0].forward(&latent)?.relu()?)?;
-        let reconstruction =
-            (out.binary_cross_entropy_with_logits(&x, None, None, Reduction::Sum)? / count)?;
+        let reconstruction = (out.binary_cross_entropy_with_logits(&x, None, None, Reduction::Sum)? / count)?;
         let divergence = ((1.0 + &log_variance) - mean.pow(2.0)? - log_variance.exp()?)?;
         let loss = (reconstruction + (divergence.sum()? * -0.5)? / count)?;
         optimizer.zero_grad();

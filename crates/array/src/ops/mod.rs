@@ -14,6 +14,7 @@ mod transfer;
 mod trigonometry;
 mod view;
 
+pub(crate) use fourier::FourierTables;
 pub use index::Named;
 pub use linalg::QrMode;
 

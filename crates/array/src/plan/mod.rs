@@ -4,6 +4,7 @@
 //! bodies through the index maps of `map`, `library` sets up products (of a `factor` each), scatters, scans and sorts. The result is a [`Plan`]: prepared kernels over numbered slots, and when each slot's
 //! memory is needed. A second graph with the same key runs the plan with its own buffers and numbers.
 
+mod cache;
 mod cluster;
 mod factor;
 mod facts;
@@ -12,17 +13,17 @@ mod lower;
 mod map;
 mod schedule;
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
 use wgrad_device::{Buffer, Device, Error, Layout, Place, Prepared, Result, Scalar};
 
+pub(crate) use cache::Plans;
 pub(crate) use facts::affine_layout;
 
-use crate::graph::{Graph, Memory, Ref, WordHasher};
+use crate::graph::{Graph, Memory, Ref};
+use crate::kept::kept;
 use crate::node::Value;
 use crate::op::Op;
 use facts::{Facts, Slot};
@@ -56,29 +57,18 @@ struct Finished {
     layout: Layout,
 }
 
-/// A device's plans by key; kept with it, since prepared kernels hold its executor.
-type Cache = Mutex<HashMap<Box<[u64]>, Arc<Plan>, BuildHasherDefault<WordHasher>>>;
-
-/// A program with more kinds of graphs than this starts anew: shapes that change at every step would fill the memory.
-const MOST_PLANS: usize = 1024;
-
 /// The plan for a graph, made if there is none. `None`: another thread has finished part of the graph; collect it again.
 pub(crate) fn plan(graph: &mut Graph, device: &Device, fusion: bool) -> Result<Option<Arc<Plan>>> {
     graph.key.push(u64::from(fusion));
-    let plans = device.plans().kept::<Cache>();
-    let known = plans.lock().unwrap_or_else(PoisonError::into_inner).get(&graph.key[..]).cloned();
-    if let Some(plan) = known {
+    let plans = &kept(device).plans;
+    if let Some(plan) = plans.find(&graph.key) {
         device.plans().hits.fetch_add(1, Ordering::Relaxed);
         return Ok(Some(plan));
     }
     let Some(plan) = Plan::build(graph, device, fusion)? else { return Ok(None) };
     device.plans().built.fetch_add(1, Ordering::Relaxed);
     let plan = Arc::new(plan);
-    let mut plans = plans.lock().unwrap_or_else(PoisonError::into_inner);
-    if plans.len() >= MOST_PLANS {
-        plans.clear();
-    }
-    plans.insert(graph.key.as_slice().into(), plan.clone());
+    plans.add(&graph.key, &plan);
     Ok(Some(plan))
 }
 
@@ -127,6 +117,16 @@ impl Plan {
             .collect();
         let checks = facts.steps.iter().any(|step| step.op.may_fail());
         Ok(Some(Plan { launches, bytes, finished, passed, checks }))
+    }
+
+    /// About how many bytes of this machine's memory it takes.
+    fn memory(&self) -> usize {
+        let launch = |launch: &Launch| size_of::<Launch>() + launch.kernel.bytes();
+        let launches: usize = self.launches.iter().map(launch).sum();
+        launches
+            + self.bytes.len() * size_of::<usize>()
+            + self.finished.len() * size_of::<Finished>()
+            + self.passed.len() * size_of::<u32>()
     }
 
     /// Runs the plan for a graph of its key, and gives the graph's nodes their values.

@@ -127,8 +127,10 @@ pub fn rules() -> Vec<Rule> {
         rule("logaddexp2", Value, "{0}.logaddexp2(&{1})", pair, |t, _| one(t[0].logaddexp2(&t[1]))),
         rule("copysign", Value, "{0}.copysign(&{1})", pair, |t, _| one(t[0].copysign(&t[1])))
             .gap(|t, _| Ok(t.to_vec())),
-        rule("maximum", Value, "{0}.maximum(&{1})", any_pair, |t, _| one(t[0].maximum(&t[1]))).gap(difference),
-        rule("minimum", Value, "{0}.minimum(&{1})", any_pair, |t, _| one(t[0].minimum(&t[1]))).gap(difference),
+        rule("maximum", Value, "{0}.maximum(&{1})", any_pair, |t, _| one(t[0].maximum(&t[1])))
+            .gap(difference),
+        rule("minimum", Value, "{0}.minimum(&{1})", any_pair, |t, _| one(t[0].minimum(&t[1])))
+            .gap(difference),
         rule("fmax", Value, "{0}.fmax(&{1})", pair, |t, _| one(t[0].fmax(&t[1]))).gap(difference),
         rule("fmin", Value, "{0}.fmin(&{1})", pair, |t, _| one(t[0].fmin(&t[1]))).gap(difference),
         rule("remainder", Value, "{0}.remainder({f0})", number, |t, a| one(t[0].remainder(a.f[0] + 2.5)))
@@ -167,61 +169,115 @@ pub fn rules() -> Vec<Rule> {
             "{0}.pow(&{1})",
             |m| {
                 let x = m.float_within(0.1, 10.0)?;
-                let y = m.beside(&x.shape, |live| live.dtype.is_float() && live.high < 3.0 && live.low > -3.0)?;
+                let y =
+                    m.beside(&x.shape, |live| live.dtype.is_float() && live.high < 3.0 && live.low > -3.0)?;
                 of(&[x.id, y.id])
             },
             |t, _| one(t[0].pow(&t[1])),
         ),
-        rule("rpow", Value, "{0}.rpow(1.75)", |m| of(&[m.float_within(-6.0, 6.0)?.id]), |t, _| {
-            one(t[0].rpow(1.75))
-        }),
-        rule("clamp", Value, "{0}.clamp(-0.75, 0.5)", |m| of(&[m.float()?.id]), |t, _| {
-            one(t[0].clamp(-0.75, 0.5))
-        })
+        rule(
+            "rpow",
+            Value,
+            "{0}.rpow(1.75)",
+            |m| of(&[m.float_within(-6.0, 6.0)?.id]),
+            |t, _| one(t[0].rpow(1.75)),
+        ),
+        rule(
+            "clamp",
+            Value,
+            "{0}.clamp(-0.75, 0.5)",
+            |m| of(&[m.float()?.id]),
+            |t, _| one(t[0].clamp(-0.75, 0.5)),
+        )
         .gap(|t, _| Ok(vec![t[0].add(0.75)?, t[0].sub(0.5)?])),
-        rule("clamp_min", Value, "{0}.clamp_min(&{1})", pair, |t, _| one(t[0].clamp_min(&t[1]))).gap(difference),
-        rule("hardtanh", Value, "{0}.hardtanh(-1.0, 1.0)", |m| of(&[m.float()?.id]), |t, _| {
-            one(t[0].hardtanh(-1.0, 1.0))
-        })
+        rule("clamp_min", Value, "{0}.clamp_min(&{1})", pair, |t, _| one(t[0].clamp_min(&t[1])))
+            .gap(difference),
+        rule(
+            "hardtanh",
+            Value,
+            "{0}.hardtanh(-1.0, 1.0)",
+            |m| of(&[m.float()?.id]),
+            |t, _| one(t[0].hardtanh(-1.0, 1.0)),
+        )
         .gap(|t, _| Ok(vec![t[0].add(1.0)?, t[0].sub(1.0)?])),
-        rule("leaky_relu", Value, "{0}.leaky_relu(0.1)", |m| of(&[m.float()?.id]), |t, _| {
-            one(t[0].leaky_relu(0.1))
-        })
+        rule(
+            "leaky_relu",
+            Value,
+            "{0}.leaky_relu(0.1)",
+            |m| of(&[m.float()?.id]),
+            |t, _| one(t[0].leaky_relu(0.1)),
+        )
         .gap(|t, _| Ok(vec![t[0].clone()])),
         rule("elu", Value, "{0}.elu(1.25)", |m| of(&[m.float()?.id]), |t, _| one(t[0].elu(1.25)))
             .gap(|t, _| Ok(vec![t[0].clone()])),
         rule("celu", Value, "{0}.celu(0.75)", |m| of(&[m.float()?.id]), |t, _| one(t[0].celu(0.75)))
             .gap(|t, _| Ok(vec![t[0].clone()])),
-        rule("softplus", Value, "{0}.softplus(1.5, 20.0)", |m| of(&[m.float_within(-10.0, 10.0)?.id]), |t, _| {
-            one(t[0].softplus(1.5, 20.0))
-        }),
-        rule("softshrink", Value, "{0}.softshrink(0.5)", |m| of(&[m.float()?.id]), |t, _| {
-            one(t[0].softshrink(0.5))
-        })
+        rule(
+            "softplus",
+            Value,
+            "{0}.softplus(1.5, 20.0)",
+            |m| of(&[m.float_within(-10.0, 10.0)?.id]),
+            |t, _| one(t[0].softplus(1.5, 20.0)),
+        ),
+        rule(
+            "softshrink",
+            Value,
+            "{0}.softshrink(0.5)",
+            |m| of(&[m.float()?.id]),
+            |t, _| one(t[0].softshrink(0.5)),
+        )
         .gap(|t, _| Ok(vec![t[0].add(0.5)?, t[0].sub(0.5)?])),
-        rule("hardshrink", Value, "{0}.hardshrink(0.5)", |m| of(&[m.float()?.id]), |t, _| {
-            one(t[0].hardshrink(0.5))
-        })
+        rule(
+            "hardshrink",
+            Value,
+            "{0}.hardshrink(0.5)",
+            |m| of(&[m.float()?.id]),
+            |t, _| one(t[0].hardshrink(0.5)),
+        )
         .gap(|t, _| Ok(vec![t[0].add(0.5)?, t[0].sub(0.5)?])),
-        rule("threshold", Value, "{0}.threshold(0.25, -1.0)", |m| of(&[m.float()?.id]), |t, _| {
-            one(t[0].threshold(0.25, -1.0))
-        })
+        rule(
+            "threshold",
+            Value,
+            "{0}.threshold(0.25, -1.0)",
+            |m| of(&[m.float()?.id]),
+            |t, _| one(t[0].threshold(0.25, -1.0)),
+        )
         .gap(|t, _| one(t[0].sub(0.25))),
-        rule("logit", Value, "{0}.logit(None)", |m| of(&[m.float_within(0.05, 0.95)?.id]), |t, _| {
-            one(t[0].logit(None))
-        }),
-        rule("polygamma", Value, "{0}.polygamma(1)", |m| of(&[m.float_within(0.3, 50.0)?.id]), |t, _| {
-            one(t[0].polygamma(1))
-        }),
-        rule("nan_to_num", Value, "{0}.nan_to_num(0.0, None, None)", |m| of(&[m.float()?.id]), |t, _| {
-            one(t[0].nan_to_num(0.0, None, None))
-        }),
-        rule("to (0.05, 0.95)", Value, "({0}.tanh()? * 0.45)? + 0.5", |m| of(&[m.float()?.id]), |t, _| {
-            one(t[0].tanh()?.mul(0.45)?.add(0.5))
-        }),
-        rule("to positive", Value, "{0}.square()? + 0.25", |m| of(&[m.float_within(-30.0, 30.0)?.id]), |t, _| {
-            one(t[0].square()?.add(0.25))
-        }),
+        rule(
+            "logit",
+            Value,
+            "{0}.logit(None)",
+            |m| of(&[m.float_within(0.05, 0.95)?.id]),
+            |t, _| one(t[0].logit(None)),
+        ),
+        rule(
+            "polygamma",
+            Value,
+            "{0}.polygamma(1)",
+            |m| of(&[m.float_within(0.3, 50.0)?.id]),
+            |t, _| one(t[0].polygamma(1)),
+        ),
+        rule(
+            "nan_to_num",
+            Value,
+            "{0}.nan_to_num(0.0, None, None)",
+            |m| of(&[m.float()?.id]),
+            |t, _| one(t[0].nan_to_num(0.0, None, None)),
+        ),
+        rule(
+            "to (0.05, 0.95)",
+            Value,
+            "({0}.tanh()? * 0.45)? + 0.5",
+            |m| of(&[m.float()?.id]),
+            |t, _| one(t[0].tanh()?.mul(0.45)?.add(0.5)),
+        ),
+        rule(
+            "to positive",
+            Value,
+            "{0}.square()? + 0.25",
+            |m| of(&[m.float_within(-30.0, 30.0)?.id]),
+            |t, _| one(t[0].square()?.add(0.25)),
+        ),
         rule("lerp", Value, "{0}.lerp(&{1}, 0.375)", pair, |t, _| one(t[0].lerp(&t[1], 0.375))),
         rule(
             "addcmul",
@@ -243,7 +299,9 @@ pub fn rules() -> Vec<Rule> {
         rule("integers: add", Value, "{0}.add(&{1})", ints, |t, _| one(t[0].add(&t[1]))),
         rule("integers: mul", Value, "{0}.mul(&{1})", ints, |t, _| one(t[0].mul(&t[1]))),
         rule("integers: remainder", Value, "{0}.remainder(7)", |m| ints(m), |t, _| one(t[0].remainder(7i64))),
-        rule("integers: floor_divide", Value, "{0}.floor_divide(3)", ints, |t, _| one(t[0].floor_divide(3i64))),
+        rule("integers: floor_divide", Value, "{0}.floor_divide(3)", ints, |t, _| {
+            one(t[0].floor_divide(3i64))
+        }),
         rule("bitwise_xor", Value, "{0}.bitwise_xor(&{1})", ints, |t, _| one(t[0].bitwise_xor(&t[1]))),
         rule(
             "logical_not",

@@ -66,7 +66,10 @@ pub fn rules() -> Vec<Rule> {
             "{0}.select(0, {n0})?.copy_(&{0}.select(0, {n1})?)",
             |m| {
                 let x = m.find(|live| {
-                    live.dtype.is_float() && live.rank() > 0 && live.shape[0] > 0 && !(live.is_leaf && live.requires_grad)
+                    live.dtype.is_float()
+                        && live.rank() > 0
+                        && live.shape[0] > 0
+                        && !(live.is_leaf && live.requires_grad)
                 })?;
                 let most = x.shape[0] as i64 - 1;
                 let n = [m.random.between(0, most), m.random.between(0, most)];

@@ -46,30 +46,62 @@ fn meeting(t: &[Tensor]) -> wgrad::Result<Vec<Tensor>> {
 
 pub fn rules() -> Vec<Rule> {
     vec![
-        rule("gather", View, "{0}.gather({n0}, &{1})", |m| along(m, true, false, false), |t, a| {
-            one(t[0].gather(a.n[0] as isize, &t[1]))
-        }),
-        rule("take_along_dim", View, "{0}.take_along_dim(&{1}, {n0})", |m| along(m, true, false, false), |t, a| {
-            one(t[0].take_along_dim(&t[1], a.n[0] as isize))
-        }),
-        rule("index_select", View, "{0}.index_select({n0}, &{1})", |m| along(m, false, false, false), |t, a| {
-            one(t[0].index_select(a.n[0] as isize, &t[1]))
-        }),
-        rule("scatter", View, "{0}.scatter({n0}, &{1}, &{2})", |m| along(m, true, true, true), |t, a| {
-            one(t[0].scatter(a.n[0] as isize, &t[1], &t[2]))
-        }),
-        rule("scatter_add", Value, "{0}.scatter_add({n0}, &{1}, &{2})", |m| along(m, true, true, false), |t, a| {
-            one(t[0].scatter_add(a.n[0] as isize, &t[1], &t[2]))
-        }),
-        rule("index_add", Value, "{0}.index_add({n0}, &{1}, &{2})", |m| along(m, false, true, false), |t, a| {
-            one(t[0].index_add(a.n[0] as isize, &t[1], &t[2]))
-        }),
-        rule("index_copy", View, "{0}.index_copy({n0}, &{1}, &{2})", |m| along(m, false, true, true), |t, a| {
-            one(t[0].index_copy(a.n[0] as isize, &t[1], &t[2]))
-        }),
-        rule("index_fill", View, "{0}.index_fill({n0}, &{1}, 0.5)", |m| along(m, false, false, false), |t, a| {
-            one(t[0].index_fill(a.n[0] as isize, &t[1], 0.5))
-        }),
+        rule(
+            "gather",
+            View,
+            "{0}.gather({n0}, &{1})",
+            |m| along(m, true, false, false),
+            |t, a| one(t[0].gather(a.n[0] as isize, &t[1])),
+        ),
+        rule(
+            "take_along_dim",
+            View,
+            "{0}.take_along_dim(&{1}, {n0})",
+            |m| along(m, true, false, false),
+            |t, a| one(t[0].take_along_dim(&t[1], a.n[0] as isize)),
+        ),
+        rule(
+            "index_select",
+            View,
+            "{0}.index_select({n0}, &{1})",
+            |m| along(m, false, false, false),
+            |t, a| one(t[0].index_select(a.n[0] as isize, &t[1])),
+        ),
+        rule(
+            "scatter",
+            View,
+            "{0}.scatter({n0}, &{1}, &{2})",
+            |m| along(m, true, true, true),
+            |t, a| one(t[0].scatter(a.n[0] as isize, &t[1], &t[2])),
+        ),
+        rule(
+            "scatter_add",
+            Value,
+            "{0}.scatter_add({n0}, &{1}, &{2})",
+            |m| along(m, true, true, false),
+            |t, a| one(t[0].scatter_add(a.n[0] as isize, &t[1], &t[2])),
+        ),
+        rule(
+            "index_add",
+            Value,
+            "{0}.index_add({n0}, &{1}, &{2})",
+            |m| along(m, false, true, false),
+            |t, a| one(t[0].index_add(a.n[0] as isize, &t[1], &t[2])),
+        ),
+        rule(
+            "index_copy",
+            View,
+            "{0}.index_copy({n0}, &{1}, &{2})",
+            |m| along(m, false, true, true),
+            |t, a| one(t[0].index_copy(a.n[0] as isize, &t[1], &t[2])),
+        ),
+        rule(
+            "index_fill",
+            View,
+            "{0}.index_fill({n0}, &{1}, 0.5)",
+            |m| along(m, false, false, false),
+            |t, a| one(t[0].index_fill(a.n[0] as isize, &t[1], 0.5)),
+        ),
         rule(
             "scatter_reduce mean",
             Value,

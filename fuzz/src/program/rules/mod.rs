@@ -135,7 +135,8 @@ impl Maker<'_> {
     /// A value that broadcasts together with a shape.
     pub fn beside(&mut self, shape: &[usize], fits: impl Fn(&Live) -> bool) -> Option<Live> {
         self.find(|live| {
-            fits(live) && live.shape.iter().rev().zip(shape.iter().rev()).all(|(&a, &b)| a == b || a == 1 || b == 1)
+            fits(live)
+                && live.shape.iter().rev().zip(shape.iter().rev()).all(|(&a, &b)| a == b || a == 1 || b == 1)
         })
     }
 
@@ -184,9 +185,8 @@ impl Maker<'_> {
 
     /// A new leaf, or a value that has this shape, dtype and range.
     pub fn float_like(&mut self, shape: &[usize], dtype: DType, low: f64, high: f64) -> Id {
-        let there = self.find(|live| {
-            live.shape == shape && live.dtype == dtype && live.low >= low && live.high <= high
-        });
+        let there = self
+            .find(|live| live.shape == shape && live.dtype == dtype && live.low >= low && live.high <= high);
         match there {
             Some(live) if self.random.chance(60) => live.id,
             _ => self.new_float(shape, dtype, low, high),

@@ -52,10 +52,7 @@ fn pool(m: &mut Maker) -> Option<Made> {
 }
 
 fn window(a: &Args) -> PoolOptions {
-    PoolOptions {
-        stride: vec![a.n[1] as usize; 2],
-        ..PoolOptions::new(&[a.n[0] as usize; 2])
-    }
+    PoolOptions { stride: vec![a.n[1] as usize; 2], ..PoolOptions::new(&[a.n[0] as usize; 2]) }
 }
 
 fn pool1(m: &mut Maker) -> Option<Made> {
@@ -96,7 +93,8 @@ fn targets(m: &mut Maker) -> Option<Made> {
 }
 
 fn probabilities(m: &mut Maker) -> Option<Made> {
-    let x = m.find(|live| live.dtype.is_float() && live.numel() > 0 && live.low > 0.02 && live.high < 0.98)?;
+    let x =
+        m.find(|live| live.dtype.is_float() && live.numel() > 0 && live.low > 0.02 && live.high < 0.98)?;
     let target = m.new_float(&x.shape, x.dtype, 0.1, 0.9);
     of(&[x.id, target])
 }
@@ -109,12 +107,20 @@ fn apart(t: &[Tensor], shift: f64) -> wgrad::Result<Vec<Tensor>> {
 pub fn rules() -> Vec<Rule> {
     let constant_rows: super::Run = |t, _| one(t[0].var_dim(-1, 1.0, false));
     vec![
-        rule("conv1d", Value, "{0}.conv1d(&{1}, &{2}, stride {n0}, padding {n1})", |m| conv(m, 1), |t, a| {
-            one(t[0].conv1d(&t[1], &t[2], &conv_options(a, 1)))
-        }),
-        rule("conv2d", Value, "{0}.conv2d(&{1}, &{2}, stride {n0}, padding {n1})", |m| conv(m, 2), |t, a| {
-            one(t[0].conv2d(&t[1], &t[2], &conv_options(a, 2)))
-        }),
+        rule(
+            "conv1d",
+            Value,
+            "{0}.conv1d(&{1}, &{2}, stride {n0}, padding {n1})",
+            |m| conv(m, 1),
+            |t, a| one(t[0].conv1d(&t[1], &t[2], &conv_options(a, 1))),
+        ),
+        rule(
+            "conv2d",
+            Value,
+            "{0}.conv2d(&{1}, &{2}, stride {n0}, padding {n1})",
+            |m| conv(m, 2),
+            |t, a| one(t[0].conv2d(&t[1], &t[2], &conv_options(a, 2))),
+        ),
         rule(
             "conv_transpose2d",
             Value,
@@ -144,9 +150,7 @@ pub fn rules() -> Vec<Rule> {
             Value,
             "{0}.interpolate(Scale::Size([3, 4]), Interpolation::Linear, {n0} == 1)",
             pool,
-            |t, a| {
-                one(t[0].interpolate(&Scale::Size(vec![3, 4]), Interpolation::Linear, a.n[0] == 1))
-            },
+            |t, a| one(t[0].interpolate(&Scale::Size(vec![3, 4]), Interpolation::Linear, a.n[0] == 1)),
         ),
         rule("layer_norm", Value, "{0}.layer_norm([last], &{1}, &{2}, 1e-5)", layer, |t, _| {
             one(t[0].layer_norm(t[0].size(-1)?, &t[1], &t[2], 1e-5))
@@ -162,25 +166,41 @@ pub fn rules() -> Vec<Rule> {
             |m| of(&[m.find(|live| live.dtype.is_float() && live.rank() >= 3 && live.numel() > 2)?.id]),
             |t, _| one(t[0].group_norm(1, None, None, 1e-5)),
         ),
-        rule("attention", Value, "{0}.scaled_dot_product_attention(&{1}, &{2}, None, true, None, false)", attention, |t, _| {
-            one(t[0].scaled_dot_product_attention(&t[1], &t[2], None, true, None, false))
-        }),
+        rule(
+            "attention",
+            Value,
+            "{0}.scaled_dot_product_attention(&{1}, &{2}, None, true, None, false)",
+            attention,
+            |t, _| one(t[0].scaled_dot_product_attention(&t[1], &t[2], None, true, None, false)),
+        ),
         rule(
             "glu",
             Value,
             "{0}.glu(-1)",
-            |m| of(&[m.find(|live| live.dtype.is_float() && live.shape.last().is_some_and(|n| n % 2 == 0))?.id]),
+            |m| {
+                of(&[m
+                    .find(|live| live.dtype.is_float() && live.shape.last().is_some_and(|n| n % 2 == 0))?
+                    .id])
+            },
             |t, _| one(t[0].glu(-1)),
         ),
-        rule("cross_entropy", Value, "{0}.cross_entropy(&{1})", classes, |t, _| one(t[0].cross_entropy(&t[1]))),
-        rule("cross_entropy_with", Value, "{0}.cross_entropy_with(&{1}, label_smoothing 0.1, sum)", classes, |t, _| {
-            let options = CrossEntropyOptions {
-                label_smoothing: 0.1,
-                reduction: Reduction::Sum,
-                ..CrossEntropyOptions::default()
-            };
-            one(t[0].cross_entropy_with(&t[1], &options))
+        rule("cross_entropy", Value, "{0}.cross_entropy(&{1})", classes, |t, _| {
+            one(t[0].cross_entropy(&t[1]))
         }),
+        rule(
+            "cross_entropy_with",
+            Value,
+            "{0}.cross_entropy_with(&{1}, label_smoothing 0.1, sum)",
+            classes,
+            |t, _| {
+                let options = CrossEntropyOptions {
+                    label_smoothing: 0.1,
+                    reduction: Reduction::Sum,
+                    ..CrossEntropyOptions::default()
+                };
+                one(t[0].cross_entropy_with(&t[1], &options))
+            },
+        ),
         rule("mse_loss", Value, "{0}.mse_loss(&{1}, Reduction::Mean)", targets, |t, _| {
             one(t[0].mse_loss(&t[1], Reduction::Mean))
         }),
@@ -196,11 +216,19 @@ pub fn rules() -> Vec<Rule> {
             one(t[0].smooth_l1_loss(&t[1], Reduction::Mean, 0.5))
         })
         .gap(|t, _| apart(t, 0.5)),
-        rule("binary_cross_entropy", Value, "{0}.binary_cross_entropy(&{1}, None, Reduction::Mean)", probabilities, |t, _| {
-            one(t[0].binary_cross_entropy(&t[1], None, Reduction::Mean))
-        }),
-        rule("bce with logits", Value, "{0}.binary_cross_entropy_with_logits(&{1}, None, None, Reduction::Mean)", targets, |t, _| {
-            one(t[0].binary_cross_entropy_with_logits(&t[1], None, None, Reduction::Mean))
-        }),
+        rule(
+            "binary_cross_entropy",
+            Value,
+            "{0}.binary_cross_entropy(&{1}, None, Reduction::Mean)",
+            probabilities,
+            |t, _| one(t[0].binary_cross_entropy(&t[1], None, Reduction::Mean)),
+        ),
+        rule(
+            "bce with logits",
+            Value,
+            "{0}.binary_cross_entropy_with_logits(&{1}, None, None, Reduction::Mean)",
+            targets,
+            |t, _| one(t[0].binary_cross_entropy_with_logits(&t[1], None, None, Reduction::Mean)),
+        ),
     ]
 }

@@ -72,7 +72,11 @@ fn regular(x: &Tensor) -> wgrad::Result<Tensor> {
 fn square(m: &mut Maker) -> Option<Made> {
     let fits = |live: &super::Live| {
         let r = live.rank();
-        live.dtype.is_float() && live.dtype.size() >= 4 && r >= 2 && live.shape[r - 1] == live.shape[r - 2] && live.numel() > 0
+        live.dtype.is_float()
+            && live.dtype.size() >= 4
+            && r >= 2
+            && live.shape[r - 1] == live.shape[r - 2]
+            && live.numel() > 0
     };
     of(&[m.find(fits)?.id])
 }
@@ -161,7 +165,9 @@ pub fn rules() -> Vec<Rule> {
             Value,
             "{0}.rfft(None, {n0}, FftNorm::Ortho)",
             |m| {
-                let x = m.find(|live| live.dtype.is_float() && live.dtype.size() >= 4 && live.rank() > 0 && live.numel() > 0)?;
+                let x = m.find(|live| {
+                    live.dtype.is_float() && live.dtype.size() >= 4 && live.rank() > 0 && live.numel() > 0
+                })?;
                 let dim = m.dim(x.rank());
                 with(&[x.id], &[dim])
             },

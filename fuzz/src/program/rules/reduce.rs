@@ -111,9 +111,13 @@ pub fn rules() -> Vec<Rule> {
             |m| of(&[m.find(|live| matches!(live.dtype, DType::Bool | DType::I64) && live.rank() > 0)?.id]),
             |t, _| one(t[0].cumsum(0)),
         ),
-        rule("count_nonzero", Value, "{0}.count_nonzero(())", |m| of(&[m.any()?.id]), |t, _| {
-            one(t[0].count_nonzero(()))
-        })
+        rule(
+            "count_nonzero",
+            Value,
+            "{0}.count_nonzero(())",
+            |m| of(&[m.any()?.id]),
+            |t, _| one(t[0].count_nonzero(())),
+        )
         .gap(|t, _| if t[0].dtype().is_float() { Ok(vec![t[0].clone()]) } else { Ok(Vec::new()) }),
         rule("var_dim", Value, "{0}.var_dim(&[{n}][1..], 1.0, {n0} == 1)", wide_dims, |t, a| {
             one(t[0].var_dim(&a.n[1..], 1.0, a.n[0] == 1))
@@ -133,7 +137,9 @@ pub fn rules() -> Vec<Rule> {
             one(t[0].nansum(&a.n[1..], a.n[0] == 1))
         }),
         rule("softmax", Value, "{0}.softmax({n0})", dim, |t, a| one(t[0].softmax(a.n[0] as isize))),
-        rule("log_softmax", Value, "{0}.log_softmax({n0})", dim, |t, a| one(t[0].log_softmax(a.n[0] as isize))),
+        rule("log_softmax", Value, "{0}.log_softmax({n0})", dim, |t, a| {
+            one(t[0].log_softmax(a.n[0] as isize))
+        }),
         rule("softmin", Value, "{0}.softmin({n0})", dim, |t, a| one(t[0].softmin(a.n[0] as isize))),
         rule("cumsum", Value, "{0}.cumsum({n0})", dim, |t, a| one(t[0].cumsum(a.n[0] as isize))),
         rule("cumprod", Value, "{0}.cumprod({n0})", dim, |t, a| one(t[0].cumprod(a.n[0] as isize))),
@@ -142,8 +148,10 @@ pub fn rules() -> Vec<Rule> {
         }),
         rule("cummax", Value, "{0}.cummax({n0})", dim, |t, a| two(t[0].cummax(a.n[0] as isize))).gap(along),
         rule("cummin", Value, "{0}.cummin({n0})", dim, |t, a| two(t[0].cummin(a.n[0] as isize))).gap(along),
-        rule("sort", Value, "{0}.sort({n0}, {n1} == 1)", dim, |t, a| two(t[0].sort(a.n[0] as isize, a.n[1] == 1)))
-            .gap(along),
+        rule("sort", Value, "{0}.sort({n0}, {n1} == 1)", dim, |t, a| {
+            two(t[0].sort(a.n[0] as isize, a.n[1] == 1))
+        })
+        .gap(along),
         rule("argsort", Value, "{0}.argsort({n0}, {n1} == 1)", dim, |t, a| {
             one(t[0].argsort(a.n[0] as isize, a.n[1] == 1))
         })

@@ -140,8 +140,11 @@ pub fn rules() -> Vec<Rule> {
             "{0}.expand([{n}])",
             |m| {
                 let x = m.find(|live| live.numel() <= 64)?;
-                let mut shape: Vec<i64> =
-                    x.shape.iter().map(|&size| if size == 1 { m.random.between(1, 4) } else { size as i64 }).collect();
+                let mut shape: Vec<i64> = x
+                    .shape
+                    .iter()
+                    .map(|&size| if size == 1 { m.random.between(1, 4) } else { size as i64 })
+                    .collect();
                 if m.random.chance(40) {
                     shape.insert(0, m.random.between(1, 3));
                 }
@@ -286,18 +289,34 @@ pub fn rules() -> Vec<Rule> {
                 Ok(parts.into_iter().take(1).chain(last).collect())
             },
         ),
-        rule("cat", View, "Tensor::cat(&[{all}], {n0})", |m| several(m, false), |t, a| {
-            one(Tensor::cat(&list(t), a.n[0] as isize))
-        }),
-        rule("stack", View, "Tensor::stack(&[{all}], {n0})", |m| several(m, true), |t, a| {
-            one(Tensor::stack(&list(t), a.n[0] as isize))
-        }),
-        rule("pad", View, "{0}.pad(pairs of [{n}], 0.75)", |m| margins(m, 2, -1), |t, a| {
-            one(t[0].pad(&pairs(&a.n), 0.75))
-        }),
-        rule("pad_with reflect", View, "{0}.pad_with(pairs of [{n}], PadMode::Reflect)", |m| margins(m, 3, 0), |t, a| {
-            one(t[0].pad_with(&pairs(&a.n[..2]), PadMode::Reflect))
-        }),
+        rule(
+            "cat",
+            View,
+            "Tensor::cat(&[{all}], {n0})",
+            |m| several(m, false),
+            |t, a| one(Tensor::cat(&list(t), a.n[0] as isize)),
+        ),
+        rule(
+            "stack",
+            View,
+            "Tensor::stack(&[{all}], {n0})",
+            |m| several(m, true),
+            |t, a| one(Tensor::stack(&list(t), a.n[0] as isize)),
+        ),
+        rule(
+            "pad",
+            View,
+            "{0}.pad(pairs of [{n}], 0.75)",
+            |m| margins(m, 2, -1),
+            |t, a| one(t[0].pad(&pairs(&a.n), 0.75)),
+        ),
+        rule(
+            "pad_with reflect",
+            View,
+            "{0}.pad_with(pairs of [{n}], PadMode::Reflect)",
+            |m| margins(m, 3, 0),
+            |t, a| one(t[0].pad_with(&pairs(&a.n[..2]), PadMode::Reflect)),
+        ),
         rule(
             "pad_with replicate",
             View,
@@ -305,9 +324,13 @@ pub fn rules() -> Vec<Rule> {
             |m| margins(m, 4, 0),
             |t, a| one(t[0].pad_with(&pairs(&a.n), PadMode::Replicate)),
         ),
-        rule("pad_with circular", View, "{0}.pad_with(pairs of [{n}], PadMode::Circular)", |m| margins(m, 3, 0), |t, a| {
-            one(t[0].pad_with(&pairs(&a.n[..2]), PadMode::Circular))
-        }),
+        rule(
+            "pad_with circular",
+            View,
+            "{0}.pad_with(pairs of [{n}], PadMode::Circular)",
+            |m| margins(m, 3, 0),
+            |t, a| one(t[0].pad_with(&pairs(&a.n[..2]), PadMode::Circular)),
+        ),
         rule("contiguous", View, "{0}.contiguous()", any, |t, _| one(t[0].contiguous())),
         rule(
             "tril",

@@ -21,6 +21,7 @@ use wgrad_device::kernel::{BinaryOp, UnaryOp};
 use wgrad_device::layout::Dims;
 use wgrad_device::{Error, Result};
 
+pub(crate) use self::plan::FourierTables;
 use self::plan::{Packed, Plan, Real, Step, Turn};
 use crate::{Array, Expr};
 

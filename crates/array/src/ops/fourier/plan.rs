@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wgrad_device::{Buffer, DType, Device, Element, Error, Layout, Result};
 
 use crate::Array;
+use crate::kept::kept;
 
 /// The largest factor that a step takes, if the prime factors allow it.
 const RADIX: usize = 32;
@@ -143,7 +144,7 @@ struct Cache<P>(Mutex<VecDeque<(Key, Arc<P>)>>);
 
 /// What is kept with a device.
 #[derive(Default)]
-struct Known {
+pub(crate) struct FourierTables {
     complex: Cache<Plan>,
     real: Cache<Packed>,
 }
@@ -204,7 +205,7 @@ pub(super) fn complex(n: usize, inverse: bool, dtype: DType, device: &Device) ->
         check_room(n, STEPS_BYTES)?;
         Maker { inverse, dtype, device }.plan(n)
     };
-    device.plans().kept::<Known>().complex.get((n, inverse, dtype), make, Plan::numbers)
+    kept(device).fourier.complex.get((n, inverse, dtype), make, Plan::numbers)
 }
 
 /// The plan for `n` real points, at least 2.
@@ -216,7 +217,7 @@ pub(super) fn real(n: usize, inverse: bool, dtype: DType, device: &Device) -> Re
         check_room(n, STEPS_BYTES)?;
         Maker { inverse, dtype, device }.packed(n)
     };
-    device.plans().kept::<Known>().real.get((n, inverse, dtype), make, Packed::numbers).map(Real::Packed)
+    kept(device).fourier.real.get((n, inverse, dtype), make, Packed::numbers).map(Real::Packed)
 }
 
 /// Whether this machine's memory has room for the tables of so many points. Where it has, four times a point's index does not overflow.

@@ -1,0 +1,21 @@
+//! What is kept with a device: plans, and the tables of Fourier transforms.
+
+use wgrad_device::Device;
+
+use crate::ops::FourierTables;
+use crate::plan::Plans;
+
+/// Kept with a device, and dropped with it.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) plans: Plans,
+    pub(crate) fourier: FourierTables,
+}
+
+/// What is kept with a device.
+pub(crate) fn kept(device: &Device) -> &Kept {
+    match device.plans().kept() {
+        Some(kept) => kept,
+        None => unreachable!("only this crate keeps something with a device"),
+    }
+}
