@@ -1,8 +1,16 @@
 //! The one error type of the whole library.
 
+use std::borrow::Cow;
+use std::fmt::Debug;
 use std::panic::Location;
 
 use crate::DType;
+
+/// The most characters of a list of sizes or dims in an error's text.
+const LIST: usize = 90;
+/// The most characters of a reason, so that a whole text stays below 500: an error is read on a screen and kept in logs, whatever the
+/// shapes that led to it.
+const REASON: usize = 240;
 
 /// The result of everything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -10,11 +18,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, in which operation, with which shapes, dtypes or devices, and what to do about it.
 ///
 /// A failed call leaves all its arguments as they were.
+///
+/// The text has fewer than 500 characters. Long shapes, and reasons that hold such, lose their middle; the fields have them whole.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A shape that the operation cannot work with.
-    #[error("{op}: shape {shape:?} {reason}")]
+    #[error("{op}: shape {} {}", list(.shape), brief(.reason, REASON))]
     Shape {
         /// The operation.
         op: &'static str,
@@ -24,7 +34,7 @@ pub enum Error {
         reason: String,
     },
     /// Two shapes that do not fit together.
-    #[error("{op}: shapes {lhs:?} and {rhs:?} {reason}")]
+    #[error("{op}: shapes {} and {} {}", list(.lhs), list(.rhs), brief(.reason, REASON))]
     ShapeMismatch {
         /// The operation.
         op: &'static str,
@@ -46,7 +56,7 @@ pub enum Error {
         rank: usize,
     },
     /// A dim named twice.
-    #[error("{op}: dim {dim} appears more than once in {dims:?}; name each dim once")]
+    #[error("{op}: dim {dim} appears more than once in {}; name each dim once", list(.dims))]
     DuplicateDim {
         /// The operation.
         op: &'static str,
@@ -68,7 +78,7 @@ pub enum Error {
         called_at: Option<&'static Location<'static>>,
     },
     /// An argument whose value is not allowed.
-    #[error("{op}: {reason}")]
+    #[error("{op}: {}", brief(.reason, REASON))]
     Argument {
         /// The operation.
         op: &'static str,
@@ -76,7 +86,7 @@ pub enum Error {
         reason: String,
     },
     /// A matrix for which there is no such result: singular, not positive definite, not finite. PyTorch's `LinAlgError`.
-    #[error("{op}: matrix {matrix} of the batch {reason}")]
+    #[error("{op}: matrix {matrix} of the batch {}", brief(.reason, REASON))]
     LinAlg {
         /// The operation.
         op: &'static str,
@@ -86,7 +96,7 @@ pub enum Error {
         reason: String,
     },
     /// A dtype that the operation cannot work with.
-    #[error("{op}: dtype {dtype} {reason}")]
+    #[error("{op}: dtype {dtype} {}", brief(.reason, REASON))]
     DType {
         /// The operation.
         op: &'static str,
@@ -96,7 +106,7 @@ pub enum Error {
         reason: String,
     },
     /// Operands on two devices.
-    #[error("{op}: operands are on {lhs} and {rhs}; move one of them with to()")]
+    #[error("{op}: operands are on {} and {}; move one of them with to()", brief(.lhs, LIST), brief(.rhs, LIST))]
     DeviceMismatch {
         /// The operation.
         op: &'static str,
@@ -106,7 +116,7 @@ pub enum Error {
         rhs: String,
     },
     /// A size that does not fit into the machine's integers.
-    #[error("{op}: shape {shape:?} has more elements than can be addressed")]
+    #[error("{op}: shape {} has more elements than can be addressed", list(.shape))]
     SizeOverflow {
         /// The operation.
         op: &'static str,
@@ -115,7 +125,8 @@ pub enum Error {
     },
     /// A reduction without an identity over no elements.
     #[error(
-        "{op}: a reduction over no elements (shape {shape:?}) has no value; give a dim that is not empty"
+        "{op}: a reduction over no elements (shape {}) has no value; give a dim that is not empty",
+        list(.shape)
     )]
     EmptyReduction {
         /// The operation.
@@ -136,7 +147,7 @@ pub enum Error {
         limit: u64,
     },
     /// A device that this machine does not have.
-    #[error("device {requested} is not available ({reason}); available: {available}")]
+    #[error("device {} is not available ({}); available: {}", brief(.requested, LIST), brief(.reason, LIST), brief(.available, REASON))]
     DeviceUnavailable {
         /// The device asked for.
         requested: String,
@@ -147,7 +158,9 @@ pub enum Error {
     },
     /// The device went away; its tensors are lost.
     #[error(
-        "device {device} was lost: {reason}; its tensors are gone: open it again, or another device, and make them anew"
+        "device {} was lost: {}; its tensors are gone: open it again, or another device, and make them anew",
+        brief(.device, LIST),
+        brief(.reason, REASON)
     )]
     DeviceLost {
         /// The device.
@@ -156,7 +169,7 @@ pub enum Error {
         reason: String,
     },
     /// The driver refused a kernel or a command.
-    #[error("device {device} refused a kernel: {reason}")]
+    #[error("device {} refused a kernel: {}", brief(.device, LIST), brief(.reason, REASON))]
     Kernel {
         /// The device.
         device: String,
@@ -164,7 +177,7 @@ pub enum Error {
         reason: String,
     },
     /// Something this device or this operation does not do.
-    #[error("{op}: {reason}")]
+    #[error("{op}: {}", brief(.reason, REASON))]
     Unsupported {
         /// The operation.
         op: &'static str,
@@ -172,7 +185,7 @@ pub enum Error {
         reason: String,
     },
     /// A text that is not the name of a device or dtype, or a malformed data file.
-    #[error("cannot read {text:?} as {what}; expected {expected}")]
+    #[error("cannot read {} as {what}; expected {}", brief(&format!("{text:?}"), LIST), brief(.expected, REASON))]
     Parse {
         /// What was to be read.
         what: &'static str,
@@ -182,7 +195,7 @@ pub enum Error {
         expected: String,
     },
     /// A call that the rules of autograd do not allow.
-    #[error("{op}: {reason}")]
+    #[error("{op}: {}", brief(.reason, REASON))]
     Autograd {
         /// The call.
         op: &'static str,
@@ -232,4 +245,62 @@ pub enum GradRule {
     NotDifferentiable,
     /// Options that contradict each other, or a list that must not be empty.
     Options,
+}
+
+/// A list of sizes or dims, as text.
+fn list(numbers: &[impl Debug]) -> String {
+    brief(&format!("{numbers:?}"), LIST).into_owned()
+}
+
+/// A text of at most so many characters: a longer one loses its middle.
+fn brief(text: &str, most: usize) -> Cow<'_, str> {
+    let count = text.chars().count();
+    if count <= most {
+        return Cow::Borrowed(text);
+    }
+    const GAP: &str = " … ";
+    let kept = most - GAP.chars().count();
+    let head = text.chars().take(kept / 2);
+    let tail = text.chars().skip(count - kept.div_ceil(2));
+    Cow::Owned(head.chain(GAP.chars()).chain(tail).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_short_and_keep_both_ends() {
+        let shape = vec![usize::MAX; 1000];
+        let reason = "é".repeat(10_000);
+        let errors = [
+            Error::ShapeMismatch {
+                op: "add",
+                lhs: shape.clone(),
+                rhs: shape.clone(),
+                reason: reason.clone(),
+            },
+            Error::DuplicateDim { op: "permute", dim: 0, dims: vec![-1; 1000] },
+            Error::SizeOverflow { op: "zeros", shape: shape.clone() },
+            Error::EmptyReduction { op: "amax", shape },
+            Error::Argument { op: "pad", reason: reason.clone() },
+            Error::DeviceLost { device: reason.clone(), reason: reason.clone() },
+            Error::DeviceUnavailable {
+                requested: reason.clone(),
+                reason: reason.clone(),
+                available: reason.clone(),
+            },
+            Error::Parse { what: "device", text: "\u{1}".repeat(1000), expected: reason },
+        ];
+        for error in errors {
+            assert!(error.to_string().chars().count() < 500, "{error}");
+        }
+        let mut shape = vec![1; 1000];
+        (shape[0], shape[999]) = (7, 9);
+        let text = Error::SizeOverflow { op: "zeros", shape }.to_string();
+        assert!(text.starts_with("zeros: shape [7, 1, ") && text.contains(" … "), "{text}");
+        assert!(text.ends_with(", 1, 9] has more elements than can be addressed"), "{text}");
+        let short = Error::SizeOverflow { op: "zeros", shape: vec![2, 3] }.to_string();
+        assert_eq!(short, "zeros: shape [2, 3] has more elements than can be addressed");
+    }
 }

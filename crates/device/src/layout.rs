@@ -9,6 +9,9 @@ pub type Dims = SmallVec<[usize; 4]>;
 /// Steps of dims in elements, outermost first; 0 for an expanded dim, negative for a flipped one.
 pub type Strides = SmallVec<[isize; 4]>;
 
+/// The most dims of an array, as in PyTorch.
+pub const MAX_RANK: usize = 64;
+
 /// Shape, strides and offset of an array in its buffer, counted in elements.
 ///
 /// Invariant: every index inside the shape lies inside the buffer that the layout was made for.
@@ -124,16 +127,29 @@ pub fn contiguous_strides(shape: &[usize]) -> Strides {
     strides
 }
 
-/// The number of elements of a shape, or an error if it (or its bytes, at up to 8 each) cannot be addressed.
+/// The number of elements of a shape, or an error if it (or its bytes, at up to 8 each) cannot be addressed, or there are more than
+/// [`MAX_RANK`] dims. Every shape passes here before an array gets it.
+///
+/// A shape with an empty dim has no elements; the other sizes only have to make strides that are numbers.
 pub fn checked_elements(op: &'static str, shape: &[usize]) -> Result<usize> {
+    check_rank(op, shape)?;
     let overflow = || Error::SizeOverflow { op, shape: shape.to_vec() };
-    // Zero-sized dims must not hide an overflow in the others: strides are computed from these.
     let product =
         shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size.max(1))).ok_or_else(overflow)?;
-    if product > isize::MAX as usize / 8 {
+    let empty = shape.contains(&0);
+    if product > (if empty { isize::MAX as usize } else { isize::MAX as usize / 8 }) {
         return Err(overflow());
     }
-    Ok(if shape.contains(&0) { 0 } else { product })
+    Ok(if empty { 0 } else { product })
+}
+
+/// That a shape has at most [`MAX_RANK`] dims.
+pub fn check_rank(op: &'static str, shape: &[usize]) -> Result<()> {
+    if shape.len() <= MAX_RANK {
+        return Ok(());
+    }
+    let reason = format!("has {} dims; {MAX_RANK} are the most", shape.len());
+    Err(Error::Shape { op, shape: shape.to_vec(), reason })
 }
 
 /// The shape that two shapes broadcast to, by NumPy's rules.
@@ -159,6 +175,7 @@ pub fn broadcast_shapes(op: &'static str, lhs: &[usize], rhs: &[usize]) -> Resul
             }
         };
     }
+    checked_elements(op, &shape)?;
     Ok(shape)
 }
 
@@ -191,6 +208,18 @@ mod tests {
     fn sizes_that_overflow_are_errors_even_beside_an_empty_dim() {
         assert!(checked_elements("zeros", &[usize::MAX, 2]).is_err());
         assert!(checked_elements("zeros", &[0, usize::MAX, 2]).is_err());
+        assert!(checked_elements("zeros", &[0, usize::MAX]).is_err());
+        assert!(checked_elements("zeros", &[1 << 62]).is_err());
         assert_eq!(checked_elements("zeros", &[0, 7]).unwrap(), 0);
+        // Nothing is addressed in it, and its strides are numbers.
+        assert_eq!(checked_elements("zeros", &[0, 1 << 62]).unwrap(), 0);
+        assert_eq!(contiguous_strides(&[0, 1 << 62])[..], [1 << 62, 1]);
+        assert!(broadcast_shapes("add", &[1 << 40, 1], &[1, 1 << 40]).is_err());
+    }
+
+    #[test]
+    fn more_than_64_dims_are_an_error() {
+        assert_eq!(checked_elements("zeros", &[1; 64]).unwrap(), 1);
+        assert!(matches!(checked_elements("zeros", &[1; 65]), Err(Error::Shape { .. })));
     }
 }
