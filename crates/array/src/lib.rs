@@ -21,6 +21,7 @@ mod ops;
 mod plan;
 mod read;
 mod registry;
+mod room;
 pub mod site;
 
 pub use array::Array;
@@ -30,6 +31,7 @@ pub use fallback::Fallback;
 pub use flush::{end_step, is_updated, note_update};
 pub use ops::{Named, QrMode};
 pub use read::host_vec;
+pub use room::{Room, reserve};
 pub use wgrad_device::kernel::{BinaryOp, ReduceOp, ScatterOp, UnaryOp};
 pub use wgrad_device::{
     Category, DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Layout, Result,

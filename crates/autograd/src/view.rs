@@ -45,7 +45,7 @@ impl ViewStep {
                 let x = x.contiguous()?;
                 x.eval()?;
                 let first = x.layout().map_or(0, Layout::offset);
-                x.strided(shape, strides, first + offset)
+                x.strided(shape, strides, first.saturating_add(*offset))
             }
         }
     }
@@ -71,12 +71,13 @@ impl ViewStep {
                 shape = to.clone();
             }
             &Slice { dim, start, len, step } => {
-                offset += strides[dim] * start as isize;
+                // Of an empty tensor a place or a step may be no number.
+                offset = offset.wrapping_add(strides[dim].wrapping_mul(start as isize));
                 shape[dim] = len;
-                strides[dim] *= step as isize;
+                strides[dim] = strides[dim].wrapping_mul(step as isize);
             }
             &Select { dim, index } => {
-                offset += strides[dim] * index as isize;
+                offset = offset.wrapping_add(strides[dim].wrapping_mul(index as isize));
                 shape.remove(dim);
                 strides.remove(dim);
             }
@@ -97,7 +98,7 @@ impl ViewStep {
                 shape.push(size);
                 strides.push(strides[dim]);
                 shape[dim] = (shape[dim] - size) / step + 1;
-                strides[dim] *= step as isize;
+                strides[dim] = strides[dim].wrapping_mul(step as isize);
             }
         }
         Some(Layout::new(&shape, &strides, offset as usize))

@@ -79,6 +79,17 @@ impl Place<'_> {
     }
 }
 
+/// Bytes of this machine's memory that work for a device needs for a while. They count as in use until this is dropped.
+#[must_use = "the bytes are given back as soon as this is dropped"]
+pub struct Reservation(#[expect(dead_code, reason = "held for its drop")] Option<Box<dyn Any + Send + Sync>>);
+
+impl Reservation {
+    /// What gives the bytes back when it is dropped; none: nothing was counted.
+    pub fn new(held: Option<Box<dyn Any + Send + Sync>>) -> Reservation {
+        Reservation(held)
+    }
+}
+
 /// A kernel made ready on one device: compiled, its numbers laid out.
 pub trait Prepared: Send + Sync {
     /// Runs it, or puts it into the device's queue. `places` in the order of the kernel's buffer numbers, `params` in that of
@@ -136,6 +147,12 @@ pub trait Executor: Send + Sync {
     fn limits(&self) -> &Limits;
     /// Fresh memory with undefined contents.
     fn alloc(&self, bytes: usize) -> Result<Buffer>;
+    /// Counts bytes that the host needs for a while on the device's behalf, such as a factorization's, as in use: an
+    /// [`Error::OutOfMemory`] if there is no room for them under the limit. An executor that has no limit to keep counts nothing.
+    fn reserve(&self, bytes: usize) -> Result<Reservation> {
+        let _ = bytes;
+        Ok(Reservation::new(None))
+    }
     /// Fresh memory with these contents.
     fn upload(&self, bytes: &[u8]) -> Result<Buffer>;
     /// Waits for the work before it and reads `out.len()` bytes from `offset` on. The first read after a kernel met a

@@ -21,7 +21,7 @@ mod stats;
 pub use device::{Device, DeviceInfo, DeviceKind, DeviceOptions, Plans};
 pub use dtype::{Category, DType, Element};
 pub use error::{Error, GradRule, Result};
-pub use executor::{Buffer, Executor, Limits, Memory, Place, Prepared};
+pub use executor::{Buffer, Executor, Limits, Memory, Place, Prepared, Reservation};
 pub use layout::Layout;
 pub use philox::philox4x32_10;
 pub use scalar::Scalar;

@@ -65,6 +65,9 @@ impl Array {
         const OP: &str = "coordinate";
         checked_elements(OP, shape)?;
         let size = *shape.get(dim).ok_or(Error::Dim { op: OP, dim: dim as isize, rank: shape.len() })?;
+        if shape.contains(&0) {
+            return Array::full(shape, 0i64, DType::I32, device);
+        }
         if size > i32::MAX as usize {
             return Err(Error::SizeOverflow { op: OP, shape: shape.to_vec() });
         }

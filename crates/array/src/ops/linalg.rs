@@ -8,7 +8,7 @@ use wgrad_device::layout::{Dims, checked_elements};
 use wgrad_device::{DType, Error, Result};
 use wgrad_linalg::{Lu, Matrix, Triangle, Vectors};
 
-use crate::Array;
+use crate::{Array, Room, reserve};
 
 /// Which factors of a QR factorization are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,13 +29,35 @@ struct Batch {
     columns: usize,
 }
 
+/// A factorization of a batch: how many matrices there are to work on, and the memory for it.
+struct Work {
+    count: usize,
+    _room: Room,
+}
+
+/// The sizes of an array's matrices.
+fn sizes(op: &'static str, array: &Array) -> Result<[usize; 2]> {
+    if let [.., rows, columns] = *array.shape() {
+        return Ok([rows, columns]);
+    }
+    let reason = "has fewer than two dims; give a matrix or a batch of them".to_owned();
+    Err(Error::Shape { op, shape: array.shape().to_vec(), reason })
+}
+
+/// The size of an array's matrices, which must be square.
+fn square(op: &'static str, array: &Array) -> Result<usize> {
+    let [rows, columns] = sizes(op, array)?;
+    if rows == columns {
+        return Ok(rows);
+    }
+    let reason = format!("is not that of square matrices, but of {rows} x {columns}");
+    Err(Error::Shape { op, shape: array.shape().to_vec(), reason })
+}
+
 impl Batch {
     /// Reads the matrices of an array.
     fn read(op: &'static str, array: &Array) -> Result<Batch> {
-        let [.., rows, columns] = *array.shape() else {
-            let reason = "has fewer than two dims; give a matrix or a batch of them".to_owned();
-            return Err(Error::Shape { op, shape: array.shape().to_vec(), reason });
-        };
+        let [rows, columns] = sizes(op, array)?;
         let data = match array.dtype() {
             DType::F64 => array.to_vec::<f64>()?,
             DType::F32 => array.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
@@ -45,16 +67,6 @@ impl Batch {
             }
         };
         Ok(Batch { data, rows, columns })
-    }
-
-    /// As [`Batch::read`], for square matrices.
-    fn read_square(op: &'static str, array: &Array) -> Result<Batch> {
-        let batch = Batch::read(op, array)?;
-        if batch.rows == batch.columns {
-            return Ok(batch);
-        }
-        let reason = format!("is not that of square matrices, but of {} x {}", batch.rows, batch.columns);
-        Err(Error::Shape { op, shape: array.shape().to_vec(), reason })
     }
 
     /// The matrices, `count` of them.
@@ -87,15 +99,22 @@ impl Array {
         Array::from_slice(&data, &shape, self.device())
     }
 
-    /// Whether results of this many elements for each matrix can be held at all.
-    fn check_size(&self, op: &'static str, matrix: [usize; 2]) -> Result<()> {
-        let mut shape = Dims::from(self.batch_dims());
-        shape.extend_from_slice(&matrix);
-        let elements = checked_elements(op, &shape)?;
-        if Vec::<f64>::new().try_reserve_exact(elements).is_err() {
-            return Err(Error::SizeOverflow { op, shape: shape.to_vec() });
+    /// Room for a factorization with results of these sizes for each matrix: for what is read and what comes out, each also in the
+    /// array's dtype, and for a matrix at a time in the making. Without elements on either side no matrix is worked on.
+    fn factorized(&self, op: &'static str, results: &[[usize; 2]]) -> Result<Work> {
+        let (mut outputs, mut largest) = (0usize, 0usize);
+        for matrix in results {
+            let shape: Dims = self.batch_dims().iter().chain(matrix).copied().collect();
+            outputs = outputs.saturating_add(checked_elements(op, &shape)?);
+            largest = largest.max(matrix[0].saturating_mul(matrix[1]));
         }
-        Ok(())
+        let inputs = self.elements();
+        let count = if inputs == 0 && outputs == 0 { 0 } else { self.batch_count() };
+        largest = largest.max(inputs / count.max(1));
+        let numbers =
+            inputs.saturating_add(outputs).saturating_mul(2).saturating_add(largest.saturating_mul(3));
+        let _room = reserve(self.device(), numbers.saturating_mul(size_of::<f64>()))?;
+        Ok(Work { count, _room })
     }
 
     /// The Cholesky factors of symmetric positive definite matrices, of which one triangle is read: lower ones from the lower, upper ones from
@@ -105,9 +124,11 @@ impl Array {
     /// [`Error::LinAlg`] if a matrix is not positive definite; if the matrices are not square, or not f32 or f64.
     pub fn cholesky(&self, triangle: Triangle) -> Result<Array> {
         const OP: &str = "cholesky";
-        let batch = Batch::read_square(OP, self)?;
+        let n = square(OP, self)?;
+        let work = self.factorized(OP, &[[n, n]])?;
+        let batch = Batch::read(OP, self)?;
         let mut out = Vec::with_capacity(batch.data.len());
-        for (matrix, a) in batch.matrices(self.batch_count()).enumerate() {
+        for (matrix, a) in batch.matrices(work.count).enumerate() {
             out.extend(wgrad_linalg::cholesky(a, triangle).map_err(|order| {
                 let reason =
                     format!("is not positive definite: its leading minor of order {order} is not positive");
@@ -123,9 +144,8 @@ impl Array {
     /// # Errors
     /// [`Error::LinAlg`] as said; if shapes, dtypes or devices do not fit together.
     pub fn lu_solve(&self, op: &'static str, b: &Array, checked: bool) -> Result<Array> {
-        let (left, right) = self.system(op, b)?;
-        let mut out = Vec::with_capacity(right.data.len());
-        let count = self.batch_count();
+        let (left, right, work) = self.system(op, b)?;
+        let (count, mut out) = (work.count, Vec::with_capacity(right.data.len()));
         for (matrix, (a, b)) in left.matrices(count).zip(right.matrices(count)).enumerate() {
             let lu = Lu::new(a);
             if let Some(pivot) = lu.zero_pivot().filter(|_| checked) {
@@ -144,19 +164,18 @@ impl Array {
     /// If shapes, dtypes or devices do not fit together.
     pub fn solve_triangular(&self, b: &Array, triangle: Triangle, unit: bool) -> Result<Array> {
         const OP: &str = "solve_triangular";
-        let (left, right) = self.system(OP, b)?;
-        let count = self.batch_count();
+        let (left, right, work) = self.system(OP, b)?;
+        let count = work.count;
         let solve = |(a, b)| wgrad_linalg::solve_triangular(a, b, triangle, unit);
         let out: Vec<f64> = left.matrices(count).zip(right.matrices(count)).flat_map(solve).collect();
         b.batch_of(OP, &out, &[right.rows, right.columns])
     }
 
     /// Reads both sides of a system of equations.
-    fn system(&self, op: &'static str, b: &Array) -> Result<(Batch, Batch)> {
+    fn system(&self, op: &'static str, b: &Array) -> Result<(Batch, Batch, Work)> {
         super::check_device(op, self, b)?;
-        Array::eval_all(&[self, b])?;
-        let (left, right) = (Batch::read_square(op, self)?, Batch::read(op, b)?);
-        if left.rows != right.rows || self.batch_dims() != b.batch_dims() || self.dtype() != b.dtype() {
+        let (n, [rows, columns]) = (square(op, self)?, sizes(op, b)?);
+        if n != rows || self.batch_dims() != b.batch_dims() || self.dtype() != b.dtype() {
             return Err(Error::ShapeMismatch {
                 op,
                 lhs: self.shape().to_vec(),
@@ -164,7 +183,12 @@ impl Array {
                 reason: "are not both sides of systems of equations in one dtype".into(),
             });
         }
-        Ok((left, right))
+        let room = self.factorized(op, &[])?;
+        let work = b.factorized(op, &[[rows, columns]])?;
+        let work = Work { _room: [room._room, work._room].into_iter().flatten().collect(), ..work };
+        Array::eval_all(&[self, b])?;
+        let (left, right) = (Batch::read(op, self)?, Batch::read(op, b)?);
+        Ok((left, right, work))
     }
 
     /// The determinants of square matrices.
@@ -173,8 +197,10 @@ impl Array {
     /// If the matrices are not square, or not f32 or f64.
     pub fn det(&self) -> Result<Array> {
         const OP: &str = "det";
-        let batch = Batch::read_square(OP, self)?;
-        let out: Vec<f64> = batch.matrices(self.batch_count()).map(|a| Lu::new(a).determinant()).collect();
+        square(OP, self)?;
+        let work = self.factorized(OP, &[[1, 1]])?;
+        let batch = Batch::read(OP, self)?;
+        let out: Vec<f64> = batch.matrices(work.count).map(|a| Lu::new(a).determinant()).collect();
         self.batch_of(OP, &out, &[])
     }
 
@@ -184,9 +210,11 @@ impl Array {
     /// As [`Array::det`].
     pub fn slogdet(&self) -> Result<(Array, Array)> {
         const OP: &str = "slogdet";
-        let batch = Batch::read_square(OP, self)?;
+        square(OP, self)?;
+        let work = self.factorized(OP, &[[1, 2]])?;
+        let batch = Batch::read(OP, self)?;
         let (signs, logs): (Vec<f64>, Vec<f64>) =
-            batch.matrices(self.batch_count()).map(|a| Lu::new(a).sign_and_log()).unzip();
+            batch.matrices(work.count).map(|a| Lu::new(a).sign_and_log()).unzip();
         Ok((self.batch_of(OP, &signs, &[])?, self.batch_of(OP, &logs, &[])?))
     }
 
@@ -196,8 +224,10 @@ impl Array {
     /// As [`Array::det`].
     pub fn cofactors(&self) -> Result<Array> {
         const OP: &str = "det";
-        let batch = Batch::read_square(OP, self)?;
-        let out: Vec<f64> = batch.matrices(self.batch_count()).flat_map(wgrad_linalg::cofactor).collect();
+        let n = square(OP, self)?;
+        let work = self.factorized(OP, &[[n, n]])?;
+        let batch = Batch::read(OP, self)?;
+        let out: Vec<f64> = batch.matrices(work.count).flat_map(wgrad_linalg::cofactor).collect();
         self.batch_of(OP, &out, &[batch.rows, batch.rows])
     }
 
@@ -207,12 +237,12 @@ impl Array {
     /// If there are fewer than two dims, or the dtype is not f32 or f64.
     pub fn qr(&self, mode: QrMode) -> Result<(Array, Array)> {
         const OP: &str = "qr";
-        let batch = Batch::read(OP, self)?;
-        let (m, n) = (batch.rows, batch.columns);
+        let [m, n] = sizes(OP, self)?;
         let columns = if mode == QrMode::Complete { m } else { m.min(n) };
-        self.check_size(OP, [m, columns])?;
+        let work = self.factorized(OP, &[[m, columns], [columns, n]])?;
+        let batch = Batch::read(OP, self)?;
         let (mut q, mut r) = (Vec::new(), Vec::new());
-        for a in batch.matrices(self.batch_count()) {
+        for a in batch.matrices(work.count) {
             let (columns_of_q, rows_of_r) = wgrad_linalg::qr(a, columns);
             if mode != QrMode::R {
                 q.extend(columns_of_q);
@@ -233,18 +263,17 @@ impl Array {
     /// [`Error::LinAlg`] if a matrix is not finite; if there are fewer than two dims, or the dtype is not f32 or f64.
     pub fn svd(&self, vectors: Vectors) -> Result<[Array; 3]> {
         const OP: &str = "svd";
-        let batch = Batch::read(OP, self)?;
-        let (m, n) = (batch.rows, batch.columns);
+        let [m, n] = sizes(OP, self)?;
         let k = m.min(n);
         let (p, q) = match vectors {
             Vectors::None => (0, 0),
             Vectors::Thin => (k, k),
             Vectors::Full => (m, n),
         };
-        self.check_size(OP, [m, p])?;
-        self.check_size(OP, [q, n])?;
+        let work = self.factorized(OP, &[[m, p], [1, k], [q, n]])?;
+        let batch = Batch::read(OP, self)?;
         let (mut u, mut s, mut vt) = (Vec::new(), Vec::new(), Vec::new());
-        for (matrix, a) in batch.matrices(self.batch_count()).enumerate() {
+        for (matrix, a) in batch.matrices(work.count).enumerate() {
             let parts = wgrad_linalg::svd(a, vectors).ok_or_else(|| Error::LinAlg {
                 op: OP,
                 matrix,
@@ -264,10 +293,12 @@ impl Array {
     /// If the matrices are not square, or not f32 or f64.
     pub fn eigh(&self, triangle: Triangle, vectors: bool) -> Result<[Array; 2]> {
         const OP: &str = "eigh";
-        let batch = Batch::read_square(OP, self)?;
-        let n = batch.rows;
+        let n = square(OP, self)?;
+        let columns = if vectors { n } else { 0 };
+        let work = self.factorized(OP, &[[1, n], [n, columns]])?;
+        let batch = Batch::read(OP, self)?;
         let (mut values, mut basis) = (Vec::new(), Vec::new());
-        for (matrix, a) in batch.matrices(self.batch_count()).enumerate() {
+        for (matrix, a) in batch.matrices(work.count).enumerate() {
             let (one, columns) = wgrad_linalg::eigh(a, triangle, vectors).ok_or_else(|| Error::LinAlg {
                 op: OP,
                 matrix,
@@ -276,7 +307,6 @@ impl Array {
             values.extend(one);
             basis.extend(columns);
         }
-        let columns = if vectors { n } else { 0 };
         Ok([self.batch_of(OP, &values, &[n])?, self.batch_of(OP, &basis, &[n, columns])?])
     }
 
@@ -286,11 +316,12 @@ impl Array {
     /// As [`Array::svd`].
     pub fn pinv(&self, rtol: f64) -> Result<Array> {
         const OP: &str = "pinv";
-        let batch = Batch::read(OP, self)?;
-        let (m, n) = (batch.rows, batch.columns);
+        let [m, n] = sizes(OP, self)?;
         let k = m.min(n);
+        let work = self.factorized(OP, &[[n, m], [n, m]])?;
+        let batch = Batch::read(OP, self)?;
         let mut out = Vec::with_capacity(batch.data.len());
-        for (matrix, a) in batch.matrices(self.batch_count()).enumerate() {
+        for (matrix, a) in batch.matrices(work.count).enumerate() {
             let parts = wgrad_linalg::svd(a, Vectors::Thin).ok_or_else(|| Error::LinAlg {
                 op: OP,
                 matrix,

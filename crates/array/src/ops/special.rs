@@ -112,6 +112,80 @@ fn polygamma(n: usize, z: &Expr, dtype: DType) -> Expr {
     low.select(&far + left_out, far)
 }
 
+/// From this order on [`high_polygamma`] computes polygamma functions.
+const HIGH_ORDER: usize = 12;
+
+/// `n!` as the power `n + 1` of a number, so that products with other such powers stay within a dtype's range.
+fn root_of_factorial(n: usize) -> f64 {
+    let size = n as f64;
+    let logarithm = if n <= 170 {
+        factorial(n).ln()
+    } else {
+        // Stirling's series, whose next term is below 1e-9 here.
+        size * (size.ln() - 1.0) + 0.5 * (2.0 * PI * size).ln() + 1.0 / (12.0 * size)
+    };
+    (logarithm / (size + 1.0)).exp()
+}
+
+/// x to the power of a positive integer, by as many products as it has binary digits, and at most as many again.
+fn integer_power(x: &Expr, n: usize) -> Expr {
+    let (mut power, mut square, mut rest) = (None::<Expr>, x.clone(), n);
+    loop {
+        if rest % 2 == 1 {
+            power = Some(match power {
+                Some(power) => power * &square,
+                None => square.clone(),
+            });
+        }
+        rest /= 2;
+        if rest == 0 {
+            return power.unwrap_or(square);
+        }
+        square = &square * &square;
+    }
+}
+
+/// The n-th derivative of digamma for large n: `(-1)^(n + 1) n! ζ(n + 1, x)`, the sum of `1 / (x + k)^(n + 1)` over all k from 0 on, of which
+/// the few next to the one nearest to 0 count. That one is taken out of the sum, and `n!` is shared out among the factors of its power: alone
+/// they would leave the dtype's range.
+fn high_polygamma(n: usize, x: &Expr, dtype: DType) -> Expr {
+    /// Terms before the nearest that are not yet too small: `(1 / 15)^13` at most.
+    const BEFORE: i32 = 6;
+    let (terms, bernoulli) = asymptotic(dtype);
+    let root = root_of_factorial(n);
+    let rounded = if dtype == DType::F64 { root } else { f64::from(root as f32) };
+    // What the rounding of the root would change in its power.
+    let left = ((root / rounded).ln() * (n as f64 + 1.0)).exp();
+    let negative = x.lt(0.5);
+    let near = negative.select(x - x.round(), x);
+    // Terms before it are there where the sum begins that far below.
+    let first = negative.select(x.round(), 0.0);
+    let ratio = |to: &Expr| integer_power(&(&near / to), n + 1);
+    let before = (-BEFORE..0).map(|j| first.le(f64::from(j)).select(ratio(&(&near + f64::from(j))), 0.0));
+    let behind = (1..=terms).map(|j| ratio(&(&near + j as f64)));
+    let Some(sum) = before.chain(behind).reduce(|sum, term| sum + term) else { return x * f64::NAN };
+    // Euler's and Maclaurin's series for the rest, whose terms fall quickly where z is not far below n; elsewhere the rest does not count.
+    let bound = (terms + n) as f64;
+    let low = near.lt(bound);
+    let z = low.select(&near + (terms + 1) as f64, &near);
+    let inverse = bound / &z;
+    let (mut series, mut factor) = (Vec::new(), 1.0);
+    for k in 1..=bernoulli {
+        // n (n + 1) … (n + 2k - 1) / (2k)!, each of the first factors beside one of the bound.
+        let rising = |i: usize| (n + i) as f64 / bound;
+        factor *= rising(2 * k - 2) * rising(2 * k - 1) / ((2 * k - 1) * (2 * k)) as f64;
+        series.push(BERNOULLI[k - 1] * factor);
+    }
+    series.reverse();
+    let square = &inverse * &inverse;
+    let tail = &inverse * (0.5 * n as f64 / bound) + square.polynomial(&series) * &square + 1.0;
+    let rest = tail * (&z / n as f64);
+    let all = low.select(sum + 1.0 + ratio(&z) * &rest, rest);
+    let value = integer_power(&(rounded / &near), n + 1) * all;
+    let sign = if n.is_multiple_of(2) { -1.0 } else { 1.0 };
+    near.eq(f64::INFINITY).select(0.0, value * (sign * left))
+}
+
 /// The n-th derivative of cot, as a polynomial in cot: each step multiplies the derivative by -(1 + c²).
 fn cotangent_derivative(n: usize) -> Vec<f64> {
     let mut polynomial = vec![0.0, 1.0];
@@ -174,11 +248,14 @@ impl Array {
         })
     }
 
-    /// The n-th derivative of [`Array::digamma`], itself for 0.
+    /// The n-th derivative of [`Array::digamma`], itself for 0. `n` is at most 2^31.
     ///
     /// # Errors
     /// None today.
     pub fn polygamma(&self, n: usize) -> Result<Array> {
+        if n >= HIGH_ORDER {
+            return in_float(self, |x, dtype| high_polygamma(n, &x, dtype));
+        }
         in_float(self, |x, dtype| {
             let reflect = x.lt(0.5);
             let positive = polygamma(n, &reflect.select(1.0 - &x, &x), dtype);

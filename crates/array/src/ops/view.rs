@@ -133,7 +133,7 @@ impl Array {
             start.saturating_add((len - 1).saturating_mul(step)).saturating_add(1)
         };
         if past > size {
-            return Err(Error::Index { op: OP, index: past as i64 - 1, size, called_at: None });
+            return Err(Error::Index { op: OP, index: last_index(past), size, called_at: None });
         }
         if (start, len, step) == (0, size, 1) {
             return Ok(self.clone());
@@ -340,20 +340,23 @@ impl Array {
         for d in 0..self.rank() {
             let (len, step, start) = (self.shape()[d], steps[d].max(1), starts[d]);
             let step = if len > 1 { step } else { 1 };
-            let past = if len == 0 { start } else { start + (len - 1) * step + 1 };
+            let past = if len == 0 {
+                start
+            } else {
+                start.saturating_add((len - 1).saturating_mul(step)).saturating_add(1)
+            };
             if past > shape[d] {
-                return Err(Error::Index { op: OP, index: past as i64 - 1, size: shape[d], called_at: None });
+                return Err(Error::Index { op: OP, index: last_index(past), size: shape[d], called_at: None });
             }
-            let mut amounts: SmallVec<[(isize, isize); 5]> = smallvec![(0, 0); self.rank()];
+            let mut amounts: SmallVec<[(isize, isize); 4]> = smallvec![(0, 0); self.rank()];
             if step > 1 && len > 0 {
-                // len -> [len, 1] -> [len, step] -> len * step: zeros between the elements.
-                let mut split: Dims = out.shape().into();
-                split.insert(d + 1, 1);
-                amounts.insert(d + 1, (0, step as isize - 1));
+                // len -> [len, 1] -> [len, step] -> len * step: zeros between the elements. Beside them all is one dim, so that there
+                // are never too many.
                 let mut joined: Dims = out.shape().into();
-                joined[d] = len * step;
-                out = out.reshape(&split)?.pad(&amounts)?.reshape(&joined)?;
-                amounts.remove(d + 1);
+                let (before, after) = (joined[..d].iter().product(), joined[d + 1..].iter().product());
+                joined[d] = len.saturating_mul(step);
+                let apart = [(0, 0), (0, 0), (0, step as isize - 1), (0, 0)];
+                out = out.reshape(&[before, len, 1, after])?.pad(&apart)?.reshape(&joined)?;
             }
             amounts[d] = (start as isize, shape[d] as isize - start as isize - out.shape()[d] as isize);
             out = out.pad(&amounts)?;
@@ -407,4 +410,9 @@ impl Array {
     pub(crate) fn check_dim(&self, op: &'static str, dim: usize) -> Result<()> {
         if dim < self.rank() { Ok(()) } else { Err(Error::Dim { op, dim: dim as isize, rank: self.rank() }) }
     }
+}
+
+/// The last index of a range that ends before `past`.
+fn last_index(past: usize) -> i64 {
+    i64::try_from(past).unwrap_or(i64::MAX).saturating_sub(1)
 }

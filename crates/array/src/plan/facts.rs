@@ -401,9 +401,10 @@ pub(crate) fn affine_layout(base: &Layout, axes: &[Axis], shape: &[usize]) -> La
     let mut strides: Strides = SmallVec::from_elem(0, shape.len());
     let mut offset = base.offset() as isize;
     for (axis, &stride) in axes.iter().zip(base.strides()) {
-        offset += axis.offset * stride;
+        // Steps in an empty view may be no numbers.
+        offset = offset.wrapping_add(axis.offset.wrapping_mul(stride));
         for &(dim, step) in &axis.terms {
-            strides[dim] += step * stride;
+            strides[dim] = strides[dim].wrapping_add(step.wrapping_mul(stride));
         }
     }
     // An empty view may start past the end.

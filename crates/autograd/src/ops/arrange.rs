@@ -3,6 +3,7 @@
 use wgrad_array::layout::{checked_elements, normalize_dim};
 use wgrad_array::{Array, DType, Error, Expr, Result, Scalar};
 
+use super::positions::counted;
 use crate::{IntArray, Tensor};
 
 /// Where the margins of [`Tensor::pad_with`] come from.
@@ -71,7 +72,7 @@ impl Tensor {
             if size == 0 {
                 continue;
             }
-            let start = (-shift).rem_euclid(size);
+            let start = (size - shift.rem_euclid(size)) % size;
             let (front, back) =
                 (out.narrow(dim, start, (size - start) as usize)?, out.narrow(dim, 0, start as usize)?);
             out = Tensor::cat(&[&front, &back], dim)?;
@@ -122,12 +123,12 @@ impl Tensor {
         if self.rank() == 0 {
             return self.reshape(1)?.repeat_interleave(repeats, 0);
         }
-        let mut wide = self.shape().to_vec();
-        wide.insert(at + 1, repeats);
         let mut shape = self.shape().to_vec();
         shape[at] = shape[at].saturating_mul(repeats);
         checked_elements(OP, &shape)?;
-        self.unsqueeze(at as isize + 1)?.expand(wide)?.reshape(shape)
+        // Joined to three dims, so that one more is never one too many.
+        let (before, after) = (self.shape()[..=at].iter().product(), self.shape()[at + 1..].iter().product());
+        self.reshape([before, 1, after])?.expand([before, repeats, after])?.reshape(shape)
     }
 
     /// Each element (each slice of a dim, if one is given) repeated as often as the i64 or i32 list `repeats` says for it. The list is
@@ -148,16 +149,27 @@ impl Tensor {
             let reason = format!("is not that of {size} whole numbers, one for each place of dim {dim}");
             return Err(Error::Shape { op: OP, shape: repeats.shape().to_vec(), reason });
         }
-        let mut places = Vec::new();
-        for place in 0..size {
-            let count = counts[if counts.len() == 1 { 0 } else { place }];
+        // Where each place's repetitions end.
+        let (mut ends, mut total) = (wgrad_array::host_vec(counts.len())?, 0usize);
+        for count in counts {
             let count = usize::try_from(count).map_err(|_| Error::Argument {
                 op: OP,
                 reason: format!("a count is {count}; counts are not negative"),
             })?;
-            places.resize(places.len().saturating_add(count), place as i64);
+            total = total.saturating_add(count);
+            ends.push(total as i64);
         }
-        self.index_select(dim, &Tensor::from_slice(&places, places.len(), self.device())?)
+        if repeats.numel() == 1 && size != 1 {
+            return self.repeat_interleave(total, dim);
+        }
+        let mut shape = self.shape().to_vec();
+        shape[at] = total;
+        checked_elements(OP, &shape)?;
+        // The place of an element is the number of places that end before it or at it.
+        let ends = Tensor::from_slice(&ends, size, self.device())?;
+        let ones = Tensor::ones([size], (DType::I64, self.device()))?;
+        let marks = Tensor::zeros([total + 1], (DType::I64, self.device()))?.index_add(0, &ends, &ones)?;
+        self.index_select(dim, &marks.cumsum(0)?.narrow(0, 0, total)?)
     }
 
     /// A matrix with this list on its `diagonal`-th diagonal, or the `diagonal`-th diagonal of this matrix.
@@ -293,7 +305,7 @@ impl Tensor {
         let mut split = batch.to_vec();
         split.extend([channels / square, factor, factor, height, width]);
         let mut joined = batch.to_vec();
-        joined.extend([channels / square, height * factor, width * factor]);
+        joined.extend([channels / square, height.saturating_mul(factor), width.saturating_mul(factor)]);
         let order: Vec<isize> = (0..rank).chain([0, 3, 1, 4, 2].map(|d| rank + d)).collect();
         self.reshape(split)?.permute(order)?.reshape(joined)
     }
@@ -315,7 +327,8 @@ impl Tensor {
         let mut split = batch.to_vec();
         split.extend([channels, height / factor, factor, width / factor, factor]);
         let mut joined = batch.to_vec();
-        joined.extend([channels * factor * factor, height / factor, width / factor]);
+        let square = factor.saturating_mul(factor);
+        joined.extend([channels.saturating_mul(square), height / factor, width / factor]);
         let order: Vec<isize> = (0..rank).chain([0, 2, 4, 1, 3].map(|d| rank + d)).collect();
         self.reshape(split)?.permute(order)?.reshape(joined)
     }
@@ -362,20 +375,24 @@ impl Tensor {
             if (before, after) == (0, 0) {
                 continue;
             }
-            let place = |i: isize| match (i - before, mode) {
+            let mut shape = out.shape().to_vec();
+            shape[dim] = len as usize;
+            checked_elements(OP, &shape)?;
+            let place = counted(OP, len as usize, self.device())? - before as i64;
+            let last = size as i64 - 1;
+            let place = match mode {
                 // What a negative margin crops is not wrapped around either.
-                (i, PadMode::Circular) => {
-                    let (start, end) = ((-before).max(0), size - (-after).max(0));
-                    start + (i - start).rem_euclid((end - start).max(1))
+                PadMode::Circular => {
+                    let (start, end) = ((-before).max(0) as i64, (size - (-after).max(0)) as i64);
+                    (place - start).rem((end - start).max(1)) + start
                 }
-                (i, PadMode::Replicate) => i.clamp(0, size - 1),
-                (i, PadMode::Reflect) if i < 0 => -i,
-                (i, PadMode::Reflect) if i >= size => 2 * (size - 1) - i,
-                (i, PadMode::Reflect) => i,
+                PadMode::Replicate => place.max(0i64).min(last),
+                PadMode::Reflect => {
+                    let inner = place.abs();
+                    inner.gt(last).select(-&inner + 2 * last, &inner)
+                }
             };
-            let places: Vec<i64> = (0..len).map(|i| place(i) as i64).collect();
-            out =
-                out.index_select(dim as isize, &Tensor::from_slice(&places, places.len(), self.device())?)?;
+            out = out.index_select(dim as isize, &Tensor::from_array(place.done()?))?;
         }
         Ok(out)
     }

@@ -7,7 +7,8 @@ mod product;
 
 use std::sync::Arc;
 
-use wgrad_array::{Error, Result};
+use wgrad_array::layout::checked_elements;
+use wgrad_array::{Array, DType, Error, Expr, Result};
 
 use super::reduce::require_float;
 use crate::Tensor;
@@ -251,7 +252,10 @@ impl Tensor {
             return Err(Error::ShapeMismatch { op, lhs, rhs, reason });
         }
         let window = &weight.shape()[2..];
-        let out_channels = weight.shape()[1] * groups;
+        // Without channels any number of groups divides them.
+        let out_channels = weight.shape()[1]
+            .checked_mul(groups)
+            .ok_or_else(|| Error::SizeOverflow { op, shape: vec![weight.shape()[1], groups] })?;
         if let Some(bias) = bias.filter(|bias| bias.shape() != [out_channels]) {
             let reason = format!("do not go together: {out_channels} out channels need as many biases");
             let (lhs, rhs) = (bias.shape().to_vec(), weight.shape().to_vec());
@@ -358,24 +362,25 @@ impl Tensor {
                 }
             }
         }
-        if rows % size != 0 || counts[0] * counts[1] != count {
-            return fail(format!(
-                "does not have {} columns of windows of {size} elements",
-                counts[0] * counts[1]
-            ));
+        let columns = counts[0].saturating_mul(counts[1]);
+        if rows % size != 0 || columns != count {
+            return fail(format!("does not have {columns} columns of windows of {size} elements"));
         }
         let (height, width) = (output[0] + 2 * padding[0], output[1] + 2 * padding[1]);
-        let mut places = Vec::with_capacity(size * count);
-        for (y, x) in (0..window[0]).flat_map(|y| (0..window[1]).map(move |x| (y, x))) {
-            for (row, column) in (0..counts[0]).flat_map(|r| (0..counts[1]).map(move |c| (r, c))) {
-                let (top, left) = (row * stride[0] + y * dilation[0], column * stride[1] + x * dilation[1]);
-                places.push((top * width + left) as i64);
-            }
-        }
         let channels = rows / size;
-        let places = Tensor::from_slice(&places, places.len(), self.device())?;
+        let plane = [batch * channels, checked_elements(OP, &[height, width])?];
+        let sizes = [window[0], window[1], counts[0], counts[1]];
+        checked_elements(OP, &sizes)?;
+        // The place of a window's element is that of the window and its own in it, in both dims.
+        let along = |dim: usize, step: usize| {
+            Expr::from(Array::coordinate(&sizes, dim, self.device())).cast(DType::I64) * step as i64
+        };
+        let (top, left) =
+            (along(0, dilation[0]) + along(2, stride[0]), along(1, dilation[1]) + along(3, stride[1]));
+        let places = (top * width as i64 + left).map(|places| places.reshape(&[size * count]));
+        let places = Tensor::from_array(places.done()?);
         let columns = self.reshape([batch * channels, size * count])?;
-        let plane = self.zeros_of(&[batch * channels, height * width])?.index_add(1, &places, &columns)?;
+        let plane = self.zeros_of(&plane)?.index_add(1, &places, &columns)?;
         let margins = padding.iter().map(|&n| (-(n as isize), -(n as isize))).collect::<Vec<_>>();
         plane.reshape([batch, channels, height, width])?.with_margins(&margins)
     }

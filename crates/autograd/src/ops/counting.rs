@@ -4,7 +4,7 @@
 //! computed when it is needed.
 
 use wgrad_array::layout::normalize_dim;
-use wgrad_array::{Array, BinaryOp, DType, Error, Expr, ReduceOp, Result, Scalar, ScatterOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Expr, ReduceOp, Result, Scalar, ScatterOp, reserve};
 
 use crate::Tensor;
 
@@ -240,6 +240,8 @@ fn runs_of_slices(slices: &Array) -> Result<Runs> {
 /// time.
 fn places_where(holds: &Array) -> Result<Array> {
     let n = holds.elements();
+    // A mask that the device could not hold is not walked through.
+    drop(reserve(holds.device(), n)?);
     let size = PART.min(holds.device().executor().limits().binding / PLACE);
     let parts = n.div_ceil(size);
     let part = |i: usize| holds.slice(0, i * size, size.min(n - i * size), 1);

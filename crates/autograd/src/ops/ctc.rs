@@ -1,8 +1,9 @@
 //! Connectionist temporal classification.
 
-use wgrad_array::{DType, Error, Result};
+use wgrad_array::{Array, DType, Error, Result};
 
 use super::loss::Reduction;
+use super::positions::counted;
 use super::reduce::require_float;
 use crate::tape::{Derivative, record};
 use crate::{IntArray, Tensor};
@@ -182,8 +183,10 @@ impl Labels {
 /// that; with it the gradients for `x` are PyTorch's.
 fn as_if_normalised(losses: &Tensor, x: &Tensor, moments: &[usize], zero_infinity: bool) -> Result<Tensor> {
     let (time, batch) = (x.shape()[0], x.shape()[1]);
-    let counts: Vec<bool> = (0..time * batch).map(|i| moments[i % batch] > i / batch).collect();
-    let counts = Tensor::from_slice(&counts, [time, batch, 1], x.device())?.array()?;
+    let lengths: Vec<i64> = moments.iter().map(|&length| length as i64).collect();
+    let lengths = Array::from_slice(&lengths, &[1, batch, 1], x.device())?;
+    let moment = counted("ctc_loss", time, x.device())?.map(|moment| moment.reshape(&[time, 1, 1]));
+    let counts = moment.lt(&lengths).done()?;
     let impossible = losses.detach().gt(-0.1 * NEVER)?;
     let instead = if zero_infinity { 0.0 } else { f64::INFINITY };
     let out = losses.detach().masked_fill(&impossible, instead)?.array()?;

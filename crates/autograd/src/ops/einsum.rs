@@ -1,5 +1,7 @@
 //! Sums of products by equation.
 
+use std::collections::HashMap;
+
 use wgrad_array::{Error, Result};
 
 use crate::Tensor;
@@ -71,8 +73,9 @@ impl Tensor {
             None => {
                 let mut letters: Vec<char> = inputs.chars().filter(|c| c.is_ascii_alphabetic()).collect();
                 letters.sort_unstable();
-                let once = letters.iter().filter(|c| letters.iter().filter(|d| d == c).count() == 1);
-                (0..ellipsis).rev().map(ellipsis_label).chain(once.copied()).collect()
+                let runs = letters.chunk_by(|a, b| a == b);
+                let once = runs.filter_map(|run| if let [letter] = run { Some(*letter) } else { None });
+                (0..ellipsis).rev().map(ellipsis_label).chain(once).collect()
             }
         };
         contract_all(labelled, &output)
@@ -130,14 +133,15 @@ fn repeated(labels: &[char]) -> Option<(usize, usize)> {
 
 /// Multiplies all operands from the left, summing over each label as soon as nobody needs it.
 pub(super) fn contract_all(operands: Vec<Labelled>, output: &[char]) -> Result<Tensor> {
-    let mut rest = operands.into_iter();
-    let Some(mut result) = rest.next() else { return Err(fail("there are no operands".into())) };
-    let mut waiting: Vec<Labelled> = rest.collect();
-    while !waiting.is_empty() {
-        let next = waiting.remove(0);
-        let needed = |label: char| {
-            output.contains(&label) || waiting.iter().any(|(_, labels)| labels.contains(&label))
-        };
+    // The last operand that has a label: after it the label is only needed by the output.
+    let mut last = HashMap::new();
+    for (i, (_, labels)) in operands.iter().enumerate() {
+        last.extend(labels.iter().map(|&label| (label, i)));
+    }
+    let mut rest = operands.into_iter().enumerate();
+    let Some((_, mut result)) = rest.next() else { return Err(fail("there are no operands".into())) };
+    for (i, next) in rest {
+        let needed = |label: char| output.contains(&label) || last.get(&label).is_some_and(|&last| last > i);
         result = contract(result, next, needed)?;
     }
     let (mut x, mut labels) = result;

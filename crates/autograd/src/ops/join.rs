@@ -31,12 +31,14 @@ impl Tensor {
         let arrays = inputs.iter().map(|x| x.array.cast(dtype)).collect::<Result<Vec<_>>>()?;
         let out = Array::cat(&arrays, dim)?;
         Ok(record(out, inputs, |inputs, _| {
-            let sizes: Vec<usize> = inputs.iter().map(|x| x.array.shape()[dim]).collect();
+            let sizes = inputs.iter().map(|x| x.array.shape()[dim]);
+            let parts: Vec<(usize, usize)> =
+                sizes.scan(0, |next, size| Some((std::mem::replace(next, *next + size), size))).collect();
             Derivative::with("CatBackward0", move |c| {
                 let g = c.grad()?;
-                c.each(sizes.len(), |i| {
-                    let start = sizes[..i].iter().sum();
-                    g.view_value(&ViewStep::Slice { dim, start, len: sizes[i], step: 1 })
+                c.each(parts.len(), |i| {
+                    let (start, len) = parts[i];
+                    g.view_value(&ViewStep::Slice { dim, start, len, step: 1 })
                 })
             })
         }))
@@ -125,21 +127,36 @@ impl Tensor {
             let reason = format!("has more dims than the {} counts", counts.len());
             return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
         };
-        // [n] is seen as [1, n], expanded to [count, n] and joined to [count * n].
+        // [n] is seen as [1, n], expanded to [count, n] and joined to [count * n]. What has size 1 is left out in between, so that
+        // there are never too many dims.
         let (mut split, mut wide, mut joined) = (Dims::new(), Dims::new(), Dims::new());
+        let mut repeated: Vec<usize> = Vec::new();
         for (d, &count) in counts.iter().enumerate() {
             let size = if d < new { 1 } else { self.shape()[d - new] };
-            split.extend([1, size]);
-            wide.extend([count, size]);
             joined.push(count.saturating_mul(size));
+            if count != 1 {
+                repeated.push(wide.len());
+                split.push(1);
+                wide.push(count);
+            }
+            if size != 1 {
+                split.push(size);
+                wide.push(size);
+            }
         }
-        checked_elements(OP, &joined)?;
+        let empty = checked_elements(OP, &joined)? == 0;
         let x = self.operand()?;
-        let out = x.array.reshape(&split)?.expand(&wide)?.reshape(&joined)?;
+        let out = if empty {
+            Array::full(&joined, 0i64, self.dtype(), self.device())?
+        } else {
+            x.array.reshape(&split)?.expand(&wide)?.reshape(&joined)?
+        };
         Ok(record(out, [x], |_, _| {
             Derivative::with("RepeatBackward0", move |c| {
-                let repeated: Vec<usize> = (0..counts.len()).map(|d| 2 * d).collect();
                 c.each(1, |_| {
+                    if empty {
+                        return c.grad()?.zeros_of(&c.input_shape(0)?);
+                    }
                     let parts = c
                         .grad()?
                         .view_value(&ViewStep::Reshape { from: joined.clone(), to: wide.clone() })?;

@@ -51,6 +51,7 @@ mod norm;
 mod normalization;
 mod pairs;
 mod pooling;
+mod positions;
 mod products;
 mod random;
 mod rectifier;

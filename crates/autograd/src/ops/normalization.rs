@@ -39,7 +39,10 @@ impl Default for BatchNormOptions {
 impl Tensor {
     /// A list with one number for each channel (dim 1), in a shape that broadcasts.
     fn per_channel(&self, op: &'static str, list: &Tensor) -> Result<Tensor> {
-        let channels = self.shape().get(1).copied().unwrap_or(1);
+        let Some(&channels) = self.shape().get(1) else {
+            let reason = "has no channels: fewer than two dims".to_owned();
+            return Err(Error::Shape { op, shape: self.shape().to_vec(), reason });
+        };
         if list.shape() != [channels] {
             let reason = format!("is not [{channels}], a number for each channel");
             return Err(Error::Shape { op, shape: list.shape().to_vec(), reason });
@@ -245,9 +248,13 @@ impl Tensor {
         if self.numel() == 0 {
             return self.deep_clone();
         }
+        // What lies beyond all channels is zeros, of which no more are needed than there are channels.
+        let (before, after) = ((size / 2).min(self.shape()[1]), ((size - 1) / 2).min(self.shape()[1]));
         let mut margins = vec![(0, 0); self.rank() - 2];
-        margins.push(((size / 2) as isize, ((size - 1) / 2) as isize));
-        let mean = self.mul(self)?.pad(&margins, 0.0)?.unfold(1, size, 1)?.mean_dim(-1, false)?;
+        margins.push((before as isize, after as isize));
+        let window = before + after + 1;
+        let mean = self.mul(self)?.pad(&margins, 0.0)?.unfold(1, window, 1)?.mean_dim(-1, false)?;
+        let mean = if window == size { mean } else { mean.mul(window as f64 / size as f64)? };
         self.div(mean.mul(alpha)?.add(k)?.pow(beta)?)
     }
 

@@ -1,9 +1,10 @@
 //! Pooling: means and maxima of windows, of given size or as many as asked for.
 
-use wgrad_array::layout::Dims;
-use wgrad_array::{DType, Error, Result};
+use wgrad_array::layout::{Dims, checked_elements};
+use wgrad_array::{DType, Device, Error, Expr, Result};
 
 use super::convolution::per_dim;
+use super::positions::{column, counted, quotient};
 use super::reduce::require_float;
 use crate::Tensor;
 
@@ -56,6 +57,25 @@ impl Line {
     fn after(&self) -> isize {
         let end = (self.count - 1) * self.stride + (self.window - 1) * self.dilation + 1;
         end as isize - (self.size + self.padding) as isize
+    }
+
+    /// Where a mean ends to count elements: with the margins or without.
+    fn counted_end(&self, margins: bool) -> usize {
+        self.size + self.padding + if margins { self.padding } else { 0 }
+    }
+
+    /// Whether all elements of all windows count in a mean.
+    fn is_whole(&self, margins: bool) -> bool {
+        let end = (self.count - 1) * self.stride + self.window;
+        (margins || self.padding == 0) && end <= self.counted_end(margins)
+    }
+
+    /// How many elements of each window count in a mean, as i64.
+    fn counts(&self, op: &'static str, margins: bool, device: &Device) -> Result<Expr> {
+        let start = counted(op, self.count, device)? * self.stride as i64;
+        let end = (&start + self.window as i64).min(self.counted_end(margins) as i64);
+        let start = if margins { start } else { start.max(self.padding as i64) };
+        Ok((end - start).max(0i64))
     }
 }
 
@@ -157,24 +177,26 @@ impl Tensor {
         let sum = pooled_windows(&self.widened()?, &lines, 0.0)?.sum_dim(-1, false)?;
         let out = match options.divisor_override {
             Some(divisor) => sum.div(divisor as f64)?,
+            None if lines.iter().all(|line| line.is_whole(options.count_include_pad)) => {
+                sum.div(lines.iter().map(|line| line.window as f64).product::<f64>())?
+            }
             None => {
                 // How many elements each window has, as a product over the dims.
-                let mut counts = vec![1.0f64];
-                for line in &lines {
-                    let own = (0..line.count).map(|i| {
-                        let (start, end) = (i * line.stride, i * line.stride + line.window);
-                        if options.count_include_pad {
-                            end.min(line.size + 2 * line.padding) - start
-                        } else {
-                            end.min(line.size + line.padding).saturating_sub(start.max(line.padding))
-                        }
+                let mut counts: Option<Expr> = None;
+                for (i, line) in lines.iter().enumerate() {
+                    let mut shape = vec![line.count];
+                    shape.resize(dims - i, 1);
+                    let own = line.counts(op, options.count_include_pad, self.device())?;
+                    let own = own.cast(sum.dtype()).map(|own| own.reshape(&shape));
+                    counts = Some(match counts {
+                        Some(counts) => counts * own,
+                        None => own,
                     });
-                    let own: Vec<usize> = own.collect();
-                    counts = counts.iter().flat_map(|&a| own.iter().map(move |&b| a * b as f64)).collect();
                 }
-                let shape: Vec<usize> = lines.iter().map(|line| line.count).collect();
-                let counts: Vec<f32> = counts.into_iter().map(|count| count as f32).collect();
-                sum.div(Tensor::from_slice(&counts, shape, self.device())?)?
+                match counts {
+                    Some(counts) => sum.div(Tensor::from_array(counts.done()?))?,
+                    None => sum,
+                }
             }
         };
         out.to_dtype(self.dtype())
@@ -237,12 +259,12 @@ impl Tensor {
         for (i, output) in output.iter().enumerate() {
             let size = self.shape()[first + i];
             let Some(count) = output.filter(|&count| count != size) else { continue };
-            let mut weights = vec![0f32; count * size];
-            for (part, row) in weights.chunks_mut(size.max(1)).enumerate() {
-                let (start, end) = part_of(part, count, size);
-                row[start..end].fill(1.0 / (end - start) as f32);
-            }
-            out = out.along(first + i, &Tensor::from_slice(&weights, [count, size], self.device())?)?;
+            checked_elements(op, &[count, size])?;
+            let (start, end) = part_of(&column(op, count, self.device())?, count, size);
+            let place = counted(op, size, self.device())?;
+            let inside = start.le(&place).and(end.gt(&place));
+            let weights = inside.cast(out.dtype()) / (end - start).cast(out.dtype());
+            out = out.along(first + i, &Tensor::from_array(weights.done()?))?;
         }
         out.to_dtype(self.dtype())
     }
@@ -278,17 +300,13 @@ impl Tensor {
         for (i, output) in output.iter().enumerate() {
             let size = self.shape()[first + i];
             let count = output.unwrap_or(size);
-            let longest =
-                (0..count).map(|part| part_of(part, count, size)).map(|(start, end)| end - start).max();
-            let longest = longest.unwrap_or(1);
+            checked_elements(OP, &[count, size])?;
+            let longest = longest_part(count, size);
             // Parts of one length: the last element stands in where a part is shorter, and never wins over itself.
-            let list: Vec<i64> = (0..count)
-                .flat_map(|part| {
-                    let (start, end) = part_of(part, count, size);
-                    (0..longest).map(move |i| (start + i).min(end - 1) as i64)
-                })
-                .collect();
-            let list = Tensor::from_slice(&list, list.len(), self.device())?;
+            let (start, end) = part_of(&column(OP, count, self.device())?, count, size);
+            let list = (start + counted(OP, longest, self.device())?).min(end - 1i64);
+            let list = list.map(|list| list.reshape(&[count * longest]));
+            let list = Tensor::from_array(list.done()?);
             (values, places) = (
                 values.index_select((first + i) as isize, &list)?,
                 places.index_select((first + i) as isize, &list)?,
@@ -318,7 +336,33 @@ fn largest_of(windows: &Tensor, places: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((values, places))
 }
 
-/// The part of `size` elements that is the `part`-th of `count`.
-fn part_of(part: usize, count: usize, size: usize) -> (usize, usize) {
-    (part * size / count, ((part + 1) * size).div_ceil(count))
+/// The beginnings and ends of those of `count` parts of `size` elements that have these numbers.
+fn part_of(part: &Expr, count: usize, size: usize) -> (Expr, Expr) {
+    let before = part * size as i64;
+    let behind = &before + (size + count.max(1) - 1) as i64;
+    (quotient(&before, count.max(1)), quotient(&behind, count.max(1)))
+}
+
+/// How many elements the longest of `count` parts of `size` elements has: the one that begins as late as possible in one.
+fn longest_part(count: usize, size: usize) -> usize {
+    if count == 0 {
+        return 1;
+    }
+    let (mut divisor, mut rest) = (count, size);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    (count - divisor + size).div_ceil(count)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_longest_part_is_as_long_as_the_longest() {
+        for (count, size) in (1..40).flat_map(|count| (1..40).map(move |size| (count, size))) {
+            let length = |part: usize| ((part + 1) * size).div_ceil(count) - part * size / count;
+            let longest = (0..count).map(length).max();
+            assert_eq!(Some(super::longest_part(count, size)), longest, "{count} parts of {size}");
+        }
+    }
 }

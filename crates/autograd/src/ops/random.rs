@@ -146,6 +146,9 @@ impl Tensor {
         wgrad_array::layout::checked_elements(OP, &[n])?;
         let (seed, stream) = next_stream();
         let key = [seed as u32, (seed >> 32) as u32];
+        // The list, and its copy on the device.
+        let bytes = n.saturating_mul(size_of::<i64>());
+        let room = wgrad_array::reserve(&options.device, bytes.saturating_mul(2))?;
         let mut order = wgrad_array::host_vec(n)?;
         order.extend(0..n as i64);
         for i in (1..n).rev() {
@@ -154,6 +157,7 @@ impl Tensor {
             let bits = u64::from(words[0]) << 32 | u64::from(words[1]);
             order.swap(i, ((u128::from(bits) * (i as u128 + 1)) >> 64) as usize);
         }
+        drop(room);
         let order = Tensor::from_slice(&order, n, &options.device)?;
         order.to_dtype(options.dtype.unwrap_or(DType::I64))
     }
@@ -165,11 +169,12 @@ impl Tensor {
     pub fn bernoulli(&self) -> Result<Tensor> {
         const OP: &str = "bernoulli";
         require_float(OP, self)?;
+        // First, since it fails for more numbers than there are before any is looked at.
+        let chance = uniform(self.shape(), DType::F32, self.device())?;
         if !self.ge(0.0)?.logical_and(&self.le(1.0)?)?.all()?.item::<bool>()? {
             let reason = "a probability is not between 0 and 1, or not a number".to_owned();
             return Err(Error::Argument { op: OP, reason });
         }
-        let chance = uniform(self.shape(), DType::F32, self.device())?;
         let hit = chance.binary(BinaryOp::Lt, &self.array()?.cast(DType::F32)?)?;
         Ok(Tensor::from_array(hit.cast(self.dtype())?))
     }

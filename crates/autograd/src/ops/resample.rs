@@ -1,7 +1,9 @@
 //! Images and signals at other sizes.
 
-use wgrad_array::{Error, Result};
+use wgrad_array::layout::checked_elements;
+use wgrad_array::{DType, Error, Expr, Result};
 
+use super::positions::{column, counted};
 use super::reduce::require_float;
 use crate::Tensor;
 
@@ -36,7 +38,7 @@ impl Tensor {
     ///
     /// # Errors
     /// If there is not one size or factor for each dim (or one for all), the mode does not fit the number of dims, or `align_corners` is
-    /// set for a mode that does not interpolate.
+    /// set for a mode that does not interpolate; if the result is larger than can be addressed, or a dim than i32 counts.
     pub fn interpolate(&self, scale: &Scale, mode: Interpolation, align_corners: bool) -> Result<Tensor> {
         const OP: &str = "interpolate";
         require_float(OP, self)?;
@@ -80,54 +82,57 @@ impl Tensor {
             }
             plan.push((input, output, step.unwrap_or(input as f64 / output as f64)));
         }
+        let shape: Vec<usize> =
+            self.shape()[..2].iter().copied().chain(plan.iter().map(|&(_, output, _)| output)).collect();
+        checked_elements(OP, &shape)?;
         if mode == Interpolation::Area {
             let sizes: Vec<Option<usize>> = plan.iter().map(|&(_, output, _)| Some(output)).collect();
             return self.adaptive_avg_pool(OP, &sizes);
         }
         let mut out = if smooth { self.widened()? } else { self.clone() };
         for (i, &(input, output, step)) in plan.iter().enumerate() {
-            let corner =
-                |i: usize| if output > 1 { i as f64 * (input - 1) as f64 / (output - 1) as f64 } else { 0.0 };
-            let centre = |i: usize| step * (i as f64 + 0.5) - 0.5;
-            let place = |i: usize| if align_corners { corner(i) } else { centre(i) };
             if !smooth {
-                let nearest = |i: usize| match mode {
-                    // In f32, as every engine that must agree on the element.
-                    Interpolation::Nearest => (i as f32 * step as f32).floor() as i64,
-                    _ => ((i as f32 + 0.5) * step as f32).floor() as i64,
-                };
-                let places: Vec<i64> = (0..output).map(|i| nearest(i).min(input as i64 - 1)).collect();
-                out =
-                    out.index_select(2 + i as isize, &Tensor::from_slice(&places, output, self.device())?)?;
+                // In f32, as every engine that must agree on the element.
+                let place = counted(OP, output, self.device())?.cast(DType::F32);
+                let place = if mode == Interpolation::Nearest { place } else { place + 0.5 };
+                let nearest = (place * f64::from(step as f32)).floor().cast(DType::I64).min(input as i64 - 1);
+                out = out.index_select(2 + i as isize, &Tensor::from_array(nearest.done()?))?;
                 continue;
             }
-            let mut weights = vec![0f32; output * input];
-            for (o, row) in weights.chunks_mut(input).enumerate() {
-                let mut add =
-                    |at: isize, weight: f64| row[at.clamp(0, input as isize - 1) as usize] += weight as f32;
-                if mode == Interpolation::Linear {
-                    let place = place(o).max(0.0);
-                    let (whole, part) = (place.floor(), place - place.floor());
-                    add(whole as isize, 1.0 - part);
-                    add(whole as isize + 1, part);
-                } else {
-                    let place = place(o);
-                    let (whole, part) = (place.floor(), place - place.floor());
-                    for (j, weight) in cubic(part).into_iter().enumerate() {
-                        add(whole as isize - 1 + j as isize, weight);
-                    }
-                }
-            }
-            out = out.along(2 + i, &Tensor::from_slice(&weights, [output, input], self.device())?)?;
+            checked_elements(OP, &[output, input])?;
+            let float = if self.device().supports(DType::F64) { DType::F64 } else { DType::F32 };
+            let row = column(OP, output, self.device())?.cast(float);
+            let place = match align_corners {
+                false => (row + 0.5) * step - 0.5,
+                true => row * ((input - 1) as f64) / (output.max(2) - 1) as f64,
+            };
+            let (first, weights) = if mode == Interpolation::Linear {
+                let place = place.max(0.0);
+                let part = &place - place.floor();
+                (place.floor(), vec![1.0 - &part, part])
+            } else {
+                let part = &place - place.floor();
+                (place.floor() - 1.0, cubic(&part).to_vec())
+            };
+            // Row o holds what each element counts in output o; those beyond an end are the last one there.
+            let elements = counted(OP, input, self.device())?.cast(float);
+            let spread = weights.into_iter().enumerate().map(|(j, weight)| {
+                let at = (&first + j as f64).max(0.0).min((input - 1) as f64);
+                at.eq(&elements).select(weight, 0.0)
+            });
+            let Some(weights) = spread.reduce(|sum, one| sum + one) else { continue };
+            let weights = weights.cast(out.dtype()).done()?;
+            out = out.along(2 + i, &Tensor::from_array(weights))?;
         }
         out.to_dtype(self.dtype())
     }
 }
 
 /// The weights of four neighbours for a place between the middle two: cubic convolution with the coefficient -0.75.
-fn cubic(part: f64) -> [f64; 4] {
+fn cubic(part: &Expr) -> [Expr; 4] {
     const A: f64 = -0.75;
-    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-    let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-    [far(part + 1.0), near(part), near(1.0 - part), far(2.0 - part)]
+    let near = |x: &Expr| x.polynomial(&[A + 2.0, -(A + 3.0), 0.0, 1.0]);
+    let far = |x: &Expr| x.polynomial(&[A, -5.0 * A, 8.0 * A, -4.0 * A]);
+    let rest = 1.0 - part;
+    [far(&(part + 1.0)), near(part), near(&rest), far(&(&rest + 1.0))]
 }

@@ -409,6 +409,9 @@ impl Tensor {
             });
         }
         let at = normalize_dim(OP, dim, self.rank())?;
+        if self.rank() == 0 {
+            return self.gather(dim, indices);
+        }
         let (mut own, mut index) = (self.shape().to_vec(), indices.shape().to_vec());
         let (size, count) = (std::mem::replace(&mut own[at], 1), std::mem::replace(&mut index[at], 1));
         let mut shape = broadcast_shapes(OP, &own, &index)?.to_vec();

@@ -1,6 +1,6 @@
 //! Views by sizes, strides and offset.
 
-use wgrad_array::layout::Strides;
+use wgrad_array::layout::{Strides, contiguous_strides};
 use wgrad_array::{Error, Result};
 
 use super::inplace::overlaps;
@@ -48,7 +48,11 @@ impl Tensor {
                 "with strides {stride:?} and offset {offset} leaves the storage of {elements} elements"
             ));
         }
-        let strides: Strides = stride.into();
+        // Where there are no elements, strides and offset need not be places of a memory.
+        let empty = shape.contains(&0);
+        let offset = if empty { offset.min(storage.elements()) } else { offset };
+        let strides: Strides =
+            if empty && last.is_none() { contiguous_strides(&shape) } else { stride.into() };
         let step = ViewStep::Strided { shape: shape.clone(), strides, offset };
         if own.is_contiguous() && own.elements() == storage.elements() {
             return self.view_step("AsStridedBackward0", step);

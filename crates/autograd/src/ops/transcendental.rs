@@ -172,13 +172,18 @@ fn sinc_slope_near_0(angle: &Tensor) -> Result<Tensor> {
 
 #[wgrad_macros::call_sites]
 impl Tensor {
-    /// The `n`-th derivative of [`Tensor::digamma`]; `torch.polygamma`.
+    /// The `n`-th derivative of [`Tensor::digamma`]; `torch.polygamma`. What is too large for the dtype is infinite; where the value itself is
+    /// not, but `n!` is, PyTorch's result is not a number.
     ///
     /// # Errors
-    /// If the device fails.
+    /// If `n` is above 2^31 - 1.
     pub fn polygamma(&self, n: usize) -> Result<Tensor> {
         if n == 0 {
             return self.digamma();
+        }
+        if n > i32::MAX as usize {
+            let reason = format!("the order is {n}; it must be at most {}", i32::MAX);
+            return Err(Error::Argument { op: "polygamma", reason });
         }
         let x = self.operand()?;
         let out = x.array.polygamma(n)?;

@@ -135,6 +135,18 @@ impl Drop for CpuMemory {
     }
 }
 
+/// Bytes outside of the pool that count as in use.
+pub struct Reserved {
+    bytes: u64,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.pool.state().in_use -= self.bytes;
+    }
+}
+
 impl Pool {
     /// An empty pool.
     pub fn new() -> Pool {
@@ -194,6 +206,22 @@ impl Pool {
         }
     }
 
+    /// Counts bytes that others take from the system as in use, until the result is dropped.
+    pub fn reserve(self: &Arc<Pool>, bytes: usize) -> Result<Reserved> {
+        let (bytes, mut state) = (bytes as u64, self.state());
+        let limit = self.limit(&state);
+        let after = state.in_use.saturating_add(bytes);
+        if after > limit {
+            return Err(Error::OutOfMemory { requested: bytes, used: state.in_use, limit });
+        }
+        if after.saturating_add(state.pooled) > limit {
+            drop_blocks(&mut state);
+        }
+        state.in_use = after;
+        state.peak = state.peak.max(after);
+        Ok(Reserved { bytes, pool: self.clone() })
+    }
+
     /// Gives everything that is free back to the system.
     pub fn trim(&self) {
         drop_blocks(&mut self.state());
@@ -246,6 +274,18 @@ fn system_memory() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_reserved_counts_until_it_is_given_back() {
+        let pool = Arc::new(Pool::new());
+        pool.set_limit(Some(1000));
+        let held = pool.reserve(600).unwrap();
+        assert!(matches!(pool.reserve(401), Err(Error::OutOfMemory { requested: 401, used: 600, .. })));
+        assert!(pool.alloc(401).is_err() && pool.reserve(usize::MAX).is_err());
+        drop(held);
+        assert_eq!((pool.stats().bytes_in_use, pool.stats().bytes_peak), (0, 600));
+        assert!(pool.alloc(900).is_ok());
+    }
 
     #[test]
     fn classes_hold_what_they_are_for_and_waste_at_most_an_eighth() {

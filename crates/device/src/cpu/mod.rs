@@ -37,7 +37,7 @@ use smallvec::SmallVec;
 
 use crate::executor::check_written;
 use crate::kernel::{Access, Kernel, Loop, Traffic};
-use crate::{Buffer, Error, Executor, Limits, Place, Prepared, Result, Scalar, Stats};
+use crate::{Buffer, Error, Executor, Limits, Place, Prepared, Reservation, Result, Scalar, Stats};
 use frame::RawBuffer;
 use loops::LoopKernel;
 use matmul::MatmulKernel;
@@ -147,6 +147,10 @@ impl Executor for Cpu {
 
     fn alloc(&self, bytes: usize) -> Result<Buffer> {
         Ok(Buffer::new(self.pool.alloc(bytes)?))
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<Reservation> {
+        Ok(Reservation::new(Some(Box::new(self.pool.reserve(bytes)?))))
     }
 
     #[allow(unsafe_code)]

@@ -101,6 +101,20 @@ impl Drop for GpuMemory {
     }
 }
 
+/// Bytes of the host's memory that count as the device's.
+pub(super) struct Reserved {
+    bytes: u64,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        state.reserved -= self.bytes;
+        state.in_use -= self.bytes;
+    }
+}
+
 impl Pool {
     pub(super) fn new(
         device: wgpu::Device,
@@ -159,6 +173,25 @@ impl Pool {
         }
         state.hand_out(&block);
         Ok(block)
+    }
+
+    /// Counts bytes outside of the device's memory as in use and reserved, until the result is dropped.
+    pub(super) fn reserve(self: &Arc<Pool>, bytes: usize) -> Result<Reserved> {
+        let (bytes, mut state) = (bytes as u64, self.lock());
+        let beyond = |state: &State| match state.reserved.checked_add(bytes) {
+            Some(after) => state.limit.filter(|&limit| after > limit),
+            None => Some(u64::MAX),
+        };
+        if beyond(&state).is_some() {
+            state.trim();
+        }
+        if let Some(limit) = beyond(&state) {
+            return Err(state.out_of_memory(bytes, limit));
+        }
+        state.reserved += bytes;
+        state.in_use += bytes;
+        state.peak = state.peak.max(state.in_use);
+        Ok(Reserved { bytes, pool: self.clone() })
     }
 
     /// A buffer that this machine reads, not counted among the device's memory.

@@ -30,7 +30,7 @@ pub(crate) use adapter::{adapters, find};
 pub(crate) use pipeline::sources;
 
 use crate::kernel::Kernel;
-use crate::{Buffer, Error, Executor, Limits, Prepared, Result, Stats};
+use crate::{Buffer, Error, Executor, Limits, Prepared, Reservation, Result, Stats};
 use failure::Failures;
 use hosted::Hosted;
 use memory::{GpuMemory, Pool};
@@ -214,6 +214,11 @@ impl Executor for Gpu {
         self.shared.failures.alive()?;
         let _turn = self.shared.turn();
         Ok(Buffer::new(self.shared.pool.alloc(bytes)?))
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<Reservation> {
+        self.shared.failures.alive()?;
+        Ok(Reservation::new(Some(Box::new(self.shared.pool.reserve(bytes)?))))
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
