@@ -21,6 +21,7 @@ mod autograd {
     mod graph;
     mod grid_and_ctc;
     mod hooks;
+    mod hostile;
     mod in_place;
     mod linalg;
     mod lines;

@@ -121,8 +121,11 @@ fn root_of_factorial(n: usize) -> f64 {
     let logarithm = if n <= 170 {
         factorial(n).ln()
     } else {
-        // Stirling's series, whose next term is below 1e-9 here.
-        size * (size.ln() - 1.0) + 0.5 * (2.0 * PI * size).ln() + 1.0 / (12.0 * size)
+        // Stirling's series, whose next term is below 1e-18 here.
+        let inverse = 1.0 / size;
+        let square = inverse * inverse;
+        let series = inverse * (1.0 / 12.0 - square * (1.0 / 360.0 - square / 1260.0));
+        size * (size.ln() - 1.0) + 0.5 * (2.0 * PI * size).ln() + series
     };
     (logarithm / (size + 1.0)).exp()
 }

@@ -3,7 +3,7 @@
 //! Where a result's shape depends on the data, the numbers that decide on it are read, a few bytes; everything else is left to the device, and is
 //! computed when it is needed.
 
-use wgrad_array::layout::normalize_dim;
+use wgrad_array::layout::{contiguous_strides, normalize_dim};
 use wgrad_array::{Array, BinaryOp, DType, Error, Expr, ReduceOp, Result, Scalar, ScatterOp, reserve};
 
 use crate::Tensor;
@@ -188,16 +188,13 @@ impl Tensor {
         if count == 0 || rank == 0 {
             return Tensor::zeros([count, rank], (DType::I64, self.device()));
         }
-        let mut coordinates = Vec::with_capacity(rank);
-        let mut rest = Expr::of(&places);
-        for &size in self.shape()[1..].iter().rev() {
-            coordinates.push(rest.rem(size as i64).done()?.reshape(&[count, 1])?);
-            let size = Array::full(&[], size as i64, DType::I64, self.device())?;
-            rest = rest.map(|rest| rest.div_trunc(&size));
-        }
-        coordinates.push(rest.done()?.reshape(&[count, 1])?);
-        coordinates.reverse();
-        Ok(Tensor::from_array(Array::cat(&coordinates, 1)?))
+        // One formula for all dims: the place divided by the dim's stride, modulo its size.
+        let row = |numbers: &[i64]| Array::from_slice(numbers, &[1, rank], self.device());
+        let strides: Vec<i64> =
+            contiguous_strides(self.shape()).iter().map(|&stride| stride as i64).collect();
+        let sizes: Vec<i64> = self.shape().iter().map(|&size| size as i64).collect();
+        let number = places.reshape(&[count, 1])?.div_trunc(&row(&strides)?)?;
+        Ok(Tensor::from_array(Expr::of(&number).rem(&row(&sizes)?).done()?))
     }
 }
 

@@ -194,7 +194,9 @@ fn contract(a: Labelled, b: Labelled, needed: impl Fn(char) -> bool) -> Result<L
         let dims: Vec<usize> =
             labels.iter().filter_map(|label| x.1.iter().position(|own| own == label)).collect();
         let parts = order.map(|part| part.iter().map(|&label| full(x, label)).collect::<Vec<usize>>());
-        let joined: [usize; 3] = [0, 1, 2].map(|i| parts[i].iter().product());
+        // Whether they can be that large, expanding finds out.
+        let joined =
+            [0, 1, 2].map(|i| parts[i].iter().fold(1, |product: usize, &n| product.saturating_mul(n)));
         Ok((x.0.permute(dims)?.expand(parts.concat())?.reshape(joined)?, parts))
     };
     let (lhs, [batch_sizes, left_sizes, _]) = arranged(&a, [&batch, &left, &summed])?;

@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::f64::consts::PI;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wgrad_device::{Buffer, DType, Device, Element, Error, Layout, Result};
+use wgrad_device::{Buffer, DType, Device, Element, Layout, Result};
 
-use crate::Array;
 use crate::kept::kept;
+use crate::{Array, reserve};
 
 /// The largest factor that a step takes, if the prime factors allow it.
 const RADIX: usize = 32;
@@ -202,7 +202,7 @@ fn take<P>(plans: &mut VecDeque<(Key, Arc<P>)>, key: Key) -> Option<Arc<P>> {
 /// The plan for `n` complex points, at least 1.
 pub(super) fn complex(n: usize, inverse: bool, dtype: DType, device: &Device) -> Result<Arc<Plan>> {
     let make = || {
-        check_room(n, STEPS_BYTES)?;
+        let _room = reserve(device, n.saturating_mul(STEPS_BYTES))?;
         Maker { inverse, dtype, device }.plan(n)
     };
     kept(device).fourier.complex.get((n, inverse, dtype), make, Plan::numbers)
@@ -214,22 +214,11 @@ pub(super) fn real(n: usize, inverse: bool, dtype: DType, device: &Device) -> Re
         return complex(n, inverse, dtype, device).map(Real::Whole);
     }
     let make = || {
-        check_room(n, STEPS_BYTES)?;
+        let _room = reserve(device, n.saturating_mul(STEPS_BYTES))?;
         Maker { inverse, dtype, device }.packed(n)
     };
     kept(device).fourier.real.get((n, inverse, dtype), make, Packed::numbers).map(Real::Packed)
 }
-
-/// Whether this machine's memory has room for the tables of so many points. Where it has, four times a point's index does not overflow.
-fn check_room(points: usize, bytes: usize) -> Result<()> {
-    let requested = points.saturating_mul(bytes);
-    Vec::<u8>::new().try_reserve_exact(requested).map_err(|_| Error::OutOfMemory {
-        requested: requested as u64,
-        used: 0,
-        limit: u64::MAX,
-    })
-}
-
 /// Makes plans for a direction, a dtype and a device.
 struct Maker<'a> {
     inverse: bool,
@@ -278,7 +267,7 @@ impl Maker<'_> {
         // A power of two, or one and a half or five quarters of one, if that is enough.
         let fits = |odd: usize| odd * (2 * n - 1).div_ceil(odd).next_power_of_two();
         let points = fits(1).min(fits(3)).min(fits(5));
-        check_room(points, CONVOLUTION_BYTES)?;
+        let _room = reserve(self.device, points.saturating_mul(CONVOLUTION_BYTES))?;
         let half_turns = self.roots(2 * n);
         let square = |j: usize| (j as u128 * j as u128 % (2 * n as u128)) as usize;
         let chirp: Vec<(f64, f64)> = (0..n).map(|j| half_turns[square(j)]).collect();
@@ -389,6 +378,8 @@ fn radices(primes: &[usize]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use wgrad_device::Error;
+
     use super::*;
 
     /// The numbers of points in the cache, the last used first.
