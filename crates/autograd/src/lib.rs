@@ -12,6 +12,7 @@ mod hooks;
 mod mode;
 mod ops;
 mod print;
+mod steps;
 mod storage;
 pub mod tape;
 mod tensor;

@@ -16,32 +16,40 @@ pub(crate) struct Steps(Option<Arc<Node>>);
 struct Node {
     before: Steps,
     step: ViewStep,
+    /// How many steps there are with this one.
+    count: usize,
 }
 
 impl Steps {
-    /// These steps and one more.
-    pub(crate) fn then(&self, step: ViewStep) -> Steps {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |node| node.count)
+    }
+
+    /// These steps and one more, which may become one with the last, but not with one of the first `apart`.
+    pub(crate) fn then(&self, step: ViewStep, apart: usize) -> Steps {
         if step.is_nothing() {
             return self.clone();
         }
         if let Some(last) = &self.0
+            && last.count > apart
             && let Some(joined) = last.step.join(&step)
         {
-            return last.before.then(joined);
+            return last.before.then(joined, apart);
         }
-        Steps(Some(Arc::new(Node { before: self.clone(), step })))
-    }
-
-    /// These steps, then others.
-    pub(crate) fn followed_by(&self, others: &Steps) -> Steps {
-        others.to_vec().into_iter().fold(self.clone(), |steps, step| steps.then(step))
+        Steps(Some(Arc::new(Node { before: self.clone(), step, count: self.len() + 1 })))
     }
 
     /// The steps, first to last.
     pub(crate) fn to_vec(&self) -> Vec<ViewStep> {
-        let mut steps = Vec::new();
+        self.since(0)
+    }
+
+    /// The steps but the first few, first to last.
+    pub(crate) fn since(&self, first: usize) -> Vec<ViewStep> {
+        let mut steps = Vec::with_capacity(self.len().saturating_sub(first));
         let mut rest = self;
-        while let Some(node) = &rest.0 {
+        while let Some(node) = rest.0.as_ref().filter(|node| node.count > first) {
             steps.push(node.step.clone());
             rest = &node.before;
         }
@@ -82,7 +90,7 @@ mod tests {
         let x = Array::from_slice(&numbers, &[4, 6], &Device::cpu())?;
         let transposed = || ViewStep::Permute { dims: [1, 0][..].into() };
         let slice = |dim, start, len, step| ViewStep::Slice { dim, start, len, step };
-        let cases: [(usize, Vec<ViewStep>); 6] = [
+        let cases: [(usize, Vec<ViewStep>); 7] = [
             (0, vec![transposed(), transposed()]),
             (1, vec![slice(1, 1, 3, 2), slice(1, 1, 2, 1), slice(1, 1, 1, 1)]),
             (1, vec![slice(1, 1, 4, 1), ViewStep::Select { dim: 1, index: 2 }]),
@@ -93,6 +101,7 @@ mod tests {
                     ViewStep::Reshape { from: dims(&[2, 12]), to: dims(&[3, 8]) },
                 ],
             ),
+            (1, vec![ViewStep::Select { dim: 0, index: 1 }, ViewStep::Permute { dims: [0][..].into() }]),
             (
                 2,
                 vec![
@@ -101,27 +110,45 @@ mod tests {
                     ViewStep::Expand { from: dims(&[24, 1]), to: dims(&[2, 24, 3]) },
                 ],
             ),
-            (3, vec![slice(0, 0, 3, 1), slice(1, 0, 6, 1), transposed(), slice(0, 2, 2, 2), slice(1, 0, 2, 1)]),
+            (
+                5,
+                vec![
+                    slice(0, 0, 3, 1),
+                    slice(1, 1, 5, 1),
+                    transposed(),
+                    slice(0, 1, 2, 2),
+                    slice(1, 0, 2, 1),
+                ],
+            ),
         ];
         for (count, steps) in cases {
-            let list = steps.iter().fold(Steps::default(), |list, step| list.then(step.clone()));
+            let list = steps.iter().fold(Steps::default(), |list, step| list.then(step.clone(), 0));
             let plain = steps.iter().try_fold(x.clone(), |x, step| step.apply(&x))?;
             let joined = list.apply(&x)?;
             assert_eq!((joined.shape(), joined.to_vec::<i64>()?), (plain.shape(), plain.to_vec::<i64>()?));
-            // A slice of a whole dim is only nothing beside the tensor's sizes, which a step does not know.
-            assert!(list.to_vec().len() <= count + 1, "{:?}", list.to_vec());
+            assert_eq!((list.len(), list.to_vec().len()), (count, count), "{:?}", list.to_vec());
         }
         Ok(())
+    }
+
+    #[test]
+    fn steps_to_a_base_stay_apart() {
+        let transposed = || ViewStep::Permute { dims: [1, 0][..].into() };
+        let base = Steps::default().then(transposed(), 0);
+        let view = base.then(transposed(), base.len());
+        assert_eq!((view.len(), view.since(base.len())), (2, vec![transposed()]));
+        assert_eq!(view.then(transposed(), base.len()).len(), 1);
     }
 
     #[test]
     fn long_lists_are_dropped_without_recursion() {
         let mut list = Steps::default();
         for i in 0..200_000 {
-            list = list.then(match i % 2 {
+            let step = match i % 2 {
                 0 => ViewStep::Permute { dims: [1, 0][..].into() },
                 _ => ViewStep::Reshape { from: dims(&[2, 3]), to: dims(&[3, 2]) },
-            });
+            };
+            list = list.then(step, 0);
         }
         assert_eq!(list.to_vec().len(), 200_000);
     }

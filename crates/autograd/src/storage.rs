@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use wgrad_array::{Array, Fallback, Layout, Result};
 
 use crate::Tensor;
+use crate::steps::Steps;
 use crate::tape::lock;
 use crate::view::ViewStep;
 
@@ -116,7 +117,9 @@ pub(crate) struct Shared {
 #[derive(Clone)]
 pub(crate) struct View {
     /// The steps from the storage to the view.
-    pub(crate) steps: Arc<[ViewStep]>,
+    pub(crate) steps: Steps,
+    /// How many of them lead to the tensor that gradients go to, or went to before `detach()`.
+    pub(crate) to_base: usize,
     /// Where the elements would lie if the storage were row-major memory.
     pub(crate) layout: Layout,
     /// The tensor that gradients go to; none after `detach()`.
@@ -139,19 +142,15 @@ pub(crate) enum ViewKind {
 }
 
 impl View {
-    /// The steps from a base, itself perhaps a view of the storage, to this view.
-    pub(crate) fn steps_from(&self, base: &Tensor) -> Vec<ViewStep> {
-        let skip = match &lock(&base.0.state).value {
-            Value::Shared(shared) => shared.view.as_ref().map_or(0, |view| view.steps.len()),
-            Value::Own(_) => 0,
-        };
-        self.steps.get(skip..).unwrap_or_default().to_vec()
+    /// The steps from the base, itself perhaps a view of the storage, to this view.
+    pub(crate) fn steps_from_base(&self) -> Vec<ViewStep> {
+        self.steps.since(self.to_base)
     }
 }
 
 /// A view whose storage was written since its value was computed.
 pub(crate) struct Stale {
-    steps: Arc<[ViewStep]>,
+    steps: Steps,
     array: Array,
     version: u64,
 }
@@ -159,8 +158,7 @@ pub(crate) struct Stale {
 impl Stale {
     /// The view's value now, and the version it belongs to.
     pub(crate) fn compute(self) -> Result<(Array, u64)> {
-        let array = self.steps.iter().try_fold(self.array, |array, step| step.apply(&array))?;
-        Ok((array, self.version))
+        Ok((self.steps.apply(&self.array)?, self.version))
     }
 }
 

@@ -285,7 +285,7 @@ impl Tensor {
             if version == view.history_version {
                 return;
             }
-            (base.clone(), view.steps_from(base), version)
+            (base.clone(), view.steps_from_base(), version)
         };
         let to_base = base.gradient_edge();
         if to_base.is_none() && lock(&self.0.state).edge.is_none() {

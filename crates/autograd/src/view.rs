@@ -50,6 +50,38 @@ impl ViewStep {
         }
     }
 
+    /// Whether the view is its input.
+    pub(crate) fn is_nothing(&self) -> bool {
+        match self {
+            Reshape { from, to } | Expand { from, to } => from == to,
+            Permute { dims } => dims.iter().enumerate().all(|(d, &from)| d == from),
+            _ => false,
+        }
+    }
+
+    /// This step and the next as one, if there is such.
+    pub(crate) fn join(&self, next: &ViewStep) -> Option<ViewStep> {
+        match (self, next) {
+            (Reshape { from, .. }, Reshape { to, .. }) => {
+                Some(Reshape { from: from.clone(), to: to.clone() })
+            }
+            (Expand { from, .. }, Expand { to, .. }) => Some(Expand { from: from.clone(), to: to.clone() }),
+            (Permute { dims: first }, Permute { dims }) => {
+                Some(Permute { dims: dims.iter().map(|&d| first[d]).collect() })
+            }
+            (&Slice { dim, start, step, .. }, &Slice { dim: same, start: from, len, step: by })
+                if dim == same =>
+            {
+                let start = from.checked_mul(step)?.checked_add(start)?;
+                Some(Slice { dim, start, len, step: step.checked_mul(by)? })
+            }
+            (&Slice { dim, start, step, .. }, &Select { dim: same, index }) if dim == same => {
+                Some(Select { dim, index: index.checked_mul(step)?.checked_add(start)? })
+            }
+            _ => None,
+        }
+    }
+
     /// Where the view's elements lie if the input's lie like this. `None` for a reshape that strides cannot express.
     pub(crate) fn layout(&self, x: &Layout) -> Option<Layout> {
         let (mut shape, mut strides) = (Dims::from(x.shape()), Strides::from(x.strides()));

@@ -346,7 +346,12 @@ impl Array {
                 start.saturating_add((len - 1).saturating_mul(step)).saturating_add(1)
             };
             if past > shape[d] {
-                return Err(Error::Index { op: OP, index: last_index(past), size: shape[d], called_at: None });
+                return Err(Error::Index {
+                    op: OP,
+                    index: last_index(past),
+                    size: shape[d],
+                    called_at: None,
+                });
             }
             let mut amounts: SmallVec<[(isize, isize); 4]> = smallvec![(0, 0); self.rank()];
             if step > 1 && len > 0 {

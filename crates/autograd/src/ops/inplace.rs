@@ -197,7 +197,7 @@ impl Tensor {
             Value::Own(_) => None,
         };
         match (view, base) {
-            (Some(view), Some(base)) => view.steps_from(base),
+            (Some(view), Some(_)) => view.steps_from_base(),
             _ => Vec::new(),
         }
     }
@@ -210,10 +210,7 @@ impl Tensor {
             let (whole, version) = shared.storage.read();
             let new = match &shared.view {
                 None => update(&whole)?,
-                Some(view) => {
-                    let part = view.steps.iter().try_fold(whole.clone(), |array, step| step.apply(&array))?;
-                    write_all(&view.steps, &whole, &update(&part)?)?
-                }
+                Some(view) => write_all(&view.steps.to_vec(), &whole, &update(&view.steps.apply(&whole)?)?)?,
             };
             if shared.storage.replace(new, version) {
                 return Ok(());

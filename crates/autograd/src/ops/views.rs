@@ -1,11 +1,10 @@
 //! Views: other shapes of the same storage. Writing to a view in place writes to its base, and the other way round.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 use wgrad_array::layout::{Dims, broadcast_shapes, normalize_dim};
 use wgrad_array::{Error, Result};
 
+use crate::steps::Steps;
 use crate::storage::{Shared, Value, View, ViewKind};
 use crate::tape::{Derivative, Edge, Meta, lock, output_edges, record, record_edge};
 use crate::view::ViewStep;
@@ -35,16 +34,18 @@ impl Tensor {
         };
         let meta = Meta::of(&array);
         let parent = self.shared()?;
-        let (mut steps, base) = match &parent.view {
-            Some(view) => (view.steps.to_vec(), view.base.clone()),
-            None => (Vec::new(), None),
+        let (steps, to_base, base) = match &parent.view {
+            Some(View { steps, to_base, base: Some(base), .. }) => (steps.clone(), *to_base, base.clone()),
+            // A view that was detached is the base of its own views.
+            Some(view) => (view.steps.clone(), view.steps.len(), self.clone()),
+            None => (Steps::default(), 0, self.clone()),
         };
-        steps.push(step);
         let seen = parent.seen();
         let view = View {
-            steps: Arc::from(steps),
+            steps: steps.then(step, to_base),
+            to_base,
             layout,
-            base: Some(base.unwrap_or_else(|| self.clone())),
+            base: Some(base),
             kind,
             history_version: seen,
         };

@@ -1,0 +1,123 @@
+//! What programs cost that grow: counted in nodes, kernels and bytes, which must grow no faster than the program does.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use wgrad::{Device, Result, Stats, Tensor, tape};
+
+/// The counters are the process's: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn devices() -> Vec<Device> {
+    Device::available().into_iter().map(|info| info.name.parse().expect("a device that was listed")).collect()
+}
+
+/// What a program adds to a device's counters.
+fn counted(device: &Device, program: impl FnOnce() -> Result<()>) -> Result<Stats> {
+    let before = device.stats();
+    program()?;
+    Ok(device.stats().since(&before))
+}
+
+#[test]
+fn views_of_views_and_back() -> Result<()> {
+    let _alone = alone();
+    for device in devices() {
+        let x = Tensor::rand([3, 4], &device)?.requires_grad_(true)?;
+        x.to_vec::<f32>()?;
+        for length in [1_000, 8_000] {
+            let before = tape::stats();
+            let used = counted(&device, || {
+                let mut y = x.clone();
+                for _ in 0..length {
+                    y = y.t()?;
+                }
+                // A node for each view and for the sum, and the leaf's.
+                assert!(tape::stats().live - before.live <= length + 2);
+                y.sum()?.backward()?;
+                x.grad().unwrap().to_vec::<f32>()?;
+                Ok(())
+            })?;
+            assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [1.0; 12]);
+            assert!(used.dispatches <= 8, "{device}: {used:?} after {length} views");
+            assert_eq!(tape::stats().live, before.live);
+            x.zero_grad();
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_view_of_many_views_after_a_write() -> Result<()> {
+    let _alone = alone();
+    for device in devices() {
+        let x = Tensor::rand([4, 6], &device)?;
+        let mut y = x.clone();
+        for i in 0..20_000 {
+            y = match i % 4 {
+                0 | 2 => y.t()?,
+                1 => y.reshape([4, 6])?.reshape([6, 4])?,
+                _ => y.unsqueeze(0)?.squeeze_dim(0)?,
+            };
+        }
+        let used = counted(&device, || {
+            x.fill_(2.0)?;
+            assert_eq!(y.to_vec::<f32>()?, [2.0; 24]);
+            y.mul_(3.0)?;
+            assert_eq!(x.to_vec::<f32>()?, [6.0; 24]);
+            Ok(())
+        })?;
+        assert!(used.dispatches <= 8, "{device}: {used:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn rows_written_one_by_one() -> Result<()> {
+    let _alone = alone();
+    for device in devices() {
+        // What each row costs, in buffers written and in kernels.
+        let cost = |rows: usize| -> Result<(f64, f64)> {
+            let source = Tensor::rand([rows, 64], &device)?.requires_grad_(true)?;
+            source.to_vec::<f32>()?;
+            let before = tape::stats();
+            let used = counted(&device, || {
+                let buffer = Tensor::zeros([rows, 64], &device)?;
+                for i in 0..rows as isize {
+                    buffer.select(0, i)?.copy_(&source.select(0, i)?.mul(2.0)?)?;
+                }
+                // For each row the two views, the product, the copy and what puts it into the buffer, and the view of what was written.
+                assert!(tape::stats().live - before.live <= 7 * rows as u64 + 8);
+                buffer.sum()?.backward()?;
+                assert_eq!(source.grad().unwrap().to_vec::<f32>()?, vec![2.0; 64 * rows]);
+                Ok(())
+            })?;
+            let buffer = (rows * 64 * size_of::<f32>()) as f64;
+            Ok((used.bytes_written as f64 / buffer / rows as f64, used.dispatches as f64 / rows as f64))
+        };
+        let (few, many) = (cost(32)?, cost(128)?);
+        assert!(many.0 <= 1.5 * few.0.max(1.0), "{device}: {few:?} and {many:?} buffers and kernels a row");
+        assert!(many.1 <= 1.5 * few.1, "{device}: {few:?} and {many:?} buffers and kernels a row");
+    }
+    Ok(())
+}
+
+#[test]
+fn gradients_of_many_joined_tensors() -> Result<()> {
+    let _alone = alone();
+    for device in devices() {
+        let parts: Vec<Tensor> = (0..512)
+            .map(|i| Tensor::full([2], i as f32, &device)?.requires_grad_(true))
+            .collect::<Result<_>>()?;
+        let whole = Tensor::cat(&parts.iter().collect::<Vec<_>>(), 0)?;
+        whole.mul(&whole)?.sum()?.backward()?;
+        let grads: Vec<Tensor> = parts.iter().map(|part| part.grad().unwrap()).collect();
+        Tensor::eval_all(&grads)?;
+        for (i, grad) in grads.iter().enumerate() {
+            assert_eq!(grad.to_vec::<f32>()?, [2.0 * i as f32; 2]);
+        }
+    }
+    Ok(())
+}
