@@ -55,11 +55,13 @@ fn a_view_of_many_views_after_a_write() -> Result<()> {
     for device in devices() {
         let x = Tensor::rand([4, 6], &device)?;
         let mut y = x.clone();
-        for i in 0..20_000 {
+        // No two of them in a row are one.
+        for i in 0..4_000 {
             y = match i % 4 {
-                0 | 2 => y.t()?,
-                1 => y.reshape([4, 6])?.reshape([6, 4])?,
-                _ => y.unsqueeze(0)?.squeeze_dim(0)?,
+                0 => y.t()?,
+                1 => y.unsqueeze(0)?,
+                2 => y.transpose(1, 2)?,
+                _ => y.squeeze_dim(0)?,
             };
         }
         let used = counted(&device, || {
@@ -69,7 +71,8 @@ fn a_view_of_many_views_after_a_write() -> Result<()> {
             assert_eq!(x.to_vec::<f32>()?, [6.0; 24]);
             Ok(())
         })?;
-        assert!(used.dispatches <= 8, "{device}: {used:?}");
+        // A few for each 2,048 pending steps.
+        assert!(used.dispatches <= 16, "{device}: {used:?}");
     }
     Ok(())
 }
