@@ -22,22 +22,10 @@ const ROWS: &[Row] = &[
         _measured: 1.08,
     },
     Row {
-        op: "layer_norm",
-        factor: 1.5,
-        _reason: "the terms of a second gradient of two elements cancel nearly to nothing; the CPU has them in f64",
-        _measured: 1.01,
-    },
-    Row {
         op: "cumprod",
         factor: 4.0,
         _reason: "a second gradient is divided by an element of 0.0007 after its terms cancel; the CPU has them in f64",
         _measured: 3.08,
-    },
-    Row {
-        op: "norm",
-        factor: 4.0,
-        _reason: "the terms of a second gradient for p = -2 cancel in a row with one small element; the CPU has them in f64",
-        _measured: 2.64,
     },
 ];
 

@@ -4,8 +4,8 @@ use smallvec::SmallVec;
 use wgrad_device::kernel::ReduceOp;
 use wgrad_device::{DType, Error, Result, Scalar};
 
-use crate::Array;
 use crate::op::{Op, reduced_shape};
+use crate::{Array, Expr};
 
 const fn name(op: ReduceOp) -> &'static str {
     match op {
@@ -16,6 +16,25 @@ const fn name(op: ReduceOp) -> &'static str {
         ReduceOp::ArgMax => "argmax",
         ReduceOp::ArgMin => "argmin",
     }
+}
+
+/// Where sums of squares lose their digits to the range of numbers, and by what elements are multiplied then.
+struct SquareRange {
+    /// Below this sum squares may have been too small to count.
+    small: f64,
+    /// Makes elements with such a sum larger: their squares are in range, up to 2^31 of them.
+    up: f64,
+    /// Makes all elements smaller, so that their squares are in range.
+    down: f64,
+}
+
+const SQUARES_F32: SquareRange =
+    SquareRange { small: power_of_two(-80), up: power_of_two(86), down: power_of_two(-80) };
+const SQUARES_F64: SquareRange =
+    SquareRange { small: power_of_two(-900), up: power_of_two(600), down: power_of_two(-600) };
+
+const fn power_of_two(exponent: i64) -> f64 {
+    f64::from_bits(((exponent + 1023) as u64) << 52)
 }
 
 impl Array {
@@ -77,6 +96,32 @@ impl Array {
         let squeezed: SmallVec<[usize; 4]> =
             self.shape().iter().enumerate().filter(|(d, _)| !sorted.contains(d)).map(|(_, &n)| n).collect();
         result.reshape(&squeezed)
+    }
+
+    /// `factor` times the sum of the squares over dims, or with `root` its square root: also where squares leave the range of numbers, and
+    /// the result does not.
+    ///
+    /// On the CPU f32 is squared in f64. Elsewhere, and for f64, the squares of the elements are summed along with those of the elements
+    /// made smaller and larger by powers of two, and the sum that stayed in range is taken.
+    ///
+    /// # Errors
+    /// As [`Array::reduce`].
+    pub fn sum_of_squares(&self, dims: &[usize], keepdim: bool, factor: f64, root: bool) -> Result<Array> {
+        let sum = |x: &Expr| (x * x).map(|squares| squares.reduce(ReduceOp::Sum, dims, keepdim)) * factor;
+        if self.dtype() == DType::F32 && self.device().is_cpu() {
+            let sum = sum(&Expr::of(self).cast(DType::F64));
+            return if root { sum.sqrt() } else { sum }.cast(DType::F32).done();
+        }
+        let range = if self.dtype() == DType::F64 { &SQUARES_F64 } else { &SQUARES_F32 };
+        let x = Expr::of(self);
+        let scaled = |scale: f64| {
+            let (sum, undo) = (sum(&(&x * scale)), 1.0 / scale);
+            if root { sum.sqrt() * undo } else { sum * undo * undo }
+        };
+        let plain = (&x * &x).map(|squares| squares.reduce(ReduceOp::Sum, dims, keepdim));
+        let (small, large) = (plain.lt(range.small), plain.is_finite().not());
+        let usual = if root { (plain * factor).sqrt() } else { plain * factor };
+        large.select(scaled(range.down), small.select(scaled(range.up), usual)).done()
     }
 
     /// A running fold along a dim: sums and products (of integers and bools in i64), or the largest and smallest so far.

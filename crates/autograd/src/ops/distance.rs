@@ -1,10 +1,11 @@
 //! Norms of vectors, and distances and similarities made of them.
 
-use wgrad_array::{Error, Expr, ReduceOp, Result};
+use wgrad_array::{Array, DType, Error, Expr, ReduceOp, Result};
 
 use super::reduce::{Fold, require_float, widened};
+use super::unit::Floor;
 use crate::tape::{Derivative, record};
-use crate::{IntArray, Tensor};
+use crate::{IntArray, Tensor, is_grad_enabled};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
@@ -14,20 +15,18 @@ impl Tensor {
     /// # Errors
     /// For integers and bools; if a dim is not there or named twice; over no elements for a negative or infinite p.
     pub fn vector_norm(&self, p: f64, dims: impl Into<IntArray>, keepdim: bool) -> Result<Tensor> {
-        self.p_norm(p, dims.into(), keepdim, false)
-    }
-
-    /// [`Tensor::vector_norm`]; with `finite`, second derivatives are 0 where the norm or an element is, instead of NaN.
-    fn p_norm(&self, p: f64, dims: IntArray, keepdim: bool, finite: bool) -> Result<Tensor> {
         const OP: &str = "vector_norm";
         require_float(OP, self)?;
+        let dims = dims.into();
         let fold = Fold::new(OP, self.shape(), &dims)?;
         if p.is_infinite() || (p < 0.0 && fold.count == 0) {
             if fold.count == 0 && fold.kept.iter().product::<usize>() > 0 {
                 return Err(Error::EmptyReduction { op: OP, shape: self.shape().to_vec() });
             }
             let size = self.abs()?;
-            return if p > 0.0 { size.amax(dims, keepdim) } else { size.amin(dims, keepdim) };
+            let (node, extreme) =
+                if p > 0.0 { ("AmaxBackward0", ReduceOp::Max) } else { ("AminBackward0", ReduceOp::Min) };
+            return size.extreme(OP, node, extreme, &dims, keepdim, true);
         }
         if p == 0.0 {
             return self.ne(0.0)?.to_dtype(self.dtype())?.sum_dim(dims, keepdim);
@@ -35,39 +34,28 @@ impl Tensor {
         if p == 1.0 {
             return self.abs()?.sum_dim(dims, keepdim);
         }
+        self.p_norm(p, fold, keepdim)
+    }
+
+    /// The p-norm for p other than 0 and infinities, in the shape that broadcasts.
+    pub(super) fn norm_of(&self, p: f64, fold: &Fold) -> Result<Tensor> {
+        if p == 1.0 { self.abs()?.sum_dim(&fold.dims, true) } else { self.p_norm(p, fold.clone(), true) }
+    }
+
+    fn p_norm(&self, p: f64, fold: Fold, keepdim: bool) -> Result<Tensor> {
         let x = self.operand()?;
-        let size = Expr::from(widened(&x.array)).abs();
-        let powers = if p == 2.0 { &size * &size } else { size.pow(p) };
-        let sum = powers.map(|powers| powers.reduce(ReduceOp::Sum, &fold.dims, keepdim));
-        let norm = if p == 2.0 { sum.sqrt() } else { sum.pow(1.0 / p) };
-        let out = norm.cast(self.dtype()).done()?;
+        let out = norm_array(&widened(&x.array)?, p, &fold, keepdim)?.cast(self.dtype())?;
         Ok(record(out, [x], |inputs, out| {
             Derivative::with("LinalgVectorNormBackward0", move |c| {
                 c.each(1, |_| {
                     let (g, x) = (c.grad()?.with_guard_digits()?, c.saved(0)?.with_guard_digits()?);
-                    let saved = c.saved(1)?.widened()?;
-                    // Its rounding would be among the terms that cancel.
-                    let norm = if g.dtype() == saved.dtype() {
-                        saved
+                    let unit = if is_grad_enabled() {
+                        x.over_norm(p, &fold, Floor::Zero)?
                     } else {
-                        x.p_norm(p, dims.clone(), keepdim, finite)?
+                        let norm = fold.spread(&c.saved(1)?.widened()?, &fold.kept)?;
+                        x.over(&norm, p, Floor::Zero)?
                     };
-                    let (none, zero) = (norm.eq(0.0)?, x.eq(0.0)?);
-                    // What is masked in the end is not finite in between, and so NaN in derivatives of higher order.
-                    let masked = |y: Tensor, at: &Tensor| if finite { y.masked_fill(at, 1.0) } else { Ok(y) };
-                    let norm = masked(norm, &none)?;
-                    let scale = if p == 2.0 { g.div(&norm)? } else { g.div(norm.pow(p - 1.0)?)? };
-                    let scale = fold.spread(&scale.masked_fill(&none, 0.0)?, x.shape())?;
-                    let size = || masked(x.abs()?, &zero);
-                    let slope = if p == 2.0 {
-                        x.clone()
-                    } else if p > 2.0 {
-                        x.mul(size()?.pow(p - 2.0)?)?
-                    } else {
-                        // The root's slope at 0 is infinite: none is taken there.
-                        x.sign()?.mul(size()?.pow(p - 1.0)?)?.masked_fill(&zero, 0.0)?
-                    };
-                    scale.mul(slope)
+                    fold.spread(&g, x.shape())?.mul(unit.slope_of_norm(p)?)
                 })
             })
             .save_input(inputs, 0)
@@ -80,17 +68,13 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::vector_norm`].
     pub fn normalize(&self, p: f64, dims: impl Into<IntArray>, eps: f64) -> Result<Tensor> {
-        let wide = self.widened()?;
-        wide.div(wide.vector_norm(p, dims, true)?.clamp_min(eps)?)?.to_dtype(self.dtype())
-    }
-
-    /// Elements no smaller than `min`, with the gradient of the unbounded ones.
-    pub(super) fn raised_to(&self, min: f64) -> Result<Tensor> {
-        let x = self.operand()?;
-        let out = Expr::of(&x.array).max(min).done()?;
-        Ok(record(out, [x], |_, _| {
-            Derivative::new("CloneBackward0", |c| c.each(1, |_| Ok(c.grad()?.clone())))
-        }))
+        let (wide, dims) = (self.widened()?, dims.into());
+        let out = if p.is_infinite() || p <= 0.0 || !self.dtype().is_float() {
+            wide.div(wide.vector_norm(p, dims, true)?.clamp_min(eps)?)?
+        } else {
+            wide.over_norm(p, &Fold::new("normalize", self.shape(), &dims)?, Floor::Clamped(eps))?
+        };
+        out.to_dtype(self.dtype())
     }
 
     /// The cosine of the angle between vectors along a dim, lengths taken to be at least `eps`; PyTorch's defaults are dim 1
@@ -105,7 +89,7 @@ impl Tensor {
         let unit = |x: &Tensor| {
             require_float(OP, x)?;
             let x = x.to_dtype(dtype)?.widened()?.expand(&shape)?;
-            x.div(x.vector_norm(2.0, dim, true)?.raised_to(eps)?)
+            x.over_norm(2.0, &Fold::new(OP, &shape, &IntArray::from(dim))?, Floor::Raised(eps))
         };
         unit(self)?.mul(unit(other)?)?.sum_dim(dim, false)?.to_dtype(dtype)
     }
@@ -115,7 +99,8 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::vector_norm`]; and if the shapes do not broadcast.
     pub fn pairwise_distance(&self, other: &Tensor, p: f64, eps: f64, keepdim: bool) -> Result<Tensor> {
-        self.sub(other)?.add(eps)?.vector_norm(p, -1, keepdim)
+        let dtype = self.dtype().promote(other.dtype());
+        self.widened()?.sub(other.widened()?)?.add(eps)?.vector_norm(p, -1, keepdim)?.rounded_to(dtype)
     }
 
     /// The p-norm of the differences of all rows of `self` (`[.., n, width]`) and all of `other` (`[.., m, width]`), as `[.., n, m]`.
@@ -138,10 +123,35 @@ impl Tensor {
                 reason: "are not both rows of one width".into(),
             });
         }
-        let distance = self.unsqueeze(-2)?.sub(other.unsqueeze(-3)?)?;
+        let dtype = self.dtype().promote(other.dtype());
+        let distance = self.widened()?.unsqueeze(-2)?.sub(other.widened()?.unsqueeze(-3)?)?;
         if *a == 0 {
-            return distance.sum_dim(-1, false);
+            return distance.sum_dim(-1, false)?.rounded_to(dtype);
         }
-        distance.p_norm(p, IntArray::from(-1isize), false, true)
+        distance.vector_norm(p, -1, false)?.rounded_to(dtype)
     }
+}
+
+/// The p-norm, also where powers leave the range of numbers: rows whose largest element (for a negative p: smallest) is out of the
+/// ordinary are divided by it first.
+fn norm_array(x: &Array, p: f64, fold: &Fold, keepdim: bool) -> Result<Array> {
+    if p == 2.0 {
+        return x.sum_of_squares(&fold.dims, keepdim, 1.0, true);
+    }
+    let size = Expr::of(x).abs();
+    let sum = |size: Expr, keepdim: bool| {
+        size.pow(p).map(|powers| powers.reduce(ReduceOp::Sum, &fold.dims, keepdim)).pow(1.0 / p)
+    };
+    if fold.count == 0 {
+        return sum(size, keepdim).done();
+    }
+    // Powers between these, and the sum of up to 2^31 of them, keep all digits.
+    let (low, high) = if x.dtype() == DType::F64 { (-900.0, 960.0) } else { (-80.0, 90.0) };
+    let (low, high) = ((low / p.abs()).exp2(), (high / p.abs()).exp2());
+    let op = if p > 0.0 { ReduceOp::Max } else { ReduceOp::Min };
+    let lead = size.map(|size| size.reduce(op, &fold.dims, true));
+    let special = lead.is_finite().not().or(lead.eq(0.0));
+    let unit = special.or(lead.ge(low).and(lead.le(high))).select(1.0, &lead);
+    let norm = sum(size / &unit, true) * unit;
+    if keepdim { norm.done() } else { norm.map(|norm| norm.reduce(ReduceOp::Sum, &fold.dims, false)).done() }
 }

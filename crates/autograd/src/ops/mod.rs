@@ -66,6 +66,7 @@ mod strided;
 mod transcendental;
 mod transfer;
 mod unary;
+mod unit;
 mod views;
 
 pub use arithmetic::Number;

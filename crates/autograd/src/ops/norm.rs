@@ -102,6 +102,54 @@ fn statistics(x: &Array, dims: &[usize], eps: f64) -> Result<(Array, Array, Arra
     Ok((mean, var, rstd))
 }
 
+/// Rows without their means, the means, and the reciprocal standard deviations, where derivatives are taken of them.
+fn centred(x: &Array, dims: &[usize], eps: f64) -> Result<(Array, Array, Array)> {
+    let (mean, ..) = statistics(x, dims, eps)?;
+    let centred = x.binary(BinaryOp::Sub, &mean)?;
+    // What the mean lost in rounding is left in every element, and the terms that cancel in second derivatives raise it thirtyfold where
+    // rows vary little.
+    let (rest, ..) = statistics(&centred, dims, eps)?;
+    let centred = centred.binary(BinaryOp::Sub, &rest)?;
+    let (.., rstd) = statistics(&centred, dims, eps)?;
+    Ok((centred, mean.binary(BinaryOp::Add, &rest)?, rstd))
+}
+
+impl Tensor {
+    /// Rows with mean 0 and variance 1. The derivative is the one that they have in a derivative, so that what cancels in second ones
+    /// does so in one difference.
+    fn scaled_rows(&self, dims: &Dims, eps: f64) -> Result<Tensor> {
+        let x = self.operand()?;
+        let (centred, mean, rstd) = centred(&x.array, dims, eps)?;
+        let dims = dims.clone();
+        Ok(record(centred.binary(BinaryOp::Mul, &rstd)?, [x], |inputs, _| {
+            Derivative::with("NativeBatchNormBackward0", move |c| {
+                let normalisation = Normalisation::of(c, &dims, eps)?;
+                c.each(1, |_| normalisation.gradient(c.grad()?))
+            })
+            .save_input(inputs, 0)
+            .save(&mean)
+            .save(&rstd)
+        }))
+    }
+
+    /// `1 / sqrt(var + eps)` of rows, whose derivative is `-rstd² / n` times the rows with mean 0 and variance 1.
+    fn reciprocal_deviation(&self, dims: &Dims, eps: f64) -> Result<Tensor> {
+        let x = self.operand()?;
+        let (_, mean, rstd) = centred(&x.array, dims, eps)?;
+        let count: usize = dims.iter().map(|&d| self.shape()[d]).product();
+        let dims = dims.clone();
+        Ok(record(rstd.clone(), [x], |inputs, _| {
+            Derivative::with("RsqrtBackward0", move |c| {
+                let Normalisation { rstd, scaled, .. } = Normalisation::of(c, &dims, eps)?;
+                c.each(1, |_| scaled.mul(c.grad()?.mul(rstd.mul(&rstd)?)?.mul(-1.0 / count as f64)?))
+            })
+            .save_input(inputs, 0)
+            .save(&mean)
+            .save(&rstd)
+        }))
+    }
+}
+
 /// Normalised rows in a derivative.
 struct Normalisation<'a> {
     dims: &'a Dims,
@@ -116,17 +164,15 @@ impl Normalisation<'_> {
     /// of gradients are recorded, with those of the input, on which they depend.
     fn of<'a>(c: &Context, dims: &'a Dims, eps: f64) -> Result<Normalisation<'a>> {
         let x = c.saved(0)?.with_guard_digits()?;
-        let (centred, rstd) = if is_grad_enabled() {
-            let centred = x.sub(x.mean_dim(dims, true)?)?;
-            // What the mean lost in rounding is left in every element, and the terms that cancel in second derivatives raise it
-            // thirtyfold where rows vary little. It does not depend on the input.
-            let centred = centred.sub(centred.detach().mean_dim(dims, true)?)?;
-            let rstd = centred.mul(&centred)?.mean_dim(dims, true)?.add(eps)?.rsqrt()?;
-            (centred, rstd)
-        } else {
-            (x.sub(c.saved(1)?)?, c.saved(2)?)
-        };
-        Ok(Normalisation { dims, scaled: centred.mul(&rstd)?, rstd })
+        if is_grad_enabled() {
+            return Ok(Normalisation {
+                dims,
+                scaled: x.scaled_rows(dims, eps)?,
+                rstd: x.reciprocal_deviation(dims, eps)?,
+            });
+        }
+        let rstd = c.saved(2)?;
+        Ok(Normalisation { dims, scaled: x.sub(c.saved(1)?)?.mul(&rstd)?, rstd })
     }
 
     /// The gradient of the input from that of the normalised rows.

@@ -6,6 +6,7 @@
 use wgrad_array::layout::{Dims, normalize_dim};
 use wgrad_array::{Array, BinaryOp, DType, Error, ReduceOp, Result, Scalar, UnaryOp};
 
+use super::unit::Floor;
 use crate::tape::{Derivative, record, record_outputs};
 use crate::view::ViewStep;
 use crate::{IntArray, Tensor, is_grad_enabled};
@@ -50,6 +51,11 @@ impl Tensor {
     /// A half in f32, others as they are.
     pub(crate) fn widened(&self) -> Result<Tensor> {
         if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
+    }
+
+    /// What was computed in f32 as the half that it is a result of; for other dtypes as it is.
+    pub(crate) fn rounded_to(&self, dtype: DType) -> Result<Tensor> {
+        if dtype.is_half() { self.to_dtype(dtype) } else { Ok(self.clone()) }
     }
 
     /// In f64 on the CPU, which is quick at it; elsewhere as [`Tensor::widened`].
@@ -179,7 +185,7 @@ impl Tensor {
     /// # Errors
     /// If a dim is not there or named twice, or there are no elements to choose from.
     pub fn amax(&self, dims: impl Into<IntArray>, keepdim: bool) -> Result<Tensor> {
-        self.extreme("amax", "AmaxBackward0", ReduceOp::Max, &dims.into(), keepdim)
+        self.extreme("amax", "AmaxBackward0", ReduceOp::Max, &dims.into(), keepdim, false)
     }
 
     /// The smallest element over dims; equal ones share the gradient evenly.
@@ -187,7 +193,7 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::amax`].
     pub fn amin(&self, dims: impl Into<IntArray>, keepdim: bool) -> Result<Tensor> {
-        self.extreme("amin", "AminBackward0", ReduceOp::Min, &dims.into(), keepdim)
+        self.extreme("amin", "AminBackward0", ReduceOp::Min, &dims.into(), keepdim, false)
     }
 
     /// The largest of all elements; equal ones share the gradient evenly.
@@ -195,7 +201,7 @@ impl Tensor {
     /// # Errors
     /// If there are no elements.
     pub fn max(&self) -> Result<Tensor> {
-        self.extreme("max", "MaxBackward1", ReduceOp::Max, &IntArray::from(()), false)
+        self.extreme("max", "MaxBackward1", ReduceOp::Max, &IntArray::from(()), false, true)
     }
 
     /// The smallest of all elements; equal ones share the gradient evenly.
@@ -203,16 +209,18 @@ impl Tensor {
     /// # Errors
     /// If there are no elements.
     pub fn min(&self) -> Result<Tensor> {
-        self.extreme("min", "MinBackward1", ReduceOp::Min, &IntArray::from(()), false)
+        self.extreme("min", "MinBackward1", ReduceOp::Min, &IntArray::from(()), false, true)
     }
 
-    fn extreme(
+    /// An extreme whose gradient equal elements share evenly; with `nan_shares` where it is NaN those that are NaN, else none of the row.
+    pub(super) fn extreme(
         &self,
         name: &'static str,
         node: &'static str,
         op: ReduceOp,
         dims: &IntArray,
         keepdim: bool,
+        nan_shares: bool,
     ) -> Result<Tensor> {
         let fold = Fold::new(name, self.shape(), dims)?;
         let x = self.operand()?;
@@ -220,11 +228,17 @@ impl Tensor {
         Ok(record(out, [x], |inputs, out| {
             Derivative::with(node, move |c| {
                 c.each(1, |_| {
-                    let (x, y) = (c.saved(0)?, c.saved(1)?.detach());
-                    let winners = x.detach().eq(fold.spread(&y, x.shape())?)?;
+                    let (x, y) = (c.saved(0)?.detach().widened()?, c.saved(1)?.detach().widened()?);
+                    let y = fold.spread(&y, x.shape())?;
+                    let mut winners = x.eq(&y)?;
+                    if nan_shares {
+                        winners = winners.logical_or(&x.isnan()?.logical_and(&y.isnan()?)?)?;
+                    }
+                    // Nothing equals NaN: 0 / 0 for the whole row, as in PyTorch.
                     let count = winners.to_dtype(x.dtype())?.sum_dim(&fold.dims, true)?;
-                    let share = fold.spread(c.grad()?, &fold.kept)?.div(count)?;
-                    fold.spread(&share, x.shape())?.keep_where(&winners)
+                    let share = fold.spread(c.grad()?, &fold.kept)?.widened()?.div(&count)?;
+                    let rest = count.eq(0.0)?.where_cond(f64::NAN, count.zeros_like()?)?;
+                    winners.where_cond(fold.spread(&share, x.shape())?, fold.spread(&rest, x.shape())?)
                 })
             })
             .save_input(inputs, 0)
@@ -398,31 +412,45 @@ impl Tensor {
         // Where elements do not suffice the variance is not a number, but over given dims its gradient is that of the formula.
         let of_all = dims.as_slice().is_empty();
         let slope = if of_all { 2.0 * scale } else { 2.0 / divisor };
-        let wide = widened(&x.array)?;
+        // On the CPU in f64, as in PyTorch: differences and squares of f32 may be beyond all of f32.
+        let on_cpu = self.device().is_cpu();
+        let wide = if on_cpu { x.array.cast(DType::F64)? } else { widened(&x.array)? };
         // Counted from a row's first element, so that equal ones have no variance at all.
         let wide =
             if fold.count == 0 { wide } else { wide.binary(BinaryOp::Sub, &first(&wide, &fold.dims)?)? };
         let mean = wide.reduce(ReduceOp::Sum, &fold.dims, true)?;
         let mean = mean.binary_scalar(BinaryOp::Mul, 1.0 / fold.count as f64)?;
         let distance = wide.binary(BinaryOp::Sub, &mean)?;
-        let sum = distance.binary(BinaryOp::Mul, &distance)?.reduce(ReduceOp::Sum, &fold.dims, keepdim)?;
-        let mut out = sum.binary_scalar(BinaryOp::Mul, scale)?;
         let is_std = op == "std";
-        if is_std {
-            out = out.unary(UnaryOp::Sqrt)?;
-        }
+        let out = if on_cpu && self.dtype() != DType::F64 {
+            let squares = distance.binary(BinaryOp::Mul, &distance)?;
+            let sum = squares.reduce(ReduceOp::Sum, &fold.dims, keepdim)?;
+            let var = sum.binary_scalar(BinaryOp::Mul, scale)?;
+            if is_std { var.unary(UnaryOp::Sqrt)? } else { var }
+        } else {
+            distance.sum_of_squares(&fold.dims, keepdim, scale, is_std)?
+        };
         let out = out.cast(self.dtype())?;
         let node = if is_std { "StdBackward0" } else { "VarBackward0" };
         Ok(record(out, [x], |inputs, out| {
             let derivative = Derivative::with(node, move |c| {
                 c.each(1, |_| {
-                    let (mut g, x) = (c.grad()?.clone(), c.saved(0)?);
+                    let (mut g, x) = (c.grad()?.with_guard_digits()?, c.saved(0)?.with_guard_digits()?);
+                    let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
+                    if is_std && divisor > 0.0 {
+                        // The distances over their length, 0 where that is 0.
+                        let (unit, length) = if is_grad_enabled() {
+                            (distance.over_norm(2.0, &fold, Floor::Zero)?, divisor.sqrt())
+                        } else {
+                            let y = fold.spread(&c.saved(1)?.widened()?, &fold.kept)?;
+                            (distance.over(&y, 2.0, Floor::Zero)?, divisor)
+                        };
+                        return fold.spread(&g.mul(1.0 / length)?, x.shape())?.mul(unit);
+                    }
                     if is_std {
-                        let y = c.saved(1)?;
-                        // As PyTorch's: 0 where the deviation is 0, with a second derivative that is not a number.
+                        let y = c.saved(1)?.to_dtype(g.dtype())?;
                         g = g.div(y.mul(2.0)?)?.masked_fill(&y.eq(0.0)?, 0.0)?;
                     }
-                    let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
                     if of_all && divisor <= 0.0 {
                         // Infinitely steep whichever way an element moves, but undefined at the mean.
                         let slope =
@@ -437,7 +465,8 @@ impl Tensor {
         }))
     }
 
-    /// `log(sum(exp(x)))` over dims, without overflow.
+    /// `log(sum(exp(x)))` over dims, without overflow. Where all elements are -inf, so is the result, and the gradient is 0 (in PyTorch
+    /// NaN): rows that are masked as a whole do not spoil what they are summed with.
     ///
     /// # Errors
     /// If a dim is not there or named twice.
@@ -451,9 +480,9 @@ impl Tensor {
             Derivative::with("LogsumexpBackward0", move |c| {
                 c.each(1, |_| {
                     let (g, x, y) = (c.grad()?, c.saved(0)?, c.saved(1)?);
-                    // Where all are -inf, none has a share.
-                    let y = fold.spread(&y, x.shape())?;
-                    let share = x.sub(&y)?.exp()?.masked_fill(&y.eq(f64::NEG_INFINITY)?, 0.0)?;
+                    // Where all are -inf, none has a share, also in derivatives of this one.
+                    let y = y.masked_fill(&y.eq(f64::NEG_INFINITY)?, 0.0)?;
+                    let share = x.sub(fold.spread(&y, x.shape())?)?.exp()?;
                     fold.spread(g, x.shape())?.mul(share)
                 })
             })
