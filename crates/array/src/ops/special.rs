@@ -247,7 +247,8 @@ impl Array {
             let positive = log_gamma(&reflect.select(1.0 - &x, &x), dtype);
             let reflected = PI.ln() - log_sine(&x) - &positive;
             let out = reflect.select(reflected, positive);
-            x.eq(f64::NEG_INFINITY).select(f64::INFINITY, out)
+            // Both logarithms are infinite at the poles, as all numbers far below 0 are.
+            x.le(0.0).and(x.eq(x.round())).select(f64::INFINITY, out)
         })
     }
 

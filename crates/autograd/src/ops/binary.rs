@@ -108,7 +108,7 @@ binary! {
 
     /// The remainder with the sign of `other`; `torch.remainder`.
     remainder, remainder_ = Rem, "RemainderBackward0", needs [second, second],
-        pair |g, a, b| [Ok(g.clone()), g.neg()?.mul(a.div(b)?.floor()?)],
+        pair |g, a, b| [Ok(g.clone()), g.neg()?.mul(a.floor_divide(b)?)],
         number (|g, _s| Ok(g.clone()));
 
     /// The larger; NaN if either is. Equal elements get half of the gradient each.

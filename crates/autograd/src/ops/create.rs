@@ -232,7 +232,12 @@ impl Tensor {
         let options = options.into();
         let dtype = options.dtype.unwrap_or(DType::F32);
         let compute = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-        let (device, step) = (&options.device, (end - start) / (steps.max(2) - 1) as f64);
+        let (device, parts) = (&options.device, (steps.max(2) - 1) as f64);
+        // The distance may be larger than all numbers: then no element lies a whole step from its end.
+        let step = (end - start) / parts;
+        let step = if step.is_finite() { step } else { end / parts - start / parts };
+        let largest = if compute == DType::F64 { f64::MAX } else { f64::from(f32::MAX) };
+        let step = if start.is_finite() && end.is_finite() { step.clamp(-largest, largest) } else { step };
         wgrad_array::layout::checked_elements("linspace", &[steps])?;
         if !dtype.is_float() && device.supports(DType::F64) && compute != DType::F64 {
             return Tensor::linspace(start, end, steps, (DType::F64, device))?.to_dtype(dtype);

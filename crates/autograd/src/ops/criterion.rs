@@ -24,9 +24,12 @@ impl Tensor {
         }
         let distance = self.widened()?.sub(target.widened()?)?;
         let size = distance.abs()?;
-        let near = distance.mul(&distance)?.mul(0.5)?;
-        let losses = size.lt(delta)?.where_cond(near, size.sub(0.5 * delta)?.mul(delta)?)?;
-        reduction.tensor(&losses.to_dtype(self.dtype().promote(target.dtype()))?)
+        // What is far has no square, which may be infinite: 0 times its slope would not be a number.
+        let far = size.ge(delta)?;
+        let close = distance.masked_fill(&far, 0.0)?;
+        let near = close.mul(&close)?.mul(0.5)?;
+        let losses = far.where_cond(size.sub(0.5 * delta)?.mul(delta)?, near)?;
+        reduction.tensor(&losses.rounded_to(self.dtype().promote(target.dtype()))?)
     }
 
     /// `d² / (2 beta)` of the distance to a target within `beta`, `|d| - beta / 2` beyond; PyTorch's default is 1. A beta of 0 is
@@ -39,13 +42,17 @@ impl Tensor {
             let reason = format!("beta is {beta}; it must not be negative");
             return Err(Error::Argument { op: "smooth_l1_loss", reason });
         }
-        let distance = self.sub(target)?;
-        let size = distance.abs()?;
         if beta == 0.0 {
-            return reduction.tensor(&size);
+            return reduction.tensor(&self.sub(target)?.abs()?);
         }
-        let near = distance.mul(&distance)?.mul(0.5 / beta)?;
-        reduction.tensor(&size.lt(beta)?.where_cond(near, size.sub(0.5 * beta)?)?)
+        let distance = self.widened()?.sub(target.widened()?)?;
+        let size = distance.abs()?;
+        // As in the Huber loss.
+        let far = size.ge(beta)?;
+        let close = distance.masked_fill(&far, 0.0)?;
+        let near = close.mul(&close)?.mul(0.5 / beta)?;
+        let losses = far.where_cond(size.sub(0.5 * beta)?, near)?;
+        reduction.tensor(&losses.rounded_to(self.dtype().promote(target.dtype()))?)
     }
 
     /// The cross entropy of a probability (this tensor) and a target probability. Logarithms are kept above -100, so that 0 and
@@ -252,12 +259,15 @@ impl Tensor {
             return Err(Error::Shape { op: OP, shape: target.shape().to_vec(), reason: reason.into() });
         }
         let dim = target.rank() as isize;
-        let square = |x: &Tensor| x.mul(x)?.sum_dim(dim.min(x.rank() as isize - 1), false)?.add(1e-12);
-        let product = self.mul(other)?.sum_dim(dim, false)?;
-        let cosine = product.div(square(self)?.mul(square(other)?)?.sqrt()?)?;
+        let (left, right) = (self.widened()?, other.widened()?);
+        // Roots first: the product of two squares leaves the range of numbers before a square does.
+        let length =
+            |x: &Tensor| x.mul(x)?.sum_dim(dim.min(x.rank() as isize - 1), false)?.add(1e-12)?.sqrt();
+        let product = left.mul(&right)?.sum_dim(dim, false)?;
+        let cosine = product.div(length(&left)?)?.div(length(&right)?)?;
         let apart = cosine.sub(margin)?.clamp_min(0.0)?.mul(target.eq(-1.0)?.to_dtype(cosine.dtype())?)?;
         let together = cosine.rsub(1.0)?.mul(target.eq(1.0)?.to_dtype(cosine.dtype())?)?;
-        reduction.tensor(&together.add(apart)?)
+        reduction.tensor(&together.add(apart)?.rounded_to(self.dtype().promote(other.dtype()))?)
     }
 
     /// `log(1 + exp(-target * x))` for targets 1 and -1.

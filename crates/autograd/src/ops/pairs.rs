@@ -21,15 +21,20 @@ pub enum Rounding {
 
 /// Both operands in the dtype that PyTorch computes in: a 0-dim operand promotes by its category only.
 fn common(a: &Array, b: &Array) -> Result<(Array, Array)> {
-    let weaker = |weak: &Array, strong: &Array| {
-        weak.rank() == 0 && strong.rank() > 0 && weak.dtype().category() <= strong.dtype().category()
-    };
-    let dtype = match () {
-        () if weaker(b, a) => a.dtype(),
-        () if weaker(a, b) => b.dtype(),
-        () => a.dtype().promote(b.dtype()),
-    };
+    let dtype = common_dtype((a.dtype(), a.rank()), (b.dtype(), b.rank()));
     Ok((a.cast(dtype)?, b.cast(dtype)?))
+}
+
+/// The dtype that PyTorch computes in, of two dtypes and numbers of dims.
+fn common_dtype(a: (DType, usize), b: (DType, usize)) -> DType {
+    let weaker = |weak: (DType, usize), strong: (DType, usize)| {
+        weak.1 == 0 && strong.1 > 0 && weak.0.category() <= strong.0.category()
+    };
+    match () {
+        () if weaker(b, a) => a.0,
+        () if weaker(a, b) => b.0,
+        () => a.0.promote(b.0),
+    }
 }
 
 /// The derivative for one of two inputs (0 or 1), from the gradient and the inputs.
@@ -46,6 +51,11 @@ impl Tensor {
                 Ok(Operand { array: Array::full(&[], number, dtype, self.device())?, edge: None })
             }
         }
+    }
+
+    /// The dtype of an operation on this tensor and another.
+    fn combined_dtype(&self, other: &Tensor) -> DType {
+        common_dtype((self.dtype(), self.rank()), (other.dtype(), other.rank()))
     }
 
     /// Integers beside a number as floats, which hold it: for functions whose values are floats anyway.
@@ -105,6 +115,13 @@ impl Tensor {
             );
             return Err(Error::DType { op, dtype: kind, reason });
         }
+        if let Value::Tensor(other) = &other
+            && alpha.as_f64() != 1.0
+            && self.combined_dtype(other).is_half()
+        {
+            let dtype = self.combined_dtype(other);
+            return self.widened()?.plus_scaled(op, other.widened()?.into(), alpha, minus)?.to_dtype(dtype);
+        }
         let scaled: Value = match other {
             other if alpha.as_f64() == 1.0 => other,
             Value::Tensor(other) => Value::Tensor(other.mul(alpha)?),
@@ -149,10 +166,7 @@ impl Tensor {
         self.pair(
             other.into(),
             "FmodBackward1",
-            |a, b| {
-                let size = Expr::of(a).abs().rem(Expr::of(b).abs());
-                Expr::of(a).lt(0i64).select(-&size, size).done()
-            },
+            |a, b| truncated_remainder(a, b).done(),
             |i, g, a, b| if i == 0 { Ok(g.clone()) } else { g.neg()?.mul(a.div(b)?.trunc()?) },
         )
     }
@@ -206,7 +220,7 @@ impl Tensor {
             |a, b| ignoring_nan(a, BinaryOp::Max, b),
             |i, g, a, b| {
                 let (own, rest) = if i == 0 { (a, b) } else { (b, a) };
-                ignoring_nan_backward(g, own, rest, own.gt(rest)?)
+                ignoring_nan_backward(i, g, own, rest, own.gt(rest)?)
             },
         )
     }
@@ -222,7 +236,7 @@ impl Tensor {
             |a, b| ignoring_nan(a, BinaryOp::Min, b),
             |i, g, a, b| {
                 let (own, rest) = if i == 0 { (a, b) } else { (b, a) };
-                ignoring_nan_backward(g, own, rest, own.lt(rest)?)
+                ignoring_nan_backward(i, g, own, rest, own.lt(rest)?)
             },
         )
     }
@@ -358,7 +372,24 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not broadcast or the devices differ, or for a fraction as the value of integers.
     pub fn addcmul(&self, tensor1: &Tensor, tensor2: &Tensor, value: impl Into<Scalar>) -> Result<Tensor> {
-        self.add_scaled(tensor1.mul(tensor2)?, number(value))
+        self.plus_pair(tensor1, tensor2, |a, b| a.mul(b), number(value))
+    }
+
+    /// `self + value * combine(a, b)`; halves are rounded at the end.
+    fn plus_pair(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        combine: fn(&Tensor, &Tensor) -> Result<Tensor>,
+        value: Scalar,
+    ) -> Result<Tensor> {
+        if ![self, a, b].iter().any(|x| x.dtype().is_half()) {
+            return self.add_scaled(combine(a, b)?, value);
+        }
+        let pair = combine(&a.widened()?, &b.widened()?)?;
+        let rank = pair.rank();
+        let dtype = common_dtype((self.dtype(), self.rank()), (a.combined_dtype(b), rank));
+        self.widened()?.add_scaled(pair, value)?.to_dtype(dtype)
     }
 
     /// `self + value * tensor1 / tensor2`.
@@ -370,7 +401,7 @@ impl Tensor {
             let reason = "has no true quotient; divide with a rounding, or cast the tensors".to_owned();
             return Err(Error::DType { op: "addcdiv", dtype: tensor1.dtype(), reason });
         }
-        self.add_scaled(tensor1.div(tensor2)?, number(value))
+        self.plus_pair(tensor1, tensor2, |a, b| a.div(b), number(value))
     }
 
     /// Elements no smaller than `min`; see [`Tensor::clamp`].
@@ -451,15 +482,34 @@ bits! {
     bitwise_right_shift = Shr;
 }
 
-/// The quotient rounded down: what the remainder leaves divides without rest.
-fn floor_quotient(a: &Array, b: &Array) -> Result<Array> {
-    let whole = Expr::of(a) - Expr::of(a).rem(b);
-    if !a.dtype().is_float() {
-        return whole.done()?.div_trunc(b);
+/// The remainder with the sign of `a`, 0 of an integer by 0. Of integers there is no size of the smallest: where the remainder that has
+/// the sign of `b` has the other one, it lies `b` away.
+fn truncated_remainder(a: &Array, b: &Array) -> Expr {
+    let negative = Expr::of(a).lt(0i64);
+    if a.dtype().is_float() {
+        let size = Expr::of(a).abs().rem(Expr::of(b).abs());
+        return negative.select(-&size, size);
     }
-    let quotient = Expr::of(a) / b;
-    let exact = (whole / b).round();
-    Expr::of(b).eq(0.0).or(quotient.is_finite().not()).select(quotient, exact).done()
+    let rest = Expr::of(a).rem(b);
+    let turned = rest.ne(0i64).and(rest.lt(0i64).xor(negative));
+    turned.select(&rest - b, rest)
+}
+
+/// The quotient rounded down, without anything larger than the operands and it on the way.
+fn floor_quotient(a: &Array, b: &Array) -> Result<Array> {
+    let apart = Expr::of(a).lt(0i64).xor(Expr::of(b).lt(0i64));
+    if !a.dtype().is_float() {
+        // Cut off towards 0, it is one too large where a negative one leaves a rest.
+        let cut = a.div_trunc(b)?;
+        let below = Expr::of(a).rem(b).ne(0i64).and(apart).cast(cut.dtype());
+        return (Expr::of(&cut) - below).done();
+    }
+    // What the remainder leaves of `a` is a whole number of times `b`, but for rounding. An infinite `b` leaves nothing, and the
+    // quotient is -1 where the signs differ.
+    let rest = truncated_remainder(a, b);
+    let whole = ((Expr::of(a) - &rest) / b).round();
+    let floor = rest.ne(0.0).and(apart).select(&whole - 1.0, whole);
+    Expr::of(b).eq(0.0).select(Expr::of(a) / b, floor).done()
 }
 
 fn ignoring_nan(a: &Array, op: BinaryOp, b: &Array) -> Result<Array> {
@@ -468,8 +518,11 @@ fn ignoring_nan(a: &Array, op: BinaryOp, b: &Array) -> Result<Array> {
     Expr::of(a).is_nan().select(b, rest).done()
 }
 
-fn ignoring_nan_backward(g: &Tensor, own: &Tensor, rest: &Tensor, won: Tensor) -> Result<Tensor> {
-    let won = won.logical_or(&rest.isnan()?.logical_and(&own.isnan()?.logical_not()?)?)?;
+/// The gradient of the winner, which is the first where both are NaN.
+fn ignoring_nan_backward(i: usize, g: &Tensor, own: &Tensor, rest: &Tensor, won: Tensor) -> Result<Tensor> {
+    let alone =
+        if i == 0 { rest.isnan()? } else { rest.isnan()?.logical_and(&own.isnan()?.logical_not()?)? };
+    let won = won.logical_or(&alone)?;
     let tie = own.eq(rest)?;
     tie.where_cond(g.mul(0.5)?, g)?.keep_where(&won.logical_or(&tie)?)
 }

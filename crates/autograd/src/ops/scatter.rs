@@ -73,9 +73,11 @@ impl Tensor {
                 }
             }
         }
+        // Counts, and the sums that means are made of, in a dtype that holds them: hundreds of places are too many for u8 and bf16.
+        let wide = if self.dtype().is_float() { self.widened()?.dtype() } else { DType::I64 };
         // Without this tensor's own values, places that something goes to start from what changes nothing.
-        let ones = Tensor::ones(index.shape(), (self.dtype(), self.device()))?;
-        let count = self.zeros_like()?.scatter_add(dim, index, &ones)?;
+        let ones = Tensor::ones(index.shape(), (wide, self.device()))?;
+        let count = Tensor::zeros(self.shape(), (wide, self.device()))?.scatter_add(dim, index, &ones)?;
         let start = |neutral: Scalar| {
             let neutral = neutral.cast(self.dtype());
             if include_self { Ok(self.clone()) } else { self.masked_fill(&count.ne(0i64)?, neutral) }
@@ -83,9 +85,11 @@ impl Tensor {
         match reduce {
             ScatterReduce::Sum => start(Scalar::Int(0))?.scatter_add(dim, index, &src),
             ScatterReduce::Mean => {
-                let sum = start(Scalar::Int(0))?.scatter_add(dim, index, &src)?;
+                let sum =
+                    start(Scalar::Int(0))?.to_dtype(wide)?.scatter_add(dim, index, &src.to_dtype(wide)?)?;
                 let divisor = if include_self { count.add(1i64)? } else { count.clamp_min(1i64)? };
-                if self.dtype().is_float() { sum.div(divisor) } else { sum.floor_divide(divisor) }
+                let mean = if wide.is_float() { sum.div(divisor)? } else { sum.floor_divide(divisor)? };
+                mean.to_dtype(self.dtype())
             }
             ScatterReduce::Prod => start(Scalar::Int(1))?.scatter_product(at, index, &src),
             ScatterReduce::Amax => {

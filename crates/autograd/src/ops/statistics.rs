@@ -50,7 +50,8 @@ impl Tensor {
         require_float("nanmean", self)?;
         let dims = dims.into();
         let count = self.isnan()?.logical_not()?.sum_dim(&dims, keepdim)?;
-        self.nansum(&dims, keepdim)?.div(count.to_dtype(self.dtype())?)
+        let sum = self.widened()?.nansum(&dims, keepdim)?;
+        sum.div(count.to_dtype(sum.dtype())?)?.rounded_to(self.dtype())
     }
 
     /// [`Tensor::var_dim`] and the mean, over the same dims (none: all).
