@@ -86,6 +86,35 @@ fn softmax_and_layer_norm_take_few_dispatches() {
     }
 }
 
+/// Halves are rounded after what is added to a product, in the kernel that multiplies: a bias costs no launch.
+#[test]
+fn a_bias_of_halves_is_part_of_the_product() {
+    let _turn = alone();
+    let options = ConvOptions { padding: Padding::Explicit(vec![1]), ..ConvOptions::default() };
+    for device in devices() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let of = |shape: &[usize]| numbers(shape, &device).to_dtype(dtype).unwrap();
+            let (x, w, b) = (of(&[64, 48]), of(&[40, 48]), of(&[40]));
+            let (image, window, channels) = (of(&[2, 3, 12, 12]), of(&[8, 3, 3, 3]), of(&[8]));
+            Tensor::eval_all([&x, &w, &b, &image, &window, &channels]).unwrap();
+            let launches =
+                |program: &dyn Fn() -> Result<Tensor>| counted(&device, || program()?.eval()).dispatches;
+            let pairs: [(&str, u64, u64); 3] = [
+                ("linear", launches(&|| x.linear(&w, None)), launches(&|| x.linear(&w, &b))),
+                ("addmm", launches(&|| x.mm(&w.t()?)), launches(&|| b.addmm(&x, &w.t()?, 0.5, 2.0))),
+                (
+                    "conv2d",
+                    launches(&|| image.conv(&window, None, &options)),
+                    launches(&|| image.conv(&window, &channels, &options)),
+                ),
+            ];
+            for (name, without, with) in pairs {
+                assert_eq!(with, without, "{device}: launches of {name} of {dtype} with a bias, and without");
+            }
+        }
+    }
+}
+
 /// A perceptron with Adam written out.
 struct Mlp {
     parameters: Vec<Tensor>,

@@ -46,7 +46,7 @@ pub(crate) enum Op {
     },
     /// The input's elements, arranged anew.
     View(View),
-    /// `inputs[0] @ inputs[1]`, both of the node's batch dims.
+    /// `inputs[0] @ inputs[1]`, both of the node's batch dims. The sums of halves, which are in f32, are rounded to the node's dtype.
     Matmul,
     /// `inputs[0]` at `inputs[1]` along a dim, at the node's own index along the others.
     Gather {

@@ -15,6 +15,19 @@ impl Array {
     /// # Errors
     /// Fewer than two dims, inner sizes that differ, batch dims that do not broadcast, two dtypes or devices, bools.
     pub fn matmul(&self, other: &Array) -> Result<Array> {
+        self.product(other, self.dtype())
+    }
+
+    /// [`Array::matmul`], with the products of halves as they are summed, in f32: for what is calculated with them before they are
+    /// rounded.
+    ///
+    /// # Errors
+    /// As [`Array::matmul`].
+    pub fn matmul_unrounded(&self, other: &Array) -> Result<Array> {
+        self.product(other, if self.dtype().is_half() { DType::F32 } else { self.dtype() })
+    }
+
+    fn product(&self, other: &Array, dtype: DType) -> Result<Array> {
         const OP: &str = "matmul";
         check_device(OP, self, other)?;
         for side in [self, other] {
@@ -47,9 +60,9 @@ impl Array {
         };
         let shape = sized(m, n);
         if checked_elements(OP, &shape)? == 0 || k == 0 {
-            return Array::full(&shape, 0i64, self.dtype(), self.device());
+            return Array::full(&shape, 0i64, dtype, self.device());
         }
         let inputs: Inputs = smallvec![self.expand(&sized(m, k))?.0, other.expand(&sized(k, n))?.0];
-        Ok(Array::pending(Op::Matmul, inputs, shape, self.dtype(), self.device()))
+        Ok(Array::pending(Op::Matmul, inputs, shape, dtype, self.device()))
     }
 }

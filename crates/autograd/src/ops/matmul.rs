@@ -4,6 +4,8 @@ use smallvec::SmallVec;
 use wgrad_array::layout::{Dims, broadcast_shapes};
 use wgrad_array::{Array, BinaryOp, Error, Result};
 
+use super::reduce::widened;
+use super::unary::rounded;
 use crate::Tensor;
 use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
@@ -16,12 +18,21 @@ impl Tensor {
     /// # Errors
     /// If an operand has no dims, the inner sizes differ, batch dims do not broadcast, or dtypes or devices differ.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
+        self.product(other, Array::matmul)
+    }
+
+    /// [`Tensor::matmul`] before halves are rounded: in f32.
+    pub(super) fn matmul_unrounded(&self, other: &Tensor) -> Result<Tensor> {
+        self.product(other, Array::matmul_unrounded)
+    }
+
+    fn product(&self, other: &Tensor, multiply: Multiply) -> Result<Tensor> {
         check(self, other)?;
         let (a, b) = (self.operand()?, other.operand()?);
         let (rows, columns) = (self.rank() > 1, other.rank() > 1);
         let left = if rows { a.array.clone() } else { a.array.unsqueeze(0)? };
         let right = if columns { b.array.clone() } else { b.array.unsqueeze(1)? };
-        let product = multiply(&left, &right)?;
+        let product = folded(&left, &right, multiply)?;
         // The dims that made vectors into matrices go again.
         let mut shape: Dims = product.shape().into();
         if !columns {
@@ -32,10 +43,11 @@ impl Tensor {
         }
         let out = product.reshape(&shape)?;
         let full: Dims = product.shape().into();
+        let dtype = self.dtype();
         Ok(record(out, [a, b], |inputs, _| {
             let (left, right) = (inputs[0].needs_grad(), inputs[1].needs_grad());
             Derivative::with(node_name(self.rank(), other.rank()), move |c| {
-                let g = c.grad()?.reshaped(&full)?;
+                let g = c.grad()?.to_dtype(dtype)?.reshaped(&full)?;
                 c.each(2, |i| {
                     if i == 0 {
                         let b = c.saved(1)?;
@@ -86,16 +98,18 @@ impl Tensor {
             });
         }
         if weight.rank() == 1 {
-            let product = self.matmul(weight)?;
             return match bias {
-                Some(bias) => product.add(bias),
-                None => Ok(product),
+                None => self.matmul(weight),
+                Some(bias) => {
+                    let dtype = self.dtype().promote(bias.dtype());
+                    self.matmul_unrounded(weight)?.add(bias.widened()?)?.to_dtype(dtype)
+                }
             };
         }
         check_dtypes(OP, self, weight)?;
         let (x, w) = (self.operand()?, weight.operand()?);
         let flat = folded_rows(&x.array)?;
-        let mut out = flat.matmul(&w.array.permute(&[1, 0])?)?;
+        let turned = w.array.permute(&[1, 0])?;
         let mut shape: Dims = self.shape().into();
         let outputs = weight.shape()[0];
         let last = shape.len() - 1;
@@ -106,8 +120,8 @@ impl Tensor {
             (1, None) => "SqueezeBackward4",
             _ => "UnsafeViewBackward0",
         };
-        let b = match bias {
-            None => None,
+        let (out, b) = match bias {
+            None => (flat.matmul(&turned)?, None),
             Some(bias) => {
                 check_dtypes(OP, self, bias)?;
                 if broadcast_shapes(OP, bias.shape(), &[outputs])?.as_slice() != [outputs] {
@@ -115,8 +129,8 @@ impl Tensor {
                     return Err(Error::Shape { op: OP, shape: bias.shape().to_vec(), reason });
                 }
                 let b = bias.operand()?;
-                out = out.binary(BinaryOp::Add, &b.array)?;
-                Some(b)
+                let sum = flat.matmul_unrounded(&turned)?.binary(BinaryOp::Add, &widened(&b.array)?)?;
+                (rounded(sum, self.dtype())?, Some(b))
             }
         };
         let out = out.reshape(&shape)?;
@@ -199,15 +213,18 @@ fn check_dtypes(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
     Err(Error::DType { op, dtype: b.dtype(), reason })
 }
 
+/// A product of arrays.
+type Multiply = fn(&Array, &Array) -> Result<Array>;
+
 /// A batch of rows times one matrix is one product; batches of matrices are a product each.
-fn multiply(a: &Array, b: &Array) -> Result<Array> {
+fn folded(a: &Array, b: &Array, multiply: Multiply) -> Result<Array> {
     if a.rank() <= 2 || b.rank() > 2 {
-        return a.matmul(b);
+        return multiply(a, b);
     }
     let mut shape: Dims = a.shape().into();
     let last = shape.len() - 1;
     shape[last] = b.shape()[1];
-    folded_rows(a)?.matmul(b)?.reshape(&shape)
+    multiply(&folded_rows(a)?, b)?.reshape(&shape)
 }
 
 fn folded_rows(x: &Array) -> Result<Array> {

@@ -1,7 +1,7 @@
 //! Products of vectors and matrices by name, sums of products by equation, and products added to something.
 
 use wgrad_array::layout::normalize_dim;
-use wgrad_array::{Error, Result, Scalar};
+use wgrad_array::{DType, Error, Result, Scalar};
 
 use crate::{IntArray, Tensor};
 
@@ -12,12 +12,16 @@ impl Tensor {
     /// # Errors
     /// If the operands are not 3-dim, or the sizes do not fit.
     pub fn bmm(&self, other: &Tensor) -> Result<Tensor> {
-        const OP: &str = "bmm";
-        ranks(OP, &[(self, 3), (other, 3)])?;
+        self.batches("bmm", other)?.matmul(other)
+    }
+
+    /// This tensor, if it and the other are as many matrices.
+    fn batches(&self, op: &'static str, other: &Tensor) -> Result<&Tensor> {
+        ranks(op, &[(self, 3), (other, 3)])?;
         if self.shape()[0] != other.shape()[0] {
-            return Err(mismatch(OP, self, other, "need as many matrices on both sides"));
+            return Err(mismatch(op, self, other, "need as many matrices on both sides"));
         }
-        self.matmul(other)
+        Ok(self)
     }
 
     /// A matrix times a vector.
@@ -47,16 +51,18 @@ impl Tensor {
         self.unsqueeze(1)?.mul(other.unsqueeze(0)?)
     }
 
-    /// `beta * self + alpha * product`. A `beta` of 0 leaves `self` out, NaN or not.
+    /// `beta * self + alpha * product`, with a product of tensors of this dtype that is not rounded yet. A `beta` of 0 leaves `self` out,
+    /// NaN or not.
     fn plus_product(
         &self,
         op: &'static str,
         product: &Tensor,
+        dtype: DType,
         beta: Scalar,
         alpha: Scalar,
     ) -> Result<Tensor> {
-        if self.dtype() != product.dtype() {
-            let reason = format!("does not go with a product of {}; cast one", product.dtype());
+        if self.dtype() != dtype {
+            let reason = format!("does not go with a product of {dtype}; cast one");
             return Err(Error::DType { op, dtype: self.dtype(), reason });
         }
         if !self.dtype().is_float() && [alpha, beta].iter().any(|s| matches!(s, Scalar::Float(_))) {
@@ -65,11 +71,12 @@ impl Tensor {
         }
         self.broadcast_to(product.shape())?;
         let product = if alpha.as_f64() == 1.0 { product.clone() } else { product.mul(alpha)? };
-        match beta.as_f64() {
-            0.0 => Ok(product),
-            1.0 => self.add(&product),
-            _ => self.mul(beta)?.add(&product),
-        }
+        let sum = match beta.as_f64() {
+            0.0 => product,
+            1.0 => self.widened()?.add(&product)?,
+            _ => self.widened()?.mul(beta)?.add(&product)?,
+        };
+        sum.rounded_to(dtype)
     }
 
     /// `beta * self + alpha * (mat1 @ mat2)`; PyTorch's defaults are 1.
@@ -83,7 +90,9 @@ impl Tensor {
         beta: impl Into<Scalar>,
         alpha: impl Into<Scalar>,
     ) -> Result<Tensor> {
-        self.plus_product("addmm", &mat1.mm(mat2)?, beta.into(), alpha.into())
+        ranks("mm", &[(mat1, 2), (mat2, 2)])?;
+        let product = mat1.matmul_unrounded(mat2)?;
+        self.plus_product("addmm", &product, mat1.dtype(), beta.into(), alpha.into())
     }
 
     /// `beta * self + alpha * (mat @ vec)`; PyTorch's defaults are 1.
@@ -97,7 +106,9 @@ impl Tensor {
         beta: impl Into<Scalar>,
         alpha: impl Into<Scalar>,
     ) -> Result<Tensor> {
-        self.plus_product("addmv", &mat.mv(vec)?, beta.into(), alpha.into())
+        ranks("mv", &[(mat, 2), (vec, 1)])?;
+        let product = mat.matmul_unrounded(vec)?;
+        self.plus_product("addmv", &product, mat.dtype(), beta.into(), alpha.into())
     }
 
     /// `beta * self + alpha * outer(vec1, vec2)`; PyTorch's defaults are 1.
@@ -111,7 +122,9 @@ impl Tensor {
         beta: impl Into<Scalar>,
         alpha: impl Into<Scalar>,
     ) -> Result<Tensor> {
-        self.plus_product("addr", &vec1.outer(vec2)?, beta.into(), alpha.into())
+        let dtype = vec1.dtype().promote(vec2.dtype());
+        let product = vec1.widened()?.outer(&vec2.widened()?)?;
+        self.plus_product("addr", &product, dtype, beta.into(), alpha.into())
     }
 
     /// `beta * self + alpha * bmm(batch1, batch2)`; PyTorch's defaults are 1.
@@ -125,7 +138,8 @@ impl Tensor {
         beta: impl Into<Scalar>,
         alpha: impl Into<Scalar>,
     ) -> Result<Tensor> {
-        self.plus_product("baddbmm", &batch1.bmm(batch2)?, beta.into(), alpha.into())
+        let product = batch1.batches("bmm", batch2)?.matmul_unrounded(batch2)?;
+        self.plus_product("baddbmm", &product, batch1.dtype(), beta.into(), alpha.into())
     }
 
     /// `beta * self + alpha * sum(bmm(batch1, batch2))` over the batch; PyTorch's defaults are 1.
@@ -139,8 +153,10 @@ impl Tensor {
         beta: impl Into<Scalar>,
         alpha: impl Into<Scalar>,
     ) -> Result<Tensor> {
-        let sum = batch1.bmm(batch2)?.sum_dim(0, false)?.to_dtype(batch1.dtype())?;
-        self.plus_product("addbmm", &sum, beta.into(), alpha.into())
+        let product = batch1.batches("bmm", batch2)?.matmul_unrounded(batch2)?;
+        // Integers are summed in i64, whose lowest bits are those of the dtype's own sums.
+        let sum = product.sum_dim(0, false)?.to_dtype(product.dtype())?;
+        self.plus_product("addbmm", &sum, batch1.dtype(), beta.into(), alpha.into())
     }
 
     /// `self[.., i] * weight[o, i, j] * other[.., j]` summed over i and j, plus the bias: `F.bilinear`.
@@ -153,11 +169,19 @@ impl Tensor {
         weight: &Tensor,
         bias: impl Into<Option<&'a Tensor>>,
     ) -> Result<Tensor> {
-        let out = Tensor::einsum("...i,oij,...j->...o", &[self, weight, other])?;
-        match bias.into() {
-            None => Ok(out),
-            Some(bias) => out.add(bias),
+        let bias = bias.into();
+        if let Some(odd) =
+            [Some(other), Some(weight), bias].into_iter().flatten().find(|x| x.dtype() != self.dtype())
+        {
+            let reason = format!("does not go with {} in one product; cast one of them", self.dtype());
+            return Err(Error::DType { op: "bilinear", dtype: odd.dtype(), reason });
         }
+        let (left, weight, right) = (self.widened()?, weight.widened()?, other.widened()?);
+        let mut out = Tensor::einsum("...i,oij,...j->...o", &[&left, &weight, &right])?;
+        if let Some(bias) = bias {
+            out = out.add(bias.widened()?)?;
+        }
+        out.rounded_to(self.dtype())
     }
 
     /// The Kronecker product: every element of this tensor times all of the other.
@@ -244,9 +268,11 @@ impl Tensor {
         if [self, other].iter().any(|x| x.shape().get(at) != Some(&3)) {
             return Err(mismatch(OP, self, other, &format!("do not both have 3 elements in dim {dim}")));
         }
-        let turned = |x: &Tensor, by: isize| x.roll(by, at);
+        let dtype = self.dtype().promote(other.dtype());
+        let turned = |x: &Tensor, by: isize| x.widened()?.roll(by, at);
         // The components are moved by one and by two places.
-        turned(self, -1)?.mul(turned(other, -2)?)?.sub(turned(self, -2)?.mul(turned(other, -1)?)?)
+        let out = turned(self, -1)?.mul(turned(other, -2)?)?;
+        out.sub(turned(self, -2)?.mul(turned(other, -1)?)?)?.rounded_to(dtype)
     }
 }
 

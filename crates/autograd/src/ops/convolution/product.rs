@@ -14,6 +14,7 @@ use wgrad_array::{Array, BinaryOp, Device, Error, ReduceOp, Result};
 
 use crate::Tensor;
 use crate::ops::reduce::widened;
+use crate::ops::unary::rounded;
 use crate::tape::{Derivative, record};
 
 /// The most terms of a sum that is written out, and the most outputs of a group for which it is.
@@ -57,9 +58,11 @@ pub(super) fn product(
     geometry: &Arc<Geometry>,
 ) -> Result<Tensor> {
     let (left, right) = (a.operand()?, b.operand()?);
+    // Halves are rounded after the bias is added.
+    let rounds = bias.is_none();
     let mut out = match role {
-        Role::Output => geometry.output_of(&left.array, &right.array)?,
-        Role::Input => geometry.input_of(&left.array, &right.array)?,
+        Role::Output => geometry.output_of(&left.array, &right.array, rounds)?,
+        Role::Input => geometry.input_of(&left.array, &right.array, rounds)?,
         Role::Weight => geometry.weight_of(&left.array, &right.array)?,
     };
     let mut inputs: SmallVec<[_; 3]> = smallvec::smallvec![left, right];
@@ -67,7 +70,8 @@ pub(super) fn product(
         let bias = bias.operand()?;
         let mut shape: Dims = SmallVec::from_elem(1, out.rank());
         shape[1] = out.shape()[1];
-        out = out.binary(BinaryOp::Add, &bias.array.reshape(&shape)?)?;
+        out = out.binary(BinaryOp::Add, &widened(&bias.array)?.reshape(&shape)?)?;
+        out = rounded(out, a.dtype())?;
         inputs.push(bias);
     }
     let name = if role == Role::Weight { "ConvolutionBackwardBackward0" } else { "ConvolutionBackward0" };
@@ -126,8 +130,8 @@ impl Geometry {
         weight.reshape(&join(&[&[self.groups, shape[0] / self.groups], &shape[1..]]))
     }
 
-    fn output_of(&self, x: &Array, weight: &Array) -> Result<Array> {
-        let out = of_windows(&self.windows(x)?, &self.grouped(weight)?, self.dims())?;
+    fn output_of(&self, x: &Array, weight: &Array, rounds: bool) -> Result<Array> {
+        let out = of_windows(&self.windows(x)?, &self.grouped(weight)?, self.dims(), rounds)?;
         out.reshape(&join(&[&[x.shape()[0], weight.shape()[0]], &self.output]))
     }
 
@@ -160,7 +164,7 @@ impl Geometry {
     /// The element `i = a * stride + r - before` of the input meets the output `a - t` through the weight's `t * stride + r`: for each
     /// remainder r of the window's places a convolution of the output, without a step, with a part of the weight. Together they are
     /// one with as many times the channels, which then take their places side by side.
-    fn input_of(&self, output: &Array, weight: &Array) -> Result<Array> {
+    fn input_of(&self, output: &Array, weight: &Array, rounds: bool) -> Result<Array> {
         let dims = self.dims();
         let mut weight = self.grouped(weight)?;
         let mut output = output.clone();
@@ -203,7 +207,7 @@ impl Geometry {
         let all: usize = remainders.iter().product();
         let sizes: Dims = lines.iter().map(|line| line.size).collect();
         let weight = weight.reshape(&join(&[&[groups, own * all, outs], &sizes]))?;
-        let out = of_windows(&windows(&output, groups, &lines)?, &weight, dims)?;
+        let out = of_windows(&windows(&output, groups, &lines)?, &weight, dims, rounds)?;
         // [batch, groups, (channels, strides..), counts..] to [batch, channels, (count, stride)..]
         let (batch, counts) = (out.shape()[0], lines.iter().map(|line| line.count).collect::<Dims>());
         let out = out.reshape(&join(&[&[batch, groups * own], &remainders, &counts]))?;
@@ -250,8 +254,8 @@ fn windows(x: &Array, groups: usize, lines: &[Line]) -> Result<Array> {
 }
 
 /// The sums over channels and windows of `[batch, groups, channels, counts.., sizes..]` times `[groups, outs, channels, sizes..]`, as
-/// `[batch, groups, outs, counts..]`.
-fn of_windows(seen: &Array, weight: &Array, dims: usize) -> Result<Array> {
+/// `[batch, groups, outs, counts..]`; with `rounds` in their dtype, else halves in f32.
+fn of_windows(seen: &Array, weight: &Array, dims: usize, rounds: bool) -> Result<Array> {
     let shape = seen.shape();
     let &[batch, groups, own, ..] = shape else { return Err(no_weight(seen)) };
     let (counts, sizes, outs) = (&shape[3..3 + dims], &shape[3 + dims..], weight.shape()[1]);
@@ -283,20 +287,21 @@ fn of_windows(seen: &Array, weight: &Array, dims: usize) -> Result<Array> {
             });
         }
         let sum = sum.ok_or_else(|| no_weight(&weight))?;
-        return sum.cast(dtype);
+        return if rounds { sum.cast(dtype) } else { Ok(sum) };
     }
+    let multiply = if rounds { Array::matmul } else { Array::matmul_unrounded };
     let count: usize = counts.iter().product();
     if batch > 1 && count <= FEW_COLUMNS {
         let order = join(&[&[1, 2], &range(3 + dims, dims), &[0], &range(3, dims)]);
         let columns = seen.permute(&order)?.reshape(&[groups, terms, batch * count])?;
-        let out = weight.reshape(&[groups, outs, terms])?.matmul(&columns)?;
+        let out = multiply(&weight.reshape(&[groups, outs, terms])?, &columns)?;
         let out = out.reshape(&join(&[&[groups, outs, batch], counts]))?;
         return out.permute(&join(&[&[2, 0, 1], &range(3, dims)]));
     }
     let order = join(&[&[0, 1, 2], &range(3 + dims, dims), &range(3, dims)]);
     let columns = seen.permute(&order)?.reshape(&[batch, groups, terms, count])?;
     let weight = weight.reshape(&[1, groups, outs, terms])?;
-    weight.matmul(&columns)?.reshape(&join(&[&[batch, groups, outs], counts]))
+    multiply(&weight, &columns)?.reshape(&join(&[&[batch, groups, outs], counts]))
 }
 
 /// Whether a sum of so many terms, for so many outputs of a group, is better arithmetic than a product.
