@@ -86,19 +86,20 @@ impl Tensor {
 }
 
 /// The gradient goes to the one that the result is: half and half where an element equals one of two bounds, all to the element
-/// where the bounds leave it no other value, all to `max` where the bounds are the wrong way round.
+/// where the bounds leave it no other value, all to `max` where the bounds are the wrong way round. A NaN is on no side of a bound, and
+/// neither is anything of a bound that is NaN.
 fn clamp_backward(c: &Context) -> Result<Grads> {
     let (g, x, min, max) = (c.grad()?, c.saved(0)?.detach(), c.saved(1)?.detach(), c.saved(2)?.detach());
     let (ordered, fixed) = (min.lt(&max)?, min.eq(&max)?);
     c.each(3, |i| {
+        let usable = ordered.logical_or(&fixed)?;
         let (all, half) = match i {
             0 => {
-                let inside = x.gt(&min)?.logical_and(&x.lt(&max)?)?;
-                let only = fixed.logical_and(&x.eq(&min)?)?;
-                (inside.logical_or(&only)?, x.eq(&min)?.logical_or(&x.eq(&max)?)?)
+                let outside = x.lt(&min)?.logical_or(&x.gt(&max)?)?;
+                (outside.logical_not()?, x.eq(&min)?.logical_or(&x.eq(&max)?)?)
             }
-            1 => (x.lt(&min)?.logical_and(&ordered.logical_or(&fixed)?)?, x.eq(&min)?),
-            _ => (x.gt(&max)?.logical_or(&min.gt(&max)?)?, x.eq(&max)?),
+            1 => (x.lt(&min)?.logical_and(&usable)?, x.eq(&min)?),
+            _ => (x.gt(&max)?.logical_and(&usable)?.logical_or(&min.gt(&max)?)?, x.eq(&max)?),
         };
         let half = half.logical_and(&ordered)?;
         half.where_cond(g.mul(0.5)?, g)?.keep_where(&all.logical_or(&half)?)

@@ -13,12 +13,12 @@ const SELU_ALPHA: f64 = 1.6732632423543772;
 const SELU_SCALE: f64 = 1.0507009873554805;
 
 unary! {
-    /// `min(max(x, 0), 6)`; the derivative at 0 and 6 is 0.
+    /// `min(max(x, 0), 6)`; the derivative at 0 and 6 is 0, at NaN 1.
     ///
     /// # Errors
     /// If the device fails.
     relu6, relu6_ = |x| Expr::of(x).max(0i64).min(6i64).done(), "HardtanhBackward0",
-        input |g, x| g.keep_where(&x.gt(0.0)?.logical_and(&x.lt(6.0)?)?)?.flat_in(x);
+        input |g, x| g.masked_fill(&x.le(0.0)?.logical_or(&x.ge(6.0)?)?, 0.0)?.flat_in(x);
 
     /// `scale * (max(x, 0) + min(alpha * (exp(x) - 1), 0))` with the constants of self-normalising networks.
     ///
@@ -26,7 +26,7 @@ unary! {
     /// If the device fails.
     selu, selu_ = |x| elu_array(x, SELU_ALPHA * SELU_SCALE, SELU_SCALE, 1.0), "EluBackward0", input |g, x| {
         let slope = below(x)?.exp()?.mul(SELU_ALPHA * SELU_SCALE)?;
-        x.gt(0.0)?.where_cond(g.mul(SELU_SCALE)?, g.mul(slope)?)
+        x.le(0.0)?.where_cond(g.mul(slope)?, g.mul(SELU_SCALE)?)
     };
 
     /// `x * tanh(softplus(x))`.
@@ -51,10 +51,10 @@ unary! {
     ///
     /// # Errors
     /// If the device fails.
-    hardswish, hardswish_ = |x| (Expr::of(x) * (Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0).done(), "HardswishBackward0",
+    hardswish, hardswish_ = |x| (Expr::of(x) * ((Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0)).done(), "HardswishBackward0",
         input |g, x| {
             let inside = g.mul(x.div(3.0)?.add(0.5)?)?;
-            x.ge(3.0)?.where_cond(g, inside)?.masked_fill(&x.le(-3.0)?, 0.0)
+            x.lt(3.0)?.where_cond(inside, g)?.masked_fill(&x.le(-3.0)?, 0.0)
         };
 
     /// `relu6(x + 3) / 6`.
@@ -81,9 +81,9 @@ unary! {
     };
 }
 
-/// `x` where it is below 0, and a constant 0 from there on: at 0 itself the second derivative is 0.
+/// `x` where it is below 0, and a constant 0 elsewhere: at 0 itself the second derivative is 0.
 fn below(x: &Tensor) -> Result<Tensor> {
-    x.masked_fill(&x.ge(0.0)?, 0.0)
+    x.keep_where(&x.lt(0.0)?)
 }
 
 /// `scale * x` above 0, `alpha * (exp(rate * x) - 1)` below.
@@ -143,7 +143,7 @@ impl Tensor {
         )
     }
 
-    /// `x` above 0, `alpha * (exp(x) - 1)` below; PyTorch's default is 1.
+    /// `x` above 0, `alpha * (exp(x) - 1)` below; PyTorch's default is 1. The derivative at NaN is 1.
     ///
     /// # Errors
     /// If the dtype is not a float one.
@@ -152,7 +152,7 @@ impl Tensor {
             "elu",
             "EluBackward0",
             |x| elu_array(x, alpha, 1.0, 1.0),
-            move |g, x| x.gt(0.0)?.where_cond(g, g.mul(below(x)?.exp()?.mul(alpha)?)?),
+            move |g, x| x.le(0.0)?.where_cond(g.mul(below(x)?.exp()?.mul(alpha)?)?, g),
         )
     }
 
@@ -168,7 +168,7 @@ impl Tensor {
             "celu",
             "EluBackward0",
             |x| elu_array(x, alpha, 1.0, 1.0 / alpha),
-            move |g, x| x.gt(0.0)?.where_cond(g, g.mul(below(x)?.div(alpha)?.exp()?)?),
+            move |g, x| x.le(0.0)?.where_cond(g.mul(below(x)?.div(alpha)?.exp()?)?, g),
         )
     }
 
@@ -190,7 +190,7 @@ impl Tensor {
         )
     }
 
-    /// `min(max(x, min), max)`; PyTorch's defaults are -1 and 1. The derivative at both is 0.
+    /// `min(max(x, min), max)`; PyTorch's defaults are -1 and 1. The derivative at both is 0, at NaN 1.
     ///
     /// # Errors
     /// If `min` is above `max`.
@@ -208,7 +208,7 @@ impl Tensor {
         self.piecewise(
             "HardtanhBackward0",
             |x| Expr::of(x).max(min).min(max).done(),
-            move |g, x| g.keep_where(&x.gt(min)?.logical_and(&x.lt(max)?)?)?.flat_in(x),
+            move |g, x| g.masked_fill(&x.le(min)?.logical_or(&x.ge(max)?)?, 0.0)?.flat_in(x),
         )
     }
 
@@ -229,7 +229,7 @@ impl Tensor {
                 let inside = x.abs().le(lambda).select(0.0, &x - x.sign() * lambda);
                 inside.done()
             },
-            move |g, x| g.keep_where(&x.abs()?.gt(lambda)?),
+            move |g, x| g.masked_fill(&x.abs()?.le(lambda)?, 0.0),
         )
     }
 
@@ -319,7 +319,7 @@ impl Tensor {
         }
         let (first, second) =
             (self.narrow(dim, 0, size / 2)?, self.narrow(dim, size as isize / 2, size / 2)?);
-        first.mul(second.sigmoid()?)
+        first.widened()?.mul(second.widened()?.sigmoid()?)?.rounded_to(self.dtype())
     }
 
     /// [`Tensor::softmax`] of `-x`.

@@ -156,12 +156,12 @@ unary! {
     erf, erf_ = |x| x.unary(UnaryOp::Erf), "ErfBackward0",
         input |g, x| g.mul(x.mul(x)?.neg()?.exp()?.mul(FRAC_2_SQRT_PI)?);
 
-    /// `max(x, 0)`; the derivative at 0 is 0.
+    /// `max(x, 0)`; the derivative at 0 is 0, at NaN 1.
     ///
     /// # Errors
     /// If the device fails.
     relu, relu_ = |x| x.binary_scalar(BinaryOp::Max, 0i64), "ReluBackward0",
-        output |g, y| g.keep_where(&y.gt(0.0)?)?.flat_in(y);
+        output |g, y| g.masked_fill(&y.le(0.0)?, 0.0)?.flat_in(y);
 
     /// `x * sigmoid(x)`.
     ///
