@@ -30,4 +30,5 @@ mod autograd {
     mod random;
     mod sorting;
     mod tape;
+    mod values;
 }
