@@ -11,8 +11,8 @@ use crate::record::{Record, numbers};
 pub const STEPS: usize = 20;
 /// Data, noise and tasks are used in turn, this many.
 pub const TURNS: usize = 4;
-/// After these steps a program has met everything it will ever do, and some steps more.
-const WARM: usize = 2 * TURNS;
+/// After these steps a program has met everything that it does, once around its data and a step more.
+const WARM: usize = TURNS + 1;
 
 /// How a program reads its losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
