@@ -10,13 +10,16 @@ macro_rules! fails {
     )*};
 }
 
+#[path = "../crates/device/tests/support/mod.rs"]
+mod support;
+
 mod autograd {
     mod article;
-    mod derivatives;
     mod digits;
     mod double;
     mod errors;
     mod faults;
+    mod finite_differences;
     mod fourier;
     mod graph;
     mod grid_and_ctc;

@@ -2,26 +2,18 @@
 //! steps that cost no preparation, bounded memory, no leak. The counters belong to the whole process, so the tests of
 //! this binary take turns.
 
+#[path = "../crates/device/tests/support/mod.rs"]
+mod support;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use support::devices;
 use wgrad::{ConvOptions, DType, Device, Error, FftNorm, Padding, Result, Stats, Tensor, no_grad, tape};
 
 /// Lets one test at a time look at the counters.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn devices() -> Vec<Device> {
-    let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
-    if names.len() == 1 {
-        assert!(
-            std::env::var_os("WGRAD_REQUIRE_GPU").is_none_or(|v| v != "1"),
-            "WGRAD_REQUIRE_GPU=1, but no adapter"
-        );
-        eprintln!("no GPU adapter: only the CPU is tested");
-    }
-    names.iter().map(|name| name.parse().unwrap()).collect()
 }
 
 fn counted(device: &Device, run: impl FnOnce() -> Result<()>) -> Stats {

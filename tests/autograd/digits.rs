@@ -5,6 +5,8 @@ use wgrad::{
     BatchNormOptions, CrossEntropyOptions, DType, Device, GradOptions, QrMode, Result, Tensor, grad,
 };
 
+use crate::support::devices;
+
 /// Positive numbers of many sizes, the same in f32 and f64.
 fn numbers(shape: &[usize], centre: f64, spread: f64, dtype: DType) -> Result<Tensor> {
     let n: usize = shape.iter().product();
@@ -120,8 +122,8 @@ fn second_derivatives_of_a_spectral_norm_where_singular_values_are_0() -> Result
 #[test]
 fn numbers_beside_halves_are_not_rounded() -> Result<()> {
     // PyTorch's: 3 * 0.1 is 0.30005 in f16, where 0.1 in f16 would give 0.2998.
-    for device in Device::available() {
-        let x = Tensor::new([3f32], &device.name.parse()?)?.to_dtype(DType::F16)?;
+    for device in devices() {
+        let x = Tensor::new([3f32], &device)?.to_dtype(DType::F16)?;
         assert_eq!(x.mul(0.1)?.to_dtype(DType::F32)?.item::<f32>()?, 0.300_048_83);
         assert_eq!(x.div(0.3)?.to_dtype(DType::F32)?.item::<f32>()?, 10.0);
     }

@@ -2,6 +2,8 @@
 
 use wgrad::{ConvOptions, DType, Device, Padding, Reduction, Result, Scalar, Tensor};
 
+use crate::support::devices;
+
 fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, Device::cpu()).unwrap()
 }
@@ -172,8 +174,7 @@ fn steps_and_margins_as_long_as_numbers_go() -> Result<()> {
 
 #[test]
 fn more_than_any_memory_holds() -> Result<()> {
-    for info in Device::available() {
-        let device: Device = info.name.parse()?;
+    for device in devices() {
         fails! {
             Tensor::zeros([1i64 << 40], &device)?.to_vec::<f32>() => OutOfMemory;
             Tensor::ones([1], &device)?.expand([1i64 << 40])?.to_vec::<f32>() => OutOfMemory;
@@ -190,8 +191,7 @@ fn more_than_any_memory_holds() -> Result<()> {
 
 #[test]
 fn a_bad_index_is_an_error_of_the_operation_that_was_called() -> Result<()> {
-    for info in Device::available() {
-        let device: Device = info.name.parse()?;
+    for device in devices() {
         let table = Tensor::ones([3, 4], &device)?;
         let index = |values: &[i64]| Tensor::from_slice(values, [values.len()], &device);
         let name = |result: Result<Tensor>| match result

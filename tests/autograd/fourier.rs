@@ -4,16 +4,13 @@ use std::f64::consts::PI;
 
 use wgrad::{DType, Device, Error, FftNorm, Result, Tensor, gradcheck, gradgradcheck};
 
-use super::derivatives::leaf;
+use super::finite_differences::leaf;
+use crate::support::devices;
 
 const BACKWARD: FftNorm = FftNorm::Backward;
 
 /// One step, several, primes with a matrix of their own, primes without, products of both kinds.
 const LENGTHS: [usize; 14] = [1, 2, 3, 7, 64, 97, 100, 199, 211, 1000, 1009, 1024, 2018, 2187];
-
-fn devices() -> Vec<Device> {
-    Device::available().into_iter().map(|info| info.name.parse().unwrap()).collect()
-}
 
 /// Numbers in -1..1 that f32 holds.
 fn numbers(count: usize) -> Vec<f64> {

@@ -4,7 +4,7 @@
 use wgrad::{DType, Device, GradOptions, GridPadding, GridSampling, Reduction, Result, Tensor, grad};
 use wgrad::{gradcheck, gradgradcheck};
 
-use super::derivatives::{check, leaf};
+use super::finite_differences::{check, leaf};
 
 const PADDINGS: [GridPadding; 3] = [GridPadding::Zeros, GridPadding::Border, GridPadding::Reflection];
 

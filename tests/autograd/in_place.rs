@@ -2,6 +2,8 @@
 
 use wgrad::{DType, Device, Error, GradRule, Index, Result, Tensor, no_grad};
 
+use crate::support::devices;
+
 fn leaf(data: &[f32], shape: &[usize]) -> Tensor {
     Tensor::from_slice(data, shape, &Device::cpu()).unwrap().requires_grad_(true).unwrap()
 }
@@ -106,8 +108,7 @@ fn assignment_of_something_that_requires_grad() -> Result<()> {
 /// PyTorch: `x[torch.tensor(-1), :, torch.tensor([2, 0])]` has the shape of `x[-1, :, [2, 0]]`, and `x[torch.tensor(0)]` is a view.
 #[test]
 fn a_place_without_dims_indexes_as_a_number_does() -> Result<()> {
-    for info in Device::available() {
-        let device: Device = info.name.parse()?;
+    for device in devices() {
         let x = Tensor::arange(0, 12, 1, DType::F32)?.reshape([2, 2, 3])?.to(&device)?.deep_clone()?;
         let last = Tensor::new(-1i64, &device)?;
         let pair = Tensor::new([2i64, 0], &device)?;

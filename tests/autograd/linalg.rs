@@ -3,7 +3,9 @@
 
 use wgrad::{DType, Device, Error, NormOrder, QrMode, Result, Tensor, Triangle};
 
-use super::derivatives::{check, leaf};
+use crate::support::devices;
+
+use super::finite_differences::{check, leaf};
 
 /// Square matrices well away from singular ones, as a function of any.
 fn regular(x: &Tensor) -> Result<Tensor> {
@@ -259,8 +261,7 @@ fn what_has_no_result() -> Result<()> {
 
 #[test]
 fn tensors_of_a_gpu_come_back_to_it() -> Result<()> {
-    for info in Device::available() {
-        let device: Device = info.name.parse()?;
+    for device in devices() {
         let a = Tensor::new([[2f32, 1.0], [1.0, 3.0]], &device)?.requires_grad_(true)?;
         let b = Tensor::new([3f32, 5.0], &device)?;
         let x = a.solve(&b, true)?;

@@ -2,11 +2,8 @@
 
 use wgrad::{DType, Device, GradOptions, Result, Scalar, Tensor, grad};
 
-use super::derivatives::{check, leaf};
-
-fn devices() -> Vec<Device> {
-    Device::available().into_iter().map(|info| info.name.parse().unwrap()).collect()
-}
+use super::finite_differences::{check, leaf};
+use crate::support::devices;
 
 /// The gradient of running products by its definition: the sum over later places of the gradient times all other factors.
 fn product_gradient(x: &[f64], grad: &[f64]) -> Vec<f64> {

@@ -2,13 +2,10 @@
 
 use wgrad::{DType, Device, Result, Tensor, gradcheck};
 
-use super::derivatives::{check, leaf};
+use super::finite_differences::{check, leaf};
+use crate::support::devices;
 
 const NAN: f32 = f32::NAN;
-
-fn devices() -> Vec<Device> {
-    Device::available().into_iter().map(|info| info.name.parse().expect("a device that was listed")).collect()
-}
 
 /// The bits of floats, so that zeros and NaN are told apart.
 fn bits(x: &Tensor) -> Vec<u32> {

@@ -19,6 +19,8 @@ mod replay;
 mod report;
 mod source;
 mod structure;
+#[path = "../../crates/device/tests/support/mod.rs"]
+mod support;
 mod tensors;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};

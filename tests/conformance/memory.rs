@@ -7,9 +7,7 @@ const MOST: u64 = 2 << 30;
 pub fn check() -> usize {
     let Some(peak) = peak() else { return 0 };
     println!("memory: {} MiB at most", peak >> 20);
-    let software =
-        |info: &wgrad::DeviceInfo| matches!(info.kind, wgrad::DeviceKind::Cpu | wgrad::DeviceKind::Software);
-    let too_large = peak > MOST && wgrad::Device::available().iter().all(software);
+    let too_large = peak > MOST && crate::support::all_software();
     if too_large {
         println!("    more than {} MiB", MOST >> 20);
     }

@@ -2,8 +2,8 @@
 //! with `gradgradcheck`.
 //!
 //! Operators, calls and inputs are those of the conformance set, so an operator that is new there is checked here too. All
-//! its small cases are taken; their float inputs become f64, those that require grad leaves. An operator fails if a
-//! check fails, or if nothing of it could be checked.
+//! its small cases are taken; their float inputs become f64, those that require grad leaves. Some are checked again with inputs
+//! that are transposed, sliced and expanded views of leaves. An operator fails if a check fails, or if nothing of it could be checked.
 //!
 //! A derivative says nothing at a kink. Where a check fails and the one-sided slopes of the function itself disagree, the
 //! case is passed over; how many were is printed.
@@ -38,12 +38,15 @@ use anyhow::{Context, Result};
 use case::{Case, CaseFile};
 use check::{Problem, Verdict};
 use source::Files;
-use tensors::{Numbers, Store, Values};
+use tensors::{Layout, Numbers, Store, Values};
 use wgrad::{DType, Device, Tensor, gradcheck, gradgradcheck};
 
 /// How large a case may be: elements that require grad and elements of outputs that get a gradient, together. An operator
 /// without such small ones is checked on its smallest one.
 const ELEMENTS: usize = 64;
+
+/// How many checks in other layouts an operator gets: its smallest cases in each of them.
+const LAID_OUT: usize = 6;
 
 /// An operator, an argument of it, and why cases that give this argument are not checked.
 const UNCHECKED: &[(&str, &str, &str)] = &[
@@ -71,6 +74,8 @@ struct Report {
     first: usize,
     second: usize,
     kinks: usize,
+    /// Those of them in another layout than the case's.
+    laid: usize,
     failures: Vec<String>,
 }
 
@@ -119,6 +124,7 @@ fn run() -> Result<bool> {
         total.first += report.first;
         total.second += report.second;
         total.kinks += report.kinks;
+        total.laid += report.laid;
         total.failures.extend(report.failures);
     }
     for (op, argument, reason) in UNCHECKED.iter().filter(|(op, ..)| wanted(op)) {
@@ -135,9 +141,10 @@ fn run() -> Result<bool> {
         }
     }
     println!(
-        "gradcheck: {operators} operators, {} first and {} second derivatives, {} cases at kinks passed over, {} failed",
+        "gradcheck: {operators} operators, {} first and {} second derivatives, {} of them of views, {} cases at kinks passed over, {} failed",
         total.first,
         total.second,
+        total.laid,
         total.kinks,
         total.failures.len()
     );
@@ -165,14 +172,25 @@ fn check_op(name: &str, files: &Files, only: &[String]) -> Result<Option<Report>
         if elements > ELEMENTS && report.first > 0 {
             break;
         }
-        let checked = catch_unwind(AssertUnwindSafe(|| check::check(name, op, case, &store, has_second)));
-        match checked.unwrap_or_else(|_| Err(Problem::Wrong("panicked".to_owned()))) {
-            Ok(Verdict { second }) => {
-                report.first += 1;
-                report.second += usize::from(second);
+        let others = report.laid < LAID_OUT && elements <= ELEMENTS;
+        for layout in Layout::ALL {
+            let stored = layout == Layout::Stored;
+            if !stored && !(others && tensors::suits(name, case, &store, layout)) {
+                continue;
             }
-            Err(Problem::Kink) => report.kinks += 1,
-            Err(Problem::Wrong(reason)) => report.failures.push(format!("{}: {reason}", case.id)),
+            let check = || check::check(name, op, case, &store, has_second, layout);
+            let checked = catch_unwind(AssertUnwindSafe(check));
+            match checked.unwrap_or_else(|_| Err(Problem::Wrong("panicked".to_owned()))) {
+                Ok(Verdict { second }) => {
+                    report.first += 1;
+                    report.second += usize::from(second);
+                    report.laid += usize::from(!stored);
+                }
+                Err(Problem::Kink) => report.kinks += 1,
+                Err(Problem::Refused) if !stored => {}
+                Err(Problem::Refused) => report.failures.push(format!("{}: refused", case.id)),
+                Err(Problem::Wrong(reason)) => report.failures.push(format!("{}{layout}: {reason}", case.id)),
+            }
         }
     }
     if report.failures.is_empty() && only.is_empty() {

@@ -15,13 +15,15 @@ mod bounds;
 mod functions;
 mod measure;
 mod page;
+#[path = "../../crates/device/tests/support/mod.rs"]
+mod support;
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use functions::FUNCTIONS;
 use measure::{Found, Truths};
-use wgrad::{DType, Device};
+use wgrad::DType;
 
 /// Of so many f32 numbers one is tried: in a test, and for the page.
 const STEPS: [usize; 2] = [49_999, 997];
@@ -30,13 +32,7 @@ const STEPS: [usize; 2] = [49_999, 997];
 fn functions_are_within_their_bounds_and_numerics_md_states_them() -> Result<()> {
     let write = std::env::var_os("WGRAD_WRITE_DOCS").is_some_and(|value| value == "1");
     let truths = Truths::new(STEPS[usize::from(write)])?;
-    let mut devices = vec![Device::cpu()];
-    for info in Device::available() {
-        let device: Device = info.name.parse()?;
-        if !device.is_cpu() {
-            devices.push(device);
-        }
-    }
+    let devices = support::devices();
     let mut failures = Vec::new();
     let mut rows = Vec::new();
     for function in FUNCTIONS {
@@ -49,7 +45,11 @@ fn functions_are_within_their_bounds_and_numerics_md_states_them() -> Result<()>
             row.push((format!("{device}"), bound, found));
         }
         for device in devices.iter().filter(|device| device.supports(DType::F64)) {
-            let bound = if device.is_cpu() { bounds.wide } else { bounds.wide_gpu };
+            let bound = match device.is_cpu() {
+                true => bounds.wide,
+                false if support::is_nvidia(device) => functions::wide_on_nvidia(bounds),
+                false => bounds.wide_gpu,
+            };
             row.push((format!("{device} in f64"), bound, truths.in_f64(function, device)?));
         }
         for (place, bound, Found { error, at }) in &row {

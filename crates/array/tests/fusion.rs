@@ -1,8 +1,12 @@
 //! Fused results against operations evaluated on their own, and each device against the CPU: random programs with fixed
 //! seeds, on every device present.
 
+#[path = "../../device/tests/support/mod.rs"]
+mod support;
+
 use std::sync::Arc;
 
+use support::gpus;
 use wgrad_array::{
     Array, BinaryOp, DType, Device, ReduceOp, Result, Scalar, ScatterOp, UnaryOp, with_fusion,
 };
@@ -279,17 +283,4 @@ fn random_programs_agree_on_every_device() {
             }
         }
     }
-}
-
-/// The GPU adapters present. With none the tests say so, and fail where `WGRAD_REQUIRE_GPU=1` promises one.
-fn gpus() -> Vec<Device> {
-    let found: Vec<Device> = (0..).map_while(|i| Device::wgpu(i).ok()).collect();
-    if found.is_empty() {
-        assert!(
-            std::env::var_os("WGRAD_REQUIRE_GPU").is_none_or(|v| v != "1"),
-            "WGRAD_REQUIRE_GPU=1, but no adapter"
-        );
-        eprintln!("no GPU adapter: this test checked nothing");
-    }
-    found
 }

@@ -5,18 +5,15 @@
 mod common;
 #[cfg(feature = "gpu")]
 mod gpu_common;
+mod support;
 
 use smallvec::smallvec;
+use support::devices;
 use wgrad_device::kernel::{
     Access, IndexedDim, Instr, Kernel, Loop, Matmul, Parts, ReduceOp, Scan, Scatter, ScatterOp, Sort, Store,
     UnaryOp,
 };
-use wgrad_device::{Buffer, DType, Device, Element, Error, Memory};
-
-/// All devices of this machine.
-fn devices() -> Vec<Device> {
-    Device::available().iter().map(|info| info.name.parse().expect("a device that was listed")).collect()
-}
+use wgrad_device::{Buffer, DType, Element, Error, Memory};
 
 fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }

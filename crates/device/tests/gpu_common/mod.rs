@@ -2,37 +2,22 @@
 #![allow(dead_code)] // Each test file uses its own part.
 
 pub mod functions;
+#[path = "../support/mod.rs"]
+pub mod support;
 
 use half::{bf16, f16};
 use wgrad_device::kernel::{BinaryOp, Instr, Kernel, Ty, UnaryOp};
 use wgrad_device::{Buffer, DType, Device, DeviceOptions, Error, Scalar};
 
-use crate::common::reference;
+pub use support::{fresh as lowered, gpus as devices, is_nvidia};
 
-/// All devices of the adapters present. With none: says so, and fails if `WGRAD_REQUIRE_GPU` is 1.
-pub fn devices() -> Vec<Device> {
-    let names: Vec<String> =
-        Device::available().into_iter().map(|info| info.name).filter(|name| name != "cpu").collect();
-    if names.is_empty() {
-        eprintln!("no GPU adapter here: nothing is tested");
-        assert_ne!(std::env::var("WGRAD_REQUIRE_GPU").as_deref(), Ok("1"), "WGRAD_REQUIRE_GPU is set");
-    }
-    names.iter().map(|name| name.parse().expect("an adapter that was listed")).collect()
-}
+use crate::common::reference;
 
 /// All dtypes that can live on a device: f64 last, where the adapter has it.
 pub fn dtypes(device: &Device) -> Vec<DType> {
     let all =
         [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool, DType::F64];
     all.into_iter().filter(|&dtype| device.supports(dtype)).collect()
-}
-
-/// Devices of their own with these limits, on all adapters present.
-pub fn lowered(options: &DeviceOptions) -> Vec<Device> {
-    let fresh = |device: &Device| {
-        Device::open_with(device.name(), options.clone()).expect("a device with lower limits")
-    };
-    devices().iter().map(fresh).collect()
 }
 
 /// The smallest limits that everything must work with.
