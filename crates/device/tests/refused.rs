@@ -13,7 +13,7 @@ use wgrad_device::kernel::{
     Access, IndexedDim, Instr, Kernel, Loop, Matmul, Parts, ReduceOp, Scan, Scatter, ScatterOp, Sort, Store,
     UnaryOp,
 };
-use wgrad_device::{Buffer, DType, Element, Error, Memory};
+use wgrad_device::{Buffer, DType, Device, Element, Error, Memory};
 
 fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }
