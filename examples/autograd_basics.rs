@@ -12,7 +12,7 @@ fn main() -> Result<()> {
     let device: Device = std::env::args().nth(1).map_or_else(Device::best, |name| name.parse())?;
 
     println!("A leaf that asks for a gradient:");
-    let x = Tensor::new([[1f32, 9.0, 0.0]], &device)?.requires_grad_(true)?;
+    let x = Tensor::new([[1.0, 9.0, 0.0]], &device)?.requires_grad_(true)?;
     println!("  x = {x}");
     println!("  x.is_leaf() = {}, x.grad() = {:?}", x.is_leaf(), x.grad().map(|grad| grad.to_string()));
 

@@ -16,7 +16,7 @@ fn doubled(x: &Tensor) -> wgrad::Result<Tensor> {
 
 fn main() -> Result<()> {
     let device: Device = std::env::args().nth(1).map_or_else(Device::best, |name| name.parse())?;
-    let x = Tensor::new([[1f32, 9.0, 0.0]], &device)?.requires_grad_(true)?;
+    let x = Tensor::new([[1.0, 9.0, 0.0]], &device)?.requires_grad_(true)?;
     println!("x = {x}");
 
     println!("\ndetach(): the same memory, outside of the graph. A write to one shows in the other.");

@@ -7,7 +7,7 @@
 //! use wgrad::{Device, Tensor};
 //!
 //! let device = Device::best()?;
-//! let x = Tensor::new([1f32, 9.0, 0.0], &device)?.requires_grad_(true)?;
+//! let x = Tensor::new([1.0, 9.0, 0.0], &device)?.requires_grad_(true)?;
 //! let y = (x.pow(2.0)? + 100.0)?;
 //! let loss = y.mean()?;
 //! loss.backward()?;
@@ -50,7 +50,7 @@ pub use wgrad_autograd::{
 // Devices, dtypes, numbers, errors.
 pub use wgrad_autograd::{
     DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Result, Scalar, Stats,
-    bf16, f16,
+    bf16, default_dtype, f16, set_default_dtype,
 };
 // Gradients.
 pub use wgrad_autograd::{

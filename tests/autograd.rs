@@ -23,6 +23,7 @@ mod autograd {
     mod fourier;
     mod graph;
     mod grid_and_ctc;
+    mod hardware;
     mod hooks;
     mod hostile;
     mod in_place;
@@ -34,4 +35,5 @@ mod autograd {
     mod sorting;
     mod tape;
     mod values;
+    mod warnings;
 }

@@ -47,7 +47,7 @@ fn which_gpus_have_it() {
 fn the_computation_that_every_introduction_tells() -> Result<()> {
     agrees("article", |device| {
         let mut results = Vec::new();
-        for x in [Tensor::new([1f64, 9.0, 0.0], device)?, numbers(&[3, 1001], 0.3, device)?] {
+        for x in [Tensor::new([1.0, 9.0, 0.0], (DType::F64, device))?, numbers(&[3, 1001], 0.3, device)?] {
             let x = x.requires_grad_(true)?;
             let y = (x.pow(2.0)? + 100.1)?;
             let loss = y.mean()?;
@@ -165,8 +165,8 @@ fn where_it_is_missing_asking_for_it_is_an_error() -> Result<()> {
             x.to_dtype(DType::F64) => DType;
             x.float_power(2.0) => DType;
             Tensor::zeros([2], (DType::F64, &device)) => DType;
-            Tensor::new([1f64, 2.0], &device) => DType;
-            Tensor::new([1f64, 2.0], &Device::cpu())?.to(&device) => DType;
+            Tensor::new([1.0, 2.0], (DType::F64, &device)) => DType;
+            Tensor::new([1.0, 2.0], DType::F64)?.to(&device) => DType;
         }
         let error = x.to(DType::F64).unwrap_err();
         assert!(matches!(error, Error::DType { dtype: DType::F64, .. }), "{error}");

@@ -183,45 +183,6 @@ fn the_graph_can_be_walked() -> Result<()> {
     Ok(())
 }
 
-/// Messages of this thread.
-struct Messages;
-
-thread_local! {
-    static MESSAGES: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
-impl log::Log for Messages {
-    fn enabled(&self, _: &log::Metadata) -> bool {
-        true
-    }
-    fn log(&self, record: &log::Record) {
-        if record.level() == log::Level::Warn {
-            MESSAGES.with_borrow_mut(|messages| messages.push(record.args().to_string()));
-        }
-    }
-    fn flush(&self) {}
-}
-
-#[test]
-fn reading_the_gradient_of_a_non_leaf_warns_once() -> Result<()> {
-    log::set_logger(&Messages).unwrap();
-    log::set_max_level(log::LevelFilter::Warn);
-    let messages = || MESSAGES.take();
-    let x = leaf(&[1.0]);
-    assert!(x.grad().is_none() && messages().is_empty());
-    let y = x.mul(2.0)?;
-    y.backward()?;
-    assert!(y.grad().is_none() && y.grad().is_none());
-    let warnings = messages();
-    assert_eq!(warnings.len(), 1);
-    assert!(warnings[0].contains("retain_grad") && warnings[0].contains("detach().requires_grad_(true)"));
-    let z = x.mul(2.0)?;
-    z.retain_grad()?;
-    z.backward()?;
-    assert!(z.grad().is_some() && messages().is_empty());
-    Ok(())
-}
-
 #[test]
 fn a_leaf_that_stopped_requiring_grad_gets_none() -> Result<()> {
     for stop in [|w: &Tensor| w.requires_grad_(false), |w: &Tensor| w.detach_()] {

@@ -149,7 +149,7 @@ fn places_of_numbers_of_another_dtype() -> Result<()> {
 /// At the threshold itself the slope is that of the curve, and the curvature that of the line: PyTorch's choice.
 #[test]
 fn softplus_at_its_threshold() -> Result<()> {
-    let x = Tensor::new([1f64], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([1.0], DType::F64)?.requires_grad_(true)?;
     let options = GradOptions::new().create_graph(true);
     let slope = grad(&[&x.softplus(1.0, 1.0)?], &[&x], options)?.swap_remove(0).unwrap();
     assert!((slope.item::<f64>()? - 1.0 / (1.0 + (-1f64).exp())).abs() < 1e-15);

@@ -25,7 +25,7 @@ fn as_pytorch() -> Result<()> {
     check(Tensor::new([true, false], &cpu)?, "tensor([ True, False])");
     check(Tensor::new(3.25f32, &cpu)?, "tensor(3.2500)");
     check(Tensor::new(7i64, &cpu)?, "tensor(7)");
-    check(Tensor::new([0.1f64, 1.0 / 3.0], &cpu)?, "tensor([0.1000, 0.3333], dtype=torch.float64)");
+    check(Tensor::new([0.1, 1.0 / 3.0], DType::F64)?, "tensor([0.1000, 0.3333], dtype=torch.float64)");
     check(Tensor::new([0.1f32, 2.0], &cpu)?.to(DType::F16)?, "tensor([0.1000, 2.0000], dtype=torch.float16)");
     check(
         Tensor::new([0.1f32, 2.0], &cpu)?.to(DType::BF16)?,
@@ -93,5 +93,77 @@ fn a_suffix_goes_to_the_next_line_where_pytorch_lets_it() -> Result<()> {
     let values = [317f32, 870.0, 235.0, -211.0, -251.0, -981.0, -819.0];
     let x = Tensor::from_slice(&values, [1, 7], &Device::cpu())?.to_dtype(DType::F16)?;
     check(x, "tensor([[ 317.,  870.,  235., -211., -251., -981., -819.]],\n       dtype=torch.float16)");
+    Ok(())
+}
+
+/// What `torch.set_printoptions(precision=p)` prints, but that a precision that is asked for shows in whole numbers too.
+#[test]
+fn a_precision_is_that_of_every_number() -> Result<()> {
+    let cpu = Device::cpu();
+    let x = Tensor::new([1.2345678, -2.5], &cpu)?;
+    assert_eq!(format!("{x:.2}"), "tensor([ 1.23, -2.50])");
+    assert_eq!(format!("{x:.6}"), "tensor([ 1.234568, -2.500000])");
+    assert_eq!(format!("{x:.0}"), "tensor([ 1, -2])");
+    assert_eq!(format!("{:.2}", Tensor::new([1e-6, 1.0], &cpu)?), "tensor([1.00e-06, 1.00e+00])");
+    let x = Tensor::new([[1.5, f64::NAN], [f64::INFINITY, -3.25]], &cpu)?;
+    assert_eq!(format!("{x:.2}"), "tensor([[ 1.50,   nan],\n        [  inf, -3.25]])");
+    assert_eq!(format!("{x:.6}"), "tensor([[ 1.500000,       nan],\n        [      inf, -3.250000]])");
+    let sevenths = Tensor::arange(0, 30, 1, DType::F32)?.div(7)?;
+    assert_eq!(
+        format!("{sevenths:.2}"),
+        "tensor([0.00, 0.14, 0.29, 0.43, 0.57, 0.71, 0.86, 1.00, 1.14, 1.29, 1.43, 1.57,\n        1.71, 1.86, 2.00, 2.14, 2.29, 2.43, 2.57, 2.71, 2.86, 3.00, 3.14, 3.29,\n        3.43, 3.57, 3.71, 3.86, 4.00, 4.14])"
+    );
+    assert_eq!(
+        format!("{:.2}", Tensor::new([1.23456789, 2.0], DType::F64)?),
+        "tensor([1.23, 2.00], dtype=torch.float64)"
+    );
+    assert_eq!(format!("{:.2}", Tensor::new([1.0, 2.0], &cpu)?), "tensor([1.00, 2.00])");
+    assert_eq!(format!("{:.2}", Tensor::new([f32::NAN, 0.0], &cpu)?), "tensor([nan, 0.00])");
+    assert_eq!(format!("{:6.1}", Tensor::new([1.0, -2.0], &cpu)?), "tensor([   1.0,   -2.0])");
+    assert_eq!(format!("{:4.1}", Tensor::new([10i64, 2], &cpu)?), "tensor([  10,    2])");
+    Ok(())
+}
+
+/// What Python's `f"{x:.4f}"` prints of a 0-dim tensor, on every device: the number alone.
+#[test]
+fn a_0_dim_tensor_is_formatted_as_its_number() -> Result<()> {
+    for device in Device::available().into_iter().map(|info| info.name.parse::<Device>().unwrap()) {
+        let pi = Tensor::new(3.14159, &device)?.requires_grad_(true)?.mul(1.0)?;
+        let [nan, negative, zero] =
+            [f32::NAN, f32::NEG_INFINITY, -0.0].map(|x| Tensor::new(x, &device).unwrap());
+        let found = [
+            [format!("{pi:.4}"), format!("{nan:.4}"), format!("{negative:.4}"), format!("{zero:.4}")],
+            [format!("{pi:10.3}"), format!("{nan:10.3}"), format!("{negative:10.3}"), format!("{zero:10.3}")],
+            [format!("{pi:+.2}"), format!("{nan:+.2}"), format!("{negative:+.2}"), format!("{zero:+.2}")],
+            [format!("{pi:08.3}"), format!("{nan:08.3}"), format!("{negative:08.3}"), format!("{zero:08.3}")],
+            [
+                format!("{pi:<10.2}"),
+                format!("{nan:<10.2}"),
+                format!("{negative:<10.2}"),
+                format!("{zero:<10.2}"),
+            ],
+            [
+                format!("{pi:^10.1}"),
+                format!("{nan:^10.1}"),
+                format!("{negative:^10.1}"),
+                format!("{zero:^10.1}"),
+            ],
+        ];
+        let expected = [
+            ["3.1416", "nan", "-inf", "-0.0000"],
+            ["     3.142", "       nan", "      -inf", "    -0.000"],
+            ["+3.14", "+nan", "-inf", "-0.00"],
+            ["0003.142", "00000nan", "-0000inf", "-000.000"],
+            ["3.14      ", "nan       ", "-inf      ", "-0.00     "],
+            ["   3.1    ", "   nan    ", "   -inf   ", "   -0.0   "],
+        ];
+        assert_eq!(found, expected, "on {device}");
+        assert_eq!(
+            format!("{:6}|{:.2}", Tensor::new(5i64, &device)?, Tensor::new(true, &device)?),
+            "     5|True"
+        );
+        assert_eq!(format!("{:8}", Tensor::new(1.5, &device)?), "     1.5");
+        assert_eq!(format!("{:.3}", Tensor::new(0.1, &device)?.to_dtype(DType::F16)?), "0.100");
+    }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use wgrad::{DType, Device, Error, Result, Tensor, manual_seed};
+use wgrad::{DType, Device, DeviceOptions, Error, Result, Tensor, manual_seed};
 
 /// The generator is the process's: tests that seed it take turns.
 static SEED: Mutex<()> = Mutex::new(());
@@ -78,5 +78,114 @@ fn dropout() -> Result<()> {
     assert!(matches!(x.dropout(1.5, true), Err(Error::Argument { .. })));
     assert!(matches!(Tensor::rand([2], DType::I64), Err(Error::DType { .. })));
     assert!(matches!(Tensor::randint(3, 3, [2], Device::cpu()), Err(Error::Argument { .. })));
+    Ok(())
+}
+
+/// Every device, those that spread work as hardware does too.
+fn devices() -> Vec<Device> {
+    let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
+    let hardware = |name: &String| {
+        Device::open_with(name, DeviceOptions { as_hardware: true, ..DeviceOptions::default() }).unwrap()
+    };
+    let plain = names.iter().map(|name| name.parse().unwrap());
+    plain.chain(names.iter().filter(|name| *name != "cpu").map(hardware)).collect()
+}
+
+#[test]
+fn random_numbers_have_the_same_bits_on_every_device() -> Result<()> {
+    let _turn = SEED.lock();
+    let draw = |device: &Device| -> Result<Vec<Vec<u32>>> {
+        manual_seed(0x1234_5678_9abc);
+        let bits =
+            |x: Tensor| Ok(x.to(&Device::cpu())?.to_vec::<f32>()?.into_iter().map(f32::to_bits).collect());
+        let permutation = Tensor::randperm(1001, device)?.to_dtype(DType::F32)?;
+        let base = Tensor::zeros([7, 11], device)?;
+        [
+            Tensor::randn([100_003], device)?,
+            Tensor::randn([33, 65], device)?.t()?.add(0.0)?,
+            // What makes a view of a part depends on the elements' numbers only.
+            Tensor::randn([1000], device)?.narrow(0, 501, 13)?,
+            base.normal_(0.0, 2.0)?,
+            Tensor::rand([1001], device)?,
+            Tensor::ones([1001], device)?.dropout(0.5, true)?,
+            Tensor::randint(0, 1000, [1001], device)?.to_dtype(DType::F32)?,
+            permutation,
+        ]
+        .into_iter()
+        .map(bits)
+        .collect()
+    };
+    let expected = draw(&Device::cpu())?;
+    for device in devices() {
+        for (i, (found, expected)) in draw(&device)?.iter().zip(&expected).enumerate() {
+            assert!(found == expected, "draw {i} on {device}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn normal_numbers_are_normal() -> Result<()> {
+    let _turn = SEED.lock();
+    for seed in [1, 2] {
+        manual_seed(seed);
+        let n = 1 << 20;
+        let mut x: Vec<f64> =
+            Tensor::randn([n], Device::cpu())?.to_vec::<f32>()?.into_iter().map(f64::from).collect();
+        let count = n as f64;
+        let moment = |x: &[f64], k: i32| x.iter().map(|x| x.powi(k)).sum::<f64>() / count;
+        // Five standard deviations of each estimate: sqrt(E x^2k - (E x^k)^2) / sqrt(n).
+        for (k, expected, spread) in
+            [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0), (6, 15.0, 10170.0)]
+        {
+            let off = (moment(&x, k) - expected).abs();
+            assert!(off < 5.0 * f64::sqrt(spread / count), "moment {k} is off by {off}, seed {seed}");
+        }
+        // Neighbours come from one pair of words, or from one block of the generator.
+        for distance in [1, 2, 3, 4] {
+            let pairs = || x.iter().zip(&x[distance..]);
+            let linear = pairs().map(|(a, b)| a * b).sum::<f64>() / count;
+            let squares = pairs().map(|(a, b)| (a * a - 1.0) * (b * b - 1.0)).sum::<f64>() / count;
+            assert!(
+                linear.abs() < 5.0 / count.sqrt() && squares.abs() < 10.0 / count.sqrt(),
+                "{distance} apart"
+            );
+        }
+        // Kolmogorov and Smirnov's distance from the distribution: above this in one of 2,000 samples.
+        x.sort_by(f64::total_cmp);
+        let distribution = |x: f64| 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
+        let distance = x.iter().enumerate().map(|(i, &x)| (distribution(x) - (i as f64 + 0.5) / count).abs());
+        let distance = distance.fold(0.0, f64::max);
+        assert!(distance < 2.0 / count.sqrt(), "a distance of {distance}, seed {seed}");
+        // Tails on both sides, five standard deviations of a count.
+        for bound in [2.0, 3.0, 4.0, 4.5] {
+            let expected = count * distribution(-bound);
+            for found in [x.iter().filter(|&&x| x < -bound).count(), x.iter().filter(|&&x| x > bound).count()]
+            {
+                let off = (found as f64 - expected).abs();
+                assert!(off < 5.0 * expected.sqrt() + 1.0, "{found} beyond {bound}, {expected} expected");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn permutations_are_even() -> Result<()> {
+    let _turn = SEED.lock();
+    manual_seed(5);
+    for (n, expected) in [(0, vec![]), (1, vec![0])] {
+        assert_eq!(Tensor::randperm(n, Device::cpu())?.to_vec::<i64>()?, expected);
+    }
+    assert_eq!(Tensor::randperm(5, DType::I32)?.dtype(), DType::I32);
+    // All orders of three, each equally often: chi-square with 5 degrees of freedom is above 25 in one of 7,000 samples.
+    let mut counts = [0f64; 27];
+    for _ in 0..3000 {
+        let order = Tensor::randperm(3, Device::cpu())?.to_vec::<i64>()?;
+        counts[(order[0] * 9 + order[1] * 3 + order[2]) as usize] += 1.0;
+    }
+    let seen: Vec<f64> = counts.into_iter().filter(|&count| count > 0.0).collect();
+    assert_eq!(seen.len(), 6);
+    assert!(seen.iter().map(|count| (count - 500.0).powi(2) / 500.0).sum::<f64>() < 25.0, "{seen:?}");
     Ok(())
 }

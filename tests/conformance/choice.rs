@@ -89,6 +89,7 @@ pub fn limits(devices: &[Device]) -> Limits {
         let own = device.executor().limits();
         limits.buffers = limits.buffers.min(own.buffers);
         limits.instructions = limits.instructions.min(own.instructions);
+        limits.inlined |= own.inlined;
         limits.binding = limits.binding.min(own.binding);
         limits.allocation = limits.allocation.min(own.allocation);
         limits.f64 |= own.f64;

@@ -9,12 +9,13 @@ use crate::tensors::Store;
 /// Bytes of a binding.
 const BINDING: u64 = 4096;
 
-/// 4 KiB a binding, 8 buffers a kernel, 64 workgroups a dim.
+/// 4 KiB a binding, 8 buffers a kernel, 64 workgroups a dim, 12 KiB of workgroup memory.
 pub fn options() -> DeviceOptions {
     DeviceOptions {
         max_storage_buffers: Some(8),
         max_binding_bytes: Some(BINDING),
         max_workgroups_per_dimension: Some(64),
+        max_workgroup_memory: Some(12 << 10),
         ..DeviceOptions::default()
     }
 }

@@ -51,6 +51,7 @@ enum Word {
     Select(Ty),
     Cast(Ty, DType),
     Philox,
+    Normal,
     Reduce(ReduceOp, Ty),
 }
 
@@ -227,6 +228,7 @@ fn word(kernel: &Loop, instr: &Instr, types: &[Ty]) -> Word {
         Instr::Select { a, .. } => Word::Select(ty(a)),
         Instr::Cast { a, to } => Word::Cast(ty(a), *to),
         Instr::Philox { .. } => Word::Philox,
+        Instr::Normal { .. } => Word::Normal,
         Instr::Reduce { op, a } => Word::Reduce(*op, ty(a)),
     }
 }

@@ -35,6 +35,6 @@ pub use room::{Room, reserve};
 pub use wgrad_device::kernel::{BinaryOp, ReduceOp, ScatterOp, UnaryOp};
 pub use wgrad_device::{
     Category, DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Layout, Result,
-    Scalar, Stats, layout, philox4x32_10,
+    Scalar, Stats, default_dtype, layout, philox4x32_10, set_default_dtype,
 };
 pub use wgrad_linalg::{Triangle, Vectors};

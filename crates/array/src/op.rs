@@ -111,6 +111,8 @@ pub(crate) enum RandomKind {
     Bits,
     /// `(word >> 8) / 2^24`, as F32 in [0, 1).
     Uniform,
+    /// Two numbers of the standard normal distribution for each pair of words, as F32.
+    Normal,
 }
 
 /// How a view's elements lie in its input.

@@ -241,7 +241,14 @@ impl Executor for Small {
 fn random_programs_agree_under_small_limits() {
     let cpu = Device::cpu();
     for (buffers, instructions) in [(4, 12), (7, 64)] {
-        let limits = Limits { buffers, instructions, binding: usize::MAX, allocation: u64::MAX, f64: true };
+        let limits = Limits {
+            buffers,
+            instructions,
+            inlined: true,
+            binding: usize::MAX,
+            allocation: u64::MAX,
+            f64: true,
+        };
         let small = Device::from_executor("small", Box::new(Small(limits)));
         for seed in 20_000..21_000 {
             for (there, here) in run(seed, &small, true).iter().zip(&run(seed, &cpu, false)) {
@@ -254,8 +261,14 @@ fn random_programs_agree_under_small_limits() {
 /// Somebody holds the product, but nothing else keeps its eight operands: it is stored, by kernels that bind seven buffers at most.
 #[test]
 fn stored_values_are_cut_under_small_limits() -> Result<()> {
-    let limits =
-        Limits { buffers: 7, instructions: 64, binding: usize::MAX, allocation: u64::MAX, f64: true };
+    let limits = Limits {
+        buffers: 7,
+        instructions: 64,
+        inlined: false,
+        binding: usize::MAX,
+        allocation: u64::MAX,
+        f64: true,
+    };
     let small = Device::from_executor("small", Box::new(Small(limits)));
     let sum = |first: usize| -> Result<Array> {
         let leaf = |i: usize| Array::from_slice(&[i as f32, 1.0], &[2], &small);

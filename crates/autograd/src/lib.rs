@@ -17,6 +17,7 @@ mod storage;
 pub mod tape;
 mod tensor;
 mod view;
+mod warning;
 
 pub use half::{bf16, f16};
 
@@ -33,5 +34,5 @@ pub use ops::{
 };
 pub use tensor::Tensor;
 pub use wgrad_array::{DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule};
-pub use wgrad_array::{QrMode, Result, Scalar, Stats, Triangle};
+pub use wgrad_array::{QrMode, Result, Scalar, Stats, Triangle, default_dtype, set_default_dtype};
 pub use wgrad_macros::no_grad;

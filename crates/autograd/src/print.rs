@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use wgrad_array::{Array, DType, Result, Scalar};
+use wgrad_array::{Array, DType, Result, Scalar, default_dtype};
 
 use crate::Tensor;
 
@@ -54,6 +54,8 @@ impl Elements {
 /// How the numbers of one tensor are written: all alike, and equally wide.
 struct Format {
     style: Style,
+    /// Digits behind the point.
+    precision: usize,
     width: usize,
 }
 
@@ -63,17 +65,20 @@ enum Style {
     Plain,
     /// Floats that are all integers: `1.`
     Whole,
-    /// Four decimals.
+    /// Decimals.
     Fixed,
-    /// Four decimals and an exponent.
+    /// Decimals and an exponent.
     Scientific,
 }
 
 impl Format {
-    fn of(dtype: DType, values: &[Scalar]) -> Format {
-        let mut format = Format { style: Style::Plain, width: 1 };
+    /// What fits these values. A precision that was asked for is kept in whole numbers too.
+    fn of(dtype: DType, values: &[Scalar], asked: Option<usize>, least_width: usize) -> Format {
+        let precision = asked.unwrap_or(PRECISION);
+        let mut format = Format { style: Style::Plain, precision, width: 1 };
         if !dtype.is_float() {
-            format.width = values.iter().map(|&value| format.text(value).len()).max().unwrap_or(1).max(1);
+            format.width = values.iter().map(|&value| format.text(value).len()).max().unwrap_or(1);
+            format.width = format.width.max(least_width).max(1);
             return format;
         }
         let numbers: Vec<f64> = values
@@ -81,8 +86,9 @@ impl Format {
             .map(|value| value.as_f64())
             .filter(|value| value.is_finite() && *value != 0.0)
             .collect();
-        format.style = Style::Whole;
+        format.style = if asked.is_some() { Style::Fixed } else { Style::Whole };
         if numbers.is_empty() {
+            format.width = least_width.max(1);
             return format;
         }
         let largest = numbers.iter().fold(0f64, |max, value| max.max(value.abs()));
@@ -94,13 +100,14 @@ impl Format {
         };
         format.style = if wide_range || largest > 1e8 || smallest < 1e-4 {
             Style::Scientific
-        } else if numbers.iter().all(|value| value.fract() == 0.0) {
+        } else if asked.is_none() && numbers.iter().all(|value| value.fract() == 0.0) {
             Style::Whole
         } else {
             Style::Fixed
         };
         format.width =
             numbers.iter().map(|&value| format.text(Scalar::Float(value)).len()).max().unwrap_or(1);
+        format.width = format.width.max(least_width);
         format
     }
 
@@ -118,8 +125,8 @@ impl Format {
         }
         match self.style {
             Style::Plain | Style::Whole => format!("{value:.0}."),
-            Style::Fixed => format!("{value:.PRECISION$}"),
-            Style::Scientific => scientific(value),
+            Style::Fixed => format!("{value:.*}", self.precision),
+            Style::Scientific => scientific(value, self.precision),
         }
     }
 
@@ -129,8 +136,8 @@ impl Format {
 }
 
 /// Python's `{:.4e}`: at least two digits of exponent, and its sign.
-fn scientific(value: f64) -> String {
-    let text = format!("{value:.PRECISION$e}");
+fn scientific(value: f64, precision: usize) -> String {
+    let text = format!("{value:.precision$e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let (sign, digits) = match exponent.strip_prefix('-') {
         Some(digits) => ('-', digits),
@@ -165,28 +172,29 @@ fn body(elements: &Elements, format: &Format, dim: usize, start: usize, indent: 
     format!("[{}]", slices.join(&separator))
 }
 
-fn describe(x: &Tensor) -> Result<String> {
+/// The tensor as text; every number with `precision` decimals, if given, and at least `least_width` characters.
+fn describe(x: &Tensor, precision: Option<usize>, least_width: usize) -> Result<String> {
     const PREFIX: &str = "tensor(";
     let mut suffixes = Vec::new();
     if !x.device().is_cpu() {
         suffixes.push(format!("device='{}'", x.device()));
     }
-    let default_dtype = matches!(x.dtype(), DType::F32 | DType::I64 | DType::Bool);
+    let usual_dtype = x.dtype() == default_dtype() || matches!(x.dtype(), DType::I64 | DType::Bool);
     let text = if x.numel() == 0 {
         if x.rank() != 1 {
             let sizes: Vec<String> = x.shape().iter().map(usize::to_string).collect();
             suffixes.push(format!("size=({})", sizes.join(", ")));
         }
-        if x.dtype() != DType::F32 {
+        if x.dtype() != default_dtype() {
             suffixes.push(format!("dtype=torch.{}", x.dtype().torch_name()));
         }
         "[]".to_owned()
     } else {
-        if !default_dtype {
+        if !usual_dtype {
             suffixes.push(format!("dtype=torch.{}", x.dtype().torch_name()));
         }
         let elements = Elements::read(&x.array()?)?;
-        let format = Format::of(x.dtype(), &elements.values);
+        let format = Format::of(x.dtype(), &elements.values, precision, least_width);
         body(&elements, &format, 0, 0, PREFIX.len())
     };
     match x.grad_fn() {
@@ -210,6 +218,28 @@ fn describe(x: &Tensor) -> Result<String> {
     Ok(out)
 }
 
+/// The number in a 0-dim tensor.
+fn number(x: &Tensor) -> Result<Scalar> {
+    Ok(Elements::read(&x.array()?)?.values[0])
+}
+
+/// Writes a number as the formatter asks: its precision, width, alignment, sign and zeros. Integers and bools have no decimals.
+fn write_number(f: &mut fmt::Formatter<'_>, dtype: DType, number: Scalar) -> fmt::Result {
+    let text = match (number, f.precision()) {
+        (Scalar::Bool(true), _) => "True".into(),
+        (Scalar::Bool(false), _) => "False".into(),
+        (Scalar::Int(value), _) => value.to_string(),
+        (Scalar::Float(value), _) if value.is_nan() => "nan".into(),
+        (Scalar::Float(value), Some(precision)) => format!("{value:.precision$}"),
+        (Scalar::Float(value), None) if dtype == DType::F64 => value.to_string(),
+        (Scalar::Float(value), None) => (value as f32).to_string(),
+    };
+    match text.strip_prefix('-') {
+        Some(digits) => f.pad_integral(false, "", digits),
+        None => f.pad_integral(true, "", &text),
+    }
+}
+
 /// As PyTorch prints a tensor; large ones are summarised. An error on the way to the value stands in its place.
 ///
 /// ```
@@ -219,11 +249,32 @@ fn describe(x: &Tensor) -> Result<String> {
 /// assert_eq!((&x + 1.0)?.to_string(), "tensor([[ 2., 10.,  1.]], grad_fn=<AddBackward0>)");
 /// # Ok::<(), wgrad_autograd::Error>(())
 /// ```
+///
+/// With a precision or a width, a 0-dim tensor is written as its number, as by Python's `f"{loss:.4f}"`. In other tensors both are those of
+/// each number, and four decimals are the default.
+///
+/// ```
+/// use wgrad_autograd::{Device, Tensor};
+/// let x = Tensor::new([1.0, 2.34567], &Device::cpu())?;
+/// assert_eq!(format!("loss {:.4}", x.mean()?), "loss 1.6728");
+/// assert_eq!(format!("{:>8.2}|", x.mean()?), "    1.67|");
+/// assert_eq!(format!("{x:.2}"), "tensor([1.00, 2.35])");
+/// # Ok::<(), wgrad_autograd::Error>(())
+/// ```
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match describe(self) {
-            Ok(text) => f.pad(&text),
-            Err(error) => write!(f, "tensor(<{error}>)"),
-        }
+        let (precision, width) = (f.precision(), f.width());
+        let failed = if self.rank() == 0 && (precision.is_some() || width.is_some()) {
+            match number(self) {
+                Ok(number) => return write_number(f, self.dtype(), number),
+                Err(error) => error,
+            }
+        } else {
+            match describe(self, precision, width.unwrap_or(0)) {
+                Ok(text) => return f.write_str(&text),
+                Err(error) => error,
+            }
+        };
+        write!(f, "tensor(<{failed}>)")
     }
 }

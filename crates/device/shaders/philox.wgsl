@@ -6,9 +6,9 @@ fn philox_round(c: UUUU, k0: U, k1: U) -> UUUU {
     return UUUU(high1 ^ c.y ^ k0, U(0xCD9E8D57u) * c.z, high0 ^ c.w ^ k1, U(0xD2511F53u) * c.x);
 }
 
-// Word index % 4 of the block of counter (index / 4, 0, stream) under the seed.
-fn philox(index: U, seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32) -> U {
-    var c = UUUU(index >> U(2u), U(0u), U(stream_low), U(stream_high));
+// The block of counter (number, 0, stream) under the seed.
+fn philox_block(number: U, seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32) -> UUUU {
+    var c = UUUU(number, U(0u), U(stream_low), U(stream_high));
     let k0 = U(seed_low);
     let k1 = U(seed_high);
     c = philox_round(c, k0, k1);
@@ -20,7 +20,12 @@ fn philox(index: U, seed_low: u32, seed_high: u32, stream_low: u32, stream_high:
     c = philox_round(c, k0 + U(0xB54CDA56u), k1 + U(0x646E171Eu));
     c = philox_round(c, k0 + U(0x5384540Fu), k1 + U(0x1FD5C5A3u));
     c = philox_round(c, k0 + U(0xF1BBCDC8u), k1 + U(0xDB3D7428u));
-    c = philox_round(c, k0 + U(0x8FF34781u), k1 + U(0x96A522ADu));
+    return philox_round(c, k0 + U(0x8FF34781u), k1 + U(0x96A522ADu));
+}
+
+// Word index % 4 of block index / 4.
+fn philox(index: U, seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32) -> U {
+    let c = philox_block(index >> U(2u), seed_low, seed_high, stream_low, stream_high);
     let word = index & U(3u);
     return select(select(c.x, c.y, word == U(1u)), select(c.z, c.w, word == U(3u)), word >= U(2u));
 }

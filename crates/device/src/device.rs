@@ -68,6 +68,8 @@ pub struct DeviceOptions {
     pub max_binding_bytes: Option<u64>,
     /// The most workgroups in one dimension of a dispatch.
     pub max_workgroups_per_dimension: Option<u32>,
+    /// The most bytes of workgroup memory that one kernel declares; at least 12,288.
+    pub max_workgroup_memory: Option<u32>,
     /// The most bytes in use and pooled.
     pub memory_limit: Option<u64>,
     /// Spread work as on a hardware GPU, also on a software adapter: to test those kernels where there is no GPU.

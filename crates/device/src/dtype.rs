@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::{bf16, f16};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Scalar};
 
 /// The element type of an array.
 ///
@@ -25,7 +26,7 @@ pub enum DType {
     F16,
     /// bfloat16, computed in f32; `torch.bfloat16`.
     BF16,
-    /// Single precision; `torch.float32`, the default.
+    /// Single precision; `torch.float32`, the default unless [`set_default_dtype`] says otherwise.
     F32,
     /// Double precision; `torch.float64`. On GPUs only where the adapter has it: [`Device::supports`](crate::Device::supports).
     F64,
@@ -69,6 +70,11 @@ impl DType {
     /// Whether it is a floating-point dtype: only these may require a gradient.
     pub const fn is_float(self) -> bool {
         matches!(self.category(), Category::Float)
+    }
+
+    /// Itself if it is a float dtype, else [`default_dtype`]: the dtype of a function of such elements whose values are fractions.
+    pub fn floating(self) -> DType {
+        if self.is_float() { self } else { default_dtype() }
     }
 
     /// Whether it is stored in 16 bits and computed in f32.
@@ -119,6 +125,41 @@ impl DType {
     }
 }
 
+/// The place of the default dtype in [`DType::ALL`].
+static DEFAULT: AtomicUsize = AtomicUsize::new(6);
+
+/// The dtype of floats for which none is given, in the whole process; `torch.get_default_dtype`. f32 at first.
+///
+/// New tensors of zeros, ones, random numbers and the like have it, tensors made of f32 and f64 numbers, quotients and functions of integers,
+/// and integers joined with a fraction.
+pub fn default_dtype() -> DType {
+    DType::ALL[DEFAULT.load(Ordering::Relaxed)]
+}
+
+/// Sets [`default_dtype`] for what the process makes from now on; `torch.set_default_dtype`. What is there keeps its dtype.
+///
+/// ```
+/// use wgrad_device::{DType, default_dtype, set_default_dtype};
+/// set_default_dtype(DType::F64)?;
+/// assert_eq!(default_dtype(), DType::F64);
+/// # Ok::<(), wgrad_device::Error>(())
+/// ```
+///
+/// # Errors
+/// If it is not a float dtype; the default stays what it was.
+pub fn set_default_dtype(dtype: DType) -> Result<()> {
+    match DType::ALL.iter().position(|&other| other == dtype) {
+        Some(place) if dtype.is_float() => {
+            DEFAULT.store(place, Ordering::Relaxed);
+            Ok(())
+        }
+        _ => {
+            let reason = "holds no fractions; the default is one of f16, bf16, f32 and f64".to_owned();
+            Err(Error::DType { op: "set_default_dtype", dtype, reason })
+        }
+    }
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -138,7 +179,7 @@ impl FromStr for DType {
 /// A Rust type that arrays can be made from and read into.
 ///
 /// `bool` is stored as one byte, 0 or 1; reading takes any other byte for true.
-pub trait Element: Copy + Send + Sync + Default + PartialEq + fmt::Debug + 'static {
+pub trait Element: Copy + Send + Sync + Default + PartialEq + fmt::Debug + Into<Scalar> + 'static {
     /// The dtype of arrays made from it.
     const DTYPE: DType;
     /// The elements as the bytes that a buffer holds.

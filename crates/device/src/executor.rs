@@ -132,6 +132,9 @@ pub struct Limits {
     pub buffers: usize,
     /// The most instructions that a fused body should have.
     pub instructions: usize,
+    /// Whether a function counts among them as what it is made of ([`UnaryOp::size`](crate::kernel::UnaryOp::size)), since all of that
+    /// is compiled wherever it is called.
+    pub inlined: bool,
     /// The most bytes over which one operand of a kernel should reach.
     pub binding: usize,
     /// The most bytes of one buffer.

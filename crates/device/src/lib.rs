@@ -14,12 +14,13 @@ mod executor;
 mod gpu;
 pub mod kernel;
 pub mod layout;
+mod normal;
 mod philox;
 mod scalar;
 mod stats;
 
 pub use device::{Device, DeviceInfo, DeviceKind, DeviceOptions, Plans};
-pub use dtype::{Category, DType, Element};
+pub use dtype::{Category, DType, Element, default_dtype, set_default_dtype};
 pub use error::{Error, GradRule, Result};
 pub use executor::{Buffer, Executor, Limits, Memory, Place, Prepared, Reservation};
 pub use layout::Layout;

@@ -2,10 +2,10 @@
 
 use half::{bf16, f16};
 
-use crate::dtype::{Category, DType};
+use crate::dtype::{Category, DType, default_dtype};
 
 /// A number with PyTorch's three kinds: they take part in promotion by their category only, so an i64 array times
-/// `2` stays i64, and times `2.0` becomes f32.
+/// `2` stays i64, and times `2.0` becomes f32, or what else the [`default_dtype`] is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
     /// A truth value.
@@ -26,12 +26,12 @@ impl Scalar {
         }
     }
 
-    /// The dtype of an array made from it alone: bool, i64 or f32.
-    pub const fn default_dtype(self) -> DType {
+    /// The dtype of an array made from it alone: bool, i64 or the [`default_dtype`].
+    pub fn default_dtype(self) -> DType {
         match self {
             Scalar::Bool(_) => DType::Bool,
             Scalar::Int(_) => DType::I64,
-            Scalar::Float(_) => DType::F32,
+            Scalar::Float(_) => default_dtype(),
         }
     }
 

@@ -312,6 +312,26 @@ fn random_bits_are_philox_by_index() {
 }
 
 #[test]
+fn normal_numbers_depend_on_their_index_alone() {
+    let n = 3000;
+    let params: Vec<Scalar> =
+        [0x1234_5678, 0x9abc_def0, 0xdead_beef, 7].map(|x: u32| Scalar::from(i64::from(x))).to_vec();
+    for (factor, first) in [(1, 0), (1, 1), (1, 1_000_003), (-1, 5000), (0, 9), (1, -1500), (7, 3)] {
+        let body = vec![
+            Instr::Coord { dim: 0 },
+            Instr::Const(Const::new(factor, Ty::I32)),
+            Instr::Binary { op: BinaryOp::Mul, a: 0, b: 1 },
+            Instr::Const(Const::new(first, Ty::I32)),
+            Instr::Binary { op: BinaryOp::Add, a: 2, b: 3 },
+            Instr::Normal { index: 4, params: 0 },
+        ];
+        let access = Access::new(0, DType::F32, &[1], 0);
+        let kernel = over(n, vec![access], body, vec![Store { access: 0, value: 5 }]);
+        assert_agrees(Device::cpu().executor(), &kernel, &[vec![0; n * 4]], &[DType::F32], &params, 1e-6);
+    }
+}
+
+#[test]
 fn an_index_out_of_range_is_the_launch_s_error() {
     let n = 200_000;
     for (bad, at) in [(-1i64, 5usize), (10, 150_000), (i64::MAX, 199_999), (i64::MIN, 0)] {

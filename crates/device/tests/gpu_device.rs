@@ -29,6 +29,29 @@ fn fold(op: ReduceOp, dtype: DType, rows: usize, n: usize, strides: [isize; 2]) 
     })
 }
 
+/// What a process of its own lists, in which this test does nothing else.
+const LISTING: &str = "WGRAD_TEST_LISTING";
+
+#[test]
+fn listing_devices_writes_nothing_where_there_is_no_desktop() {
+    let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
+    if std::env::var_os(LISTING).is_some() {
+        println!("listed: {}", names.join(" "));
+        return;
+    }
+    let mut listing = std::process::Command::new(std::env::current_exe().unwrap());
+    listing.args(["--exact", "listing_devices_writes_nothing_where_there_is_no_desktop", "--nocapture"]);
+    listing.env(LISTING, "1");
+    for desktop in ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"] {
+        listing.env_remove(desktop);
+    }
+    let output = listing.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!(text(&output.stderr), "");
+    let expected = format!("listed: {}", names.join(" "));
+    assert!(text(&output.stdout).contains(&expected), "{expected}: {}", text(&output.stdout));
+}
+
 #[test]
 fn names_share_devices_and_say_what_is_missing() {
     for info in Device::available() {

@@ -10,8 +10,8 @@ use common::reference::{self, Value};
 use gpu_common::functions::{
     apply, binary_functions_are_within, comparisons_and_classes_are_exact, map, pairs,
 };
-use gpu_common::{Random, check, devices, is_nvidia, run};
-use wgrad_device::kernel::{BinaryOp, Instr, Kernel, UnaryOp};
+use gpu_common::{Random, check, devices, hardware, is_nvidia, lowered, run};
+use wgrad_device::kernel::{BinaryOp, Const, Instr, Kernel, Ty, UnaryOp};
 use wgrad_device::{DType, Device, Element, Scalar};
 
 /// Numbers of all sizes, dense where functions turn.
@@ -323,6 +323,39 @@ fn random_bits_are_philox() {
             );
             let params = [0x1234_5678, 0x9abc_def0, 42, 7].map(|p: i64| Scalar::Int(p));
             check(&device, &kernel, &[vec![0; n * 8]], &[DType::I64], &params, 0.0);
+        }
+    }
+}
+
+/// A kernel of normal numbers of elements from `first` on, in steps.
+fn normals(n: usize, first: i64, step: i64) -> Kernel {
+    map(
+        &[],
+        DType::F32,
+        n,
+        &[
+            Instr::Coord { dim: 0 },
+            Instr::Const(Const::new(step as f64, Ty::I32)),
+            Instr::Binary { op: BinaryOp::Mul, a: 0, b: 1 },
+            Instr::Const(Const::new(first as f64, Ty::I32)),
+            Instr::Binary { op: BinaryOp::Add, a: 2, b: 3 },
+            Instr::Normal { index: 4, params: 0 },
+        ],
+    )
+}
+
+#[test]
+fn normal_numbers_have_the_same_bits_on_every_device() {
+    for (n, first, step) in [(200_001, 0, 1), (1003, 2, 1), (1000, 7, 3), (64, -30, 1), (100, 5, 0)] {
+        let kernel = normals(n, first, step);
+        let params = [0x1234_5678, 0x9abc_def0, 42, 7].map(|p: i64| Scalar::Int(p));
+        // Against the formula in f64, but near the zeros of the sine, where f64 has lost digits too.
+        check(&Device::cpu(), &kernel, &[vec![0; n * 4]], &[DType::F32], &params, 1e-6);
+        let on =
+            |device: &Device| run(device, &kernel, &[vec![0; n * 4]], &params).expect("a kernel").remove(0);
+        let expected = on(&Device::cpu());
+        for device in devices().iter().chain(&lowered(&hardware())) {
+            assert!(on(device) == expected, "{n} from {first} by {step} on {device}");
         }
     }
 }

@@ -10,7 +10,7 @@ use wgrad_device::kernel::{
     Access, BinaryOp, Const, IndexedDim, Instr, Kernel, Loop, Range, ReduceOp, Reg, Store, Ty, UnaryOp,
 };
 use wgrad_device::layout::{Dims, Strides};
-use wgrad_device::{DType, Device, Scalar};
+use wgrad_device::{DType, Device, DeviceOptions, Element, Scalar};
 
 const DTYPES: [DType; 7] =
     [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
@@ -403,6 +403,62 @@ fn in_f64() {
         if device.supports(DType::F64) {
             fuzz_of(&WIDE, 1e-11, &device, 6000..6060, 3000, false);
             fuzz_of(&WIDE, 1e-11, &device, 7000..7080, 20000, true);
+        }
+    }
+}
+
+/// More reductions of a row than workgroup memory holds the states of: searches of i64, the widest, and others between them, in two stages.
+#[test]
+fn reductions_take_turns_in_workgroup_memory() {
+    let least = DeviceOptions { max_workgroup_memory: Some(0), ..hardware() };
+    // Few long rows, which are cut into chunks, and rows that a workgroup walks whole.
+    for (rows, length, folds, options) in [(3usize, 5000usize, 20, least), (40, 1100, 12, hardware())] {
+        let numbers: Vec<i64> = (0..rows * length).map(|i| (i * 7919 % 10_007) as i64 - 5000).collect();
+        let contents = [i64::to_bytes(&numbers).to_vec(), vec![0; rows * 8]];
+        let mut body = vec![Instr::Load { access: 0, indices: smallvec![] }];
+        let (mut total, mut found) = (None, 0);
+        for k in 0..folds {
+            let at = body.len() as u32;
+            // The second half reads what the first found, so that it is another stage.
+            if k == folds / 2 {
+                found = total.unwrap();
+            }
+            let op = [BinaryOp::Xor, BinaryOp::Add, BinaryOp::Mul][k % 3];
+            body.push(Instr::Const(Const::new(f64::from(3 * k as i32 + 1), Ty::I64)));
+            body.push(Instr::Binary { op, a: 0, b: at });
+            body.push(Instr::Binary { op: BinaryOp::Xor, a: at + 1, b: found });
+            let fold = [ReduceOp::ArgMax, ReduceOp::Sum, ReduceOp::ArgMin, ReduceOp::Max][k % 4];
+            let value = if k % 5 == 4 {
+                body.push(Instr::Cast { a: at + 2, to: DType::F32 });
+                body.push(Instr::Reduce { op: ReduceOp::Max, a: at + 3 });
+                body.push(Instr::Cast { a: at + 4, to: DType::I64 });
+                at + 5
+            } else {
+                body.push(Instr::Reduce { op: fold, a: at + 2 });
+                at + 3
+            };
+            total = Some(match total {
+                None => value,
+                Some(sum) => {
+                    body.push(Instr::Binary { op: BinaryOp::Xor, a: sum, b: value });
+                    body.len() as u32 - 1
+                }
+            });
+        }
+        let kernel = Kernel::Loop(Loop {
+            sizes: smallvec![rows, length],
+            inner: 1,
+            accesses: vec![
+                Access::new(0, DType::I64, &[length as isize, 1], 0),
+                Access::new(1, DType::I64, &[1, 0], 0),
+            ],
+            ranges: vec![],
+            body,
+            stores: vec![Store { access: 1, value: total.unwrap() }],
+        });
+        for device in lowered(&options) {
+            check(&device, &kernel, &contents, &[DType::I64, DType::I64], &[], 0.0);
+            assert_eq!(device.stats().hosted, 0, "{folds} on {device}");
         }
     }
 }

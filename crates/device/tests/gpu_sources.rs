@@ -4,7 +4,7 @@
 mod common;
 mod gpu_common;
 
-use gpu_common::{devices, dtypes, hardware, lowered, smallest};
+use gpu_common::{WORKGROUP_MEMORY, devices, dtypes, hardware, lowered, smallest};
 use smallvec::smallvec;
 use wgrad_device::kernel::{
     Access, BinaryOp, IndexedDim, Instr, Kernel, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp,
@@ -209,8 +209,10 @@ fn prepare_everything(device: &Device) {
                 Instr::Binary { op: BinaryOp::Add, a: 1, b: 4 },
                 Instr::InRange { range: 0 },
                 Instr::Select { cond: 6, a: 5, b: 1 },
+                Instr::Normal { index: 2, params: 1 },
+                Instr::Binary { op: BinaryOp::Add, a: 7, b: 8 },
             ],
-            stores: vec![Store { access: 2, value: 7 }],
+            stores: vec![Store { access: 2, value: 9 }],
         };
         prepare(Kernel::Loop(kernel));
     }
@@ -224,6 +226,13 @@ fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut capabilities = valid::Capabilities::SUBGROUP;
     capabilities.set(valid::Capabilities::FLOAT64 | valid::Capabilities::SHADER_INT64, wide);
     let info = valid::Validator::new(valid::ValidationFlags::all(), capabilities).validate(&module)?;
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx())?;
+    let shared = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
+    let bytes: u32 = shared.map(|(_, variable)| layouter[variable.ty].size).sum();
+    if bytes > WORKGROUP_MEMORY {
+        return Err(format!("{bytes} bytes of workgroup memory").into());
+    }
     back::spv::write_vec(&module, &info, &back::spv::Options::default(), None)?;
     if wide {
         return Ok(());
@@ -247,21 +256,18 @@ fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
     let options = back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
     let pipeline = back::hlsl::PipelineOptions::default();
     back::hlsl::Writer::new(&mut String::new(), &options, &pipeline).write(&module, &info, None)?;
-    let options = back::glsl::Options { version: back::glsl::Version::Desktop(430), ..Default::default() };
-    let pipeline = back::glsl::PipelineOptions {
-        shader_stage: naga::ShaderStage::Compute,
-        entry_point: "main".to_owned(),
-        multiview: None,
-    };
-    back::glsl::Writer::new(
-        &mut String::new(),
-        &module,
-        &info,
-        &options,
-        &pipeline,
-        naga::proc::BoundsCheckPolicies::default(),
-    )?
-    .write()?;
+    // The least versions that devices are listed with.
+    for version in [back::glsl::Version::Desktop(450), back::glsl::Version::new_gles(310)] {
+        let options = back::glsl::Options { version, ..Default::default() };
+        let pipeline = back::glsl::PipelineOptions {
+            shader_stage: naga::ShaderStage::Compute,
+            entry_point: "main".to_owned(),
+            multiview: None,
+        };
+        let policies = naga::proc::BoundsCheckPolicies::default();
+        back::glsl::Writer::new(&mut String::new(), &module, &info, &options, &pipeline, policies)?
+            .write()?;
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Arrays from nothing: constants, ranges, random numbers.
 
 use smallvec::SmallVec;
-use wgrad_device::kernel::{BinaryOp, UnaryOp};
+use wgrad_device::kernel::BinaryOp;
 use wgrad_device::layout::checked_elements;
 use wgrad_device::{DType, Device, Element, Error, Layout, Result, Scalar};
 
@@ -101,7 +101,7 @@ impl Array {
         }
         let dtype = match kind {
             RandomKind::Bits => DType::I64,
-            RandomKind::Uniform => DType::F32,
+            RandomKind::Uniform | RandomKind::Normal => DType::F32,
         };
         let op = Op::Random { kind, seed, stream };
         Ok(Array::pending(op, SmallVec::new(), shape.into(), dtype, device))
@@ -124,25 +124,12 @@ impl Array {
         Array::random(RandomKind::Uniform, shape, seed, stream, device)
     }
 
-    /// Standard normal random f32 numbers by the Box-Muller transform. They are computed on the CPU, since logarithms
-    /// and cosines differ in their last bits between devices, and are then the same bits everywhere.
+    /// Standard normal random f32 numbers by the Box-Muller transform, two of each pair of [`Array::random_bits`]: the same bits on every
+    /// device. None is larger than 6.67.
     ///
     /// # Errors
-    /// If the shape has more than 2^31 elements, or memory runs out.
+    /// If the shape has more than 2^32 elements.
     pub fn normal(shape: &[usize], seed: u64, stream: u64, device: &Device) -> Result<Array> {
-        let cpu = Device::cpu();
-        let mut pairs: Vec<usize> = shape.to_vec();
-        pairs.push(2);
-        let uniform = Array::uniform(&pairs, seed, stream, &cpu)?;
-        let last = shape.len();
-        let word = |i| -> Result<Array> { uniform.slice(last, i, 1, 1)?.reshape(shape) };
-        // 1 - u lies in (0, 1], where the logarithm is finite.
-        let radius = word(0)?
-            .scalar_binary(Scalar::Float(1.0), BinaryOp::Sub)?
-            .unary(UnaryOp::Log)?
-            .binary_scalar(BinaryOp::Mul, Scalar::Float(-2.0))?
-            .unary(UnaryOp::Sqrt)?;
-        let angle = word(1)?.binary_scalar(BinaryOp::Mul, Scalar::Float(std::f64::consts::TAU))?;
-        radius.binary(BinaryOp::Mul, &angle.unary(UnaryOp::Cos)?)?.to_device(device)
+        Array::random(RandomKind::Normal, shape, seed, stream, device)
     }
 }

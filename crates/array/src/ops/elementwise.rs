@@ -64,8 +64,8 @@ const fn binary_name(op: BinaryOp) -> &'static str {
 }
 
 impl Array {
-    /// An operation on each element. Functions whose results are fractions take integers and bools as f32; rounding
-    /// leaves integers as they are.
+    /// An operation on each element. Functions whose results are fractions take integers and bools as the default
+    /// dtype; rounding leaves integers as they are.
     ///
     /// # Errors
     /// If the operation has no meaning for the dtype: negating a bool, the bits of a float.
@@ -82,7 +82,7 @@ impl Array {
                 return Array::full(self.shape(), op == IsFinite, DType::Bool, self.device());
             }
             Neg | Not | Abs | Sign => self.clone(),
-            _ if !dtype.is_float() => self.cast(DType::F32)?,
+            _ if !dtype.is_float() => self.cast(dtype.floating())?,
             _ => self.clone(),
         };
         let out = if matches!(op, IsNan | IsFinite) { DType::Bool } else { input.dtype() };
@@ -100,7 +100,7 @@ impl Array {
     }
 
     /// An operation on pairs of elements, which broadcast and promote as in PyTorch. Division and integer operands:
-    /// true division in f32; for the integer quotient see [`Array::div_trunc`].
+    /// true division in the default dtype; for the integer quotient see [`Array::div_trunc`].
     ///
     /// # Errors
     /// If the shapes do not broadcast, the devices differ, or the operation has no meaning for the dtype.
@@ -267,7 +267,7 @@ fn compute_dtype(op: BinaryOp, dtype: DType) -> Result<DType> {
     use BinaryOp::*;
     let name = binary_name(op);
     match op {
-        Div if !dtype.is_float() => Ok(DType::F32),
+        Div if !dtype.is_float() => Ok(dtype.floating()),
         Sub if dtype == DType::Bool => Err(no_meaning(name, dtype, "use logical_xor, or cast to an integer")),
         And | Or | Xor if dtype.is_float() => Err(no_meaning(name, dtype, "compare it with 0 first")),
         Shl | Shr if dtype.category() != Category::Int => {

@@ -279,7 +279,7 @@ impl Array {
     /// None today.
     pub fn digamma(&self) -> Result<Array> {
         let value = Expr::from(self.polygamma(0));
-        let x = Expr::of(self).cast(if self.dtype().is_float() { self.dtype() } else { DType::F32 });
+        let x = Expr::of(self).cast(self.dtype().floating());
         let pole = x.lt(0.0).and(x.eq(x.round()));
         let value = pole.select(f64::NAN, value);
         x.eq(0.0).select(-x.reciprocal(), value).done()

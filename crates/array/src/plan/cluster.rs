@@ -134,7 +134,8 @@ impl Cluster {
             .slots
             .iter()
             .filter(|slot| !matches!(slot, Slot::Step(s) if joined.body.members.contains(s)));
-        let fits = joined.body.instructions.len() <= facts.limits.instructions
+        let size = |instr: &Instr| if facts.limits.inlined { instr.size() } else { 1 };
+        let fits = joined.body.instructions.iter().map(size).sum::<usize>() <= facts.limits.instructions
             && known.count() + outputs + joined.further_bindings(facts) <= facts.limits.buffers
             && joined.runs_well();
         fits.then_some(joined)

@@ -7,7 +7,7 @@ use wgrad_device::{DType, Layout, Limits};
 
 use super::factor::Factor;
 use crate::graph::{Graph, Ref};
-use crate::op::{Axis, Op, View, reduced_shape};
+use crate::op::{Axis, Op, RandomKind, View, reduced_shape};
 
 /// One operation of the graph.
 pub(crate) struct Step {
@@ -324,8 +324,13 @@ impl<'g> Facts<'g> {
     /// What computing a step in a kernel brings along.
     fn body(&self, step: usize, size: &[Inlined]) -> Inlined {
         let step_facts = &self.steps[step];
-        let own =
-            usize::from(!matches!(step_facts.op, Op::View(_))) + usize::from(step_facts.dtype.is_half());
+        let written = match step_facts.op {
+            Op::View(_) => 0,
+            Op::Unary(op) if self.limits.inlined => op.size(),
+            Op::Binary(op, _) if self.limits.inlined => op.size(),
+            _ => 1,
+        };
+        let own = written + usize::from(step_facts.dtype.is_half());
         let mut sum = Inlined { instructions: own, sources: SmallVec::new() };
         for &input in &step_facts.inputs {
             let slot = match input {
@@ -353,6 +358,7 @@ impl<'g> Facts<'g> {
         let step = &self.steps[step as usize];
         match &step.op {
             Op::View(_) | Op::Full(_) => 0,
+            Op::Random { kind: RandomKind::Normal, .. } => 72,
             Op::Random { .. } => 24,
             Op::Gather { .. } => 8,
             Op::Unary(op) => match op {

@@ -367,10 +367,14 @@ impl Body {
         let index = self.affine(&number);
         let params = self.params.len();
         self.params.extend((0..4).map(|i| (node.first_scalar + i) as u32));
-        let word = self.push(Instr::Philox { index, params });
         match kind {
-            RandomKind::Bits => self.push(Instr::Cast { a: word, to: DType::I64 }),
+            RandomKind::Normal => self.push(Instr::Normal { index, params }),
+            RandomKind::Bits => {
+                let word = self.push(Instr::Philox { index, params });
+                self.push(Instr::Cast { a: word, to: DType::I64 })
+            }
             RandomKind::Uniform => {
+                let word = self.push(Instr::Philox { index, params });
                 let eight = self.constant(8, Ty::U32);
                 let upper = self.push(Instr::Binary { op: BinaryOp::Shr, a: word, b: eight });
                 let number = self.push(Instr::Cast { a: upper, to: DType::F32 });

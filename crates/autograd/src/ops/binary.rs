@@ -101,7 +101,7 @@ binary! {
         pair |g, a, b| [g.mul(b), g.mul(a)],
         number (|g, s| g.mul(s));
 
-    /// `self / other`, true division: integers give f32.
+    /// `self / other`, true division: integers give the default dtype.
     div, div_ = Div, "DivBackward0", needs [second, both],
         pair |g, a, b| [g.div(b), g.neg()?.mul(a.div(b)?.div(b)?)],
         number (|g, s| g.div(s));
@@ -130,7 +130,7 @@ fn share(g: &Tensor, a: &Tensor, b: &Tensor, lost: Tensor) -> Result<Tensor> {
 /// `a op b`. A 0-dim operand promotes by its category only, as in PyTorch.
 pub(super) fn combine(a: &Array, op: BinaryOp, b: &Array) -> Result<Array> {
     if op == BinaryOp::Div && !a.dtype().is_float() && !b.dtype().is_float() {
-        return a.cast(DType::F32)?.binary(op, &b.cast(DType::F32)?);
+        return a.cast(a.dtype().floating())?.binary(op, &b.cast(b.dtype().floating())?);
     }
     if a.dtype() == DType::Bool && b.dtype() == DType::Bool {
         return a.binary(for_bools(op)?, b);

@@ -1,6 +1,7 @@
 //! Making tensors, and keeping triangles of them.
 
-use wgrad_array::{Array, BinaryOp, DType, Device, Element, Error, Result, Scalar};
+use half::{bf16, f16};
+use wgrad_array::{Array, BinaryOp, DType, Device, Element, Error, Result, Scalar, default_dtype};
 
 use crate::args::check_held;
 use crate::tape::{Derivative, record};
@@ -29,7 +30,7 @@ macro_rules! data {
         }
     )*};
 }
-data!(f32, f64, half::f16, half::bf16, i64, i32, u8, bool);
+data!(f32, f64, f16, bf16, i64, i32, u8, bool);
 
 impl<T: Data, const N: usize> Data for [T; N] {
     type Element = T::Element;
@@ -71,26 +72,63 @@ impl<T: Data + Element> Data for Vec<T> {
     }
 }
 
+/// A tensor of elements of a Rust type, converted on the host where another dtype is asked for.
+fn made<T: Element>(op: &'static str, elements: &[T], shape: &[usize], options: &Options) -> Result<Tensor> {
+    /// The converted elements, uploaded.
+    fn converted<T: Element, U: Element>(
+        elements: &[T],
+        shape: &[usize],
+        device: &Device,
+        convert: impl Fn(Scalar) -> U,
+    ) -> Result<Tensor> {
+        let elements: Vec<U> = elements.iter().map(|&element| convert(element.into())).collect();
+        Tensor::from_slice(&elements, shape, device)
+    }
+    let fraction = matches!(T::DTYPE, DType::F32 | DType::F64);
+    let dtype = options.dtype.unwrap_or_else(|| if fraction { default_dtype() } else { T::DTYPE });
+    let device = &options.device;
+    if dtype == T::DTYPE {
+        return Tensor::from_slice(elements, shape, device);
+    }
+    elements.iter().try_for_each(|&element| check_held(op, element.into(), dtype))?;
+    match dtype {
+        DType::Bool => converted(elements, shape, device, Scalar::as_bool),
+        DType::U8 => converted(elements, shape, device, |number| number.as_i64() as u8),
+        DType::I32 => converted(elements, shape, device, |number| number.as_i64() as i32),
+        DType::I64 => converted(elements, shape, device, Scalar::as_i64),
+        DType::F16 => converted(elements, shape, device, |number| f16::from_f64(number.as_f64())),
+        DType::BF16 => converted(elements, shape, device, |number| bf16::from_f64(number.as_f64())),
+        DType::F32 => converted(elements, shape, device, |number| number.as_f64() as f32),
+        DType::F64 => converted(elements, shape, device, Scalar::as_f64),
+    }
+}
+
 #[wgrad_macros::call_sites]
 impl Tensor {
-    /// A tensor of a number or of nested arrays of numbers; `torch.tensor`. The Rust type decides on the dtype.
+    /// A tensor of a number or of nested arrays of numbers; `torch.tensor`.
+    ///
+    /// Unless the options say otherwise, numbers with fractions (f32 and f64 alike, since a Rust literal is an f64 where nothing else is
+    /// asked for) get the [`default_dtype`], as Python's do; halves, integers and bools keep the dtype of their Rust type.
+    /// [`Tensor::from_slice`] keeps every type.
     ///
     /// ```
     /// use wgrad_autograd::{DType, Device, Tensor};
-    /// let x = Tensor::new([[1f32, 2.0], [3.0, 4.0]], &Device::cpu())?;
+    /// let x = Tensor::new([[1.0, 2.0], [3.0, 4.0]], &Device::cpu())?;
     /// assert_eq!((x.shape(), x.dtype()), (&[2, 2][..], DType::F32));
+    /// assert_eq!(Tensor::new([1.0, 2.0], DType::F64)?.dtype(), DType::F64);
+    /// assert_eq!(Tensor::new([1i64, 2], &Device::cpu())?.dtype(), DType::I64);
     /// # Ok::<(), wgrad_autograd::Error>(())
     /// ```
     ///
     /// # Errors
-    /// If the device has no such dtype or no memory left.
-    pub fn new(data: impl Data, device: &Device) -> Result<Tensor> {
+    /// If the device has no such dtype or no memory left, or the dtype's integers cannot hold a number.
+    pub fn new(data: impl Data, options: impl Into<Options>) -> Result<Tensor> {
         let mut elements = Vec::new();
         data.collect_into(&mut elements);
-        Tensor::from_slice(&elements, data.shape(), device)
+        made("new", &elements, &data.shape(), &options.into())
     }
 
-    /// A tensor of these elements in row-major order.
+    /// A tensor of these elements in row-major order, of their own dtype.
     ///
     /// # Errors
     /// If their number is not that of the shape, or the device has no such dtype or no memory left.
@@ -99,7 +137,7 @@ impl Tensor {
         Ok(Tensor::from_array(Array::from_slice(data, &shape, device)?))
     }
 
-    /// A tensor with every element the same number; without a dtype in the options the number decides: bool, i64 or f32.
+    /// A tensor with every element the same number; without a dtype in the options the number decides: bool, i64 or the default dtype.
     ///
     /// # Errors
     /// If the shape is too large, the device has no such dtype, or its integers cannot hold the number.
@@ -115,7 +153,7 @@ impl Tensor {
         Ok(Tensor::from_array(Array::full(&shape, value, dtype, &options.device)?))
     }
 
-    /// A tensor of zeros, f32 unless the options say otherwise.
+    /// A tensor of zeros, of the default dtype unless the options say otherwise.
     ///
     /// # Errors
     /// If the shape is too large or the device has no such dtype.
@@ -123,7 +161,7 @@ impl Tensor {
         Tensor::full(shape, 0.0, options)
     }
 
-    /// A tensor of ones, f32 unless the options say otherwise.
+    /// A tensor of ones, of the default dtype unless the options say otherwise.
     ///
     /// # Errors
     /// If the shape is too large or the device has no such dtype.
@@ -176,7 +214,7 @@ impl Tensor {
         Tensor::zeros(shape, (self.dtype(), self.device()))
     }
 
-    /// `start, start + step, …` up to but without `end`: i64 if all three are integers, else f32, unless the options say otherwise.
+    /// `start, start + step, …` up to but without `end`: i64 if all three are integers, else the default dtype, unless the options say otherwise.
     ///
     /// ```
     /// use wgrad_autograd::{Device, Tensor};
@@ -196,7 +234,7 @@ impl Tensor {
         let (start, end, step, options) = (start.into(), end.into(), step.into(), options.into());
         let fail = |reason: String| Error::Argument { op: OP, reason };
         let integers = [start, end, step].iter().all(|n| matches!(n, Scalar::Int(_) | Scalar::Bool(_)));
-        let dtype = options.dtype.unwrap_or(if integers { DType::I64 } else { DType::F32 });
+        let dtype = options.dtype.unwrap_or(if integers { DType::I64 } else { default_dtype() });
         if step.as_f64() == 0.0 {
             return Err(fail("the step is 0".into()));
         }
@@ -224,13 +262,13 @@ impl Tensor {
         Ok(Tensor::from_array(Array::arange(start, step, len, dtype, &options.device)?))
     }
 
-    /// `steps` numbers from `start` to `end`, both included, evenly spaced; f32 unless the options say otherwise.
+    /// `steps` numbers from `start` to `end`, both included, evenly spaced; of the default dtype unless the options say otherwise.
     ///
     /// # Errors
     /// If there are too many steps or the device has no such dtype.
     pub fn linspace(start: f64, end: f64, steps: usize, options: impl Into<Options>) -> Result<Tensor> {
         let options = options.into();
-        let dtype = options.dtype.unwrap_or(DType::F32);
+        let dtype = options.dtype.unwrap_or_else(default_dtype);
         let compute = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
         let (device, parts) = (&options.device, (steps.max(2) - 1) as f64);
         // The distance may be larger than all numbers: then no element lies a whole step from its end.
@@ -257,7 +295,7 @@ impl Tensor {
         Ok(Tensor::from_array(Array::select(&first_half, &from_start, &from_end)?.cast(dtype)?))
     }
 
-    /// A matrix with ones on its diagonal; f32 unless the options say otherwise.
+    /// A matrix with ones on its diagonal; of the default dtype unless the options say otherwise.
     ///
     /// # Errors
     /// If the shape is too large or the device has no such dtype.
@@ -266,7 +304,7 @@ impl Tensor {
         let shape = IntArray::from([rows, columns]).shape("eye")?;
         let place = |dim| Array::coordinate(&shape, dim, &options.device);
         let diagonal = place(0)?.binary(BinaryOp::Eq, &place(1)?)?;
-        Ok(Tensor::from_array(diagonal.cast(options.dtype.unwrap_or(DType::F32))?))
+        Ok(Tensor::from_array(diagonal.cast(options.dtype.unwrap_or_else(default_dtype))?))
     }
 
     /// The lower triangle of matrices (the last two dims), zeros above the `diagonal`-th diagonal.

@@ -8,10 +8,12 @@ use super::loss::Reduction;
 use super::reduce::{require_float, widened};
 use crate::Tensor;
 use crate::tape::{Derivative, record};
+use crate::warning::target_broadcasts;
 
 #[wgrad_macros::call_sites]
 impl Tensor {
-    /// `d² / 2` of the distance to a target within `delta`, `delta * (|d| - delta / 2)` beyond; PyTorch's default is 1.
+    /// `d² / 2` of the distance to a target within `delta`, `delta * (|d| - delta / 2)` beyond; PyTorch's default is 1. A target
+    /// of another shape broadcasts, with the warning of [`Tensor::mse_loss`].
     ///
     /// # Errors
     /// If `delta` is not positive, or the shapes do not broadcast.
@@ -23,6 +25,7 @@ impl Tensor {
             });
         }
         let distance = self.widened()?.sub(target.widened()?)?;
+        target_broadcasts("huber_loss", self, target);
         let size = distance.abs()?;
         // What is far has no square, which may be infinite: 0 times its slope would not be a number.
         let far = size.ge(delta)?;
@@ -33,7 +36,7 @@ impl Tensor {
     }
 
     /// `d² / (2 beta)` of the distance to a target within `beta`, `|d| - beta / 2` beyond; PyTorch's default is 1. A beta of 0 is
-    /// [`Tensor::l1_loss`].
+    /// [`Tensor::l1_loss`]. A target of another shape broadcasts, with the warning of [`Tensor::mse_loss`].
     ///
     /// # Errors
     /// If `beta` is negative, or the shapes do not broadcast.
@@ -43,9 +46,12 @@ impl Tensor {
             return Err(Error::Argument { op: "smooth_l1_loss", reason });
         }
         if beta == 0.0 {
-            return reduction.tensor(&self.sub(target)?.abs()?);
+            let size = self.sub(target)?.abs()?;
+            target_broadcasts("smooth_l1_loss", self, target);
+            return reduction.tensor(&size);
         }
         let distance = self.widened()?.sub(target.widened()?)?;
+        target_broadcasts("smooth_l1_loss", self, target);
         let size = distance.abs()?;
         // As in the Huber loss.
         let far = size.ge(beta)?;

@@ -35,9 +35,9 @@ impl Tensor {
     /// one. Targets and lengths are read at once; the work is a few operations for each moment.
     ///
     /// ```
-    /// use wgrad_autograd::{Device, Reduction, Tensor};
+    /// use wgrad_autograd::{DType, Device, Reduction, Tensor};
     /// // Two moments, a blank and one letter: the letter alone is spelt by three of four ways.
-    /// let x = Tensor::new([[0.5f64, 0.5], [0.5, 0.5]], &Device::cpu())?.log()?;
+    /// let x = Tensor::new([[0.5, 0.5], [0.5, 0.5]], DType::F64)?.log()?;
     /// let target = Tensor::new([1i64], &Device::cpu())?;
     /// let loss = x.ctc_loss(&target, 2, 1, 0, Reduction::Sum, false)?;
     /// assert!((loss.item::<f64>()? + 0.75f64.ln()).abs() < 1e-12);

@@ -13,18 +13,22 @@ use crate::args::check_held;
 use crate::storage::{Value, ViewKind};
 use crate::tape::{Derivative, Edge, Operand, lock, record, record_edge};
 use crate::view::{ViewStep, apply_all, write_all};
+use crate::warning::source_broadcasts;
 use crate::{Tensor, is_grad_enabled};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Copies another tensor's elements, which broadcast to this one's shape and are cast to its dtype.
     ///
+    /// Broadcasting more than a single number logs a warning, once for each line that calls: a shape that is not the tensor's own is
+    /// rarely meant here.
+    ///
     /// # Errors
     /// What every operation in place refuses, with [`Error::Autograd`]: a leaf that requires grad or a view of one with grad mode on, an
     /// expanded tensor, a view that was made with others or without grad mode. And shapes that do not broadcast.
     pub fn copy_(&self, source: &Tensor) -> Result<Tensor> {
         const OP: &str = "copy_";
-        self.write(OP, || {
+        let copied = self.write(OP, || {
             if broadcast_shapes(OP, self.shape(), source.shape())?.as_slice() != self.shape() {
                 return Err(Error::ShapeMismatch {
                     op: OP,
@@ -44,7 +48,9 @@ impl Tensor {
                     )
                 })
             }))
-        })
+        })?;
+        source_broadcasts(OP, self, source);
+        Ok(copied)
     }
 
     /// Sets every element to a number.

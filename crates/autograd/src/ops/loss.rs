@@ -8,6 +8,7 @@ use super::reduce::{require_float, widened};
 use crate::Tensor;
 use crate::tape::{Derivative, record};
 use crate::view::Squeeze;
+use crate::warning::target_broadcasts;
 
 /// What becomes of the losses of the elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,11 +77,14 @@ impl Default for CrossEntropyOptions {
 impl Tensor {
     /// The squared distance from a target, both of one shape or broadcast to one; `F.mse_loss`.
     ///
+    /// A target of another shape than this tensor's logs a warning, once for each line that calls: [3, 1] and [3] make 9 distances.
+    ///
     /// # Errors
     /// If the shapes do not broadcast, the devices differ, or the dtype is not a float one.
     pub fn mse_loss(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
         const OP: &str = "mse_loss";
         broadcast_shapes(OP, self.shape(), target.shape())?;
+        target_broadcasts(OP, self, target);
         let (x, t) = (self.operand()?, target.operand()?);
         let dtype = self.dtype().promote(target.dtype());
         if !dtype.is_float() {
@@ -326,12 +330,13 @@ impl Tensor {
         }))
     }
 
-    /// The absolute distance from a target, both of one shape or broadcast to one; `F.l1_loss`.
+    /// The absolute distance from a target, both of one shape or broadcast to one (with the warning of [`Tensor::mse_loss`]); `F.l1_loss`.
     ///
     /// # Errors
     /// As [`Tensor::mse_loss`].
     pub fn l1_loss(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
         broadcast_shapes("l1_loss", self.shape(), target.shape())?;
+        target_broadcasts("l1_loss", self, target);
         reduction.tensor(&self.sub(target)?.abs()?)
     }
 }

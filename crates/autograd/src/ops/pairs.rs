@@ -61,7 +61,7 @@ impl Tensor {
     /// Integers beside a number as floats, which hold it: for functions whose values are floats anyway.
     fn beside(&self, other: &Value) -> Result<Tensor> {
         match other {
-            Value::Scalar(_) if !self.dtype().is_float() => self.to_dtype(DType::F32),
+            Value::Scalar(_) => self.to_dtype(self.dtype().floating()),
             _ => Ok(self.clone()),
         }
     }

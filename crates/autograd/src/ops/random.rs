@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use wgrad_array::{Array, BinaryOp, DType, Device, Error, Result, Scalar, UnaryOp, philox4x32_10};
+use wgrad_array::{Array, BinaryOp, DType, Device, Error, Result, Scalar, UnaryOp, default_dtype};
 
 use super::reduce::require_float;
 use crate::args::check_held;
@@ -62,7 +62,7 @@ fn words(shape: &[usize], seed: u64, stream: u64, device: &Device) -> Result<(Ar
 
 fn float_options(op: &'static str, options: &Options) -> Result<DType> {
     match options.dtype {
-        None => Ok(DType::F32),
+        None => Ok(default_dtype()),
         Some(dtype) if dtype.is_float() => Ok(dtype),
         Some(dtype) => {
             let reason = "does not hold fractions; use a float dtype, or randint".to_owned();
@@ -73,7 +73,7 @@ fn float_options(op: &'static str, options: &Options) -> Result<DType> {
 
 #[wgrad_macros::call_sites]
 impl Tensor {
-    /// Uniform random numbers in [0, 1); f32 unless the options say otherwise.
+    /// Uniform random numbers in [0, 1); of the default dtype unless the options say otherwise.
     ///
     /// # Errors
     /// If the shape is too large, or the dtype is not a float one.
@@ -84,7 +84,7 @@ impl Tensor {
         Ok(Tensor::from_array(uniform(&shape.into().shape(OP)?, dtype, &options.device)?))
     }
 
-    /// Random numbers of the standard normal distribution; f32 unless the options say otherwise.
+    /// Random numbers of the standard normal distribution; of the default dtype unless the options say otherwise.
     ///
     /// # Errors
     /// If the shape is too large, or the dtype is not a float one.
@@ -143,23 +143,13 @@ impl Tensor {
     pub fn randperm(n: usize, options: impl Into<Options>) -> Result<Tensor> {
         const OP: &str = "randperm";
         let options = options.into();
+        let dtype = options.dtype.unwrap_or(DType::I64);
         wgrad_array::layout::checked_elements(OP, &[n])?;
         let (seed, stream) = next_stream();
-        let key = [seed as u32, (seed >> 32) as u32];
-        // The list, and its copy on the device.
-        let bytes = n.saturating_mul(size_of::<i64>());
-        let room = wgrad_array::reserve(&options.device, bytes.saturating_mul(2))?;
-        let mut order = wgrad_array::host_vec(n)?;
-        order.extend(0..n as i64);
-        for i in (1..n).rev() {
-            let counter = [i as u32, (i as u64 >> 32) as u32, stream as u32, (stream >> 32) as u32];
-            let words = philox4x32_10(counter, key);
-            let bits = u64::from(words[0]) << 32 | u64::from(words[1]);
-            order.swap(i, ((u128::from(bits) * (i as u128 + 1)) >> 64) as usize);
-        }
-        drop(room);
-        let order = Tensor::from_slice(&order, n, &options.device)?;
-        order.to_dtype(options.dtype.unwrap_or(DType::I64))
+        // Where random keys belong in their order. Of 63 bits, two are equal rarely enough not to be noticed.
+        let (high, low) = words(&[n], seed, stream, &options.device)?;
+        let keys = high.binary_scalar(BinaryOp::Shl, 31i64)?.binary(BinaryOp::Xor, &low)?;
+        Ok(Tensor::from_array(keys.argsort(0, false, 0..n)?.cast(dtype)?))
     }
 
     /// 1 with the probability that this tensor's element gives, else 0, in its dtype. The probabilities are looked at for this.

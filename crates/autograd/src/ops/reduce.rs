@@ -473,7 +473,7 @@ impl Tensor {
     pub fn logsumexp(&self, dims: impl Into<IntArray>, keepdim: bool) -> Result<Tensor> {
         let fold = Fold::new("logsumexp", self.shape(), &dims.into())?;
         let x = self.operand()?;
-        let dtype = if self.dtype().is_float() { self.dtype() } else { DType::F32 };
+        let dtype = self.dtype().floating();
         let wide = widened(&x.array.cast(dtype)?)?;
         let out = logsumexp_array(&wide, &fold, keepdim)?.cast(dtype)?;
         Ok(record(out, [x], |inputs, out| {

@@ -8,7 +8,7 @@ use crate::{Tensor, Value};
 impl Tensor {
     /// Where values belong in this ascending sequence (or, of more dims, in its rows): before equal elements, or with `right` after them.
     /// As i64. NaN belongs at the end. A single number is compared as it is: where the sequence's dtype cannot hold it, both are
-    /// promoted, a fraction and integers to f32 (as `torch.result_type`), a large integer and small ones to i64. PyTorch wraps such an
+    /// promoted, a fraction and integers to the default dtype (as `torch.result_type`), a large integer and small ones to i64. PyTorch wraps such an
     /// integer instead: -1 among u8 is 255 there and comes last; here it comes first.
     ///
     /// ```

@@ -223,7 +223,7 @@ impl Tensor {
     pub fn logit(&self, eps: impl Into<Option<f64>>) -> Result<Tensor> {
         let eps = eps.into();
         let x = self.operand()?;
-        let dtype = if self.dtype().is_float() { self.dtype() } else { DType::F32 };
+        let dtype = self.dtype().floating();
         let mut wide = Expr::from(widened(&x.array.cast(dtype)?));
         if let Some(eps) = eps {
             // Below eps first: with an eps above a half the ends are the wrong way round.

@@ -73,7 +73,7 @@ unary! {
     /// If the device fails.
     sign, sign_ = |x| x.unary(UnaryOp::Sign), "SignBackward0", nothing |g, x| g.zeros_like();
 
-    /// e to the x. Integers give f32, as with all functions whose values are fractions.
+    /// e to the x. Integers give the default dtype, as with all functions whose values are fractions.
     ///
     /// # Errors
     /// If the device fails.

@@ -181,7 +181,9 @@ impl Compiler<'_> {
         for i in 0..count {
             if self.needed[i] && self.places[i] == Place::Uniform {
                 self.emit(i, &mut uniform, None)?;
-            } else if let (Instr::Philox { params, .. }, true) = (&self.kernel.body[i], self.needed[i]) {
+            } else if let (Instr::Philox { params, .. } | Instr::Normal { params, .. }, true) =
+                (&self.kernel.body[i], self.needed[i])
+            {
                 let value = (2 * count + i) as u32;
                 uniform.push(Inst::new(Op::Words { params: *params }, value, 4));
             }
@@ -344,13 +346,14 @@ impl Compiler<'_> {
                 Op::Select { run, cond: operand(cond), a: operand(a), b: operand(b) }
             }
             Instr::Cast { a, to } => Op::Unary { run: convert::cast(ty(*a), *to), a: operand(a) },
-            Instr::Philox { index, .. } => {
+            instr @ (Instr::Philox { index, params } | Instr::Normal { index, params }) => {
                 let words = (2 * count + i) as u32;
                 if self.places[i] == Place::Uniform {
-                    let Instr::Philox { params, .. } = &self.kernel.body[i] else { return Ok(()) };
                     list.push(Inst::new(Op::Words { params: *params }, words, 4));
                 }
-                Op::Random { run: lanes::random(), index: operand(index), words }
+                let normal = matches!(instr, Instr::Normal { .. });
+                let run = if normal { lanes::normals() } else { lanes::random() };
+                Op::Random { run, index: operand(index), words }
             }
             Instr::Reduce { .. } => Op::Finish { fold: self.fold_of[i] },
         };

@@ -85,6 +85,7 @@ impl Cpu {
             limits: Limits {
                 buffers: 32,
                 instructions: 256,
+                inlined: false,
                 binding: usize::MAX,
                 allocation: u64::MAX,
                 f64: true,

@@ -8,12 +8,15 @@ use wgpu::{Backend, DeviceType};
 
 use super::failure::Failures;
 use super::turn::Turn;
-use super::{Gpu, Spread};
+use super::{Gpu, Spread, windowless};
 use crate::device::{DeviceInfo, DeviceKind, DeviceOptions};
 use crate::{Device, Error, Result};
 
 /// Bytes that a binding has at least, however low a limit is asked for: no adapter has less, and kernels rely on it.
 const LEAST_BINDING: u64 = 4096;
+/// Bytes of workgroup memory that kernels rely on: a short sort's keys and places, and a state of each type for each of 256 lanes.
+/// WebGPU promises 16 KiB, and 256 invocations that share them.
+const LEAST_WORKGROUP_MEMORY: u32 = 12 << 10;
 
 /// An adapter and the device that was opened on it.
 pub(crate) struct Adapter {
@@ -44,11 +47,9 @@ fn list() -> Vec<Adapter> {
     if backends.is_empty() {
         return Vec::new();
     }
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.flags = wgpu::InstanceFlags::empty().with_env();
-    let instance = wgpu::Instance::new(descriptor);
-    let mut found: Vec<_> = pollster::block_on(instance.enumerate_adapters(backends))
-        .into_iter()
+    let mut found: Vec<_> = windowless::instances(backends)
+        .iter()
+        .flat_map(|(instance, backends)| pollster::block_on(instance.enumerate_adapters(*backends)))
         .filter(can_compute)
         .map(|adapter| (adapter.get_info(), adapter))
         .collect();
@@ -67,15 +68,17 @@ fn can_compute(adapter: &wgpu::Adapter) -> bool {
     (info.backend != Backend::Gl || gl_has_kernels(&info.driver_info))
         && adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
         && limits.max_storage_buffers_per_shader_stage >= 4
-        && limits.max_compute_invocations_per_workgroup >= 64
+        && limits.max_compute_invocations_per_workgroup >= 256
+        && limits.max_compute_workgroup_storage_size >= LEAST_WORKGROUP_MEMORY
 }
 
-/// Whether a context of this version, `4.5 (Core Profile) …` or `OpenGL ES 3.2 …`, has kernels in its shading language. A driver may give one
-/// of version 3.3 with extensions that wgpu takes for the same.
+/// Whether a context of this version, `4.5 (Core Profile) …` or `OpenGL ES 3.2 …`, has kernels in its shading language, and a choice
+/// between integers (`mix`), which version 4.5 brought and ES 3.1 has. A driver may give one of version 3.3 with extensions that wgpu takes
+/// for the same.
 pub(super) fn gl_has_kernels(version: &str) -> bool {
     let (least, number) = match version.strip_prefix("OpenGL ES ") {
         Some(number) => ([3, 1], number),
-        None => ([4, 2], version),
+        None => ([4, 5], version),
     };
     let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     [parts.next().unwrap_or(0), parts.next().unwrap_or(0)] >= least
@@ -160,6 +163,10 @@ impl Adapter {
         let lower = |limit: &mut u32, to: Option<u32>| *limit = to.map_or(*limit, |to| to.min(*limit));
         lower(&mut limits.max_storage_buffers_per_shader_stage, options.max_storage_buffers);
         lower(&mut limits.max_compute_workgroups_per_dimension, options.max_workgroups_per_dimension);
+        if let Some(bytes) = options.max_workgroup_memory {
+            let limit = &mut limits.max_compute_workgroup_storage_size;
+            *limit = (*limit).min(bytes.max(LEAST_WORKGROUP_MEMORY));
+        }
         if let Some(bytes) = options.max_binding_bytes {
             limits.max_storage_buffer_binding_size =
                 limits.max_storage_buffer_binding_size.min(bytes.max(LEAST_BINDING));

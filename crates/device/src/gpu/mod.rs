@@ -1,7 +1,7 @@
 //! The wgpu executor: kernels become WGSL, run on Metal, Vulkan, Direct3D 12 and OpenGL.
 //!
-//! In the order in which data flows: `adapter` finds and opens devices, `memory` holds bytes, `kernel` plans a kernel and
-//! writes its WGSL (with the shared functions from `prelude`), `pipeline` compiles it and keeps what is in use, `program` launches it, and
+//! In the order in which data flows: `adapter` finds (through `windowless`) and opens devices, `memory` holds bytes, `kernel` plans a
+//! kernel and writes its WGSL (with the shared functions from `prelude`), `pipeline` compiles it and keeps what is in use, `program` launches it, and
 //! `stream` sends it to the device and reads results back. What a device's limits rule out, `hosted` gives to the CPU. `failure`
 //! keeps what went wrong until somebody asks.
 //!
@@ -22,6 +22,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod windowless;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,6 +93,8 @@ struct Caps {
     scratch_words: usize,
     /// Storage buffers that one kernel binds, the device's own left out.
     max_buffers: usize,
+    /// Bytes of workgroup memory that one kernel declares.
+    workgroup_memory: u32,
     /// Whether kernels may compute in f64.
     f64: bool,
 }
@@ -133,6 +136,7 @@ impl Gpu {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             scratch_words: (internal as usize - 64) / 4,
             max_buffers: (limits.max_storage_buffers_per_shader_stage as usize - 1).min(24),
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
             f64: device.features().contains(wgpu::Features::SHADER_F64),
         };
         let pool = Arc::new(Pool::new(device.clone(), takes_turns, failures.clone(), memory_limit));
@@ -141,6 +145,7 @@ impl Gpu {
         let limits = Limits {
             buffers: caps.max_buffers,
             instructions: 256,
+            inlined: spread.software,
             binding,
             allocation: limits.max_buffer_size,
             f64: caps.f64,

@@ -17,12 +17,13 @@ struct Function {
 
 static LIBRARY: LazyLock<HashMap<String, Function>> = LazyLock::new(library);
 
-const GENERIC: [&str; 8] = [
+const GENERIC: [&str; 9] = [
     include_str!("../../shaders/int.wgsl"),
     include_str!("../../shaders/int64.wgsl"),
     include_str!("../../shaders/float.wgsl"),
     include_str!("../../shaders/convert.wgsl"),
     include_str!("../../shaders/philox.wgsl"),
+    include_str!("../../shaders/normal.wgsl"),
     include_str!("../../shaders/reduce.wgsl"),
     include_str!("../../shaders/sort.wgsl"),
     include_str!("../../shaders/double.wgsl"),

@@ -326,13 +326,21 @@ fn contexts_of_opengl_without_kernels_are_known_by_their_version() {
     use super::adapter::gl_has_kernels;
     for version in [
         "4.5 (Core Profile) Mesa 22.3.6",
-        "4.2.0 NVIDIA 580.159.04",
+        "4.6.0 NVIDIA 580.159.04",
         "OpenGL ES 3.1 v1.r32p1",
         "OpenGL ES 3.2 Mesa 24.0",
     ] {
         assert!(gl_has_kernels(version), "{version}");
     }
-    for version in ["3.3.0 NVIDIA 580.159.04", "4.1 Metal", "OpenGL ES 3.0 (ANGLE)", "2.1 Mesa", ""] {
+    for version in [
+        "3.3.0 NVIDIA 580.159.04",
+        "4.2.0 NVIDIA 580.159.04",
+        "4.4 (Core Profile) Mesa 22.3.6",
+        "4.1 Metal",
+        "OpenGL ES 3.0 (ANGLE)",
+        "2.1 Mesa",
+        "",
+    ] {
         assert!(!gl_has_kernels(version), "{version}");
     }
 }

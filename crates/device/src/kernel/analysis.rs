@@ -41,7 +41,7 @@ impl Loop {
     pub fn params(&self) -> usize {
         let last = |instr: &Instr| match instr {
             Instr::Param { index, .. } => index + 1,
-            Instr::Philox { params, .. } => params + 4,
+            Instr::Philox { params, .. } | Instr::Normal { params, .. } => params + 4,
             _ => 0,
         };
         self.body.iter().map(last).max().unwrap_or(0)
@@ -72,6 +72,7 @@ impl Loop {
                 Instr::Select { a, .. } => types[*a as usize],
                 Instr::Cast { to, .. } => Ty::of(*to),
                 Instr::Philox { .. } => Ty::U32,
+                Instr::Normal { .. } => Ty::F32,
                 Instr::Reduce { op, a } => op.result(types[*a as usize]),
             });
         }
@@ -167,6 +168,17 @@ fn elements(sizes: &[usize]) -> usize {
 }
 
 impl Instr {
+    /// As [`UnaryOp::size`](super::UnaryOp::size).
+    pub fn size(&self) -> usize {
+        match self {
+            Instr::Unary { op, .. } => op.size(),
+            Instr::Binary { op, .. } => op.size(),
+            Instr::Philox { .. } => 16,
+            Instr::Normal { .. } => 32,
+            _ => 1,
+        }
+    }
+
     /// The registers it reads.
     pub fn operands(&self) -> smallvec::SmallVec<[super::Reg; 3]> {
         match self {
@@ -174,7 +186,7 @@ impl Instr {
             Instr::Unary { a, .. } | Instr::Cast { a, .. } | Instr::Reduce { a, .. } => {
                 smallvec::smallvec![*a]
             }
-            Instr::Philox { index, .. } => smallvec::smallvec![*index],
+            Instr::Philox { index, .. } | Instr::Normal { index, .. } => smallvec::smallvec![*index],
             Instr::Binary { a, b, .. } => smallvec::smallvec![*a, *b],
             Instr::Select { cond, a, b } => smallvec::smallvec![*cond, *a, *b],
             Instr::Accumulator
@@ -194,7 +206,7 @@ impl Instr {
             Instr::Unary { a, .. } | Instr::Cast { a, .. } | Instr::Reduce { a, .. } => {
                 [a].into_iter().for_each(new);
             }
-            Instr::Philox { index, .. } => [index].into_iter().for_each(new),
+            Instr::Philox { index, .. } | Instr::Normal { index, .. } => [index].into_iter().for_each(new),
             Instr::Binary { a, b, .. } => [a, b].into_iter().for_each(new),
             Instr::Select { cond, a, b } => [cond, a, b].into_iter().for_each(new),
             Instr::Accumulator

@@ -64,7 +64,9 @@ impl Loop {
                 Instr::InRange { range } => *range < self.ranges.len(),
                 Instr::Accumulator => accumulator.is_some(),
                 Instr::Reduce { .. } => self.inner > 0,
-                Instr::Param { index, .. } | Instr::Philox { params: index, .. } => *index < MOST_BUFFERS,
+                Instr::Param { index, .. }
+                | Instr::Philox { params: index, .. }
+                | Instr::Normal { params: index, .. } => *index < MOST_BUFFERS,
                 _ => true,
             };
             if !sound {
@@ -88,7 +90,7 @@ impl Loop {
                 Instr::Load { indices, .. } => indices.iter().all(|r| matches!(ty(r), Ty::I32 | Ty::I64)),
                 Instr::Binary { a, b, .. } => ty(a) == ty(b),
                 Instr::Select { cond, a, b } => ty(cond) == Ty::Bool && ty(a) == ty(b),
-                Instr::Philox { index, .. } => ty(index) == Ty::I32,
+                Instr::Philox { index, .. } | Instr::Normal { index, .. } => ty(index) == Ty::I32,
                 _ => true,
             };
             if !sound {

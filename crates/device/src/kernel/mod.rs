@@ -190,6 +190,15 @@ pub enum Instr {
         /// The first of four parameters: seed low, seed high, stream low, stream high.
         params: usize,
     },
+    /// A number of the standard normal distribution (F32), the same bits everywhere: with the pair of words a, b of Philox that
+    /// word `index % 4` is of (as of [`Instr::Philox`]), u = (a | 1) / 2^32 and v = (b + 1/2) / 2^32, it is `sqrt(-2 ln u) sin(2πv)` for
+    /// an even index and `sqrt(-2 ln u) cos(2πv)` for an odd one, within one unit in the last place.
+    Normal {
+        /// The element's number: an I32 whose bits are taken as unsigned.
+        index: Reg,
+        /// The first of four parameters: seed low, seed high, stream low, stream high.
+        params: usize,
+    },
     /// Folds an element value over the row.
     Reduce {
         /// How.

@@ -86,6 +86,19 @@ pub enum UnaryOp {
     IsFinite,
 }
 
+impl UnaryOp {
+    /// About how many simple operations it is made of where a compiler copies it to each place that calls it, a dozen counting as one.
+    pub const fn size(self) -> usize {
+        match self {
+            // Large angles are reduced with all digits of 2/π.
+            UnaryOp::Sin | UnaryOp::Cos => 16,
+            UnaryOp::Exp | UnaryOp::Expm1 | UnaryOp::Log | UnaryOp::Log1p => 3,
+            UnaryOp::Tanh | UnaryOp::Sigmoid | UnaryOp::Erf => 4,
+            _ => 1,
+        }
+    }
+}
+
 /// Operations on two values of one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BinaryOp {
@@ -131,6 +144,15 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
+    /// As [`UnaryOp::size`].
+    pub const fn size(self) -> usize {
+        match self {
+            BinaryOp::Pow => 8,
+            BinaryOp::Rem => 4,
+            _ => 1,
+        }
+    }
+
     /// Whether the result is Bool whatever the operands.
     pub const fn is_comparison(self) -> bool {
         use BinaryOp::*;

@@ -26,14 +26,22 @@ pub fn smallest() -> DeviceOptions {
         max_storage_buffers: Some(8),
         max_binding_bytes: Some(1 << 20),
         max_workgroups_per_dimension: Some(256),
+        max_workgroup_memory: Some(12 << 10),
         without_subgroups: true,
         ..DeviceOptions::default()
     }
 }
 
-/// The plans for hardware GPUs, whatever the adapter is.
+/// Bytes of workgroup memory that WebGPU promises.
+pub const WORKGROUP_MEMORY: u32 = 16 << 10;
+
+/// The plans for hardware GPUs, whatever the adapter is, with no more workgroup memory than every GPU has.
 pub fn hardware() -> DeviceOptions {
-    DeviceOptions { as_hardware: true, ..DeviceOptions::default() }
+    DeviceOptions {
+        as_hardware: true,
+        max_workgroup_memory: Some(WORKGROUP_MEMORY),
+        ..DeviceOptions::default()
+    }
 }
 
 /// A small generator of test data with a fixed seed.

@@ -79,8 +79,8 @@ impl Tensor {
     /// matrix they are 0 and minus infinity. Only the logarithm has a gradient; at a singular matrix it is not finite.
     ///
     /// ```
-    /// use wgrad_autograd::{Device, Tensor};
-    /// let a = Tensor::new([[-2.0f64, 0.0], [0.0, 1.0]], &Device::cpu())?;
+    /// use wgrad_autograd::{DType, Tensor};
+    /// let a = Tensor::new([[-2.0, 0.0], [0.0, 1.0]], DType::F64)?;
     /// let (sign, log) = a.slogdet()?;
     /// assert_eq!((sign.item::<f64>()?, log.item::<f64>()?), (-1.0, 2f64.ln()));
     /// # Ok::<(), wgrad_autograd::Error>(())

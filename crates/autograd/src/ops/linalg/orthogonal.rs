@@ -12,8 +12,8 @@ impl Tensor {
     /// Differentiable in reduced mode, and in complete mode where no matrix has more rows than columns.
     ///
     /// ```
-    /// use wgrad_autograd::{Device, QrMode, Tensor};
-    /// let a = Tensor::new([[3.0f64, 1.0], [4.0, 2.0]], &Device::cpu())?;
+    /// use wgrad_autograd::{DType, QrMode, Tensor};
+    /// let a = Tensor::new([[3.0, 1.0], [4.0, 2.0]], DType::F64)?;
     /// let (q, r) = a.qr(QrMode::Reduced)?;
     /// assert!(q.matmul(&r)?.sub(&a)?.abs()?.max()?.item::<f64>()? < 1e-12);
     /// # Ok::<(), wgrad_autograd::Error>(())
@@ -86,8 +86,8 @@ impl Tensor {
     /// The gradient is symmetric. Through the eigenvectors it is finite only where no two eigenvalues are equal, through the eigenvalues alone always.
     ///
     /// ```
-    /// use wgrad_autograd::{Device, Tensor, Triangle};
-    /// let a = Tensor::new([[2.0f64, 0.0], [0.0, 1.0]], &Device::cpu())?;
+    /// use wgrad_autograd::{DType, Tensor, Triangle};
+    /// let a = Tensor::new([[2.0, 0.0], [0.0, 1.0]], DType::F64)?;
     /// let (values, vectors) = a.eigh(Triangle::Lower)?;
     /// assert_eq!(values.to_vec::<f64>()?, [1.0, 2.0]);
     /// assert_eq!(vectors.abs()?.to_vec::<f64>()?, [0.0, 1.0, 1.0, 0.0]);
@@ -109,8 +109,8 @@ impl Tensor {
     /// The eigenvalues of symmetric matrices in ascending order; `torch.linalg.eigvalsh`. One triangle is read, as in [`Tensor::eigh`].
     ///
     /// ```
-    /// use wgrad_autograd::{Device, Tensor, Triangle};
-    /// let a = Tensor::new([[2.0f64, 0.0], [0.0, 1.0]], &Device::cpu())?;
+    /// use wgrad_autograd::{DType, Tensor, Triangle};
+    /// let a = Tensor::new([[2.0, 0.0], [0.0, 1.0]], DType::F64)?;
     /// assert_eq!(a.eigvalsh(Triangle::Lower)?.to_vec::<f64>()?, [1.0, 2.0]);
     /// # Ok::<(), wgrad_autograd::Error>(())
     /// ```

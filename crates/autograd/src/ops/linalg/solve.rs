@@ -14,9 +14,9 @@ impl Tensor {
     /// B is a vector, or a batch of them, if it has one dim or the shape of A without the last dim; else matrices. Batch dims broadcast.
     ///
     /// ```
-    /// use wgrad_autograd::{Device, Tensor};
-    /// let a = Tensor::new([[2.0f64, 1.0], [1.0, 3.0]], &Device::cpu())?;
-    /// let b = Tensor::new([3.0f64, 5.0], &Device::cpu())?;
+    /// use wgrad_autograd::{DType, Tensor};
+    /// let a = Tensor::new([[2.0, 1.0], [1.0, 3.0]], DType::F64)?;
+    /// let b = Tensor::new([3.0, 5.0], DType::F64)?;
     /// let x = a.solve(&b, true)?.to_vec::<f64>()?;
     /// assert!((x[0] - 0.8).abs() < 1e-12 && (x[1] - 1.4).abs() < 1e-12);
     /// # Ok::<(), wgrad_autograd::Error>(())
@@ -195,8 +195,8 @@ impl Tensor {
     /// count as 0; the default is the dtype's precision times the larger size. Differentiable where the rank does not change.
     ///
     /// ```
-    /// use wgrad_autograd::{Device, Tensor};
-    /// let a = Tensor::new([[2.0f64], [0.0]], &Device::cpu())?;
+    /// use wgrad_autograd::{DType, Tensor};
+    /// let a = Tensor::new([[2.0], [0.0]], DType::F64)?;
     /// assert_eq!(a.pinv(None)?.to_vec::<f64>()?, [0.5, 0.0]);
     /// # Ok::<(), wgrad_autograd::Error>(())
     /// ```
@@ -232,9 +232,9 @@ impl Tensor {
     /// B is a vector or matrices as in [`Tensor::solve`]; batch dims broadcast.
     ///
     /// ```
-    /// use wgrad_autograd::{Device, Tensor};
-    /// let a = Tensor::new([[1.0f64, 0.0], [1.0, 1.0], [1.0, 2.0]], &Device::cpu())?;
-    /// let b = Tensor::new([1.0f64, 3.0, 5.0], &Device::cpu())?;
+    /// use wgrad_autograd::{DType, Tensor};
+    /// let a = Tensor::new([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]], DType::F64)?;
+    /// let b = Tensor::new([1.0, 3.0, 5.0], DType::F64)?;
     /// let line = a.lstsq(&b, None)?.to_vec::<f64>()?;
     /// assert!((line[0] - 1.0).abs() < 1e-12 && (line[1] - 2.0).abs() < 1e-12);
     /// # Ok::<(), wgrad_autograd::Error>(())

@@ -4,6 +4,7 @@
 use std::marker::PhantomData;
 
 use super::{Args, Body, Full, Lean, Level, Plain, Raw, Versions, input, output};
+use crate::normal::normal;
 use crate::philox4x32_10;
 
 /// Calls `$call` with `$t` being the unsigned integer of `$width` bytes.
@@ -156,8 +157,54 @@ pub fn select(width: usize) -> Choice {
     }
 }
 
-/// `dst[i]` is word `a[i] % 4` of the generator at the counter `(a[i] / 4, 0, b[2], b[3])` under the key `(b[0], b[1])`.
-struct Random;
+/// What is made of the four words of a block: one lane of each element that the block belongs to.
+trait Draw {
+    type Lane: Copy + Default;
+    /// All four.
+    fn all(words: [u32; 4]) -> [Self::Lane; 4];
+    /// That of element `index % 4`, without branches.
+    fn one(words: [u32; 4], index: u32) -> Self::Lane;
+}
+
+/// The words themselves.
+struct Bits;
+
+impl Draw for Bits {
+    type Lane = u32;
+    #[inline(always)]
+    fn all(words: [u32; 4]) -> [u32; 4] {
+        words
+    }
+    #[inline(always)]
+    fn one(words: [u32; 4], index: u32) -> u32 {
+        let [even, odd] = pair(words, index);
+        if index & 1 != 0 { odd } else { even }
+    }
+}
+
+/// Normal numbers, two of each pair of words.
+struct Normals;
+
+impl Draw for Normals {
+    type Lane = f32;
+    #[inline(always)]
+    fn all([a, b, c, d]: [u32; 4]) -> [f32; 4] {
+        [normal([a, b], 0), normal([a, b], 1), normal([c, d], 0), normal([c, d], 1)]
+    }
+    #[inline(always)]
+    fn one(words: [u32; 4], index: u32) -> f32 {
+        normal(pair(words, index), index & 1)
+    }
+}
+
+/// The pair of words that word `index % 4` is of.
+#[inline(always)]
+fn pair(words: [u32; 4], index: u32) -> [u32; 2] {
+    if index & 2 != 0 { [words[2], words[3]] } else { [words[0], words[1]] }
+}
+
+/// `dst[i]` is drawn from word `a[i] % 4` of the generator at the counter `(a[i] / 4, 0, b[2], b[3])` under the key `(b[0], b[1])`.
+struct Random<D>(PhantomData<D>);
 
 /// A function, since a closure used so often isn't inlined, and then its loops don't vectorise.
 #[inline(always)]
@@ -165,25 +212,22 @@ fn block(words: [u32; 4], counter: u32) -> [u32; 4] {
     philox4x32_10([counter, 0, words[2], words[3]], [words[0], words[1]])
 }
 
-impl Body for Random {
+impl<D: Draw> Body for Random<D> {
     #[inline(always)]
     unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold n lanes of u32, and four words in `b`.
+        // SAFETY: the caller's arguments hold n lanes of 32 bits, and four words in `b`.
         let (dst, a, words) = unsafe {
-            (output::<u32>(args.dst, args.n), input::<u32>(args.a, args.n), input::<u32>(args.b, 4))
+            (output::<D::Lane>(args.dst, args.n), input::<u32>(args.a, args.n), input::<u32>(args.b, 4))
         };
         let words = [words[0], words[1], words[2], words[3]];
         let Some(&first) = a.first() else { return };
         let consecutive = a.iter().enumerate().all(|(i, &x)| x == first.wrapping_add(i as u32));
         if !consecutive {
             for (dst, a) in dst.chunks_mut(16).zip(a.chunks(16)) {
-                let (mut indices, mut found) = ([0u32; 16], [0u32; 16]);
+                let (mut indices, mut found) = ([0u32; 16], [D::Lane::default(); 16]);
                 indices[..a.len()].copy_from_slice(a);
                 for i in 0..16 {
-                    let words = block(words, indices[i] / 4);
-                    let upper = indices[i] & 2 != 0;
-                    let (even, odd) = if upper { (words[2], words[3]) } else { (words[0], words[1]) };
-                    found[i] = if indices[i] & 1 != 0 { odd } else { even };
+                    found[i] = D::one(block(words, indices[i] / 4), indices[i]);
                 }
                 dst.copy_from_slice(&found[..a.len()]);
             }
@@ -193,17 +237,17 @@ impl Body for Random {
         let head = (first.wrapping_neg() % 4) as usize;
         let (start, rest) = dst.split_at_mut(head.min(a.len()));
         for (dst, &x) in start.iter_mut().zip(a) {
-            *dst = block(words, x / 4)[x as usize % 4];
+            *dst = D::one(block(words, x / 4), x);
         }
         let counter = first.wrapping_add(head as u32) / 4;
         let whole = rest.len() / 4;
         for group in 0..whole.div_ceil(16) {
-            let mut four = [[0u32; 16]; 4];
+            let mut four = [[D::Lane::default(); 16]; 4];
             for i in 0..16 {
                 // The counter wraps with the index, of which it is a quarter.
                 let words = block(words, counter.wrapping_add((group * 16 + i) as u32) & (u32::MAX >> 2));
-                for (lane, word) in four.iter_mut().zip(words) {
-                    lane[i] = word;
+                for (lane, drawn) in four.iter_mut().zip(D::all(words)) {
+                    lane[i] = drawn;
                 }
             }
             for (i, dst) in rest[group * 64..].chunks_exact_mut(4).take(16).enumerate() {
@@ -214,12 +258,17 @@ impl Body for Random {
         }
         let tail = rest.len() % 4;
         for (dst, &x) in rest[whole * 4..].iter_mut().zip(&a[a.len() - tail..]) {
-            *dst = block(words, x / 4)[x as usize % 4];
+            *dst = D::one(block(words, x / 4), x);
         }
     }
 }
 
 /// The loop of [`crate::kernel::Instr::Philox`].
 pub fn random() -> Raw {
-    Full::pick::<Random>()
+    Full::pick::<Random<Bits>>()
+}
+
+/// The loop of [`crate::kernel::Instr::Normal`].
+pub fn normals() -> Raw {
+    Full::pick::<Random<Normals>>()
 }

@@ -208,9 +208,11 @@ impl<'n> Body<'n> {
                 choose(ty, width, &b, &a, &cond)
             }
             Instr::Cast { a, to } => cast(self.types[*a as usize], *to, width, &self.value(*a, width)),
-            Instr::Philox { index, params } => {
+            instr @ (Instr::Philox { index, params } | Instr::Normal { index, params }) => {
                 let words: Vec<String> = (*params..params + 4).map(|i| e.scalar(i, Ty::U32)).collect();
-                format!("philox{}({t}({}), {})", width.suffix(), self.value(*index, width), words.join(", "))
+                let name = if matches!(instr, Instr::Normal { .. }) { "normal" } else { "philox" };
+                let (suffix, index) = (width.suffix(), self.value(*index, width));
+                format!("{name}{suffix}({}({index}), {})", type_name(Ty::U32, width), words.join(", "))
             }
             // Folds are written by the loop around, before anything that needs them.
             Instr::Reduce { .. } => {
@@ -277,7 +279,7 @@ fn instr_name(instr: &Instr) -> String {
         Instr::Binary { op, .. } => format!("{op:?}").to_lowercase(),
         Instr::Select { .. } => "chosen".to_owned(),
         Instr::Cast { to, .. } => format!("as_{to}"),
-        Instr::Philox { .. } => "random".to_owned(),
+        Instr::Philox { .. } | Instr::Normal { .. } => "random".to_owned(),
         Instr::Reduce { op, .. } => format!("row_{}", format!("{op:?}").to_lowercase()),
         Instr::Accumulator | Instr::Param { .. } | Instr::Const(_) => "value".to_owned(),
     }

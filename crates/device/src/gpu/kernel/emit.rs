@@ -59,6 +59,15 @@ pub(super) const fn type_name(ty: Ty, width: Width) -> &'static str {
     }
 }
 
+/// Bytes of a value in workgroup memory.
+pub(super) fn element_bytes(name: &str) -> u32 {
+    match name {
+        "I64" | "f64" | "Best" => 8,
+        "Best64" => 12,
+        _ => 4,
+    }
+}
+
 /// The positions of four elements relative to the first.
 pub(super) const LANES: &str = "vec4<u32>(0u, 1u, 2u, 3u)";
 
@@ -75,6 +84,7 @@ pub(super) struct Emitter<'a> {
     internal: bool,
     checks_indices: bool,
     workgroup_memory: Vec<String>,
+    workgroup_bytes: u32,
     functions: String,
     text: String,
     indent: usize,
@@ -94,6 +104,7 @@ impl<'a> Emitter<'a> {
             internal: false,
             checks_indices: false,
             workgroup_memory: Vec::new(),
+            workgroup_bytes: 0,
             functions: String::new(),
             text: String::new(),
             indent: 1,
@@ -183,12 +194,23 @@ impl<'a> Emitter<'a> {
         self.checks_indices = true;
     }
 
-    /// An array in workgroup memory.
+    /// An array in workgroup memory, for each of which the device has room ([`Emitter::finish`] counts them).
     pub(super) fn workgroup_array(&mut self, name: &str, element: &str, count: u32) {
         let declaration = format!("var<workgroup> {name}: array<{element}, {count}>;");
         if !self.workgroup_memory.contains(&declaration) {
             self.workgroup_memory.push(declaration);
+            self.workgroup_bytes += element_bytes(element) * count;
         }
+    }
+
+    /// Bytes of workgroup memory that a kernel may declare.
+    pub(super) fn room(&self) -> u32 {
+        self.shared.caps.workgroup_memory
+    }
+
+    /// Whether there is workgroup memory that what follows may find in use.
+    pub(super) fn has_workgroup_memory(&self) -> bool {
+        !self.workgroup_memory.is_empty()
     }
 
     /// A line of the text.
@@ -230,6 +252,14 @@ impl<'a> Emitter<'a> {
 
     /// The kernel as a dispatch of so many workgroups.
     pub(super) fn finish(mut self, groups: usize) -> Result<Dispatch> {
+        let room = self.room();
+        if self.workgroup_bytes > room {
+            let reason = format!(
+                "{} bytes of workgroup memory are more than the {room} that the device has",
+                self.workgroup_bytes
+            );
+            return Err(Error::Unsupported { op: "launch", reason });
+        }
         let max = self.shared.caps.max_workgroups as usize;
         let x = groups.min(max);
         let y = groups.div_ceil(x.max(1)).min(max);

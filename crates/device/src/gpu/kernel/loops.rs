@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::body::Body;
-use super::emit::{Emitter, GROUP, LANES, Width};
+use super::emit::{Emitter, GROUP, LANES, Width, element_bytes};
 use super::fold::Fold;
 use super::nest::{Nest, raise};
 use crate::Result;
@@ -423,52 +423,94 @@ fn walk_row(
             e.line(format!("let own_{reg} = {state};"));
         }
     }
-    join_lanes(e, rows, &folds);
+    join_lanes(e, rows, &folds, states_at_once(e, body, rows));
     Ok(())
 }
 
-/// Joins the lanes' states in a fixed tree.
-fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)]) {
+/// How many states of each type lie in workgroup memory at a time: none is a bound where those of all folds fit into it, else as many
+/// as fit, and at least one.
+fn states_at_once(e: &Emitter<'_>, body: &Body<'_>, rows: &Rows) -> Option<usize> {
+    let passes = body.stages.iter().copied().max().unwrap_or(0) + 1;
+    let folds = (0..passes).flat_map(|pass| folds_of(body, pass));
+    let shown = folds.filter(|(_, _, fold)| !(rows.told && fold.is_tellable()));
+    let mut types: Vec<&str> = shown.map(|(_, _, fold)| fold.shared_state()).collect();
+    let bytes = |types: &[&str]| types.iter().map(|ty| element_bytes(ty) * rows.workgroup).sum::<u32>();
+    if bytes(&types) <= e.room() {
+        return None;
+    }
+    types.sort_unstable();
+    types.dedup();
+    Some((e.room() / bytes(&types)).max(1) as usize)
+}
+
+/// Joins the lanes' states in a fixed tree; those in workgroup memory in turns if it does not hold them all.
+fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)], at_once: Option<usize>) {
     if rows.lanes == 1 || folds.is_empty() {
         return;
     }
-    // The last few are joined by every lane on its own: cheaper than the barriers between them.
-    let mut last = rows.lanes;
     let (told, shown): (Vec<_>, Vec<_>) =
         folds.iter().partition(|(_, _, fold)| rows.told && fold.is_tellable());
-    if !shown.is_empty() {
-        last = last.min(8);
-        show_lanes(e, rows, &shown, last);
-    }
     for &(reg, _, fold) in told {
         for i in 0..rows.lanes {
             e.line(format!("let told_{reg}_{i} = subgroupBroadcast(own_{reg}, {i}u);"));
         }
         join_last(e, reg, fold, (0..rows.lanes).map(|i| format!("told_{reg}_{i}")).collect());
     }
-    for &(reg, _, fold) in shown {
-        let shown = |i: u32| fold.of_shared(&format!("lanes_{reg}[local - lane + {i}u]"));
-        join_last(e, reg, fold, (0..last).map(shown).collect());
+    let last = rows.lanes.min(8);
+    for turn in turns(&shown, at_once) {
+        if at_once.is_some() && e.has_workgroup_memory() {
+            // Others may still read what the turn before left there.
+            e.line("workgroupBarrier();");
+        }
+        show_lanes(e, rows, &turn, last);
+        for (reg, fold, lanes) in turn {
+            let shown = |i: u32| fold.of_shared(&format!("{lanes}[local - lane + {i}u]"));
+            join_last(e, reg, fold, (0..last).map(shown).collect());
+        }
     }
 }
 
+/// The folds that lie in workgroup memory together, each with the name of its array there.
+fn turns(folds: &[&(Reg, Reg, Fold)], at_once: Option<usize>) -> Vec<Vec<(Reg, Fold, String)>> {
+    let mut turns: Vec<Vec<(Reg, Fold, String)>> = Vec::new();
+    for &&(reg, _, fold) in folds {
+        let state = fold.shared_state();
+        let alike = |turn: &Vec<(Reg, Fold, String)>| {
+            turn.iter().filter(|(_, f, _)| f.shared_state() == state).count()
+        };
+        let place = turns.last().map_or(0, alike);
+        let full = at_once.is_some_and(|most| place == most);
+        let lanes = match at_once {
+            None => format!("lanes_{reg}"),
+            Some(_) => format!("lanes_{}_{}", state.to_lowercase(), if full { 0 } else { place }),
+        };
+        match turns.last_mut() {
+            Some(turn) if !full => turn.push((reg, fold, lanes)),
+            _ => turns.push(vec![(reg, fold, lanes)]),
+        }
+    }
+    turns
+}
+
 /// Lays the lanes' states in workgroup memory, and joins them there until `last` are left of each row.
-fn show_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[&(Reg, Reg, Fold)], last: u32) {
-    for (reg, _, fold) in folds {
-        e.workgroup_array(&format!("lanes_{reg}"), fold.shared_state(), rows.workgroup);
-        e.line(format!("lanes_{reg}[local] = {};", fold.to_shared(&format!("own_{reg}"))));
+///
+/// The last few are joined by every lane on its own: cheaper than the barriers between them.
+fn show_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Fold, String)], last: u32) {
+    for (reg, fold, lanes) in folds {
+        e.workgroup_array(lanes, fold.shared_state(), rows.workgroup);
+        e.line(format!("{lanes}[local] = {};", fold.to_shared(&format!("own_{reg}"))));
     }
     e.line("workgroupBarrier();");
     let mut distance = rows.lanes / 2;
     while distance >= last {
         e.open(format!("if (lane < {distance}u) {{"));
-        for (reg, _, fold) in folds {
+        for (_, fold, lanes) in folds {
             let joined = fold.join(
-                &fold.of_shared(&format!("lanes_{reg}[local]")),
-                &fold.of_shared(&format!("lanes_{reg}[local + {distance}u]")),
+                &fold.of_shared(&format!("{lanes}[local]")),
+                &fold.of_shared(&format!("{lanes}[local + {distance}u]")),
                 Width::One,
             );
-            e.line(format!("lanes_{reg}[local] = {};", fold.to_shared(&joined)));
+            e.line(format!("{lanes}[local] = {};", fold.to_shared(&joined)));
         }
         e.close();
         e.line("workgroupBarrier();");

@@ -207,7 +207,8 @@ fn join_chunks(
         let name = if lanes == 1 { "state" } else { "own" };
         e.line(format!("let {name}_{reg} = fold_{reg};"));
     }
-    join_lanes(&mut e, &joining, &folds);
+    let at_once = states_at_once(&e, &body, &joining);
+    join_lanes(&mut e, &joining, &folds, at_once);
     e.open(if lanes > 1 { "if (live && lane == 0u) {" } else { "if (live) {" });
     for (reg, _, fold) in &folds {
         let start = e.number(&format!("last_{reg}"), cut.scratch.last[*reg as usize]);
