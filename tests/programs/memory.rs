@@ -55,7 +55,7 @@ struct Outcome {
 /// The steps and the rows of a batch: together the values of all steps are much more than the limit. `WGRAD_PROGRAMS=all` takes ten thousand
 /// steps. A GPU takes as long for a small batch as for one of four times its size.
 fn sizes(device: &Device) -> (usize, usize) {
-    let (steps, batch) = if device.is_cpu() { (1600, 64) } else { (400, 256) };
+    let (steps, batch) = if device.is_cpu() { (1200, 64) } else { (400, 256) };
     (if crate::all() { 10_000 } else { steps }, batch)
 }
 
