@@ -29,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) device: Device,
     /// The line of the program that asked for this operation.
     pub(crate) called_at: Option<&'static Location<'static>>,
+    /// What the program called there: perhaps a method made of many operations. Empty if nobody said.
+    pub(crate) called: &'static str,
     /// It is made of indices that may turn out to be out of range.
     may_fail: bool,
     /// The longest chain of pending operations that ends here; at least, since evaluations shorten it unnoticed.
@@ -90,6 +92,7 @@ pub(crate) struct Pending {
 impl Node {
     /// A pending operation, or the fault of one of its operands.
     pub(crate) fn pending(op: Op, inputs: Inputs, shape: Dims, dtype: DType, device: &Device) -> NodeRef {
+        let call = site::call();
         let depth = 1 + inputs.iter().map(|x| if x.is_pending() { x.depth() } else { 0 }).max().unwrap_or(0);
         let fault = inputs.iter().find_map(|input| input.fault());
         let may_fail = op.may_fail() || inputs.iter().any(|input| input.may_fail());
@@ -101,7 +104,8 @@ impl Node {
             shape,
             dtype,
             device: device.clone(),
-            called_at: site::current(),
+            called_at: call.map(|call| call.line),
+            called: call.map_or("", |call| call.name),
             may_fail,
             depth: AtomicU32::new(depth),
             outcome,
@@ -118,6 +122,7 @@ impl Node {
             dtype,
             device: device.clone(),
             called_at: None,
+            called: "",
             may_fail: false,
             depth: AtomicU32::new(0),
             outcome: OnceLock::from(Outcome::Value(value)),

@@ -1,39 +1,55 @@
-//! Where in a program an operation was called: for errors that come late, and for what plans say about themselves.
+//! Where in a program an operation was called, and by which name: for errors that come late, and for what plans say about
+//! themselves.
 
 use std::cell::Cell;
 use std::panic::Location;
 
 thread_local! {
-    static CURRENT: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
+    static CURRENT: Cell<Option<Call>> = const { Cell::new(None) };
 }
 
-/// The line that operations made on this thread are ascribed to while this lives; see [`enter`].
-#[must_use = "operations are ascribed to the line while this lives"]
+/// A call in a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What was called: a method such as `softmax`, or the derivative of one, such as `SoftmaxBackward0`.
+    pub name: &'static str,
+    /// The line that called it.
+    pub line: &'static Location<'static>,
+}
+
+/// The call that operations made on this thread are ascribed to while this lives; see [`enter`].
+#[must_use = "operations are ascribed to the call while this lives"]
 pub struct Site {
-    before: Option<&'static Location<'static>>,
+    before: Option<Call>,
 }
 
-/// Ascribes the operations that this thread makes to a line of the program. The outermost call counts: what a method calls
-/// in turn belongs to the line that called the method.
+/// Ascribes the operations that this thread makes to a call in the program. The outermost call counts: what a method calls
+/// in turn belongs to the call of the method.
 #[inline]
-pub fn enter(line: &'static Location<'static>) -> Site {
+pub fn enter(name: &'static str, line: &'static Location<'static>) -> Site {
     let before = CURRENT.get();
     if before.is_none() {
-        CURRENT.set(Some(line));
+        CURRENT.set(Some(Call { name, line }));
     }
     Site { before }
 }
 
-/// Ascribes the operations that this thread makes to this line, or to the lines that call them, whatever was said before: a
-/// derivative to that of its operation, a user's function to its own lines.
+/// Ascribes the operations that this thread makes to this call, or to the lines that call them, whatever was said before: a
+/// derivative to the line of its operation, a user's function to its own lines.
 #[inline]
-pub fn replace(line: Option<&'static Location<'static>>) -> Site {
-    Site { before: CURRENT.replace(line) }
+pub fn replace(call: Option<Call>) -> Site {
+    Site { before: CURRENT.replace(call) }
 }
 
 /// The line that operations of this thread are ascribed to.
 #[inline]
 pub fn current() -> Option<&'static Location<'static>> {
+    CURRENT.get().map(|call| call.line)
+}
+
+/// The call that operations of this thread are ascribed to.
+#[inline]
+pub(crate) fn call() -> Option<Call> {
     CURRENT.get()
 }
 

@@ -43,7 +43,7 @@ pub fn no_grad(arguments: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#function).into()
 }
 
-/// For `impl` blocks of wgrad's own: each public function, and each of a trait's, notes the line of the program that calls it. What
+/// For `impl` blocks of wgrad's own: each public function, and each of a trait's, notes its name and the line of the program that calls it. What
 /// it calls in turn is ascribed to that line too.
 #[proc_macro_attribute]
 pub fn call_sites(arguments: TokenStream, item: TokenStream) -> TokenStream {

@@ -6,6 +6,7 @@ use wgrad_device::layout::{Dims, Strides};
 use wgrad_device::{DType, Layout, Limits};
 
 use super::factor::Factor;
+use super::why::Why;
 use crate::graph::{Graph, Ref};
 use crate::op::{Axis, Op, RandomKind, View, reduced_shape};
 
@@ -21,6 +22,8 @@ pub(crate) struct Step {
     pub(crate) anchor: bool,
     /// Its result is written to memory.
     pub(crate) stored: bool,
+    /// Why, as it was first decided.
+    pub(crate) why: Option<Why>,
 }
 
 /// Memory that a kernel reads or writes.
@@ -56,6 +59,7 @@ impl<'g> Facts<'g> {
                 first_scalar: graph.first_scalar[i] as usize,
                 anchor: false,
                 stored: false,
+                why: None,
             });
         }
         let order = (0..steps.len() as u32).collect();
@@ -134,9 +138,10 @@ impl<'g> Facts<'g> {
     }
 
     /// Has a step's result written to memory.
-    pub(crate) fn store(&mut self, step: u32) {
-        self.steps[step as usize].anchor = true;
-        self.steps[step as usize].stored = true;
+    pub(crate) fn store(&mut self, step: u32, why: Why) {
+        let step = &mut self.steps[step as usize];
+        (step.anchor, step.stored) = (true, true);
+        step.why.get_or_insert(why);
     }
 
     /// Has an operand put into memory where strides can reach it.
@@ -145,10 +150,10 @@ impl<'g> Facts<'g> {
             return;
         }
         if let Ref::Node(step) = self.viewed(operand) {
-            self.store(step);
+            self.store(step, Why::Operand);
         }
         if let (None, Ref::Node(step)) = (self.strided(operand), operand) {
-            self.store(step);
+            self.store(step, Why::Operand);
         }
     }
 
@@ -178,19 +183,21 @@ impl<'g> Facts<'g> {
         let overlap = elements(self, once) > elements(self, base);
         let known = match base {
             Ref::Node(step) => {
-                Some((step, self.steps[step as usize].anchor, self.steps[step as usize].stored))
+                let node = &self.steps[step as usize];
+                Some((step, (node.anchor, node.stored, node.why)))
             }
             Ref::Leaf(_) => None,
         };
         if overlap {
-            if let Some((step, ..)) = known {
-                self.store(step);
+            if let Some((step, _)) = known {
+                self.store(step, Why::Operand);
             }
             if Factor::of(self, operand).is_some() {
                 return;
             }
-            if let Some((step, anchor, stored)) = known {
-                (self.steps[step as usize].anchor, self.steps[step as usize].stored) = (anchor, stored);
+            if let Some((step, before)) = known {
+                let node = &mut self.steps[step as usize];
+                (node.anchor, node.stored, node.why) = before;
             }
         }
         self.store_operand(if overlap { operand } else { once });
@@ -215,6 +222,7 @@ impl<'g> Facts<'g> {
             first_scalar: 0,
             anchor: true,
             stored: true,
+            why: Some(Why::Strides),
         });
         self.order.insert(0, copy);
     }
@@ -228,7 +236,16 @@ impl<'g> Facts<'g> {
         let op = Op::Reduce { op: *op, dims: first.into() };
         let inputs = std::mem::replace(&mut node.inputs, SmallVec::from_slice(&[Ref::Node(inner)]));
         let (dtype, shape) = (node.dtype, reduced_shape(self.shape(inputs[0]), first));
-        self.steps.push(Step { op, inputs, shape, dtype, first_scalar: 0, anchor: true, stored: false });
+        self.steps.push(Step {
+            op,
+            inputs,
+            shape,
+            dtype,
+            first_scalar: 0,
+            anchor: true,
+            stored: false,
+            why: None,
+        });
         let at = self.order.iter().position(|&s| s == step).unwrap_or(0);
         self.order.insert(at, inner);
     }
@@ -262,14 +279,21 @@ impl<'g> Facts<'g> {
                 _ => {}
             }
             self.steps[i].anchor |= expensive || empty;
-            if (held && (expensive || visited && !free)) || alone || empty || wanted {
-                self.store(i as u32);
+            let why = match () {
+                () if wanted => Some(Why::Always),
+                () if held && (expensive || visited && !free) => Some(Why::Held),
+                () if alone => Some(Why::Unfused),
+                () if empty => Some(Why::Empty),
+                () => None,
+            };
+            if let Some(why) = why {
+                self.store(i as u32, why);
             }
             size[i] = self.inlined(i, &size);
             // A value that somebody may still read is cheap to recompute later, unless that keeps memory alive that would
             // be free otherwise.
             if held && !free && !self.steps[i].anchor && !self.are_kept(&size[i].sources) {
-                self.store(i as u32);
+                self.store(i as u32, Why::Held);
                 size[i] = self.inlined(i, &size);
             }
             // A body that grew too large is cut at its largest operand, again and again: also that of a value which is stored.
@@ -279,7 +303,7 @@ impl<'g> Facts<'g> {
                     _ => None,
                 });
                 match heaviest.max_by_key(|&step| size[step as usize].weight()) {
-                    Some(step) if size[step as usize].weight() > 1 => self.store(step),
+                    Some(step) if size[step as usize].weight() > 1 => self.store(step, Why::Large),
                     _ => break,
                 }
                 size[i] = self.inlined(i, &size);
@@ -295,12 +319,12 @@ impl<'g> Facts<'g> {
                 && covers
                 && !self.is_anchor(whole)
             {
-                self.store(base);
+                self.store(base, Why::Viewed);
             }
             match self.strided(Ref::Node(root)) {
-                Some((Slot::Step(base), _)) if base != root => self.store(base),
+                Some((Slot::Step(base), _)) if base != root => self.store(base, Why::Viewed),
                 Some((Slot::Leaf(_), _)) => {}
-                _ => self.store(root),
+                _ => self.store(root, Why::Result),
             }
         }
     }

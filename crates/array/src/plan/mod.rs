@@ -12,6 +12,7 @@ mod library;
 mod lower;
 mod map;
 mod schedule;
+mod why;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -15,6 +15,7 @@ use wgrad_device::{Error, Result};
 use super::cluster::{Cluster, Kind};
 use super::facts::{Facts, Slot};
 use super::lower::{Body, Stop};
+use super::why::Why;
 use crate::graph::Ref;
 use crate::op::Op;
 
@@ -37,7 +38,7 @@ pub(crate) fn schedule(facts: &mut Facts<'_>) -> Result<Vec<Planned>> {
         let clusters = match group(facts) {
             Ok(clusters) => clusters,
             Err(Stop::Store(Ref::Node(step))) if !facts.steps[step as usize].stored => {
-                facts.store(step);
+                facts.store(step, Why::Strides);
                 continue;
             }
             Err(Stop::Store(Ref::Leaf(leaf))) => {
@@ -61,7 +62,7 @@ pub(crate) fn schedule(facts: &mut Facts<'_>) -> Result<Vec<Planned>> {
             return finish(facts, clusters);
         }
         for step in repeated {
-            facts.store(step);
+            facts.store(step, Why::Repeated);
         }
     }
 }
@@ -252,7 +253,9 @@ fn finish(facts: &mut Facts<'_>, mut clusters: Vec<Cluster>) -> Result<Vec<Plann
     for cluster in &clusters {
         for slot in &cluster.body.slots {
             if let Slot::Step(step) = slot {
-                facts.steps[*step as usize].stored = true;
+                let step = &mut facts.steps[*step as usize];
+                step.stored = true;
+                step.why.get_or_insert(Why::Shared);
             }
         }
     }

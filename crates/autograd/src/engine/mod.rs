@@ -132,7 +132,7 @@ impl Tensor {
     /// its graph was freed by an earlier backward.
     #[track_caller]
     pub fn backward(&self) -> Result<()> {
-        let _line = site::enter(Location::caller());
+        let _line = site::enter("backward", Location::caller());
         backward(&[self], BackwardOptions::new())
     }
 
@@ -142,7 +142,7 @@ impl Tensor {
     /// As [`Tensor::backward`], and if the options contradict the graph.
     #[track_caller]
     pub fn backward_with(&self, options: BackwardOptions) -> Result<()> {
-        let _line = site::enter(Location::caller());
+        let _line = site::enter("backward_with", Location::caller());
         backward(&[self], options)
     }
 }
@@ -153,7 +153,7 @@ impl Tensor {
 /// As [`Tensor::backward`].
 #[track_caller]
 pub fn backward(outputs: &[&Tensor], options: BackwardOptions) -> Result<()> {
-    let _line = site::enter(Location::caller());
+    let _line = site::enter("backward", Location::caller());
     const OP: &str = "backward";
     let roots = roots(OP, outputs, &options.gradients)?;
     let request = |wanted| Request {
@@ -199,7 +199,7 @@ pub fn backward(outputs: &[&Tensor], options: BackwardOptions) -> Result<()> {
 /// As [`Tensor::backward`]; and if an output does not depend on an input, unless that is allowed.
 #[track_caller]
 pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor], options: GradOptions) -> Result<Vec<Option<Tensor>>> {
-    let _line = site::enter(Location::caller());
+    let _line = site::enter("grad", Location::caller());
     const OP: &str = "grad";
     if inputs.is_empty() {
         return Err(options_error(OP, "no inputs were given; name the tensors whose gradients are wanted"));

@@ -16,9 +16,11 @@
 
 mod analysis;
 mod check;
+mod display;
 mod op;
 
 pub use analysis::{Level, Traffic};
+pub use display::{Bytes, Named};
 pub use op::{BinaryOp, ReduceOp, Ty, UnaryOp};
 
 use smallvec::SmallVec;
