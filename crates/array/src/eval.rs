@@ -104,7 +104,7 @@ thread_local! {
 static FUSION_BY_DEFAULT: LazyLock<bool> =
     LazyLock::new(|| std::env::var_os("WGRAD_FUSION").is_none_or(|value| value != "0"));
 
-fn fusion() -> bool {
+pub(crate) fn fusion() -> bool {
     FUSION.get().unwrap_or(*FUSION_BY_DEFAULT)
 }
 

@@ -8,7 +8,9 @@
 
 mod array;
 mod bounds;
+mod debug;
 mod eval;
+mod explain;
 mod expr;
 mod fallback;
 mod fault;
@@ -26,13 +28,15 @@ pub mod site;
 
 pub use array::Array;
 pub use eval::with_fusion;
+pub use explain::Explanation;
 pub use expr::{Expr, Side};
 pub use fallback::Fallback;
 pub use flush::{end_step, is_updated, note_update};
 pub use ops::{Named, QrMode};
+pub use plan::{KernelOutline, Operation, Outline, ReadMemory, Stored, Why};
 pub use read::host_vec;
 pub use room::{Room, reserve};
-pub use wgrad_device::kernel::{BinaryOp, ReduceOp, ScatterOp, UnaryOp};
+pub use wgrad_device::kernel::{BinaryOp, ReduceOp, ScatterOp, Traffic, UnaryOp};
 pub use wgrad_device::{
     Category, DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Layout, Result,
     Scalar, Stats, default_dtype, layout, philox4x32_10, set_default_dtype,

@@ -40,6 +40,11 @@ impl Plans {
         Some(entry.plan.clone())
     }
 
+    /// Whether there is a plan of this key, which is no use of it.
+    pub(super) fn has(&self, key: &[u64]) -> bool {
+        self.lock().plans.contains_key(key)
+    }
+
     /// Adds a plan. It stays itself, however large it is.
     pub(super) fn add(&self, key: &[u64], plan: &Arc<Plan>) {
         let bytes = size_of_val(key) + size_of::<Entry>() + plan.memory();

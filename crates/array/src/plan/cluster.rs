@@ -308,7 +308,7 @@ impl Cluster {
                 Kernel::Sort(library::sort(facts, step)?)
             }
         };
-        Ok(Planned { kernel, slots, params })
+        Ok(Planned { kernel, slots, params, members: self.body.members.clone(), steps: self.body.steps() })
     }
 }
 

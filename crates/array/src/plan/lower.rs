@@ -99,6 +99,14 @@ impl Body {
         })
     }
 
+    /// The steps whose values are computed here, members or not, in the order in which they were made.
+    pub(crate) fn steps(&self) -> Vec<u32> {
+        let mut steps: Vec<u32> = self.members.iter().copied().chain(self.recomputed()).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        steps
+    }
+
     /// Writes an accumulator, an epilogue's first value.
     pub(crate) fn accumulator(&mut self) -> Reg {
         self.push(Instr::Accumulator)

@@ -11,6 +11,7 @@ mod facts;
 mod library;
 mod lower;
 mod map;
+mod outline;
 mod schedule;
 mod why;
 
@@ -18,11 +19,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
+use wgrad_device::kernel::Traffic;
 use wgrad_device::{Buffer, Device, Error, Layout, Place, Prepared, Result, Scalar};
 
 pub(crate) use cache::Plans;
 pub(crate) use facts::affine_layout;
+pub use outline::{KernelOutline, Operation, Outline, ReadMemory, Stored};
+pub use why::Why;
 
+use crate::debug;
 use crate::graph::{Graph, Memory, Ref};
 use crate::kept::kept;
 use crate::node::Value;
@@ -40,6 +45,8 @@ pub(crate) struct Plan {
     passed: Vec<u32>,
     /// An index may be out of range: results count only when the device says that none was.
     checks: bool,
+    /// The memory that the kernels move.
+    traffic: Traffic,
 }
 
 struct Launch {
@@ -58,25 +65,56 @@ struct Finished {
     layout: Layout,
 }
 
+/// A plan for a graph: known before, or made for it.
+pub(crate) struct Found {
+    plan: Arc<Plan>,
+    report: Option<debug::Run>,
+}
+
+impl Found {
+    /// Runs the plan for the graph, and gives the graph's nodes their values.
+    pub(crate) fn run(self, graph: &Graph, device: &Device) -> Result<()> {
+        let done = self.plan.run(graph, device);
+        if let Some(report) = self.report {
+            report.done(device, self.plan.launches.len(), self.plan.traffic, done.as_ref().err());
+        }
+        done
+    }
+}
+
 /// The plan for a graph, made if there is none. `None`: another thread has finished part of the graph; collect it again.
-pub(crate) fn plan(graph: &mut Graph, device: &Device, fusion: bool) -> Result<Option<Arc<Plan>>> {
+pub(crate) fn plan(graph: &mut Graph, device: &Device, fusion: bool) -> Result<Option<Found>> {
+    let mut report = debug::Run::begin();
     graph.key.push(u64::from(fusion));
     let plans = &kept(device).plans;
     if let Some(plan) = plans.find(&graph.key) {
         device.plans().hits.fetch_add(1, Ordering::Relaxed);
-        return Ok(Some(plan));
+        return Ok(Some(Found { plan, report }));
     }
     let Some(plan) = Plan::build(graph, device, fusion)? else { return Ok(None) };
     device.plans().built.fetch_add(1, Ordering::Relaxed);
     let plan = Arc::new(plan);
     plans.add(&graph.key, &plan);
-    Ok(Some(plan))
+    if let Some(report) = &mut report {
+        report.planned();
+    }
+    Ok(Some(Found { plan, report }))
+}
+
+/// What [`plan`] would do for a graph, without making anything ready to run. `None` as there.
+pub(crate) fn outline(graph: &mut Graph, device: &Device, fusion: bool) -> Result<Option<Outline>> {
+    graph.key.push(u64::from(fusion));
+    let known = kept(device).plans.has(&graph.key);
+    let Some(mut facts) = Facts::new(graph, fusion, device.executor().limits()) else { return Ok(None) };
+    let planned = schedule::schedule(&mut facts)?;
+    Ok(Some(Outline { is_known: known, ..outline::outline(&facts, &planned, device) }))
 }
 
 impl Plan {
     fn build(graph: &Graph, device: &Device, fusion: bool) -> Result<Option<Plan>> {
         let Some(mut facts) = Facts::new(graph, fusion, device.executor().limits()) else { return Ok(None) };
         let planned = schedule::schedule(&mut facts)?;
+        debug::built(|| outline::outline(&facts, &planned, device));
         let finished = finished(&facts);
         let mut launches = Vec::with_capacity(planned.len());
         let mut last_use: Vec<usize> = vec![0; facts.steps.len()];
@@ -117,7 +155,13 @@ impl Plan {
             .filter(|&node| graph.held[node as usize] && !is_finished[node as usize])
             .collect();
         let checks = facts.steps.iter().any(|step| step.op.may_fail());
-        Ok(Some(Plan { launches, bytes, finished, passed, checks }))
+        let mut traffic = Traffic::default();
+        for kernel in &planned {
+            let more = kernel.kernel.traffic();
+            traffic.read = traffic.read.saturating_add(more.read);
+            traffic.written = traffic.written.saturating_add(more.written);
+        }
+        Ok(Some(Plan { launches, bytes, finished, passed, checks, traffic }))
     }
 
     /// About how many bytes of this machine's memory it takes.
@@ -131,7 +175,7 @@ impl Plan {
     }
 
     /// Runs the plan for a graph of its key, and gives the graph's nodes their values.
-    pub(crate) fn run(&self, graph: &Graph, device: &Device) -> Result<()> {
+    fn run(&self, graph: &Graph, device: &Device) -> Result<()> {
         let executor = device.executor();
         let mut memory: Vec<Option<Buffer>> = vec![None; self.bytes.len()];
         let mut params: SmallVec<[Scalar; 8]> = SmallVec::new();

@@ -29,6 +29,10 @@ pub(crate) struct Planned {
     pub(crate) kernel: Kernel,
     pub(crate) slots: Vec<Slot>,
     pub(crate) params: Vec<u32>,
+    /// The anchors that it computes.
+    pub(crate) members: Vec<u32>,
+    /// Everything that it computes.
+    pub(crate) steps: Vec<u32>,
 }
 
 /// The kernels for a graph, in the order in which they run.

@@ -7,6 +7,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{Access, BinaryOp, Instr, Kernel, Level, Loop, Matmul, Range, Reg, Scan, Scatter, Sort, Traffic};
+use crate::Scalar;
 use crate::layout::{Dims, contiguous_strides};
 
 /// A kernel with names for its buffers; see [`Kernel::named`].
@@ -173,7 +174,11 @@ fn write_instr(f: &mut Formatter<'_>, kernel: &Loop, instr: &Instr, names: &[Str
         }
         Instr::Accumulator => write!(f, "the product"),
         Instr::Param { index, ty } => write!(f, "parameter {index} ({ty:?})"),
-        Instr::Const(value) => write!(f, "{} ({:?})", value.value(), value.ty()),
+        Instr::Const(number) => match number.value() {
+            Scalar::Bool(value) => write!(f, "{value} ({:?})", number.ty()),
+            Scalar::Int(value) => write!(f, "{value} ({:?})", number.ty()),
+            Scalar::Float(value) => write!(f, "{value} ({:?})", number.ty()),
+        },
         Instr::Coord { dim } => write!(f, "i{dim}"),
         Instr::InRange { range } => write!(f, "{}", InRange(&kernel.ranges[*range])),
         Instr::Unary { op, a } => write!(f, "{}(%{a})", Lower(op)),
@@ -182,6 +187,9 @@ fn write_instr(f: &mut Formatter<'_>, kernel: &Loop, instr: &Instr, names: &[Str
         Instr::Cast { a, to } => write!(f, "{to}(%{a})"),
         Instr::Philox { index, params } => {
             write!(f, "philox(%{index}), seed and stream in parameters {params} to {}", params + 3)
+        }
+        Instr::Normal { index, params } => {
+            write!(f, "normal(%{index}), seed and stream in parameters {params} to {}", params + 3)
         }
         Instr::Reduce { op, a } => write!(f, "{} of %{a} over the row", Lower(op)),
     }
@@ -218,8 +226,8 @@ fn write_access(f: &mut Formatter<'_>, access: &Access, sizes: &[usize], names: 
 
 fn write_strides(f: &mut Formatter<'_>, strides: &[isize], offset: isize, sizes: &[usize]) -> fmt::Result {
     let dense = contiguous_strides(sizes);
-    let is_dense = strides.len() == sizes.len()
-        && (0..sizes.len()).all(|d| sizes[d] <= 1 || strides[d] == dense[d]);
+    let is_dense =
+        strides.len() == sizes.len() && (0..sizes.len()).all(|d| sizes[d] <= 1 || strides[d] == dense[d]);
     if !is_dense {
         write!(f, " strides {strides:?}")?;
     }
@@ -322,7 +330,12 @@ fn write_sort(f: &mut Formatter<'_>, kernel: &Sort, names: &[String]) -> fmt::Re
     if kernel.sizes.last().is_some_and(|&length| length != kernel.count) {
         write!(f, ", places {} to {}", kernel.first, kernel.first + kernel.count)?;
     }
-    write_source_and_target(f, (&kernel.source, &kernel.sizes), (&kernel.target, &kernel.target_sizes()), names)
+    write_source_and_target(
+        f,
+        (&kernel.source, &kernel.sizes),
+        (&kernel.target, &kernel.target_sizes()),
+        names,
+    )
 }
 
 fn write_source_and_target(
@@ -357,7 +370,11 @@ mod tests {
         let kernel = Loop {
             sizes: [4, 6].into_iter().collect(),
             inner: 1,
-            accesses: vec![padded, Access::new(1, DType::F32, &[1, 0], 0), Access::new(2, DType::F32, &[6, 1], 0)],
+            accesses: vec![
+                padded,
+                Access::new(1, DType::F32, &[1, 0], 0),
+                Access::new(2, DType::F32, &[6, 1], 0),
+            ],
             ranges: vec![Range { strides: [2, -1].into_iter().collect(), offset: -3, size: 5 }],
             body: vec![
                 Instr::Load { access: 0, indices: Default::default() },
@@ -369,15 +386,18 @@ mod tests {
             stores: vec![Store { access: 1, value: 1 }, Store { access: 2, value: 4 }],
         };
         assert_eq!(kernel.to_string(), "loop over [4] rows of [6]");
-        assert_eq!(lines(&kernel)[1..], [
-            "  %0 = b0 f16 strides [10, -1] offset 8 where 0 <= 2 i0 - i1 - 3 < 5",
-            "  %1 = max of %0 over the row",
-            "  %2 = %0 - %1",
-            "  %3 = 0.5 (F32)",
-            "  %4 = pow(%2, %3)",
-            "  b1 f32 = %1, once a row",
-            "  b2 f32 = %4",
-        ]);
+        assert_eq!(
+            lines(&kernel)[1..],
+            [
+                "  %0 = b0 f16 strides [10, -1] offset 8 where 0 <= 2 i0 - i1 - 3 < 5",
+                "  %1 = max of %0 over the row",
+                "  %2 = %0 - %1",
+                "  %3 = 0.5 (F32)",
+                "  %4 = pow(%2, %3)",
+                "  b1 f32 = %1, once a row",
+                "  b2 f32 = %4",
+            ]
+        );
     }
 
     #[test]
@@ -394,13 +414,16 @@ mod tests {
             (Access::new(0, DType::F32, &[16, 2, 1], 0), Access::new(1, DType::F32, &[0, 1, 2], 0));
         let kernel = Kernel::Matmul(Matmul::new(2, lhs, rhs, epilogue));
         assert_eq!(kernel.to_string(), "matmul of [8, 2] and [2, 5] for [3]");
-        assert_eq!(lines(&kernel)[1..], [
-            "  b0 f32",
-            "  b1 f32 strides [0, 1, 2]",
-            "  %0 = the product",
-            "  %1 = tanh(%0)",
-            "  b2 f32 = %1",
-        ]);
+        assert_eq!(
+            lines(&kernel)[1..],
+            [
+                "  b0 f32",
+                "  b1 f32 strides [0, 1, 2]",
+                "  %0 = the product",
+                "  %1 = tanh(%0)",
+                "  b2 f32 = %1",
+            ]
+        );
 
         let mut target = Access::new(2, DType::F64, &[0, 1], 0);
         target.indexed.push(IndexedDim { stride: 4, size: 10, op: "index_add" });
@@ -413,12 +436,15 @@ mod tests {
             base: None,
             elements: 40,
         });
-        assert_eq!(lines(&kernel), [
-            "scatter (add) of [7, 4] into 40 elements",
-            "  b2 starts as zeros",
-            "  b0 f64",
-            "  to b1 i64 strides [1, 0] of 10 (index_add, stride 4)",
-        ]);
+        assert_eq!(
+            lines(&kernel),
+            [
+                "scatter (add) of [7, 4] into 40 elements",
+                "  b2 starts as zeros",
+                "  b0 f64",
+                "  to b1 i64 strides [1, 0] of 10 (index_add, stride 4)",
+            ]
+        );
 
         let kernel = Kernel::Sort(Sort {
             descending: true,
@@ -428,11 +454,14 @@ mod tests {
             first: 0,
             count: 3,
         });
-        assert_eq!(lines(&kernel), [
-            "descending order along the last dim of [2, 9], places 0 to 3",
-            "  from b0 f32 strides [1, 2]",
-            "  to b1 i64",
-        ]);
+        assert_eq!(
+            lines(&kernel),
+            [
+                "descending order along the last dim of [2, 9], places 0 to 3",
+                "  from b0 f32 strides [1, 2]",
+                "  to b1 i64",
+            ]
+        );
     }
 
     #[test]
