@@ -211,7 +211,7 @@ fn compare(got: &[Shown], exact: &[Shown], spread: &[Vec<f64>]) -> Result<(usize
                 0.0
             };
             let off = (x - truth).abs();
-            if !(off <= allowed) {
+            if off.is_nan() || off > allowed {
                 let mut text = String::new();
                 let _ = write!(
                     text,
@@ -305,7 +305,8 @@ fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize
                 continue;
             }
             count += 1;
-            if !((better - truth.data[i]).abs() <= 4.0 * allowed) {
+            let off = (better - truth.data[i]).abs();
+            if off.is_nan() || off > 4.0 * allowed {
                 return Err(format!(
                     "the {gradient} gradient of v{}[{i}] is {:e}, by differences {better:e} ± {allowed:e}",
                     leaf.id, truth.data[i]

@@ -272,7 +272,12 @@ impl<'a> Runner<'a> {
                         None => gradient.clone(),
                     };
                     leaf.sub_(&direction.mul(*rate)?)?;
-                    if *zero { gradient.zero_().map(drop) } else { Ok(leaf.zero_grad()) }
+                    if *zero {
+                        gradient.zero_()?;
+                    } else {
+                        leaf.zero_grad();
+                    }
+                    Ok(())
                 })?;
                 if self.how.eager {
                     leaf.eval()?;

@@ -298,7 +298,7 @@ pub fn rules() -> Vec<Rule> {
         rule("eq", Value, "{0}.eq(&{1})", ints, |t, _| one(t[0].eq(&t[1]))),
         rule("integers: add", Value, "{0}.add(&{1})", ints, |t, _| one(t[0].add(&t[1]))),
         rule("integers: mul", Value, "{0}.mul(&{1})", ints, |t, _| one(t[0].mul(&t[1]))),
-        rule("integers: remainder", Value, "{0}.remainder(7)", |m| ints(m), |t, _| one(t[0].remainder(7i64))),
+        rule("integers: remainder", Value, "{0}.remainder(7)", ints, |t, _| one(t[0].remainder(7i64))),
         rule("integers: floor_divide", Value, "{0}.floor_divide(3)", ints, |t, _| {
             one(t[0].floor_divide(3i64))
         }),

@@ -138,13 +138,9 @@ pub fn rules() -> Vec<Rule> {
             },
             |t, _| one(t[0].index(&[Some(t[1].clone())])),
         ),
-        rule(
-            "index_put",
-            Value,
-            "{0}.index_put(&[Some({1}.clone())], &{2}, true)",
-            |m| along_first(m),
-            |t, _| one(t[0].index_put(&[Some(t[1].clone())], &t[2], true)),
-        ),
+        rule("index_put", Value, "{0}.index_put(&[Some({1}.clone())], &{2}, true)", along_first, |t, _| {
+            one(t[0].index_put(&[Some(t[1].clone())], &t[2], true))
+        }),
         rule(
             "take",
             View,

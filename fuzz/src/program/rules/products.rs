@@ -62,6 +62,14 @@ fn alike(m: &mut Maker) -> Option<Made> {
     of(&[a.id, b])
 }
 
+/// Vectors with directions. Those of one number have none, and a vector's similarity to itself doesn't change: what there is of
+/// second gradients there is the rounding of terms that cancel.
+fn directions(m: &mut Maker) -> Option<Made> {
+    let made = alike(m)?;
+    let a = m.live.iter().find(|live| live.id == made.args[0])?;
+    (made.args[0] != made.args[1] && a.shape[a.rank() - 1] > 1).then_some(made)
+}
+
 /// A matrix that is far from singular.
 fn regular(x: &Tensor) -> wgrad::Result<Tensor> {
     let n = x.size(-1)?;
@@ -125,7 +133,7 @@ pub fn rules() -> Vec<Rule> {
         rule("tensordot", Value, "{0}.tensordot(&{1}, 1)", matrices, |t, _| one(t[0].tensordot(&t[1], 1))),
         rule("cdist", Value, "{0}.cdist(&{1}, 2.0)", rows, |t, _| one(t[0].cdist(&t[1], 2.0)))
             .gap(|t, _| one(t[0].unsqueeze(1)?.sub(&t[1].unsqueeze(0)?)?.square()?.sum_dim(-1, false))),
-        rule("cosine_similarity", Value, "{0}.cosine_similarity(&{1}, -1, 1e-8)", alike, |t, _| {
+        rule("cosine_similarity", Value, "{0}.cosine_similarity(&{1}, -1, 1e-8)", directions, |t, _| {
             one(t[0].cosine_similarity(&t[1], -1, 1e-8))
         })
         .gap(|t, _| Ok(vec![t[0].square()?.sum_dim(-1, false)?, t[1].square()?.sum_dim(-1, false)?])),
