@@ -36,8 +36,8 @@ impl Named for Result<Array> {
 
 impl Array {
     /// `out[.., i, ..] = self[.., index[.., i, ..], ..]` along a dim. The result has the index's shape, which may be smaller
-    /// than this array's beside the dim. Indices count from the front; one that is out of range is an error when the
-    /// result is read.
+    /// than this array's beside the dim. Indices count from the front; one that is out of range is an error of
+    /// the call where its value is at hand, else of whoever reads the result.
     ///
     /// # Errors
     /// Another number of dims, sizes beside the dim above this array's, an index that is not i64 or i32.
@@ -57,7 +57,7 @@ impl Array {
     /// Whole slices along a dim: `out[.., i, ..] = self[.., index[i], ..]` for a 1-dim index.
     ///
     /// # Errors
-    /// An index that is not 1-dim i64 or i32; indices out of range when the result is read.
+    /// An index that is not 1-dim i64 or i32; indices out of range, as in [`Array::gather`].
     pub fn index_select(&self, dim: usize, index: &Array) -> Result<Array> {
         const OP: &str = "index_select";
         self.check_dim(OP, dim)?;

@@ -1,5 +1,6 @@
 //! Reading and adding at places that are values themselves. Indices are i64 or i32, counted from the front; one that is out of range is an
-//! [`Error::Index`](crate::Error::Index) when the result is read.
+//! [`Error::Index`](crate::Error::Index): of the call where its value is at hand (on the CPU, or given from this machine's memory), else of whoever
+//! reads what depends on it.
 
 use wgrad_array::layout::{Dims, normalize_dim};
 use wgrad_array::{Array, BinaryOp, DType, Error, Named, Result, Scalar, ScatterOp};
@@ -215,7 +216,7 @@ impl Tensor {
     /// which has to be read for it.
     ///
     /// # Errors
-    /// If this tensor does not hold i64 or i32; an index out of range is an error when the result is read.
+    /// If this tensor does not hold i64 or i32; an index out of range is an error of the call, or of the read if it was computed.
     pub fn one_hot(&self, classes: impl Into<Option<usize>>) -> Result<Tensor> {
         const OP: &str = "one_hot";
         let index = self.array()?;

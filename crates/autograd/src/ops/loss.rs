@@ -117,7 +117,7 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// If the shapes do not fit; a class out of range is an error when the result is read.
+    /// If the shapes do not fit; a class out of range is an error of the call, or of the read if it was computed.
     pub fn cross_entropy(&self, target: &Tensor) -> Result<Tensor> {
         self.cross_entropy_with(target, &CrossEntropyOptions::default())
     }
@@ -187,7 +187,7 @@ impl Tensor {
     /// averaged; `F.nll_loss`.
     ///
     /// # Errors
-    /// If the shapes do not fit; a class out of range is an error when the result is read.
+    /// If the shapes do not fit; a class out of range is an error of the call, or of the read if it was computed.
     pub fn nll_loss(&self, target: &Tensor) -> Result<Tensor> {
         self.nll_loss_with(target, &CrossEntropyOptions::default())
     }

@@ -78,7 +78,7 @@ impl Tensor {
     ///
     /// # Errors
     /// If there are more parts than dims, a place is out of range, shapes do not fit, or a tensor is neither i64, i32 nor bool. A place
-    /// in a tensor that has dims is an error when the result is read.
+    /// in a tensor that has dims is an error of the call, or of the read if it was computed.
     pub fn get(&self, parts: &[Index]) -> Result<Tensor> {
         let (view, lists) = self.view_of_parts("get", parts)?;
         if lists.iter().all(Option::is_none) { Ok(view) } else { view.index(&lists) }
@@ -353,7 +353,7 @@ impl Tensor {
     /// Elements at places of the flattened tensor, which may count from the end; the result has the index's shape.
     ///
     /// # Errors
-    /// If the index is not i64; a place out of range is an error when the result is read.
+    /// If the index is not i64; a place out of range is an error of the call, or of the read if it was computed.
     pub fn take(&self, index: &Tensor) -> Result<Tensor> {
         let places = index.flat_places("take", self.numel())?;
         self.flatten(0, -1)?.index_select(0, &places)?.reshape(index.shape())
