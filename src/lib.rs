@@ -33,9 +33,9 @@
 //!
 //! # Laziness
 //! An operation checks its arguments at once, so that a wrong call fails at its own line, but computes nothing. Work is done when a
-//! value is read ([`Tensor::to_vec`], [`Tensor::item`], printing), at [`Tensor::eval`] and [`Tensor::eval_all`], or
-//! when much is pending; it is then fused into few kernels. A training loop does best to evaluate its new
-//! weights at the end of each step with one [`Tensor::eval_all`]. `WGRAD_FUSION=0` in the environment computes every operation on its own, which is
+//! value is read ([`Tensor::to_vec`], [`Tensor::item`], printing), at [`Tensor::eval`] and [`Tensor::eval_all`], at the end of a step of
+//! training, or when much is pending; it is then fused into few kernels. A program is right, bounded in memory and fast whatever it reads.
+//! `WGRAD_FUSION=0` in the environment computes every operation on its own, which is
 //! slow and helps to find out whether fusion is at fault.
 //!
 //! # Features
@@ -62,3 +62,8 @@ pub use wgrad_autograd::{
 };
 // Random numbers.
 pub use wgrad_autograd::manual_seed;
+
+/// The page's example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/steps.md")]
+struct Steps;
