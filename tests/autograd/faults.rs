@@ -228,3 +228,27 @@ fn an_error_in_a_hook_at_the_root_leaves_the_graph_as_it_was() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_fault_of_one_thread_is_none_of_another() -> Result<()> {
+    for device in devices() {
+        let table = Tensor::from_slice(&[1f32, 2.0, 3.0], [3], &device)?;
+        let work = |bad: bool| -> Result<()> {
+            for i in 0..40 {
+                let last = if bad && i % 3 == 0 { 3.0 } else { 2.0 };
+                let picked = table.index_select(0, &computed(&[0.0, last], &device)?)?.mul(2.0)?;
+                match picked.to_vec::<f32>() {
+                    Ok(values) => assert!(last == 2.0 && values == [2.0, 6.0], "{device}: {values:?}"),
+                    Err(error) => assert!(last == 3.0, "{device}: {error}"),
+                }
+                assert_eq!(table.add(1.0)?.to_vec::<f32>()?, [2.0, 3.0, 4.0], "{device}");
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = [true, false, true].map(|bad| scope.spawn(move || work(bad))).into();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+        })?;
+    }
+    Ok(())
+}

@@ -13,6 +13,9 @@ use crate::graph::Graph;
 use crate::node::{Node, NodeRef};
 use crate::{fault, plan};
 
+/// How often an evaluation is tried again after an index out of range that none of its operations has.
+const MOST_UNEXPLAINED: u32 = 3;
+
 /// Computes these nodes and all that they need, because somebody asked for them. The first fault among them is reported.
 pub(crate) fn evaluate<'a>(nodes: impl Iterator<Item = &'a NodeRef> + Clone) -> Result<()> {
     compute(nodes.clone())?;
@@ -50,7 +53,7 @@ fn compute<'a>(nodes: impl Iterator<Item = &'a NodeRef> + Clone) -> Result<()> {
 
 /// Computes nodes of a device, and of their companions those that somebody holds.
 pub(crate) fn compute_on(device: &Device, nodes: &[&NodeRef], companions: &mut Companions) -> Result<()> {
-    let mut relieved = false;
+    let (mut relieved, mut unexplained) = (false, 0);
     loop {
         let binding = device.executor().limits().binding;
         let graph = Graph::with(nodes.iter().copied(), companions.offers(), binding);
@@ -63,6 +66,8 @@ pub(crate) fn compute_on(device: &Device, nodes: &[&NodeRef], companions: &mut C
                 companions.clear();
                 flush::relieve(device);
             }
+            // Another thread's index, whose fault was met here.
+            Err(Error::Index { .. }) if unexplained < MOST_UNEXPLAINED => unexplained += 1,
             Err(error) => return Err(error),
         }
     }

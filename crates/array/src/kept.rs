@@ -1,5 +1,7 @@
 //! What is kept with a device: plans, and the tables of Fourier transforms.
 
+use std::sync::RwLock;
+
 use wgrad_device::Device;
 
 use crate::ops::FourierTables;
@@ -10,6 +12,8 @@ use crate::plan::Plans;
 pub(crate) struct Kept {
     pub(crate) plans: Plans,
     pub(crate) fourier: FourierTables,
+    /// Held while a graph whose indices are checked late runs, and shared by those who read.
+    pub(crate) checking: RwLock<()>,
 }
 
 /// What is kept with a device.

@@ -1,7 +1,10 @@
 //! Reading arrays: evaluation that somebody asks for, and the elements that come out of it.
 
+use std::sync::PoisonError;
+
 use wgrad_device::{DType, Element, Error, Result, Scalar};
 
+use crate::kept::kept;
 use crate::{Array, eval};
 
 impl Array {
@@ -58,6 +61,7 @@ impl Array {
         if bytes.is_empty() {
             return Ok(());
         }
+        let _reading = kept(self.device()).checking.read().unwrap_or_else(PoisonError::into_inner);
         self.device().executor().download(&value.buffer, value.layout.offset() * self.dtype().size(), bytes)
     }
 

@@ -68,13 +68,6 @@ pub(crate) struct Extra {
     pub(crate) warned: bool,
 }
 
-impl Extra {
-    /// Forgets a gradient whose data have a fault that somebody has been told of: before it, there was none.
-    pub(crate) fn drop_spoilt_grad(&mut self) -> Option<Tensor> {
-        self.grad.take_if(|grad| grad.is_spoilt())
-    }
-}
-
 impl State {
     /// The value in its shared form, made now if need be.
     pub(crate) fn share(&mut self) -> &mut Shared {
@@ -219,6 +212,18 @@ impl Tensor {
             let _old = shared.refresh(array.clone(), version);
         }
         Ok(array)
+    }
+
+    /// Forgets a gradient whose data have a fault that somebody has been told of: before it, there was none. Whether there was such a
+    /// gradient.
+    pub(crate) fn drop_spoilt_grad(&self) -> bool {
+        // One lock at a time: gradients are tensors with gradients of their own.
+        let grad = lock(&self.0.state).extra.as_ref().and_then(|extra| extra.grad.clone());
+        let Some(grad) = grad.filter(|grad| grad.is_spoilt()) else { return false };
+        let mut state = lock(&self.0.state);
+        let spoilt = state.extra().grad.take_if(|current| current.is_same(&grad));
+        drop(state);
+        spoilt.is_some()
     }
 
     /// Whether the data that its value depends on have a fault, somebody has been told so, and there is nothing to go back to.
@@ -390,14 +395,12 @@ impl Tensor {
     /// Only leaves keep one. Reading it on the result of an operation logs a warning, once for each tensor, unless
     /// [`Tensor::retain_grad`] was called.
     pub fn grad(&self) -> Option<Tensor> {
+        if self.drop_spoilt_grad() {
+            return None;
+        }
         let mut state = lock(&self.0.state);
         let is_leaf = state.edge.is_none();
-        let spoilt = state.extra.as_mut().and_then(|extra| extra.drop_spoilt_grad());
         let grad = state.extra.as_ref().and_then(|extra| extra.grad.clone());
-        if spoilt.is_some() {
-            drop(state);
-            return grad;
-        }
         if is_leaf || grad.is_some() || state.extra().retains_grad || state.extra().warned {
             return grad;
         }

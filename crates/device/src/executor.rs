@@ -166,6 +166,11 @@ pub trait Executor: Send + Sync {
     fn check_indices(&self) -> Result<()> {
         Ok(())
     }
+    /// How many times an index was found to be out of range after the launch that read it had returned. Another thread's read may have
+    /// been told of it.
+    fn index_failures(&self) -> u64 {
+        0
+    }
     /// Makes a kernel ready. Compiled code is cached by structure.
     fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>>;
     /// Sends everything launched so far on its way, without waiting.

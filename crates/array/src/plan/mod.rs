@@ -15,8 +15,8 @@ mod outline;
 mod schedule;
 mod why;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use smallvec::SmallVec;
 use wgrad_device::kernel::Traffic;
@@ -177,6 +177,10 @@ impl Plan {
     /// Runs the plan for a graph of its key, and gives the graph's nodes their values.
     fn run(&self, graph: &Graph, device: &Device) -> Result<()> {
         let executor = device.executor();
+        let kept = kept(device);
+        // Nobody reads, and so is told of a bad index of this graph, until this thread has asked for it.
+        let _checking = self.checks.then(|| kept.checking.write().unwrap_or_else(PoisonError::into_inner));
+        let before = executor.index_failures();
         let mut memory: Vec<Option<Buffer>> = vec![None; self.bytes.len()];
         let mut params: SmallVec<[Scalar; 8]> = SmallVec::new();
         for launch in &self.launches {
@@ -207,6 +211,10 @@ impl Plan {
         }
         if self.checks {
             executor.check_indices()?;
+            if executor.index_failures() != before {
+                // Another thread's read was told which.
+                return Err(Error::Index { op: "eval", index: 0, size: 0, called_at: None });
+            }
         }
         // Nothing changes until all memory is there.
         let values = self.finished.iter().map(|finished| {

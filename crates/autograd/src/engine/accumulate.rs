@@ -10,12 +10,8 @@ use crate::tape::lock;
 pub(crate) fn accumulate(tensor: &Tensor, grad: &Tensor, create_graph: bool) -> Result<()> {
     let value = grad.array()?;
     loop {
-        let (old, spoilt) = {
-            let mut state = lock(&tensor.0.state);
-            let spoilt = state.extra().drop_spoilt_grad();
-            (state.extra().grad.clone(), spoilt)
-        };
-        drop(spoilt);
+        tensor.drop_spoilt_grad();
+        let old = lock(&tensor.0.state).extra().grad.clone();
         let new = match &old {
             Some(old) if create_graph => old.add(grad)?,
             Some(old) => return old.update_value(|array| array.binary(BinaryOp::Add, &value)),

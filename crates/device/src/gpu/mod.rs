@@ -104,6 +104,7 @@ struct Counters {
     dispatches: AtomicU64,
     hosted: AtomicU64,
     submits: AtomicU64,
+    bad_indices: AtomicU64,
     read: AtomicU64,
     written: AtomicU64,
 }
@@ -192,6 +193,7 @@ impl Shared {
     fn record_index_failure(&self, words: &[u32]) {
         let &[failures, op, size, low, high, ..] = words else { return };
         if failures > 0 {
+            self.counters.bad_indices.fetch_add(1, Ordering::AcqRel);
             let ops = self.checked_ops.lock().unwrap_or_else(PoisonError::into_inner);
             let op = ops.get(op as usize).copied().unwrap_or("index");
             let index = (u64::from(high) << 32 | u64::from(low)) as i64;
@@ -260,6 +262,10 @@ impl Executor for Gpu {
         }
         let _turn = self.shared.turn();
         self.shared.stream().download(&self.shared, block, offset as u64, out)
+    }
+
+    fn index_failures(&self) -> u64 {
+        self.shared.counters.bad_indices.load(Ordering::Acquire)
     }
 
     fn check_indices(&self) -> Result<()> {
