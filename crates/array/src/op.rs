@@ -119,7 +119,7 @@ pub(crate) enum RandomKind {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum View {
     /// For each dim of the input: an affine function of the view's index, always in range.
-    Affine(SmallVec<[Axis; 4]>),
+    Affine(Box<[Axis]>),
     /// The same elements in row-major order under another shape.
     Reshape,
     /// The input at `index - before`, 0 outside. The node's shape has the sizes.

@@ -20,7 +20,7 @@ impl Array {
         if let Some(number) = self.as_full() {
             return self.refill(number, shape);
         }
-        self.derive(Op::View(View::Affine(axes)), shape, self.dtype())
+        self.derive(Op::View(View::Affine(axes.into_boxed_slice())), shape, self.dtype())
     }
 
     fn refill(&self, number: wgrad_device::Scalar, shape: Dims) -> Array {
