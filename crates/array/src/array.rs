@@ -1,5 +1,6 @@
 //! [`Array`]: a handle to an immutable value that may still have to be computed.
 
+use wgrad_device::layout::Dims;
 use wgrad_device::{Buffer, DType, Device, Error, Layout, Result, Scalar};
 
 use crate::node::{Node, NodeRef, Value};
@@ -34,6 +35,11 @@ impl Array {
     /// The sizes of the dims.
     pub fn shape(&self) -> &[usize] {
         &self.0.shape
+    }
+
+    /// The sizes of the dims, for another array: copied as memory, which a clone of them is not.
+    pub(crate) fn dims(&self) -> Dims {
+        Dims::from_slice(&self.0.shape)
     }
 
     /// The number of dims.

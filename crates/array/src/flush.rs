@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use wgrad_device::Device;
 
 use crate::graph::{Graph, Offers, Ref};
-use crate::node::NodeRef;
+use crate::node::{Node, NodeRef};
 use crate::op::Op;
 use crate::{eval, registry};
 
@@ -102,8 +102,7 @@ pub fn is_updated() -> bool {
 /// What fails is met again by whoever reads the values.
 pub fn end_step() {
     let Some(updated) = UPDATED.take() else { return };
-    let mut pending = registry::pending_here(|_| true);
-    pending.retain(|(number, _)| *number < updated);
+    let pending = registry::pending_here(|number, _| number < updated);
     let mut pending: Vec<NodeRef> = pending.into_iter().map(|(_, node)| node).filter(is_work).collect();
     while let Some(device) = pending.first().map(|node| node.device.clone()) {
         let (results, elsewhere) = pending.into_iter().partition(|node| node.device == device);
@@ -149,13 +148,17 @@ pub(crate) fn companions(device: &Device) -> Companions {
         return Companions::default();
     }
     let updated = UPDATED.get();
-    let mut pending = registry::pending_here(|node| node.device == *device);
-    let step = pending.partition_point(|(number, _)| updated.is_some_and(|updated| *number < updated));
+    let of_step = |number: u64| updated.is_some_and(|updated| number < updated);
+    // What nothing pending was made of is a result.
+    let small = |node: &Node| !node.was_used() && node.elements() <= SMALL;
+    let mut pending =
+        registry::pending_here(|number, node| node.device == *device && (of_step(number) || small(node)));
+    let step = pending.partition_point(|(number, _)| of_step(*number));
     let followers = pending.split_off(step).into_iter().map(|(_, node)| node);
     let results = pending.into_iter().map(|(_, node)| node);
     Companions {
         results: results.filter(is_work).collect(),
-        followers: followers.filter(|node| node.elements() <= SMALL && is_work(node)).collect(),
+        followers: followers.filter(is_work).collect(),
         ends_step: updated.is_some(),
     }
 }

@@ -39,13 +39,16 @@ pub(crate) struct Node {
     pending: Mutex<Option<Pending>>,
     /// An evaluation has passed over this node without storing it.
     visited: AtomicBool,
+    /// Pending work has been made of it.
+    used: AtomicBool,
     /// How often it is held only to be gone back to, which is no reason to compute it.
     kept: AtomicIsize,
 }
 
 /// How the work ended.
 enum Outcome {
-    Value(Value),
+    // Most nodes are made pending, and are moved about less if they are small.
+    Value(Box<Value>),
     Fault(Arc<Fault>),
 }
 
@@ -93,6 +96,9 @@ impl Node {
     /// A pending operation, or the fault of one of its operands.
     pub(crate) fn pending(op: Op, inputs: Inputs, shape: Dims, dtype: DType, device: &Device) -> NodeRef {
         let call = site::call();
+        for input in &inputs {
+            input.used.store(true, Ordering::Relaxed);
+        }
         let depth = 1 + inputs.iter().map(|x| if x.is_pending() { x.depth() } else { 0 }).max().unwrap_or(0);
         let fault = inputs.iter().find_map(|input| input.fault());
         let may_fail = op.may_fail() || inputs.iter().any(|input| input.may_fail());
@@ -111,6 +117,7 @@ impl Node {
             outcome,
             pending: Mutex::new(pending),
             visited: AtomicBool::new(false),
+            used: AtomicBool::new(false),
             kept: AtomicIsize::new(0),
         })
     }
@@ -125,9 +132,10 @@ impl Node {
             called: "",
             may_fail: false,
             depth: AtomicU32::new(0),
-            outcome: OnceLock::from(Outcome::Value(value)),
+            outcome: OnceLock::from(Outcome::Value(Box::new(value))),
             pending: Mutex::new(None),
             visited: AtomicBool::new(false),
+            used: AtomicBool::new(false),
             kept: AtomicIsize::new(0),
         })
     }
@@ -176,7 +184,7 @@ impl Node {
     /// Ends the pending work with its result. If another thread was faster, its result stays: both are the same. What the value
     /// replaced in place is not needed any more.
     pub(crate) fn finish(&self, value: Value) {
-        for fallback in self.end(Outcome::Value(value)) {
+        for fallback in self.end(Outcome::Value(Box::new(value))) {
             fallback.clear();
         }
     }
@@ -203,6 +211,11 @@ impl Node {
     /// Notes how long that chain really is.
     pub(crate) fn set_depth(&self, depth: u32) {
         self.depth.store(depth, Ordering::Relaxed);
+    }
+
+    /// Whether pending work was ever made of it.
+    pub(crate) fn was_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Notes that an evaluation passed over this node without storing it.

@@ -44,13 +44,16 @@ impl List {
     }
 
     /// The pending nodes for which a function says so, with their numbers.
-    fn pending(&self, wanted: impl Fn(&Node) -> bool) -> Vec<(u64, NodeRef)> {
+    fn pending(&self, wanted: impl Fn(u64, &Node) -> bool) -> Vec<(u64, NodeRef)> {
         let (mut found, mut others) = (Vec::new(), Vec::new());
         let mut entries = self.lock();
         entries.nodes.retain(|(number, weak)| {
+            if weak.strong_count() == 0 {
+                return false;
+            }
             let Some(node) = weak.upgrade() else { return false };
             let pending = node.is_pending();
-            if pending && wanted(&node) {
+            if pending && wanted(*number, &node) {
                 found.push((*number, node))
             } else {
                 others.push(node)
@@ -77,7 +80,7 @@ pub(crate) fn add(node: &NodeRef) -> u64 {
     // A thread that is ending registers nothing.
     let Ok((number, long)) = added else { return 0 };
     if long {
-        let _ = OWN.try_with(|list| list.pending(|_| false));
+        let _ = OWN.try_with(|list| list.pending(|_, _| false));
     }
     number
 }
@@ -88,13 +91,13 @@ pub(crate) fn made_here() -> u64 {
 }
 
 /// Those of this thread's pending nodes for which a function says so, with their numbers, in the order in which they were made.
-pub(crate) fn pending_here(wanted: impl Fn(&Node) -> bool) -> Vec<(u64, NodeRef)> {
+pub(crate) fn pending_here(wanted: impl Fn(u64, &Node) -> bool) -> Vec<(u64, NodeRef)> {
     OWN.try_with(|list| list.pending(wanted)).unwrap_or_default()
 }
 
 /// All threads' pending nodes on a device.
 pub(crate) fn pending_anywhere(device: &Device) -> Vec<NodeRef> {
     let lists: Vec<Arc<List>> = LISTS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let pending = lists.iter().flat_map(|list| list.pending(|node| node.device == *device));
+    let pending = lists.iter().flat_map(|list| list.pending(|_, node| node.device == *device));
     pending.map(|(_, node)| node).collect()
 }

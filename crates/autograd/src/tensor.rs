@@ -315,7 +315,7 @@ impl Tensor {
     }
 
     pub(crate) fn meta(&self) -> Meta {
-        Meta { shape: self.0.shape.clone(), dtype: self.0.dtype, device: self.0.device.clone() }
+        Meta { shape: Dims::from_slice(&self.0.shape), dtype: self.0.dtype, device: self.0.device.clone() }
     }
 
     /// Whether operations on it are recorded: a leaf that was asked to, or a result of such.

@@ -96,7 +96,7 @@ impl Array {
                 self.device(),
             );
         }
-        Ok(input.derive(Op::Unary(op), input.0.shape.clone(), out))
+        Ok(input.derive(Op::Unary(op), input.dims(), out))
     }
 
     /// An operation on pairs of elements, which broadcast and promote as in PyTorch. Division and integer operands:
@@ -167,7 +167,7 @@ impl Array {
     fn join(&self, op: BinaryOp, other: &Array, compute: DType) -> Array {
         let inputs: Inputs = smallvec![self.0.clone(), other.0.clone()];
         let op_node = Op::Binary(op, Operands::Arrays);
-        Array::pending(op_node, inputs, self.0.shape.clone(), result_dtype(op, compute), self.device())
+        Array::pending(op_node, inputs, self.dims(), result_dtype(op, compute), self.device())
     }
 
     fn combine_scalar(&self, op: BinaryOp, operands: Operands, compute: DType) -> Result<Array> {
@@ -183,7 +183,7 @@ impl Array {
             };
             return Array::full(self.shape(), fold(op, a, b, compute), compute, self.device());
         }
-        Ok(self.derive(Op::Binary(op, operands), self.0.shape.clone(), result_dtype(op, compute)))
+        Ok(self.derive(Op::Binary(op, operands), self.dims(), result_dtype(op, compute)))
     }
 
     /// `a` where `cond` (bool) holds, else `b`; all three broadcast, `a` and `b` promote.
@@ -227,7 +227,7 @@ impl Array {
         if let Some(value) = self.as_full() {
             return Array::full(self.shape(), value, dtype, self.device());
         }
-        Ok(self.derive(Op::Cast, self.0.shape.clone(), dtype))
+        Ok(self.derive(Op::Cast, self.dims(), dtype))
     }
 
     /// The same elements, dense and in row-major order: itself if it is so already.
@@ -245,12 +245,12 @@ impl Array {
 
     /// A copy of the elements in memory of their own.
     pub fn copied(&self) -> Array {
-        self.derive(Op::Copy, self.0.shape.clone(), self.dtype())
+        self.derive(Op::Copy, self.dims(), self.dtype())
     }
 
     /// The same elements, in memory before anything reads them.
     pub(crate) fn stored(&self) -> Array {
-        self.derive(Op::Store, self.0.shape.clone(), self.dtype())
+        self.derive(Op::Store, self.dims(), self.dtype())
     }
 
     fn is_view(&self) -> bool {

@@ -56,7 +56,7 @@ pub(crate) struct Meta {
 
 impl Meta {
     pub(crate) fn of(array: &Array) -> Meta {
-        Meta { shape: array.shape().into(), dtype: array.dtype(), device: array.device().clone() }
+        Meta { shape: Dims::from_slice(array.shape()), dtype: array.dtype(), device: array.device().clone() }
     }
 }
 
