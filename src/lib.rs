@@ -36,7 +36,9 @@
 //! value is read ([`Tensor::to_vec`], [`Tensor::item`], printing), at [`Tensor::eval`] and [`Tensor::eval_all`], at the end of a step of
 //! training, or when much is pending; it is then fused into few kernels. A program is right, bounded in memory and fast whatever it reads.
 //! `WGRAD_FUSION=0` in the environment computes every operation on its own, which is
-//! slow and helps to find out whether fusion is at fault.
+//! slow and helps to find out whether fusion is at fault. [`Tensor::explain`] says what reading a tensor would do: which kernels, what they
+//! compute, read and store, and why. `WGRAD_DEBUG=plan` in the environment writes each plan that is built to standard error, `WGRAD_DEBUG=run` each
+//! evaluation.
 //!
 //! # Features
 //! `gpu` (on by default) brings in wgpu. Without it only the CPU executor is built.
@@ -52,6 +54,8 @@ pub use wgrad_autograd::{
     DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Result, Scalar, Stats,
     bf16, default_dtype, f16, set_default_dtype,
 };
+// What evaluations do.
+pub use wgrad_autograd::{Explanation, KernelOutline, Operation, Outline, ReadMemory, Stored, Traffic, Why};
 // Gradients.
 pub use wgrad_autograd::{
     BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, gradcheck, gradgradcheck, tape,

@@ -25,6 +25,8 @@ mod read;
 mod registry;
 mod room;
 pub mod site;
+#[cfg(test)]
+mod tests;
 
 pub use array::Array;
 pub use eval::with_fusion;

@@ -6,6 +6,7 @@
 
 mod args;
 mod engine;
+mod explain;
 mod gradcheck;
 mod graph;
 mod hooks;
@@ -34,5 +35,6 @@ pub use ops::{
 };
 pub use tensor::Tensor;
 pub use wgrad_array::{DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule};
+pub use wgrad_array::{Explanation, KernelOutline, Operation, Outline, ReadMemory, Stored, Traffic, Why};
 pub use wgrad_array::{QrMode, Result, Scalar, Stats, Triangle, default_dtype, set_default_dtype};
 pub use wgrad_macros::no_grad;

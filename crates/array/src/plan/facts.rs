@@ -139,9 +139,10 @@ impl<'g> Facts<'g> {
 
     /// Has a step's result written to memory.
     pub(crate) fn store(&mut self, step: u32, why: Why) {
+        let is_root = self.graph.is_root.get(step as usize).copied().unwrap_or(false);
         let step = &mut self.steps[step as usize];
         (step.anchor, step.stored) = (true, true);
-        step.why.get_or_insert(why);
+        step.why.get_or_insert(if is_root { Why::Result } else { why });
     }
 
     /// Has an operand put into memory where strides can reach it.

@@ -13,6 +13,8 @@ mod lower;
 mod map;
 mod outline;
 mod schedule;
+#[cfg(test)]
+mod tests;
 mod why;
 
 use std::sync::atomic::Ordering;

@@ -329,10 +329,8 @@ fn kernel_outline(facts: &Facts<'_>, planned: &Planned) -> KernelOutline {
 
 fn stored(facts: &Facts<'_>, step: u32) -> Stored {
     let at = step as usize;
-    let is_root = facts.graph.is_root.get(at).copied().unwrap_or(false);
-    let noted = facts.steps[at].why.unwrap_or(Why::Shared);
     let called = origin(facts, at).map_or("", |node| node.called);
-    Stored { operation: at, called, why: if is_root { Why::Result } else { noted } }
+    Stored { operation: at, called, why: facts.steps[at].why.unwrap_or(Why::Shared) }
 }
 
 fn operation(
