@@ -14,8 +14,8 @@ const RTOL: f64 = 1e-3;
 /// The inputs that require grad are leaves in f64, where differences have enough digits.
 ///
 /// ```
-/// use wgrad_autograd::{DType, Device, Tensor, gradcheck};
-/// let x = Tensor::new([0.3f64, -1.2], &Device::cpu())?.requires_grad_(true)?;
+/// use wgrad_autograd::{DType, Tensor, gradcheck};
+/// let x = Tensor::new([0.3, -1.2], DType::F64)?.requires_grad_(true)?;
 /// gradcheck(|x| Ok(vec![x[0].sin()?.mul(&x[0])?]), &[x])?;
 /// # Ok::<(), wgrad_autograd::Error>(())
 /// ```

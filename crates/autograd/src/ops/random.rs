@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use wgrad_array::{Array, BinaryOp, DType, Device, Error, Result, Scalar, UnaryOp, default_dtype};
+use wgrad_array::{Array, BinaryOp, DType, Device, Error, Result, Scalar, UnaryOp, default_dtype, reserve};
 
 use super::reduce::require_float;
 use crate::args::check_held;
@@ -139,12 +139,17 @@ impl Tensor {
     /// The numbers `0..n` in a random order; i64 unless the options say otherwise.
     ///
     /// # Errors
-    /// If `n` is too large.
+    /// If memory cannot hold `n` numbers, or `n` is 2^31 or more.
     pub fn randperm(n: usize, options: impl Into<Options>) -> Result<Tensor> {
         const OP: &str = "randperm";
         let options = options.into();
         let dtype = options.dtype.unwrap_or(DType::I64);
         wgrad_array::layout::checked_elements(OP, &[n])?;
+        // A key is two random words, and these are numbered by 32 bits. What no memory holds either is out of memory.
+        if n > u32::MAX as usize / 2 {
+            drop(reserve(&options.device, n.saturating_mul(size_of::<i64>()))?);
+            return Err(Error::SizeOverflow { op: OP, shape: vec![n] });
+        }
         let (seed, stream) = next_stream();
         // Where random keys belong in their order. Of 63 bits, two are equal rarely enough not to be noticed.
         let (high, low) = words(&[n], seed, stream, &options.device)?;
