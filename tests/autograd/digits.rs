@@ -167,3 +167,19 @@ fn nan_is_where_pytorch_has_it() -> Result<()> {
     assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [0.0, 1.0 / 1.5]);
     Ok(())
 }
+
+/// Where one formula of `sinc` holds, the steps of the other leave the range of numbers; nothing of them is in the derivatives.
+#[test]
+fn second_derivatives_of_sinc_are_numbers() -> Result<()> {
+    let numbers = [1e-38f32, 1e-34, -1e-20, 1e-8, 0.3, 2.5e6, -1e12, 1e18];
+    for device in devices() {
+        let x = Tensor::from_slice(&numbers, numbers.len(), &device)?.requires_grad_(true)?;
+        let first =
+            grad(&[&x.sinc()?.sum()?], &[&x], GradOptions::new().create_graph(true))?.remove(0).unwrap();
+        let second = grad(&[&first.sum()?], &[&x], GradOptions::new())?.remove(0).unwrap().to_vec::<f32>()?;
+        assert!(second.iter().all(|x| x.is_finite()), "{device}: {second:?}");
+        // -pi^2 / 3 at 0.
+        assert!(second[..4].iter().all(|x| (x + 3.289_868).abs() < 1e-5), "{device}: {second:?}");
+    }
+    Ok(())
+}

@@ -154,6 +154,11 @@ fn deviations_and_norms_stay_in_range() -> Result<()> {
         of("std", large.std(), 4.242640658e20)?;
         of("std of small numbers", list(&[1e-30, 0.0, 0.0], &device)?.std(), 5.773502692e-31)?;
         let spread = [3e19, -3e19, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        // Elements further apart than the largest number, and differences whose sum is beyond it.
+        let apart = [3e38, -3e38, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        of("std of what is far apart", list(&apart, &device)?.std(), 2f32.sqrt() * 1e38)?;
+        of("std of large numbers", list(&[0.0, 3e38, 3e38, 3e38], &device)?.std(), 1.5e38)?;
+        of("var beyond all numbers", list(&apart, &device)?.var(), INF)?;
         of("var", list(&spread, &device)?.var(), 2e38)?;
         of("norm", large.vector_norm(2.0, (), false), 18f32.sqrt() * 1e20)?;
         of("norm of small numbers", small.vector_norm(2.0, (), false), 5e-30)?;
@@ -446,6 +451,7 @@ fn second_derivatives_of_norms_of_one_element_are_0() -> Result<()> {
         all_zero("cdist", second(&x, x.cdist(&other, 2.0)?)?);
         all_zero("normalize", second(&x, x.normalize(2.0, 1, 1e-12)?)?);
         all_zero("cosine_similarity", second(&x, x.cosine_similarity(&other, 1, 1e-8)?)?);
+        all_zero("cosine_similarity with itself", second(&x, x.cosine_similarity(&x, 1, 1e-8)?)?);
         let triplet = x.triplet_margin_loss(&other, &other.neg()?, 9.0, 2.0, 1e-6, false, Reduction::Sum)?;
         all_zero("triplet_margin_loss", second(&x, triplet)?);
     }

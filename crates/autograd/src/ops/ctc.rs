@@ -11,6 +11,9 @@ use crate::{IntArray, Tensor};
 /// Stands for the logarithm of 0: finite, so that no difference of two is NaN, and far below any sum of logarithms.
 const NEVER: f64 = -1e30;
 
+/// No sequence is longer: each moment is a step of its own, computed when the loss is asked for.
+const MOST_MOMENTS: usize = 1 << 20;
+
 /// The labels of a batch, with blanks before, between and after them.
 struct Labels {
     /// `[batch, length]`: the class at each place; blanks behind a shorter target's end.
@@ -46,7 +49,7 @@ impl Tensor {
     ///
     /// # Errors
     /// If shapes or lengths do not fit together, a label or the blank is not a class, or targets are not integers; if there is no time or
-    /// no batch, or the dtype is not a float one.
+    /// no batch, a sequence has more than 2^20 moments, or the dtype is not a float one.
     pub fn ctc_loss(
         &self,
         targets: &Tensor,
@@ -72,6 +75,13 @@ impl Tensor {
         }
         let moments = lengths("input_lengths", &input_lengths.into(), batch, time)?;
         let sizes = lengths("target_lengths", &target_lengths.into(), batch, usize::MAX)?;
+        let longest = moments.iter().copied().max().unwrap_or(0);
+        if longest > MOST_MOMENTS {
+            let reason = format!(
+                "a sequence of {longest} moments is too long; cut it into parts of at most {MOST_MOMENTS}"
+            );
+            return Err(Error::Argument { op: OP, reason });
+        }
         let labels = Labels::new(targets, &sizes, blank, classes)?;
         let x = x.widened()?;
         let losses = labels.losses(&x, &moments)?;
@@ -152,7 +162,7 @@ impl Labels {
         let (skips, start) = (on(&self.skips)?, on(&start)?);
         // The logarithms of the probabilities to be at each place after so many moments; at first, in front of the first one.
         let mut ways = on(&first)?.where_cond(0.0, &never)?;
-        for moment in 0..time {
+        for moment in 0..moments.iter().copied().max().unwrap_or(0) {
             let now = emitted.select(0, moment as isize)?;
             let reached = if moment == 0 {
                 start.where_cond(&now, &never)?

@@ -4,7 +4,7 @@
 //! dims, as in PyTorch). Halves are summed in f32.
 
 use wgrad_array::layout::{Dims, normalize_dim};
-use wgrad_array::{Array, BinaryOp, DType, Error, ReduceOp, Result, Scalar, UnaryOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Expr, ReduceOp, Result, Scalar, UnaryOp};
 
 use super::unit::Floor;
 use crate::tape::{Derivative, record, record_outputs};
@@ -28,6 +28,11 @@ impl Fold {
         let kept = shape.iter().enumerate().map(|(d, &n)| if dims.contains(&d) { 1 } else { n }).collect();
         let count = dims.iter().map(|&d| shape[d]).product();
         Ok(Fold { dims, kept, count })
+    }
+
+    /// The sizes of the dims that are not folded.
+    fn left(&self, shape: &[usize]) -> Dims {
+        shape.iter().enumerate().filter(|(d, _)| !self.dims.contains(d)).map(|(_, &n)| n).collect()
     }
 
     /// A result, or its gradient, back at the input's shape.
@@ -412,23 +417,22 @@ impl Tensor {
         // Where elements do not suffice the variance is not a number, but over given dims its gradient is that of the formula.
         let of_all = dims.as_slice().is_empty();
         let slope = if of_all { 2.0 * scale } else { 2.0 / divisor };
-        // On the CPU in f64, as in PyTorch: differences and squares of f32 may be beyond all of f32.
-        let on_cpu = self.device().is_cpu();
-        let wide = if on_cpu { x.array.cast(DType::F64)? } else { widened(&x.array)? };
-        // Counted from a row's first element, so that equal ones have no variance at all.
-        let wide =
-            if fold.count == 0 { wide } else { wide.binary(BinaryOp::Sub, &first(&wide, &fold.dims)?)? };
-        let mean = wide.reduce(ReduceOp::Sum, &fold.dims, true)?;
-        let mean = mean.binary_scalar(BinaryOp::Mul, 1.0 / fold.count as f64)?;
-        let distance = wide.binary(BinaryOp::Sub, &mean)?;
         let is_std = op == "std";
-        let out = if on_cpu && self.dtype() != DType::F64 {
-            let squares = distance.binary(BinaryOp::Mul, &distance)?;
-            let sum = squares.reduce(ReduceOp::Sum, &fold.dims, keepdim)?;
-            let var = sum.binary_scalar(BinaryOp::Mul, scale)?;
-            if is_std { var.unary(UnaryOp::Sqrt)? } else { var }
-        } else {
-            distance.sum_of_squares(&fold.dims, keepdim, scale, is_std)?
+        let wide = widened(&x.array)?;
+        let out = match (wide.dtype(), self.device().is_cpu()) {
+            // As in PyTorch: differences and squares of f32 may be beyond all of f32.
+            (DType::F32, true) => {
+                let distance = distances(&wide.cast(DType::F64)?, &fold)?;
+                let squares = distance.binary(BinaryOp::Mul, &distance)?;
+                let sum = squares.reduce(ReduceOp::Sum, &fold.dims, keepdim)?;
+                let var = sum.binary_scalar(BinaryOp::Mul, scale)?;
+                if is_std { var.unary(UnaryOp::Sqrt)? } else { var }
+            }
+            (DType::F32, false) if fold.count > 0 => {
+                let out = deviation_in_f32(&wide, &fold, scale, is_std)?;
+                if keepdim { out } else { out.reshape(&fold.left(self.shape()))? }
+            }
+            _ => distances(&wide, &fold)?.sum_of_squares(&fold.dims, keepdim, scale, is_std)?,
         };
         let out = out.cast(self.dtype())?;
         let node = if is_std { "StdBackward0" } else { "VarBackward0" };
@@ -511,6 +515,29 @@ impl Tensor {
 /// The first elements along dims, which keep their places with size 1.
 fn first(x: &Array, dims: &[usize]) -> Result<Array> {
     dims.iter().try_fold(x.clone(), |x, &dim| x.slice(dim, 0, 1, 1))
+}
+
+/// The distances of elements from the mean of their row, counted from the row's first element, so that equal ones have no variance at all.
+fn distances(x: &Array, fold: &Fold) -> Result<Array> {
+    let x = if fold.count == 0 { x.clone() } else { x.binary(BinaryOp::Sub, &first(x, &fold.dims)?)? };
+    let mean = x.reduce(ReduceOp::Sum, &fold.dims, true)?;
+    x.binary(BinaryOp::Sub, &mean.binary_scalar(BinaryOp::Mul, 1.0 / fold.count as f64)?)
+}
+
+/// The variance, or its root, with sums in f32 and folded dims of size 1. Rows whose differences or their sum may be beyond f32 are made
+/// smaller by a power of two first; which rows these are is found along with the mean.
+fn deviation_in_f32(x: &Array, fold: &Fold, scale: f64, root: bool) -> Result<Array> {
+    let down = (-2.0 - (fold.count as f64).log2().ceil()).exp2();
+    let sum = |x: &Expr| x.map(|x| x.reduce(ReduceOp::Sum, &fold.dims, true));
+    let from_first = |x: Expr| &x - x.map(|x| first(x, &fold.dims));
+    let (usual, small) = (from_first(Expr::of(x)), from_first(Expr::of(x) * down));
+    // Where all of them together are below a quarter of the largest number, no distance from the mean is beyond it.
+    let large = sum(&usual.abs()).lt(126f64.exp2()).not();
+    let mean = large.select(sum(&small), sum(&usual)) * (1.0 / fold.count as f64);
+    let distance = large.select(small, usual) - mean;
+    let out = distance.map(|distance| distance.sum_of_squares(&fold.dims, true, scale, root));
+    let up = 1.0 / down;
+    large.select(if root { &out * up } else { &out * up * up }, out).done()
 }
 
 fn logsumexp_array(x: &Array, fold: &Fold, keepdim: bool) -> Result<Array> {

@@ -126,10 +126,14 @@ unary! {
     /// # Errors
     /// If the device fails.
     sinc, sinc_ = |x| sinc_array(x), "SincBackward0", input |g, x| {
-        let angle = x.mul(PI)?;
-        let far = angle.mul(angle.cos()?)?.sub(angle.sin()?)?.div(angle.mul(x)?)?;
-        let near = angle.abs()?.lt(1.0)?.logical_and(&x.ne(0.0)?)?;
-        let slope = near.where_cond(sinc_slope_near_0(&angle)?, far)?;
+        let near = x.abs()?.lt(1.0 / PI)?.logical_and(&x.ne(0.0)?)?;
+        // Each formula gets only numbers that it is for: elsewhere its steps leave the range of numbers, and its gradient, though it is
+        // multiplied by 0, is not a number.
+        let close = x.masked_fill(&near.logical_not()?, 0.0)?;
+        let x_far = x.masked_fill(&near, 1.0)?;
+        let angle = x_far.mul(PI)?;
+        let far = angle.mul(angle.cos()?)?.sub(angle.sin()?)?.div(angle.mul(&x_far)?)?;
+        let slope = near.where_cond(sinc_slope_near_0(&close.mul(PI)?)?, far)?;
         // Masked last, and without the series: as in PyTorch the second derivative at 0 is not a number.
         g.mul(slope)?.masked_fill(&x.eq(0.0)?, 0.0)
     };
