@@ -15,6 +15,7 @@ mod support;
 
 mod autograd {
     mod article;
+    mod derivatives;
     mod digits;
     mod double;
     mod errors;

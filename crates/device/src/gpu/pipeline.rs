@@ -191,6 +191,18 @@ impl Pipelines {
         });
     }
 
+    /// Another bound than the device's own.
+    #[cfg(test)]
+    pub(super) fn set_bound(&self, bytes: u64) {
+        self.lock().bound = bytes;
+    }
+
+    /// How many compiled forms there are.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.lock().shaders.iter().filter(|shader| shader.0.compiled().is_some()).count()
+    }
+
     fn touch(&self, shader: &Shader) {
         shader.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }

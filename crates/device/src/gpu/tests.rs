@@ -321,6 +321,42 @@ fn refused_work_is_an_error_of_the_next_read_and_of_no_other() {
     });
 }
 
+/// The bound is kept, programs go on whose kernels had to go, and those that take turns come to an end of compiling.
+#[test]
+fn compiled_kernels_are_kept_up_to_a_bound() {
+    let ops = [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not];
+    let results = [-1, 1, 1, -2];
+    each(|_, own| {
+        let executor = own.executor();
+        let compiled = || executor.stats().pipelines_compiled;
+        own.shared.pipelines.set_bound(0);
+        let (x, y) = (executor.upload(&ones()).unwrap(), executor.alloc(4 * N).unwrap());
+        let programs = ops.map(|op| executor.prepare(&map(op, N)).unwrap());
+        assert_eq!((compiled(), own.shared.pipelines.kept()), (4, 1));
+        let run = || {
+            for (program, result) in programs.iter().zip(results) {
+                program.launch(&[&x, &y], &[]).unwrap();
+                let mut out = [0; 4 * N];
+                executor.download(&y, 0, &mut out).unwrap();
+                assert!(i32::from_bytes(&out).iter().all(|&x| x == result));
+            }
+        };
+        // Each that comes back raises the bound by what it costs, until all are kept.
+        (0..4).for_each(|_| run());
+        let before = compiled();
+        assert!(before > 4);
+        (0..4).for_each(|_| run());
+        assert_eq!((compiled(), own.shared.pipelines.kept()), (before, 4));
+        drop(programs);
+        executor.trim();
+        assert_eq!(own.shared.pipelines.kept(), 0);
+        let again = executor.prepare(&map(UnaryOp::Neg, N)).unwrap();
+        again.launch(&[&x, &y], &[]).unwrap();
+        check_negated(executor, &y);
+        assert!(again.bytes() > 0);
+    });
+}
+
 #[test]
 fn contexts_of_opengl_without_kernels_are_known_by_their_version() {
     use super::adapter::gl_has_kernels;
