@@ -63,6 +63,20 @@ const UNCHECKED: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// An operator, a layout, and why its cases are not checked in this layout.
+const NOT_LAID_OUT: &[(&str, Layout, &str)] = &[
+    (
+        "index_copy",
+        Layout::Expanded,
+        "its index would have equal elements, and which of their rows stays is not defined by the operator",
+    ),
+    (
+        "linalg.qr",
+        Layout::Expanded,
+        "a matrix with equal rows or columns has less than full rank, and its Q and R have no derivative",
+    ),
+];
+
 /// Operators of chance, which the set has in their predictable forms only.
 const RANDOM: &[(&str, Function)] = &[("dropout", |x| x.dropout(0.4, true))];
 
@@ -130,6 +144,9 @@ fn run() -> Result<bool> {
     for (op, argument, reason) in UNCHECKED.iter().filter(|(op, ..)| wanted(op)) {
         println!("{op} is not checked with {argument}: {reason}");
     }
+    for (op, layout, reason) in NOT_LAID_OUT.iter().filter(|(op, ..)| wanted(op)) {
+        println!("{op} is not checked{layout}: {reason}");
+    }
     // After the others: the generator is the process's.
     for (op, function) in RANDOM.iter().filter(|(op, _)| wanted(op)) {
         match check_random(*function) {
@@ -175,7 +192,8 @@ fn check_op(name: &str, files: &Files, only: &[String]) -> Result<Option<Report>
         let others = report.laid < LAID_OUT && elements <= ELEMENTS;
         for layout in Layout::ALL {
             let stored = layout == Layout::Stored;
-            if !stored && !(others && tensors::suits(name, case, &store, layout)) {
+            let excluded = NOT_LAID_OUT.iter().any(|&(op, at, _)| op == name && at == layout);
+            if !stored && !(others && !excluded && tensors::suits(name, case, &store, layout)) {
                 continue;
             }
             let check = || check::check(name, op, case, &store, has_second, layout);
