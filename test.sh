@@ -43,4 +43,7 @@ else
     echo "test.sh: no GPU adapter, so the tests run on the CPU only"
 fi
 
+# Each test binary is followed by the time that it took.
+host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z.-' 'A-Z__')
+export "CARGO_TARGET_${host}_RUNNER=$PWD/.ci/timed"
 cargo test --workspace "$@"

@@ -15,7 +15,6 @@ mod support;
 
 mod autograd {
     mod article;
-    mod derivatives;
     mod digits;
     mod double;
     mod errors;

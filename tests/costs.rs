@@ -1,17 +1,17 @@
 //! What programs cost that grow: counted in nodes, kernels and bytes, which must grow no faster than the program does.
 
+#[path = "../crates/device/tests/support/mod.rs"]
+mod support;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use support::devices;
 use wgrad::{Device, Result, Stats, Tensor, tape};
 
 /// The counters are the process's: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn devices() -> Vec<Device> {
-    Device::available().into_iter().map(|info| info.name.parse().expect("a device that was listed")).collect()
 }
 
 /// What a program adds to a device's counters.

@@ -1,11 +1,11 @@
 //! The default dtype of floats: what follows it, what keeps its own, on every device. The default is the process's, so this is a
 //! process of its own with one test.
 
-use wgrad::{DType, Device, Error, Result, Tensor, bf16, default_dtype, f16, manual_seed, set_default_dtype};
+#[path = "../crates/device/tests/support/mod.rs"]
+mod support;
 
-fn devices() -> Vec<Device> {
-    Device::available().into_iter().map(|info| info.name.parse().unwrap()).collect()
-}
+use support::devices;
+use wgrad::{DType, Device, Error, Result, Tensor, bf16, default_dtype, f16, manual_seed, set_default_dtype};
 
 /// What has the default dtype in PyTorch too: made of nothing, or of integers where values are fractions.
 fn made_and_computed(device: &Device) -> Result<Vec<(&'static str, Tensor)>> {

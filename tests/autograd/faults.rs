@@ -3,9 +3,7 @@
 
 use wgrad::{BackwardOptions, DType, Device, Error, Result, Tensor, no_grad};
 
-fn devices() -> Vec<Device> {
-    Device::available().iter().map(|info| info.name.parse().unwrap()).collect()
-}
+use crate::support::{devices, fresh};
 
 /// An index that nobody knows before it is computed.
 fn computed(index: &[f32], device: &Device) -> Result<Tensor> {
@@ -195,8 +193,7 @@ fn views_and_aliases_go_back_with_their_storage() -> Result<()> {
 
 #[test]
 fn a_lack_of_memory_leaves_pending_work_pending() -> Result<()> {
-    for info in Device::available().iter().filter(|info| info.name != "cpu") {
-        let device = Device::open_with(&info.name, Default::default())?;
+    for device in fresh(&Default::default()) {
         let x = Tensor::ones([1 << 18], &device)?.mul(3.0)?;
         x.eval()?;
         let blocker = Tensor::ones([1 << 22], &device)?.mul(2.0)?;

@@ -2,12 +2,11 @@
 
 use wgrad::{Device, DeviceOptions, Result, Tensor};
 
+use crate::support::fresh;
+
 /// GPUs that spread work as on hardware, with so many bytes of workgroup memory.
 fn devices(bytes: u32) -> Vec<Device> {
-    let names = Device::available().into_iter().map(|info| info.name).filter(|name| name != "cpu");
-    let options =
-        DeviceOptions { as_hardware: true, max_workgroup_memory: Some(bytes), ..DeviceOptions::default() };
-    names.map(|name| Device::open_with(&name, options.clone()).unwrap()).collect()
+    fresh(&DeviceOptions { as_hardware: true, max_workgroup_memory: Some(bytes), ..DeviceOptions::default() })
 }
 
 #[test]

@@ -6,6 +6,8 @@ use wgrad::{
     PoolOptions, QrMode, Reduction, Result, Scale, Tensor, Triangle,
 };
 
+use crate::support;
+
 /// The most that any of these calls may use.
 const MEMORY: u64 = 1 << 30;
 
@@ -16,12 +18,9 @@ const LARGE: usize = 1 << 40;
 const FAR: usize = 1 << 62;
 
 fn devices() -> Vec<Device> {
-    let open = |info: wgrad::DeviceInfo| {
-        let device: Device = info.name.parse().expect("a device that was listed");
-        device.set_memory_limit(Some(MEMORY));
-        device
-    };
-    Device::available().into_iter().map(open).collect()
+    let devices = support::devices();
+    devices.iter().for_each(|device| device.set_memory_limit(Some(MEMORY)));
+    devices
 }
 
 fn on_each(test: impl Fn(&Device) -> Result<()>) -> Result<()> {

@@ -2,6 +2,8 @@
 
 use wgrad::{DType, Device, Result, Tensor};
 
+use crate::support::devices;
+
 fn check(x: Tensor, expected: &str) {
     assert_eq!(x.to_string(), expected);
 }
@@ -127,7 +129,7 @@ fn a_precision_is_that_of_every_number() -> Result<()> {
 /// What Python's `f"{x:.4f}"` prints of a 0-dim tensor, on every device: the number alone.
 #[test]
 fn a_0_dim_tensor_is_formatted_as_its_number() -> Result<()> {
-    for device in Device::available().into_iter().map(|info| info.name.parse::<Device>().unwrap()) {
+    for device in devices() {
         let pi = Tensor::new(3.14159, &device)?.requires_grad_(true)?.mul(1.0)?;
         let [nan, negative, zero] =
             [f32::NAN, f32::NEG_INFINITY, -0.0].map(|x| Tensor::new(x, &device).unwrap());

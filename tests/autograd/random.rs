@@ -4,6 +4,8 @@ use std::sync::Mutex;
 
 use wgrad::{DType, Device, DeviceOptions, Error, Result, Tensor, manual_seed};
 
+use crate::support;
+
 /// The generator is the process's: tests that seed it take turns.
 static SEED: Mutex<()> = Mutex::new(());
 
@@ -83,12 +85,8 @@ fn dropout() -> Result<()> {
 
 /// Every device, those that spread work as hardware does too.
 fn devices() -> Vec<Device> {
-    let names: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
-    let hardware = |name: &String| {
-        Device::open_with(name, DeviceOptions { as_hardware: true, ..DeviceOptions::default() }).unwrap()
-    };
-    let plain = names.iter().map(|name| name.parse().unwrap());
-    plain.chain(names.iter().filter(|name| *name != "cpu").map(hardware)).collect()
+    let hardware = DeviceOptions { as_hardware: true, ..DeviceOptions::default() };
+    support::devices().into_iter().chain(support::fresh(&hardware)).collect()
 }
 
 #[test]

@@ -7,9 +7,7 @@ use wgrad::{
     grad,
 };
 
-fn devices() -> Vec<Device> {
-    Device::available().into_iter().map(|info| info.name.parse().unwrap()).collect()
-}
+use crate::support::devices;
 
 const INF: f32 = f32::INFINITY;
 const NAN: f32 = f32::NAN;

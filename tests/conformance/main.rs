@@ -162,17 +162,9 @@ fn by_operator(candidates: impl IntoIterator<Item = Candidate>) -> BTreeMap<usiz
 /// device in `WGRAD_DEVICE` too.
 fn targets(operators: &[Operator<'_>], filter: &Filter) -> Result<(Vec<Target>, Vec<Target>)> {
     let limits_only = std::env::args().any(|arg| arg == "--limits");
-    let named = std::env::var("WGRAD_DEVICE").ok().filter(|name| !name.is_empty());
-    let names = match &named {
-        Some(name) => vec![name.parse::<Device>()?.name().to_owned()],
-        None => Device::available().into_iter().map(|info| info.name).collect(),
-    };
-    if named.is_none() && names.len() == 1 {
-        println!("no GPU adapter here: only the CPU is tested");
-        let required = std::env::var("WGRAD_REQUIRE_GPU").is_ok_and(|value| value == "1");
-        anyhow::ensure!(!required, "WGRAD_REQUIRE_GPU is set, and there is no adapter");
-    }
-    let with_limits = limits_only || (named.is_none() && std::env::var_os("WGRAD_CONFORMANCE_DIR").is_none());
+    let named = support::is_named();
+    let names = support::names();
+    let with_limits = limits_only || (!named && std::env::var_os("WGRAD_CONFORMANCE_DIR").is_none());
     let everything = candidates(operators, &Layout::ALL);
     let mut cpu = Vec::new();
     if names.iter().any(|name| name == "cpu") && !limits_only {

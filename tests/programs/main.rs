@@ -19,6 +19,8 @@ mod parts;
 mod plans;
 mod record;
 mod run;
+#[path = "../../crates/device/tests/support/mod.rs"]
+mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -81,11 +83,8 @@ fn main() -> ExitCode {
 
 /// The devices to run on, all unless some are named, and the arguments that name them.
 fn devices(arguments: &[String]) -> Result<(Vec<Device>, Vec<String>)> {
-    let available: Vec<String> = Device::available().into_iter().map(|info| info.name).collect();
-    let mut named: Vec<String> = arguments.iter().filter(|arg| available.contains(arg)).cloned().collect();
-    if let (true, Ok(name)) = (named.is_empty(), std::env::var("WGRAD_DEVICE")) {
-        named.push(name);
-    }
+    let available = support::names();
+    let named: Vec<String> = arguments.iter().filter(|arg| arg.parse::<Device>().is_ok()).cloned().collect();
     let chosen = if named.is_empty() { &available } else { &named };
     let devices =
         chosen.iter().map(|name| name.parse().with_context(|| name.clone())).collect::<Result<_>>()?;

@@ -1,5 +1,8 @@
 //! A device that nobody uses any more is gone, with its memory, its kernels, its plans and its tables.
 
+#[path = "../../device/tests/support/mod.rs"]
+mod support;
+
 use std::sync::{Arc, Weak};
 
 use wgrad_array::{Array, BinaryOp, UnaryOp};
@@ -67,12 +70,7 @@ fn watched(device: Device) -> (Device, Weak<()>) {
 
 /// Devices of the test's own on all adapters, and one around the CPU.
 fn devices() -> Vec<Device> {
-    let infos = Device::available();
-    let open = |name: &str| match name {
-        "cpu" => Device::cpu(),
-        name => Device::open_with(name, DeviceOptions::default()).unwrap(),
-    };
-    infos.iter().map(|info| open(&info.name)).collect()
+    std::iter::once(Device::cpu()).chain(support::fresh(&DeviceOptions::default())).collect()
 }
 
 /// Steps of a descent, transforms of all kinds; what of it stays is read.

@@ -13,6 +13,21 @@ pub fn devices() -> Vec<Device> {
     infos.iter().map(|info| info.name.parse().expect("a device that was listed")).collect()
 }
 
+/// The names of [`devices`], or that of the one that `WGRAD_DEVICE` names.
+pub fn names() -> Vec<String> {
+    let named = named().map(|name| name.parse::<Device>().expect("a device in WGRAD_DEVICE"));
+    named.map_or_else(devices, |device| vec![device]).iter().map(|device| device.name().to_owned()).collect()
+}
+
+/// Whether `WGRAD_DEVICE` names a device.
+pub fn is_named() -> bool {
+    named().is_some()
+}
+
+fn named() -> Option<String> {
+    std::env::var("WGRAD_DEVICE").ok().filter(|name| !name.is_empty())
+}
+
 /// The adapters of this machine, as [`devices`].
 pub fn gpus() -> Vec<Device> {
     devices().into_iter().filter(|device| !device.is_cpu()).collect()
