@@ -212,7 +212,9 @@ fn targets(operators: &[Operator<'_>], filter: &Filter) -> Result<(Vec<Target>, 
                 let wanted: HashSet<Candidate> = looked_at.collect();
                 let parts = surveyed.iter().filter(|surveyed| wanted.contains(&surveyed.candidate));
                 let chosen = choice::choose_forms(parts);
-                let hosted = wanted.iter().filter(|at| limits::is_hosted(operators[at.operator].name));
+                let is_hosted =
+                    |at: &&Candidate| pass == Pass::Limited && limits::is_hosted(operators[at.operator].name);
+                let hosted = wanted.iter().filter(is_hosted);
                 let chosen: BTreeSet<Candidate> =
                     chosen.candidates.into_iter().chain(hosted.copied()).collect();
                 println!("{name}{}: {} operators are chosen", pass.suffix(), chosen.len());

@@ -70,10 +70,10 @@ struct Reach {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Part {
     Form { epilogue: bool, form: Form },
-    Reach { form: Form, reach: Reach },
+    Reach { rows: bool, reach: Reach },
     Word { word: Word, level: Level, epilogue: bool },
     Operand { word: Word, place: usize, of: Word },
-    Fold { op: ReduceOp, ty: Ty, form: Form },
+    Fold { op: ReduceOp, ty: Ty, length: usize },
     Product { sizes: [Size; 3], batched: bool, factors: [(DType, Option<Step>, bool); 2], single: [bool; 2] },
     Scatter { op: ScatterOp, dtype: DType, indices: usize, index: Option<DType>, base: bool },
     Scan { op: ReduceOp, dtype: DType, many: bool, long: bool },
@@ -84,7 +84,8 @@ enum Part {
 #[derive(Clone, Default)]
 pub struct Parts {
     pub parts: HashSet<u64>,
-    /// Of the parts, those that say how a kernel runs and reaches memory, without forms' sizes.
+    /// Of the parts, what limits on bindings and workgroups change: how a kernel runs and reaches memory, without sizes, and dtypes by
+    /// themselves.
     pub forms: HashSet<u64>,
     pub kernels: HashSet<u64>,
 }
@@ -125,7 +126,13 @@ impl Parts {
             },
         };
         self.parts.insert(hash(whole));
-        self.forms.insert(hash(whole));
+        self.forms.insert(match whole {
+            Part::Product { batched, single, .. } => hash((batched, single)),
+            Part::Scatter { op, indices, base, .. } => hash((op, indices, base)),
+            Part::Scan { op, many, .. } => hash((op, many)),
+            Part::Sort { many, whole, .. } => hash((many, whole)),
+            other => hash(other),
+        });
         self.kernels.insert(hash(whole));
     }
 
@@ -140,8 +147,11 @@ impl Parts {
         let mut add = |part: Part| {
             let form = match part {
                 Part::Form { epilogue, .. } => Some(hash((rows, epilogue))),
-                Part::Reach { reach, .. } => Some(hash((rows.is_some(), reach))),
-                Part::Fold { op, ty, .. } => Some(hash((op, ty))),
+                Part::Reach { rows, reach: Reach { dtype, stored, guarded, indexed, step, .. } } => {
+                    forms.insert(hash((dtype, stored)));
+                    Some(hash((rows, stored, guarded, indexed, step)))
+                }
+                Part::Fold { op, .. } => Some(hash(op)),
                 _ => None,
             };
             forms.extend(form);
@@ -152,7 +162,7 @@ impl Parts {
         for (number, access) in kernel.accesses.iter().enumerate() {
             let stored = kernel.stores.iter().any(|store| store.access == number);
             let reach = reach(access, stored);
-            add(Part::Reach { form, reach });
+            add(Part::Reach { rows: rows.is_some(), reach });
             reaches.push((reach, access.strides.iter().map(|&stride| stride == 0).collect::<Vec<_>>()));
         }
         for ((instr, &word), &level) in kernel.body.iter().zip(&words).zip(&levels) {
@@ -161,7 +171,7 @@ impl Parts {
                 add(Part::Operand { word, place, of: words[of as usize] });
             }
             if let Word::Reduce(op, ty) = word {
-                add(Part::Fold { op, ty, form });
+                add(Part::Fold { op, ty, length: rows.map_or(0, |(.., length)| length) });
             }
         }
         self.kernels.insert(hash((epilogue, form, reaches, &kernel.body, &kernel.stores)));
