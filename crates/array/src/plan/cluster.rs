@@ -20,7 +20,6 @@ const LONG_ROW: usize = 16_384;
 const FEW_ROWS: usize = 64;
 
 /// A kernel in the making.
-#[derive(Clone)]
 pub(super) struct Cluster {
     pub(super) kind: Kind,
     /// For each dim of the space's shape, whether it is reduced over.
@@ -76,14 +75,17 @@ impl Cluster {
                         cluster.body.slots.push(factor.slot);
                     }
                 }
-                cluster.add(facts, step)?;
+                cluster.add(facts, step, &mut None)?;
             }
         }
         Ok(cluster)
     }
 
-    /// Whether it is worth trying to put a step in: the sizes agree.
+    /// Whether it is worth trying to put a step in: there is a binding left for its result, and the sizes agree.
     pub(super) fn could_take(&self, facts: &Facts<'_>, step: u32) -> bool {
+        if self.bindings() >= facts.limits.buffers {
+            return false;
+        }
         let node = &facts.steps[step as usize];
         let elements = |shape: &[usize]| shape.iter().product::<usize>();
         let own = elements(&self.body.space.shape);
@@ -111,34 +113,51 @@ impl Cluster {
         elements(&rows) > 1 && elements(&rows) < elements(&self.body.space.shape) && rows[..] == *shape
     }
 
-    /// This cluster with a step more, if that can be written and run well.
-    pub(super) fn with(&self, facts: &Facts<'_>, step: u32) -> Option<Cluster> {
+    /// Takes in a step, if that can be written and run well; else stays what it was, and says so.
+    pub(super) fn take(&mut self, facts: &Facts<'_>, step: u32) -> bool {
+        let (mark, folded) = (self.body.mark(), self.folded.clone());
+        let mut before = None;
+        let fits = self.try_to_take(facts, step, &mut before);
+        if !fits {
+            self.folded = folded;
+            match before {
+                Some(body) => self.body = body,
+                None => self.body.take_back(&mark),
+            }
+        }
+        fits
+    }
+
+    /// Like [`Cluster::take`], but changed in any case. `before` gets the body as it was, if it is written anew.
+    fn try_to_take(&mut self, facts: &Facts<'_>, step: u32, before: &mut Option<Body>) -> bool {
         let node = &facts.steps[step as usize];
-        let mut joined = self.clone();
         if let Op::Reduce { dims, .. } = &node.op {
             let shape = facts.shape(node.inputs[0]);
             let folds: SmallVec<[bool; 4]> = (0..shape.len()).map(|d| dims.contains(&d)).collect();
             if !self.folded.contains(&true) {
                 // An elementwise loop takes on the rows of its first reduction.
-                joined.folded = folds;
-                joined.body.space = Space::new(shape);
-                joined.rebuild(facts).ok()?;
+                self.folded = folds;
+                if self.rewrite(facts, Space::new(shape), before).is_err() {
+                    return false;
+                }
             } else if rows_of(&self.body.space.shape, &self.folded) != rows_of(shape, &folds) {
-                return None;
+                return false;
             }
         }
-        joined.add(facts, step).ok()?;
-        let outputs = joined.body.members.len();
-        let known = joined
-            .body
-            .slots
-            .iter()
-            .filter(|slot| !matches!(slot, Slot::Step(s) if joined.body.members.contains(s)));
+        if self.add(facts, step, before).is_err() {
+            return false;
+        }
         let size = |instr: &Instr| if facts.limits.inlined { instr.size() } else { 1 };
-        let fits = joined.body.instructions.iter().map(size).sum::<usize>() <= facts.limits.instructions
-            && known.count() + outputs + joined.further_bindings(facts) <= facts.limits.buffers
-            && joined.runs_well();
-        fits.then_some(joined)
+        self.body.instructions.iter().map(size).sum::<usize>() <= facts.limits.instructions
+            && self.bindings() + self.further_bindings(facts) <= facts.limits.buffers
+            && self.runs_well()
+    }
+
+    /// How many buffers it binds, if all of its results are stored.
+    fn bindings(&self) -> usize {
+        let members = &self.body.members;
+        let read = |slot: &&Slot| !matches!(slot, Slot::Step(step) if members.contains(step));
+        self.body.slots.iter().filter(read).count() + members.len()
     }
 
     /// How many bindings more than its buffers it takes, since accesses of one buffer begin too far apart for one.
@@ -156,40 +175,48 @@ impl Cluster {
 
     /// Whether the rows are short, or many, or read only once.
     fn runs_well(&self) -> bool {
-        let kernel = self.to_loop();
-        if kernel.row_elements() <= LONG_ROW || kernel.rows() >= FEW_ROWS {
+        let (mut rows, mut row) = (1usize, 1usize);
+        for (d, &size) in self.body.space.shape.iter().enumerate() {
+            let count = if self.folded[d] { &mut row } else { &mut rows };
+            *count = count.saturating_mul(size);
+        }
+        if row <= LONG_ROW || rows >= FEW_ROWS {
             return true;
         }
+        let kernel = self.to_loop();
         let (levels, stages) = (kernel.levels(), kernel.stages());
         levels.iter().zip(stages).all(|(level, stage)| *level == Level::Row || stage == 0)
     }
 
-    /// Writes all members anew, after the space has changed.
-    fn rebuild(&mut self, facts: &Facts<'_>) -> Result<(), Stop> {
-        let mut body = Body::new(self.body.space.clone());
+    /// Writes all members anew, over another space. The body that was there goes to `before`, unless one is there.
+    fn rewrite(&mut self, facts: &Facts<'_>, space: Space, before: &mut Option<Body>) -> Result<(), Stop> {
+        let mut body = Body::new(space);
         if let Kind::Matmul(_) = self.kind {
             body.slots = self.body.slots[..2].into();
         }
-        let members = std::mem::replace(&mut self.body, body).members;
+        let body = std::mem::replace(&mut self.body, body);
+        let members = body.members.clone();
+        before.get_or_insert(body);
         for step in members {
-            self.add(facts, step)?;
+            self.add(facts, step, before)?;
         }
         Ok(())
     }
 
-    /// Writes a step into the body, splitting the space's dims as needed.
-    fn add(&mut self, facts: &Facts<'_>, step: u32) -> Result<(), Stop> {
+    /// Writes a step into the body, splitting the space's dims as needed; `before` as in [`Cluster::rewrite`].
+    fn add(&mut self, facts: &Facts<'_>, step: u32, before: &mut Option<Body>) -> Result<(), Stop> {
         // Every split makes dims smaller, so this ends; the bound is for dims that are split over and over.
         for _ in 0..64 {
-            let before = self.clone();
+            let mark = self.body.mark();
             match self.write(facts, step) {
                 Err(Stop::Split(..)) if matches!(self.kind, Kind::Scatter(_) | Kind::Scan(_)) => {
                     return Err(Stop::Conflict);
                 }
                 Err(Stop::Split(dim, inner)) => {
-                    *self = before;
-                    self.body.space.split(dim, inner);
-                    self.rebuild(facts)?;
+                    self.body.take_back(&mark);
+                    let mut space = self.body.space.clone();
+                    space.split(dim, inner);
+                    self.rewrite(facts, space, before)?;
                 }
                 Ok(()) if !self.keeps_product(facts) => return Err(Stop::Conflict),
                 done => return done,
@@ -201,7 +228,7 @@ impl Cluster {
     /// Whether the dims of a product, which its operands give, are still whole.
     fn keeps_product(&self, facts: &Facts<'_>) -> bool {
         match self.kind {
-            Kind::Matmul(step) => {
+            Kind::Matmul(step) if self.body.space.has_split() => {
                 library::over_product(facts, step, &self.body.space, self.to_loop()).is_some()
             }
             _ => true,
@@ -209,6 +236,7 @@ impl Cluster {
     }
 
     fn write(&mut self, facts: &Facts<'_>, step: u32) -> Result<(), Stop> {
+        facts.effort.count_written();
         let node = &facts.steps[step as usize];
         self.body.members.push(step);
         match &node.op {

@@ -1,10 +1,13 @@
 //! The graph as the scheduler sees it: operations, and which of their results are written to memory.
 
+use std::collections::HashMap;
+
 use smallvec::SmallVec;
 use wgrad_device::kernel::UnaryOp;
 use wgrad_device::layout::{Dims, Strides};
 use wgrad_device::{DType, Layout, Limits};
 
+use super::effort::Effort;
 use super::factor::Factor;
 use super::why::Why;
 use crate::graph::{Graph, Ref};
@@ -39,10 +42,16 @@ pub(crate) enum Slot {
 pub(crate) struct Facts<'g> {
     pub(crate) graph: &'g Graph,
     pub(crate) steps: Vec<Step>,
-    /// The steps in topological order.
-    pub(crate) order: Vec<u32>,
+    /// Copies of leaves, which come before everything else.
+    copies: Vec<u32>,
+    /// The steps that fold some dims first, by the reduction that goes on from there.
+    folds: HashMap<u32, SmallVec<[u32; 1]>>,
+    /// The steps that read each leaf, once a leaf is copied.
+    readers: Option<Vec<SmallVec<[u32; 2]>>>,
     pub(crate) fusion: bool,
     pub(crate) limits: &'g Limits,
+    /// What planning has come to.
+    pub(crate) effort: Effort,
 }
 
 impl<'g> Facts<'g> {
@@ -62,10 +71,36 @@ impl<'g> Facts<'g> {
                 why: None,
             });
         }
-        let order = (0..steps.len() as u32).collect();
-        let mut facts = Facts { graph, steps, order, fusion, limits };
+        let mut facts = Facts {
+            graph,
+            steps,
+            copies: Vec::new(),
+            folds: HashMap::new(),
+            readers: None,
+            fusion,
+            limits,
+            effort: Effort::default(),
+        };
         facts.choose_stored();
         Some(facts)
+    }
+
+    /// The steps in topological order.
+    pub(crate) fn order(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = self.copies.iter().rev().copied().collect();
+        order.reserve(self.steps.len());
+        for step in 0..self.graph.nodes.len() as u32 {
+            self.place(step, &mut order);
+        }
+        order
+    }
+
+    /// Puts a step into the order, after those that fold for it. Each has fewer dims to fold, so this is not deep.
+    fn place(&self, step: u32, order: &mut Vec<u32>) {
+        for &inner in self.folds.get(&step).into_iter().flatten() {
+            self.place(inner, order);
+        }
+        order.push(step);
     }
 
     /// The shape of an operand.
@@ -207,8 +242,19 @@ impl<'g> Facts<'g> {
     /// Has a leaf copied to dense memory: a view of it needs more than strides can say.
     pub(crate) fn copy_leaf(&mut self, leaf: u32) {
         let copy = self.steps.len() as u32;
-        for step in &mut self.steps {
-            for input in &mut step.inputs {
+        let readers = self.readers.get_or_insert_with(|| {
+            let mut readers = vec![SmallVec::new(); self.graph.leaves.len()];
+            for (at, step) in self.steps.iter().enumerate() {
+                for input in &step.inputs {
+                    if let Ref::Leaf(leaf) = input {
+                        readers[*leaf as usize].push(at as u32);
+                    }
+                }
+            }
+            readers
+        });
+        for reader in std::mem::take(&mut readers[leaf as usize]) {
+            for input in &mut self.steps[reader as usize].inputs {
                 if *input == Ref::Leaf(leaf) {
                     *input = Ref::Node(copy);
                 }
@@ -225,14 +271,14 @@ impl<'g> Facts<'g> {
             stored: true,
             why: Some(Why::Strides),
         });
-        self.order.insert(0, copy);
+        self.copies.push(copy);
     }
 
-    /// Has a reduction fold some of its dims in a step of its own, before the others.
-    pub(crate) fn fold_first(&mut self, step: u32, first: &[usize]) {
+    /// Has a reduction fold some of its dims in a step of its own, before the others: this one.
+    pub(crate) fn fold_first(&mut self, step: u32, first: &[usize]) -> Option<u32> {
         let inner = self.steps.len() as u32;
         let node = &mut self.steps[step as usize];
-        let Op::Reduce { op, dims } = &mut node.op else { return };
+        let Op::Reduce { op, dims } = &mut node.op else { return None };
         dims.retain(|d| !first.contains(d));
         let op = Op::Reduce { op: *op, dims: first.into() };
         let inputs = std::mem::replace(&mut node.inputs, SmallVec::from_slice(&[Ref::Node(inner)]));
@@ -247,8 +293,11 @@ impl<'g> Facts<'g> {
             stored: false,
             why: None,
         });
-        let at = self.order.iter().position(|&s| s == step).unwrap_or(0);
-        self.order.insert(at, inner);
+        if let (Some(readers), Ref::Leaf(leaf)) = (&mut self.readers, self.steps[inner as usize].inputs[0]) {
+            readers[leaf as usize].push(inner);
+        }
+        self.folds.entry(step).or_default().push(inner);
+        Some(inner)
     }
 
     /// The results that must be in memory whatever the kernels look like.

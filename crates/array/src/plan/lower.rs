@@ -1,6 +1,7 @@
 //! Writing fused bodies: expressions of the graph become instructions over an index space.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use smallvec::{SmallVec, smallvec};
 use wgrad_device::kernel::{Access, BinaryOp, Const, IndexedDim, Instr, Range, Reg, Store, Ty};
@@ -9,7 +10,7 @@ use wgrad_device::{DType, Layout};
 
 use super::facts::{Facts, Slot};
 use super::map::{Affine, Map, Obstacle, Space};
-use crate::graph::Ref;
+use crate::graph::{Ref, WordHasher};
 use crate::op::{Op, Operands, RandomKind, View};
 
 /// Why an expression could not be written into a body.
@@ -19,8 +20,6 @@ pub(crate) enum Stop {
     Split(usize, usize),
     /// This operand must be in memory first.
     Store(Ref),
-    /// This reduction should fold these of its dims first, where their rows are at hand.
-    Fold(u32, SmallVec<[usize; 4]>),
     /// It needs a result of this very kernel at other indices than where it is computed.
     Conflict,
 }
@@ -34,8 +33,7 @@ enum Through {
     Value(Reg),
 }
 
-/// A body that is being written.
-#[derive(Clone)]
+/// A body that is being written. All of its lists only grow, so that what was written last can be taken back.
 pub(crate) struct Body {
     pub(crate) space: Space,
     pub(crate) accesses: Vec<Access>,
@@ -47,11 +45,34 @@ pub(crate) struct Body {
     /// Which of the graph's scalars each parameter is.
     pub(crate) params: Vec<u32>,
     /// The values there are.
-    known: HashMap<(Ref, Map), Reg>,
+    known: Vec<Known>,
+    /// The last value there is of each operand.
+    last: HashMap<Ref, u32, BuildHasherDefault<WordHasher>>,
     /// The registers of the instructions.
-    numbered: HashMap<Instr, Reg>,
+    numbered: HashMap<Instr, Reg, BuildHasherDefault<WordHasher>>,
     /// The steps computed here: not to be loaded.
     pub(crate) members: Vec<u32>,
+}
+
+/// The value of an operand at a map.
+struct Known {
+    operand: Ref,
+    map: Map,
+    reg: Reg,
+    /// The operand's value at another map that was known before.
+    before: Option<u32>,
+}
+
+/// How long a body's lists were at some time.
+pub(crate) struct Mark {
+    accesses: usize,
+    ranges: usize,
+    instructions: usize,
+    stores: usize,
+    slots: usize,
+    params: usize,
+    known: usize,
+    members: usize,
 }
 
 impl Body {
@@ -64,10 +85,63 @@ impl Body {
             stores: Vec::new(),
             slots: Vec::new(),
             params: Vec::new(),
-            known: HashMap::new(),
-            numbered: HashMap::new(),
+            known: Vec::new(),
+            last: HashMap::default(),
+            numbered: HashMap::default(),
             members: Vec::new(),
         }
+    }
+
+    /// Where writing has come to.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            accesses: self.accesses.len(),
+            ranges: self.ranges.len(),
+            instructions: self.instructions.len(),
+            stores: self.stores.len(),
+            slots: self.slots.len(),
+            params: self.params.len(),
+            known: self.known.len(),
+            members: self.members.len(),
+        }
+    }
+
+    /// Takes back all that was written since the mark.
+    pub(crate) fn take_back(&mut self, mark: &Mark) {
+        for instr in self.instructions.drain(mark.instructions..) {
+            self.numbered.remove(&instr);
+        }
+        for known in self.known.drain(mark.known..).rev() {
+            match known.before {
+                Some(before) => self.last.insert(known.operand, before),
+                None => self.last.remove(&known.operand),
+            };
+        }
+        self.accesses.truncate(mark.accesses);
+        self.ranges.truncate(mark.ranges);
+        self.stores.truncate(mark.stores);
+        self.slots.truncate(mark.slots);
+        self.params.truncate(mark.params);
+        self.members.truncate(mark.members);
+    }
+
+    /// Remembers an operand's value at a map.
+    fn remember(&mut self, operand: Ref, map: Map, reg: Reg) {
+        let before = self.last.insert(operand, self.known.len() as u32);
+        self.known.push(Known { operand, map, reg, before });
+    }
+
+    /// The value of an operand at a map, if it was written before.
+    fn find(&self, operand: Ref, map: &Map) -> Option<Reg> {
+        let mut at = self.last.get(&operand).copied();
+        while let Some(place) = at {
+            let known = &self.known[place as usize];
+            if known.map == *map {
+                return Some(known.reg);
+            }
+            at = known.before;
+        }
+        None
     }
 
     /// Adds an instruction, unless its value is there already.
@@ -83,18 +157,18 @@ impl Body {
 
     /// Says that a step's value at a map is this register.
     pub(crate) fn define(&mut self, step: u32, map: Map, reg: Reg) {
-        self.known.insert((Ref::Node(step), map), reg);
+        self.remember(Ref::Node(step), map, reg);
     }
 
     /// The register of a step's value at a map.
     pub(crate) fn lookup(&self, step: u32, map: &Map) -> Option<Reg> {
-        self.known.get(&(Ref::Node(step), map.clone())).copied()
+        self.find(Ref::Node(step), map)
     }
 
     /// The steps whose values are computed here without being members: recomputed work.
     pub(crate) fn recomputed(&self) -> impl Iterator<Item = u32> + '_ {
-        self.known.keys().filter_map(|(operand, _)| match operand {
-            Ref::Node(step) if !self.members.contains(step) => Some(*step),
+        self.known.iter().filter_map(|known| match known.operand {
+            Ref::Node(step) if !self.members.contains(&step) => Some(step),
             _ => None,
         })
     }
@@ -208,7 +282,7 @@ impl Body {
         let (mut at, mut map) = (operand, map);
         // Views only change the map; chains of them may be long, so they are followed without recursion.
         loop {
-            if let Some(&reg) = self.known.get(&(at, map.clone())) {
+            if let Some(reg) = self.find(at, &map) {
                 return Ok(reg);
             }
             if let Ref::Node(step) = at
@@ -223,13 +297,13 @@ impl Body {
             let node = &facts.steps[step as usize];
             if !matches!(node.op, Op::View(_)) {
                 let reg = self.compute(facts, step, &map)?;
-                self.known.insert((at, map), reg);
+                self.remember(at, map, reg);
                 return Ok(reg);
             }
             match self.through(facts, step, &map)? {
                 Through::Base(base, base_map) => (at, map) = (base, base_map),
                 Through::Value(reg) => {
-                    self.known.insert((at, map), reg);
+                    self.remember(at, map, reg);
                     return Ok(reg);
                 }
             }

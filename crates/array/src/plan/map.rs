@@ -202,6 +202,11 @@ impl Space {
         self.parts.iter().enumerate().flat_map(|(owner, parts)| parts.iter().map(move |_| owner)).collect()
     }
 
+    /// Whether a dim of the array is several dims of the space.
+    pub(crate) fn has_split(&self) -> bool {
+        self.parts.iter().any(|parts| parts.len() > 1)
+    }
+
     /// Splits a dim of the space in two.
     pub(crate) fn split(&mut self, dim: usize, inner: usize) {
         let mut first = 0;

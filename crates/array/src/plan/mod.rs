@@ -6,22 +6,26 @@
 
 mod cache;
 mod cluster;
+mod effort;
 mod factor;
 mod facts;
 mod library;
 mod lower;
 mod map;
+mod neighbours;
 mod outline;
 mod schedule;
 #[cfg(test)]
 mod tests;
 mod why;
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use smallvec::SmallVec;
-use wgrad_device::kernel::Traffic;
+use wgrad_device::kernel::{Kernel, Traffic};
 use wgrad_device::{Buffer, Device, Error, Layout, Place, Prepared, Result, Scalar};
 
 pub(crate) use cache::Plans;
@@ -121,6 +125,7 @@ impl Plan {
         let mut launches = Vec::with_capacity(planned.len());
         let mut last_use: Vec<usize> = vec![0; facts.steps.len()];
         let mut made = vec![false; facts.steps.len()];
+        let mut alike: HashMap<&Kernel, Arc<dyn Prepared>> = HashMap::new();
         for (at, kernel) in planned.iter().enumerate() {
             let mut makes = SmallVec::new();
             for slot in &kernel.slots {
@@ -132,8 +137,13 @@ impl Plan {
                     }
                 }
             }
+            // Many layers of one kind are one kernel.
+            let prepared = match alike.entry(&kernel.kernel) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(new) => new.insert(device.executor().prepare(&kernel.kernel)?).clone(),
+            };
             launches.push(Launch {
-                kernel: device.executor().prepare(&kernel.kernel)?,
+                kernel: prepared,
                 buffers: kernel.slots.iter().copied().collect(),
                 params: kernel.params.iter().copied().collect(),
                 makes,
@@ -168,9 +178,14 @@ impl Plan {
 
     /// About how many bytes of this machine's memory it takes.
     fn memory(&self) -> usize {
-        let launch = |launch: &Launch| size_of::<Launch>() + launch.kernel.bytes();
-        let launches: usize = self.launches.iter().map(launch).sum();
-        launches
+        let mut counted = HashSet::new();
+        let kernels = self.launches.iter().map(|launch| &launch.kernel);
+        let kernels: usize = kernels
+            .filter(|kernel| counted.insert(Arc::as_ptr(kernel).cast::<()>()))
+            .map(|k| k.bytes())
+            .sum();
+        kernels
+            + self.launches.len() * size_of::<Launch>()
             + self.bytes.len() * size_of::<usize>()
             + self.finished.len() * size_of::<Finished>()
             + self.passed.len() * size_of::<u32>()

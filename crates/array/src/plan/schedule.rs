@@ -15,12 +15,11 @@ use wgrad_device::{Error, Result};
 use super::cluster::{Cluster, Kind};
 use super::facts::{Facts, Slot};
 use super::lower::{Body, Stop};
+use super::neighbours::Neighbours;
 use super::why::Why;
 use crate::graph::Ref;
 use crate::op::Op;
 
-/// The most clusters that are tried beside those of the operands.
-const NEIGHBOURS: usize = 6;
 /// Recomputing that costs more than this, in simple operations on an element, is replaced by storing.
 const RECOMPUTE: usize = 24;
 
@@ -41,23 +40,11 @@ pub(crate) fn schedule(facts: &mut Facts<'_>) -> Result<Vec<Planned>> {
     loop {
         let clusters = match group(facts) {
             Ok(clusters) => clusters,
-            Err(Stop::Store(Ref::Node(step))) if !facts.steps[step as usize].stored => {
-                facts.store(step, Why::Strides);
+            Err(Stop::Store(_)) => {
+                store_where_strides_end(facts)?;
                 continue;
             }
-            Err(Stop::Store(Ref::Leaf(leaf))) => {
-                facts.copy_leaf(leaf);
-                continue;
-            }
-            Err(Stop::Fold(step, dims)) => {
-                facts.fold_first(step, &dims);
-                continue;
-            }
-            Err(stop) => {
-                let reason =
-                    format!("no kernel found for a pending operation ({stop:?}); please report this");
-                return Err(Error::Unsupported { op: "eval", reason });
-            }
+            Err(stop) => return Err(no_kernel(&stop)),
         };
         // Work that several kernels would repeat is stored once if it costs more than memory does.
         let repeated = if traded || !facts.fusion { Vec::new() } else { repeated_work(facts, &clusters) };
@@ -71,40 +58,84 @@ pub(crate) fn schedule(facts: &mut Facts<'_>) -> Result<Vec<Planned>> {
     }
 }
 
-/// Puts every anchor into a cluster.
-fn group(facts: &Facts<'_>) -> Result<Vec<Cluster>, Stop> {
-    let mut clusters: Vec<Cluster> = Vec::new();
-    let mut home = vec![usize::MAX; facts.steps.len()];
-    for at in 0..facts.order.len() {
-        let step = facts.order[at];
-        let node = &facts.steps[step as usize];
-        if !node.anchor || node.shape.contains(&0) {
-            continue;
+/// Has everything stored that a kernel of its own could not reach through strides, for all anchors in one pass: joining others
+/// never asks for more.
+fn store_where_strides_end(facts: &mut Facts<'_>) -> Result<()> {
+    let mut stack = Vec::new();
+    for step in facts.order() {
+        if is_computed(facts, step) {
+            stack.push(step);
         }
-        let mut alone = Cluster::alone(facts, step)?;
-        alone.needs = needs(&alone.body, step, &home);
-        if facts.fusion
-            && let Some(dims) = rows_at_hand(facts, step, &alone, &clusters)
-        {
-            return Err(Stop::Fold(step, dims));
-        }
-        let joined = if facts.fusion && alone.kind == Kind::Loop {
-            join(facts, step, &alone, &clusters)
-        } else {
-            None
-        };
-        match joined {
-            Some((into, mut cluster)) => {
-                cluster.needs = clusters[into].needs.clone();
-                cluster.needs.extend(alone.needs.iter().filter(|&&c| c != into));
-                cluster.needs.sort_unstable();
-                cluster.needs.dedup();
-                clusters[into] = cluster;
-                home[step as usize] = into;
+        while let Some(&step) = stack.last() {
+            match Cluster::alone(facts, step) {
+                Ok(_) => {
+                    stack.pop();
+                }
+                // What is stored has a kernel itself.
+                Err(Stop::Store(Ref::Node(operand))) if !facts.steps[operand as usize].stored => {
+                    facts.store(operand, Why::Strides);
+                    if is_computed(facts, operand) {
+                        stack.push(operand);
+                    }
+                }
+                Err(Stop::Store(Ref::Leaf(leaf))) => facts.copy_leaf(leaf),
+                Err(stop) => return Err(no_kernel(&stop)),
             }
-            None => {
-                home[step as usize] = clusters.len();
-                clusters.push(alone);
+        }
+    }
+    Ok(())
+}
+
+fn no_kernel(stop: &Stop) -> Error {
+    let reason = format!("no kernel found for a pending operation ({stop:?}); please report this");
+    Error::Unsupported { op: "eval", reason }
+}
+
+/// Whether a kernel computes a step for its own sake.
+fn is_computed(facts: &Facts<'_>, step: u32) -> bool {
+    let node = &facts.steps[step as usize];
+    node.anchor && !node.shape.contains(&0)
+}
+
+/// Puts every anchor into a cluster.
+fn group(facts: &mut Facts<'_>) -> Result<Vec<Cluster>, Stop> {
+    facts.effort.count_grouped();
+    let mut clusters: Vec<Cluster> = Vec::new();
+    let mut neighbours = Neighbours::default();
+    let mut home = vec![usize::MAX; facts.steps.len()];
+    let mut stack = Vec::new();
+    for step in facts.order() {
+        stack.push(step);
+        while let Some(step) = stack.pop() {
+            if !is_computed(facts, step) {
+                continue;
+            }
+            let mut alone = Cluster::alone(facts, step)?;
+            alone.needs = needs(&alone.body, step, &home);
+            if facts.fusion
+                && let Some(dims) = rows_at_hand(facts, step, &alone, &clusters)
+                && let Some(inner) = facts.fold_first(step, &dims)
+            {
+                // Nobody has read the step yet, so nothing else changes.
+                home.push(usize::MAX);
+                stack.extend([step, inner]);
+                continue;
+            }
+            let joins = facts.fusion && alone.kind == Kind::Loop;
+            match if joins { join(facts, step, &alone, &mut clusters, &mut neighbours) } else { None } {
+                Some(into) => {
+                    let cluster = &mut clusters[into];
+                    cluster.needs.extend(alone.needs.iter().filter(|&&c| c != into));
+                    cluster.needs.sort_unstable();
+                    cluster.needs.dedup();
+                    home[step as usize] = into;
+                    neighbours.changed(&clusters, into);
+                }
+                None => {
+                    home[step as usize] = clusters.len();
+                    clusters.push(alone);
+                    neighbours.changed(&clusters, clusters.len() - 1);
+                }
             }
         }
     }
@@ -154,44 +185,31 @@ fn needs(body: &Body, own: u32, home: &[usize]) -> Vec<usize> {
     needs
 }
 
-/// The first cluster that the step can join, with the step in it.
-fn join(facts: &Facts<'_>, step: u32, alone: &Cluster, clusters: &[Cluster]) -> Option<(usize, Cluster)> {
+/// Puts the step into the first cluster that takes it, and says which.
+fn join(
+    facts: &Facts<'_>,
+    step: u32,
+    alone: &Cluster,
+    clusters: &mut [Cluster],
+    neighbours: &mut Neighbours,
+) -> Option<usize> {
     let operands = alone.needs.iter().rev().copied();
-    let sharing = (0..clusters.len()).rev().filter(|&c| {
-        clusters[c].kind == Kind::Loop
-            && clusters[c].body.slots.iter().any(|slot| alone.body.slots.contains(slot))
-    });
+    let sharing = neighbours.sharing(&alone.body.slots);
     let mut tried: SmallVec<[usize; 12]> = SmallVec::new();
-    for candidate in operands.chain(sharing.take(NEIGHBOURS)) {
+    for candidate in operands.chain(sharing) {
         if tried.contains(&candidate) || !clusters[candidate].could_take(facts, step) {
             continue;
         }
         tried.push(candidate);
-        let waits =
-            alone.needs.iter().any(|&need| need != candidate && depends_on(clusters, need, candidate));
-        if waits {
+        let mut others = alone.needs.iter().filter(|&&need| need != candidate);
+        if others.any(|&need| neighbours.waits_for(facts, clusters, need, candidate)) {
             continue;
         }
-        if let Some(joined) = clusters[candidate].with(facts, step) {
-            return Some((candidate, joined));
+        if clusters[candidate].take(facts, step) {
+            return Some(candidate);
         }
     }
     None
-}
-
-/// Whether a cluster waits for another, directly or not.
-fn depends_on(clusters: &[Cluster], from: usize, on: usize) -> bool {
-    let mut seen = vec![false; clusters.len()];
-    let mut stack = vec![from];
-    while let Some(at) = stack.pop() {
-        if at == on {
-            return true;
-        }
-        if !std::mem::replace(&mut seen[at], true) {
-            stack.extend(&clusters[at].needs);
-        }
-    }
-    false
 }
 
 /// The expressions that are written into several kernels although storing them once is cheaper.
@@ -215,7 +233,8 @@ fn repeated_work(facts: &Facts<'_>, clusters: &[Cluster]) -> Vec<u32> {
     // What one kernel computes once a row, such as a mean, the others would compute for each element. What is computed from it
     // alone follows from the last of it.
     let mut read_by_others = vec![false; facts.steps.len()];
-    for &step in &facts.order {
+    let order = facts.order();
+    for &step in &order {
         if !(repeated(step) && by_row[step as usize]) {
             for &input in &facts.steps[step as usize].inputs {
                 if let Ref::Node(input) = input {
@@ -227,7 +246,7 @@ fn repeated_work(facts: &Facts<'_>, clusters: &[Cluster]) -> Vec<u32> {
     // The cost of a whole expression, down to what is in memory.
     let mut cost = vec![0usize; facts.steps.len()];
     let mut found = Vec::new();
-    for &step in &facts.order {
+    for &step in &order {
         let node = &facts.steps[step as usize];
         if node.anchor {
             continue;
