@@ -52,7 +52,8 @@ impl Array {
     /// assert_eq!(explanation.launches(), 1);
     /// let kernel = &explanation.plans[0].kernels[0];
     /// assert_eq!((kernel.traffic.read, kernel.traffic.written), (12, 4));
-    /// assert_eq!(kernel.stores[0].why, Why::Result);
+    /// // Without the dim that was summed over, the result is a view.
+    /// assert_eq!(kernel.stores[0].why, Why::Viewed);
     /// println!("{explanation}");
     /// # Ok::<(), wgrad_array::Error>(())
     /// ```

@@ -4,6 +4,12 @@ use super::super::lower::Stop;
 use super::*;
 use crate::graph::Ref;
 
+/// The cluster of a step with another one in it, if it takes it.
+fn with(first: u32, facts: &Facts<'_>, step: u32) -> Option<Cluster> {
+    let mut joined = Cluster::alone(facts, first).unwrap();
+    joined.take(facts, step).then_some(joined)
+}
+
 #[test]
 fn rows_take_in_what_belongs_to_them_and_nothing_else() {
     let x = leaf(&[4, 6]);
@@ -20,15 +26,15 @@ fn rows_take_in_what_belongs_to_them_and_nothing_else() {
         cluster.has_row_value(&[4, 1]) && !cluster.has_row_value(&[4, 6]) && !cluster.has_row_value(&[1, 6])
     );
     assert!(cluster.could_take(&facts, quotient));
-    let joined = cluster.with(&facts, quotient).unwrap();
+    let joined = with(rows, &facts, quotient).unwrap();
     assert_eq!(joined.body.members[..], [rows, quotient]);
     assert_eq!(joined.body.accesses.len(), 2, "x is read once, the sum not at all");
-    assert!(cluster.with(&facts, columns).is_none(), "columns are other rows");
+    assert!(with(rows, &facts, columns).is_none(), "columns are other rows");
 
     // The other way round: an elementwise loop takes on the rows of a reduction.
     let alone = Cluster::alone(&facts, quotient).unwrap();
     assert!(alone.folded_dims().is_empty());
-    assert_eq!(alone.with(&facts, columns).unwrap().folded_dims()[..], [0]);
+    assert_eq!(with(quotient, &facts, columns).unwrap().folded_dims()[..], [0]);
 }
 
 #[test]
@@ -42,10 +48,12 @@ fn a_product_takes_in_what_reads_it() {
     let of = |array: &Array| step(&facts, array);
     let cluster = Cluster::alone(&facts, of(&product)).unwrap();
     assert!(cluster.kind == Kind::Matmul(of(&product)));
-    assert!(cluster.could_take(&facts, of(&activated)) && cluster.with(&facts, of(&activated)).is_some());
+    assert!(
+        cluster.could_take(&facts, of(&activated)) && with(of(&product), &facts, of(&activated)).is_some()
+    );
     assert!(!cluster.could_take(&facts, of(&unrelated)), "it would wait for a product that it doesn't need");
     assert!(
-        cluster.with(&facts, of(&turned)).is_none(),
+        with(of(&product), &facts, of(&turned)).is_none(),
         "an element is there for its own row and column only"
     );
 }

@@ -123,6 +123,7 @@ fn a_reduction_can_fold_some_of_its_dims_first() {
     assert_eq!(facts.steps[added].shape, dims(&[4, 1]));
     assert_eq!(facts.steps[at as usize].inputs[..], [Ref::Node(added as u32)]);
     assert!(matches!(&facts.steps[at as usize].op, Op::Reduce { dims, .. } if dims[..] == [0]));
-    let place = |step: u32| facts.order.iter().position(|&other| other == step).unwrap();
+    let order = facts.order();
+    let place = |step: u32| order.iter().position(|&other| other == step).unwrap();
     assert!(place(added as u32) < place(at), "what was added comes first");
 }
