@@ -5,8 +5,11 @@
 mod common;
 #[cfg(feature = "gpu")]
 mod gpu_common;
+#[cfg(not(feature = "gpu"))]
 mod support;
 
+#[cfg(feature = "gpu")]
+use gpu_common::support;
 use smallvec::smallvec;
 use support::devices;
 use wgrad_device::kernel::{

@@ -177,7 +177,8 @@ fn run_loop(
                         let index = index as u32;
                         let word = |i: usize| params[first + i].as_i64() as u32;
                         let words = philox4x32_10([index / 4, 0, word(2), word(3)], [word(0), word(1)]);
-                        let [a, b] = [words[index as usize % 4 & 2], words[index as usize % 4 | 1]];
+                        let pair = index as usize % 4 / 2 * 2;
+                        let [a, b] = [words[pair], words[pair + 1]];
                         let (u, v) = (f64::from(a | 1) / 2f64.powi(32), (f64::from(b) + 0.5) / 2f64.powi(32));
                         let turn = (v + f64::from(index % 2) / 4.0) * std::f64::consts::TAU;
                         F32(((-2.0 * (-(1.0 - u)).ln_1p()).sqrt() * turn.sin()) as f32)
