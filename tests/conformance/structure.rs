@@ -55,13 +55,10 @@ enum Word {
     Reduce(ReduceOp, Ty),
 }
 
-/// A way to reach memory.
+/// A way to reach memory. What is there is loaded by its dtype, wherever guards and indices say that it is: the two are parts by themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Reach {
-    dtype: DType,
     stored: bool,
-    guarded: bool,
-    indexed: usize,
     step: Option<Step>,
     aligned: bool,
 }
@@ -70,7 +67,8 @@ struct Reach {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Part {
     Form { epilogue: bool, form: Form },
-    Reach { rows: bool, reach: Reach },
+    Place { rows: bool, reach: Reach, guarded: bool, indexed: usize },
+    Element { reach: Reach, dtype: DType },
     Word { word: Word, level: Level, epilogue: bool },
     Operand { word: Word, place: usize, of: Word },
     Fold { op: ReduceOp, ty: Ty, length: usize },
@@ -147,10 +145,10 @@ impl Parts {
         let mut add = |part: Part| {
             let form = match part {
                 Part::Form { epilogue, .. } => Some(hash((rows, epilogue))),
-                Part::Reach { rows, reach: Reach { dtype, stored, guarded, indexed, step, .. } } => {
-                    forms.insert(hash((dtype, stored)));
+                Part::Place { rows, reach: Reach { stored, step, .. }, guarded, indexed } => {
                     Some(hash((rows, stored, guarded, indexed, step)))
                 }
+                Part::Element { reach: Reach { stored, .. }, dtype } => Some(hash((dtype, stored))),
                 Part::Fold { op, .. } => Some(hash(op)),
                 _ => None,
             };
@@ -162,8 +160,16 @@ impl Parts {
         for (number, access) in kernel.accesses.iter().enumerate() {
             let stored = kernel.stores.iter().any(|store| store.access == number);
             let reach = reach(access, stored);
-            add(Part::Reach { rows: rows.is_some(), reach });
-            reaches.push((reach, access.strides.iter().map(|&stride| stride == 0).collect::<Vec<_>>()));
+            let (dtype, guarded, indexed) = (access.dtype, !access.guards.is_empty(), access.indexed.len());
+            add(Part::Place { rows: rows.is_some(), reach, guarded, indexed });
+            add(Part::Element { reach, dtype });
+            reaches.push((
+                reach,
+                dtype,
+                guarded,
+                indexed,
+                access.strides.iter().map(|&stride| stride == 0).collect::<Vec<_>>(),
+            ));
         }
         for ((instr, &word), &level) in kernel.body.iter().zip(&words).zip(&levels) {
             add(Part::Word { word, level, epilogue });
@@ -215,10 +221,7 @@ fn form(kernel: &Loop) -> Form {
 
 fn reach(access: &Access, stored: bool) -> Reach {
     Reach {
-        dtype: access.dtype,
         stored,
-        guarded: !access.guards.is_empty(),
-        indexed: access.indexed.len(),
         step: access.strides.last().map(|&stride| step(stride)),
         aligned: access.strides.iter().all(|&stride| stride == 1 || stride % 4 == 0),
     }
