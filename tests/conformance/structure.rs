@@ -34,7 +34,7 @@ enum Step {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Form {
     Elements { dims: usize, last: Size },
-    Rows { stages: usize, many: bool, dims: usize, last: Size, length: usize },
+    Rows { stages: usize, many: bool, dims: usize, length: usize },
 }
 
 /// An instruction without its operands.
@@ -72,7 +72,8 @@ enum Part {
     Word { word: Word, level: Level, epilogue: bool },
     Operand { word: Word, place: usize, of: Word },
     Fold { op: ReduceOp, ty: Ty, length: usize },
-    Product { sizes: [Size; 3], batched: bool, factors: [(DType, Option<Step>, bool); 2], single: [bool; 2] },
+    Product { sizes: [Size; 3], batched: bool },
+    Factor { right: bool, dtype: DType, step: Option<Step>, turned: bool, single: bool },
     Scatter { op: ScatterOp, dtype: DType, indices: usize, index: Option<DType>, base: bool },
     Scan { op: ReduceOp, dtype: DType, many: bool, long: bool },
     Sort { dtype: DType, descending: bool, many: bool, whole: bool },
@@ -101,6 +102,10 @@ impl Parts {
             Kernel::Loop(kernel) => return self.add_loop(kernel, Ty::F32, false),
             Kernel::Matmul(kernel) => {
                 self.add_loop(&kernel.epilogue, kernel.accumulator(), true);
+                for factor in factors(kernel) {
+                    self.parts.insert(hash(factor));
+                    self.kernels.insert(hash(factor));
+                }
                 product(kernel)
             }
             Kernel::Scatter(kernel) => Part::Scatter {
@@ -125,7 +130,7 @@ impl Parts {
         };
         self.parts.insert(hash(whole));
         self.forms.insert(match whole {
-            Part::Product { batched, single, .. } => hash((batched, single)),
+            Part::Product { batched, .. } => hash(batched),
             Part::Scatter { op, indices, base, .. } => hash((op, indices, base)),
             Part::Scan { op, many, .. } => hash((op, many)),
             Part::Sort { many, whole, .. } => hash((many, whole)),
@@ -139,7 +144,7 @@ impl Parts {
         let words: Vec<Word> = kernel.body.iter().map(|instr| word(kernel, instr, &types)).collect();
         let rows = match form {
             Form::Elements { .. } => None,
-            Form::Rows { stages, many, length, .. } => Some((stages.min(2), many, length)),
+            Form::Rows { stages, many, length, .. } => Some((stages, many, length)),
         };
         let forms = &mut self.forms;
         let mut add = |part: Part| {
@@ -216,7 +221,7 @@ fn form(kernel: &Loop) -> Form {
         _ => 3,
     };
     let stages = kernel.stages().into_iter().max().unwrap_or(0);
-    Form::Rows { stages, many: real(outer) > 0, dims: real(inner), last, length }
+    Form::Rows { stages: stages.min(2), many: real(outer) > 0, dims: real(inner), length }
 }
 
 fn reach(access: &Access, stored: bool) -> Reach {
@@ -250,14 +255,20 @@ fn product(kernel: &Matmul) -> Part {
     let sizes = &kernel.epilogue.sizes;
     let (batch, matrix) = sizes.split_at(sizes.len().saturating_sub(2));
     let of = |n: usize| size(matrix.get(n).copied().unwrap_or(1));
-    let factor = |access: &Access| {
-        let [.., before, last] = access.strides[..] else { return (access.dtype, None, false) };
-        (access.dtype, Some(step(last)), before == 1)
+    Part::Product { sizes: [of(0), of(1), size(kernel.k)], batched: batch.iter().any(|&size| size > 1) }
+}
+
+/// How a product reads its factors.
+fn factors(kernel: &Matmul) -> [Part; 2] {
+    let factor = |right: bool, access: &Access, single: bool| {
+        let (step, turned) = match access.strides[..] {
+            [.., before, last] => (Some(step(last)), before == 1),
+            _ => (None, false),
+        };
+        Part::Factor { right, dtype: access.dtype, step, turned, single }
     };
-    Part::Product {
-        sizes: [of(0), of(1), size(kernel.k)],
-        batched: batch.iter().any(|&size| size > 1),
-        factors: [factor(&kernel.lhs), factor(&kernel.rhs)],
-        single: [kernel.lhs_parts.are_single(), kernel.rhs_parts.are_single()],
-    }
+    [
+        factor(false, &kernel.lhs, kernel.lhs_parts.are_single()),
+        factor(true, &kernel.rhs, kernel.rhs_parts.are_single()),
+    ]
 }
