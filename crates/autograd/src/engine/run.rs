@@ -279,7 +279,7 @@ impl Run {
         let mut grads = mem::take(&mut item.grads);
         let mut results = Grads::new();
         if grads.iter().any(Option::is_some) {
-            let Some(mut work) = key.with(|node| work_of(node)) else { return Ok(()) };
+            let Some(mut work) = key.with(work_of) else { return Ok(()) };
             grads.resize(work.outputs, None);
             self.tensor_hooks(&mut work, &mut grads)?;
             if captured {
