@@ -122,7 +122,8 @@ fn group(facts: &mut Facts<'_>) -> Result<Vec<Cluster>, Stop> {
                 continue;
             }
             let joins = facts.fusion && alone.kind == Kind::Loop;
-            match if joins { join(facts, step, &alone, &mut clusters, &mut neighbours) } else { None } {
+            let joined = if joins { join(facts, step, &alone, &mut clusters, &mut neighbours) } else { None };
+            match joined {
                 Some(into) => {
                     let cluster = &mut clusters[into];
                     cluster.needs.extend(alone.needs.iter().filter(|&&c| c != into));
