@@ -15,7 +15,7 @@ fn main() -> Result<()> {
         None => other_device()?,
     };
 
-    let x = Tensor::new([[1.0, 9.0, 0.0]], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([[1.0, 9.0, 0.0]], Device::cpu())?.requires_grad_(true)?;
     println!("x = {x}");
     let moved = x.to(&device)?;
     println!("x.to({device}) = {moved}");

@@ -11,7 +11,7 @@ use wgrad::{Device, Tensor};
 fn main() -> Result<()> {
     let device: Device = std::env::args().nth(1).map_or_else(Device::best, |name| name.parse())?;
 
-    let x = Tensor::new([[7.0, 8.0, 8.0]], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([[7.0, 8.0, 8.0]], Device::cpu())?.requires_grad_(true)?;
     println!("x = {x}");
     let moved = x.to(&device)?;
     println!("x.to({device}) = {moved}");

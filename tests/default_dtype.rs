@@ -96,7 +96,7 @@ fn floats_follow_the_default_and_others_do_not() -> Result<()> {
             checked += 1;
         }
         // The default is left out where a tensor is printed, as in PyTorch.
-        assert_eq!(Tensor::new([1.5, 2.0], &Device::cpu())?.to_string(), "tensor([1.5000, 2.0000])");
+        assert_eq!(Tensor::new([1.5, 2.0], Device::cpu())?.to_string(), "tensor([1.5000, 2.0000])");
         assert_eq!(Tensor::zeros([0], default)?.to_string(), "tensor([])");
         let other = if default == DType::F32 { DType::F64 } else { DType::F32 };
         let suffix = format!("tensor([1.5000], dtype=torch.{})", other.torch_name());
@@ -106,7 +106,7 @@ fn floats_follow_the_default_and_others_do_not() -> Result<()> {
     // A model made under one default keeps its dtype under the next.
     set_default_dtype(DType::F64)?;
     manual_seed(3);
-    let weight = Tensor::randn([2, 2], &Device::cpu())?.requires_grad_(true)?;
+    let weight = Tensor::randn([2, 2], Device::cpu())?.requires_grad_(true)?;
     set_default_dtype(DType::F32)?;
     let loss = weight.matmul(&weight)?.sub(0.5)?.square()?.mean()?;
     loss.backward()?;

@@ -12,7 +12,7 @@ fn close(x: &Tensor, expected: &[f32]) {
 
 #[test]
 fn basics() -> Result<()> {
-    let x = Tensor::new([1f32, 9.0, 0.0], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([1f32, 9.0, 0.0], Device::cpu())?.requires_grad_(true)?;
     let y = (x.pow(2.0)? + 100.0)?;
     close(&y, &[101.0, 181.0, 100.0]);
     let loss = y.mean()?;
@@ -26,14 +26,14 @@ fn basics() -> Result<()> {
 
 #[test]
 fn rebuilt_leaf() -> Result<()> {
-    let x = Tensor::new([1f32, 9.0, 0.0], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([1f32, 9.0, 0.0], Device::cpu())?.requires_grad_(true)?;
     let moved = x.to(wgrad::DType::F64)?;
     assert_eq!(moved.grad_fn().unwrap().name(), "ToCopyBackward0");
     assert!(!moved.is_leaf());
     moved.pow(2.0)?.sum()?.backward()?;
     assert!(moved.grad().is_none());
     close(&x.grad().unwrap(), &[2.0, 18.0, 0.0]);
-    let leaf = Tensor::new([7f32, 8.0, 8.0], &Device::cpu())?.detach().requires_grad_(true)?;
+    let leaf = Tensor::new([7f32, 8.0, 8.0], Device::cpu())?.detach().requires_grad_(true)?;
     assert!(leaf.is_leaf());
     let y = (leaf.pow(2.0)? + 100.0)?;
     close(&y, &[149.0, 164.0, 164.0]);
@@ -46,7 +46,7 @@ fn rebuilt_leaf() -> Result<()> {
 
 #[test]
 fn detach_shares_memory_and_a_clone_keeps_the_graph() -> Result<()> {
-    let x = Tensor::new([1f32, 2.0], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([1f32, 2.0], Device::cpu())?.requires_grad_(true)?;
     let detached = x.detach();
     let cloned = x.deep_clone()?;
     assert!(!detached.requires_grad() && detached.is_leaf());
@@ -67,7 +67,7 @@ fn doubled(x: &Tensor) -> Result<Tensor> {
 
 #[test]
 fn stop_recording() -> Result<()> {
-    let x = Tensor::new([1f32, 2.0], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([1f32, 2.0], Device::cpu())?.requires_grad_(true)?;
     assert!(!no_grad(|| x.mul(2.0))?.requires_grad());
     assert!(!doubled(&x)?.requires_grad());
     set_grad_enabled(false);

@@ -132,37 +132,37 @@ fn numbers_beside_halves_are_not_rounded() -> Result<()> {
 
 #[test]
 fn integers_beside_numbers_they_cannot_hold() -> Result<()> {
-    let bytes = Tensor::new([0u8, 1, 4], &Device::cpu())?;
+    let bytes = Tensor::new([0u8, 1, 4], Device::cpu())?;
     assert_eq!(bytes.clamp(-1, None)?.to_vec::<u8>()?, [0, 1, 4]);
     assert_eq!(bytes.clamp(-1, 1)?.to_vec::<u8>()?, [0, 1, 1]);
     assert_eq!(bytes.clamp(-2, 300)?.to_vec::<u8>()?, [0, 1, 4]);
     assert_eq!(bytes.clamp(-1, 0.5)?.to_vec::<f32>()?, [0.0, 0.5, 0.5]);
-    let ints = Tensor::new([1i32, 2], &Device::cpu())?;
+    let ints = Tensor::new([1i32, 2], Device::cpu())?;
     assert_eq!(ints.clamp(None, 1i64 << 40)?.to_vec::<i32>()?, [1, 2]);
-    let number = |n: i64| Tensor::new(n, &Device::cpu());
+    let number = |n: i64| Tensor::new(n, Device::cpu());
     assert_eq!(bytes.div(&number(-2)?)?.to_vec::<f32>()?, [0.0, -0.5, -2.0]);
     assert_eq!(bytes.div(&number(300)?)?.to_vec::<f32>()?, [0.0, 1.0 / 300.0, 4.0 / 300.0]);
     assert_eq!(ints.div(&number(1 << 40)?)?.to_vec::<f32>()?, [2f32.powi(-40), 2f32.powi(-39)]);
     let spaced = Tensor::linspace(0.0, 1e8, 7, DType::I64)?.to_vec::<i64>()?;
     assert_eq!(spaced, [0, 16666666, 33333333, 50000000, 66666666, 83333333, 100000000]);
-    assert_eq!(Tensor::new([true, false], &Device::cpu())?.square()?.to_vec::<i64>()?, [1, 0]);
+    assert_eq!(Tensor::new([true, false], Device::cpu())?.square()?.to_vec::<i64>()?, [1, 0]);
     Ok(())
 }
 
 #[test]
 fn nan_is_where_pytorch_has_it() -> Result<()> {
     // All classes have no weight: what is not ignored has no mean.
-    let scores = Tensor::new([[0.3f32, 0.2], [0.1, 0.5]], &Device::cpu())?.requires_grad_(true)?;
+    let scores = Tensor::new([[0.3f32, 0.2], [0.1, 0.5]], Device::cpu())?.requires_grad_(true)?;
     let weight = Tensor::zeros([2], Device::cpu())?;
     let options = CrossEntropyOptions { weight: Some(weight), ..CrossEntropyOptions::default() };
-    let loss = scores.cross_entropy_with(&Tensor::new([0i64, -100], &Device::cpu())?, &options)?;
+    let loss = scores.cross_entropy_with(&Tensor::new([0i64, -100], Device::cpu())?, &options)?;
     loss.backward()?;
     assert!(loss.item::<f32>()?.is_nan());
     let gradient = scores.grad().unwrap().to_vec::<f32>()?;
     assert!(gradient[..2].iter().all(|g| g.is_nan()) && gradient[2..] == [0.0, 0.0], "{gradient:?}");
     // A gradient that is NaN where the result does not come from the element stays there.
-    let x = Tensor::new([-5f32, 0.5], &Device::cpu())?.requires_grad_(true)?;
-    let bound = |b: f32| Tensor::new([b, b], &Device::cpu());
+    let x = Tensor::new([-5f32, 0.5], Device::cpu())?.requires_grad_(true)?;
+    let bound = |b: f32| Tensor::new([b, b], Device::cpu());
     x.clamp(&bound(-1.0)?, &bound(1.0)?)?.log1p()?.sum()?.backward()?;
     assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [0.0, 1.0 / 1.5]);
     Ok(())

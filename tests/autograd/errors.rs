@@ -61,7 +61,7 @@ fn windows_and_margins_that_overflow() {
 #[test]
 fn dims_and_indices() -> Result<()> {
     let x = zeros(&[2, 3]);
-    let index = |i: i64| Tensor::new([i], &Device::cpu());
+    let index = |i: i64| Tensor::new([i], Device::cpu());
     fails! {
         x.sum_dim(2, false) => Dim;
         x.softmax(-3) => Dim;
@@ -121,15 +121,15 @@ fn dtypes_and_numbers() -> Result<()> {
     }
     // Large and strange numbers are no reason to panic.
     fails! { Tensor::full((), Scalar::Int(i64::MIN), DType::I32) => DType; }
-    assert_eq!(Tensor::new(i64::MIN, &Device::cpu())?.abs()?.item::<i64>()?, i64::MIN);
+    assert_eq!(Tensor::new(i64::MIN, Device::cpu())?.abs()?.item::<i64>()?, i64::MIN);
     assert_eq!(integer.remainder(0)?.to_vec::<i64>()?, [0; 4]);
     Ok(())
 }
 
 #[test]
 fn numbers_that_the_dtype_cannot_hold() -> Result<()> {
-    let bytes = Tensor::new([0u8, 1, 4], &Device::cpu())?;
-    let ints = Tensor::new([1i32, 2], &Device::cpu())?;
+    let bytes = Tensor::new([0u8, 1, 4], Device::cpu())?;
+    let ints = Tensor::new([1i32, 2], Device::cpu())?;
     fails! {
         Tensor::full([2], 300, DType::U8) => DType;
         Tensor::full([2], 1i64 << 40, DType::I32) => DType;
@@ -141,8 +141,8 @@ fn numbers_that_the_dtype_cannot_hold() -> Result<()> {
         bytes.clamp(300, None) => DType;
         Tensor::randint(0, 300, [3], DType::U8) => DType;
         Tensor::randint(0, 5, [3], DType::Bool) => DType;
-        Tensor::new([0.5f32, 2.0], &Device::cpu())?.bernoulli() => Argument;
-        Tensor::new([0.5f32, f32::NAN], &Device::cpu())?.bernoulli() => Argument;
+        Tensor::new([0.5f32, 2.0], Device::cpu())?.bernoulli() => Argument;
+        Tensor::new([0.5f32, f32::NAN], Device::cpu())?.bernoulli() => Argument;
         "vulkan:+0".parse::<Device>() => Parse;
     }
     assert_eq!(bytes.to_vec::<u8>()?, [0, 1, 4]);

@@ -27,7 +27,7 @@ fn leaves() -> Result<()> {
     assert!(!y.is_leaf());
     assert_eq!(rule(y.requires_grad_(false)), GradRule::RequiresGradNonLeaf);
     assert!(y.requires_grad_(true)?.is_same(&y));
-    let integers = Tensor::new([1i64], &Device::cpu())?;
+    let integers = Tensor::new([1i64], Device::cpu())?;
     assert_eq!(rule(integers.requires_grad_(true)), GradRule::RequiresGradDType);
     assert!(x.to(DType::F32)?.is_same(&x));
     let wrong = Tensor::zeros([3], Device::cpu())?;
@@ -56,7 +56,7 @@ fn accumulation() -> Result<()> {
     assert!(x.grad().unwrap().requires_grad());
     // A gradient handed in stays the caller's own.
     let z = leaf(&[1.0, 1.0]);
-    let seed = Tensor::new([5f32, 7.0], &Device::cpu())?;
+    let seed = Tensor::new([5f32, 7.0], Device::cpu())?;
     z.backward_with(BackwardOptions::new().gradient(&seed))?;
     z.backward_with(BackwardOptions::new().gradient(&seed))?;
     assert_eq!((values(&seed), values(&z.grad().unwrap())), (vec![5.0, 7.0], vec![10.0, 14.0]));
@@ -159,7 +159,7 @@ fn higher_orders() -> Result<()> {
 #[test]
 fn gradients_are_summed_down_and_cast() -> Result<()> {
     let x = leaf(&[1.0, 2.0]);
-    let half = Tensor::new([f16::from_f32(1.5)], &Device::cpu())?.requires_grad_(true)?;
+    let half = Tensor::new([f16::from_f32(1.5)], Device::cpu())?.requires_grad_(true)?;
     let matrix = Tensor::ones([3, 2], Device::cpu())?;
     matrix.mul(&x)?.mul(&half)?.sum()?.backward()?;
     assert_eq!(values(&x.grad().unwrap()), [4.5, 4.5]);

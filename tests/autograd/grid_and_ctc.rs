@@ -46,9 +46,9 @@ fn an_image_at_its_own_places() -> Result<()> {
 
 #[test]
 fn places_far_away() -> Result<()> {
-    let image = Tensor::new([[[[1f32, 2.0], [3.0, 4.0]]]], &Device::cpu())?;
+    let image = Tensor::new([[[[1f32, 2.0], [3.0, 4.0]]]], Device::cpu())?;
     let at = |x: f32, mode, padding| {
-        let grid = Tensor::new([[[[x, -1.0]]]], &Device::cpu())?;
+        let grid = Tensor::new([[[[x, -1.0]]]], Device::cpu())?;
         image.grid_sample(&grid, mode, padding, true)?.item::<f32>()
     };
     for mode in [GridSampling::Bilinear, GridSampling::Nearest, GridSampling::Bicubic] {
@@ -109,7 +109,7 @@ fn ctc_sums_over_alignments() -> Result<()> {
 
 #[test]
 fn derivatives_of_ctc() {
-    let targets = Tensor::new([[1i64, 2, 1], [3, 3, 0]], &Device::cpu()).unwrap();
+    let targets = Tensor::new([[1i64, 2, 1], [3, 3, 0]], Device::cpu()).unwrap();
     for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
         let loss = |x: &[Tensor]| {
             let x = x[0].log_softmax(-1)?;
@@ -123,7 +123,7 @@ fn derivatives_of_ctc() {
 
 #[test]
 fn targets_that_do_not_fit_their_time() -> Result<()> {
-    let targets = Tensor::new([[1i64, 1], [1, 2]], &Device::cpu())?;
+    let targets = Tensor::new([[1i64, 1], [1, 2]], Device::cpu())?;
     for zero_infinity in [false, true] {
         let x = leaf(&[3, 2, 3], -1.0, 1.0, 1).detach().log_softmax(-1)?.requires_grad_(true)?;
         let losses = x.ctc_loss(&targets, [2, 3], [2, 2], 0, Reduction::None, zero_infinity)?;

@@ -187,16 +187,16 @@ fn rules() -> Result<()> {
 
 #[test]
 fn each_operation_in_place() -> Result<()> {
-    let x = Tensor::new([1f32, 4.0], &Device::cpu())?;
+    let x = Tensor::new([1f32, 4.0], Device::cpu())?;
     x.add_(1.0)?.sub_(0.5)?.mul_(2.0)?.div_(0.5)?;
     assert_eq!(values(&x), [6., 18.]);
     x.clamp_(7.0, 10.0)?;
     assert_eq!(values(&x), [7., 10.]);
     x.neg_()?.relu_()?;
     assert_eq!(values(&x), [0., 0.]);
-    x.copy_(&Tensor::new([9i64], &Device::cpu())?)?.sqrt_()?;
+    x.copy_(&Tensor::new([9i64], Device::cpu())?)?.sqrt_()?;
     assert_eq!(values(&x), [3., 3.]);
-    x.masked_fill_(&Tensor::new([true, false], &Device::cpu())?, 8.0)?.pow_(2.0)?;
+    x.masked_fill_(&Tensor::new([true, false], Device::cpu())?, 8.0)?.pow_(2.0)?;
     assert_eq!(values(&x), [64., 9.]);
     Ok(())
 }

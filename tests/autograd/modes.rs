@@ -91,7 +91,7 @@ fn the_attribute() -> Result<()> {
 
 #[test]
 fn backward_works_without_recording() -> Result<()> {
-    let x = Tensor::new([3f32], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([3f32], Device::cpu())?.requires_grad_(true)?;
     let y = x.mul(&x)?;
     no_grad(|| y.backward())?;
     assert_eq!(x.grad().unwrap().item::<f32>()?, 6.0);

@@ -84,7 +84,7 @@ fn as_pytorch() -> Result<()> {
 fn errors_are_printed_too() -> Result<()> {
     let table = Tensor::ones([2, 2], Device::cpu())?;
     // Whose value is not known before it is printed.
-    let index = Tensor::new([5f32], &Device::cpu())?.to_dtype(DType::I64)?;
+    let index = Tensor::new([5f32], Device::cpu())?.to_dtype(DType::I64)?;
     let text = table.index_select(0, &index)?.to_string();
     assert!(text.contains("index 5"), "{text}");
     Ok(())
@@ -130,7 +130,7 @@ fn a_precision_is_that_of_every_number() -> Result<()> {
 #[test]
 fn a_0_dim_tensor_is_formatted_as_its_number() -> Result<()> {
     for device in devices() {
-        let pi = Tensor::new(3.14159, &device)?.requires_grad_(true)?.mul(1.0)?;
+        let pi = Tensor::new(std::f64::consts::PI, &device)?.requires_grad_(true)?.mul(1.0)?;
         let [nan, negative, zero] =
             [f32::NAN, f32::NEG_INFINITY, -0.0].map(|x| Tensor::new(x, &device).unwrap());
         let found = [

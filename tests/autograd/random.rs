@@ -95,7 +95,7 @@ fn random_numbers_have_the_same_bits_on_every_device() -> Result<()> {
     let draw = |device: &Device| -> Result<Vec<Vec<u32>>> {
         manual_seed(0x1234_5678_9abc);
         let bits =
-            |x: Tensor| Ok(x.to(&Device::cpu())?.to_vec::<f32>()?.into_iter().map(f32::to_bits).collect());
+            |x: Tensor| Ok(x.to(Device::cpu())?.to_vec::<f32>()?.into_iter().map(f32::to_bits).collect());
         let permutation = Tensor::randperm(1001, device)?.to_dtype(DType::F32)?;
         let base = Tensor::zeros([7, 11], device)?;
         [

@@ -151,7 +151,7 @@ fn gradients_reach_what_was_chosen() -> Result<()> {
     gradcheck(medians, &[leaf(&[3, 4], -2.0, 2.0, 6)])?;
     check("mode", &|x| Ok(vec![x[0].mode(1, false)?.0]), &[leaf(&[3, 5], -2.0, 2.0, 7)]);
     // Equal elements share.
-    let z = Tensor::new([1.0f32, 2.0, 2.0, 3.0, NAN], &Device::cpu())?.requires_grad_(true)?;
+    let z = Tensor::new([1.0f32, 2.0, 2.0, 3.0, NAN], Device::cpu())?.requires_grad_(true)?;
     z.nanmedian()?.backward()?;
     assert_eq!(z.grad().expect("a gradient").to_vec::<f32>()?, [0.0, 0.5, 0.5, 0.0, 0.0]);
     Ok(())

@@ -149,8 +149,8 @@ fn deviations_and_norms_stay_in_range() -> Result<()> {
             Ok(())
         };
         // PyTorch's.
-        of("std", large.std(), 4.242640658e20)?;
-        of("std of small numbers", list(&[1e-30, 0.0, 0.0], &device)?.std(), 5.773502692e-31)?;
+        of("std", large.std(), 4.242_640_7e20)?;
+        of("std of small numbers", list(&[1e-30, 0.0, 0.0], &device)?.std(), 5.773_502_6e-31)?;
         let spread = [3e19, -3e19, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         // Elements further apart than the largest number, and differences whose sum is beyond it.
         let apart = [3e38, -3e38, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
@@ -203,7 +203,8 @@ fn deviations_and_norms_stay_in_range() -> Result<()> {
 
 #[test]
 fn gradients_of_deviations_and_norms_stay_in_range() -> Result<()> {
-    let cases: [(&str, &[f32], fn(&Tensor) -> Result<Tensor>, &[f32]); 6] = [
+    type Case<'a> = (&'a str, &'a [f32], fn(&Tensor) -> Result<Tensor>, &'a [f32]);
+    let cases: [Case<'_>; 6] = [
         ("std", &[3e20, -3e20], |x| x.std(), &[0.5, -0.5].map(|x: f32| x * 2f32.sqrt())),
         ("norm", &[1e-30, 0.0, 0.0], |x| x.vector_norm(2.0, (), false), &[1.0, 0.0, 0.0]),
         ("norm of large numbers", &[3e20, -4e20], |x| x.vector_norm(2.0, (), false), &[0.6, -0.8]),

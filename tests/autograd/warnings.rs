@@ -37,7 +37,7 @@ fn listen() -> impl Fn() -> Vec<String> {
 #[test]
 fn reading_the_gradient_of_a_non_leaf_warns_once() -> Result<()> {
     let messages = listen();
-    let x = Tensor::new([1.0], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([1.0], Device::cpu())?.requires_grad_(true)?;
     assert!(x.grad().is_none() && messages().is_empty());
     let y = x.mul(2.0)?;
     y.backward()?;
@@ -90,11 +90,11 @@ fn a_loss_warns_once_a_line_of_a_target_that_broadcasts() -> Result<()> {
 #[test]
 fn copying_warns_once_a_line_of_a_source_that_broadcasts() -> Result<()> {
     let messages = listen();
-    let (x, rows) = (Tensor::zeros([2, 3], DType::F32)?, Tensor::new([1.0, 2.0, 3.0], &Device::cpu())?);
+    let (x, rows) = (Tensor::zeros([2, 3], DType::F32)?, Tensor::new([1.0, 2.0, 3.0], Device::cpu())?);
     // One shape, a wish that is written down, and a number: all are meant.
     x.copy_(&Tensor::ones([2, 3], DType::F64)?)?;
     x.copy_(&rows.expand([2, 3])?)?;
-    x.copy_(&Tensor::new(7.0, &Device::cpu())?)?;
+    x.copy_(&Tensor::new(7.0, Device::cpu())?)?;
     assert!(messages().is_empty());
     for _ in 0..3 {
         x.copy_(&rows)?;

@@ -193,7 +193,8 @@ fn check_op(name: &str, files: &Files, only: &[String]) -> Result<Option<Report>
         for layout in Layout::ALL {
             let stored = layout == Layout::Stored;
             let excluded = NOT_LAID_OUT.iter().any(|&(op, at, _)| op == name && at == layout);
-            if !stored && !(others && !excluded && tensors::suits(name, case, &store, layout)) {
+            let suits = others && !excluded && tensors::suits(name, case, &store, layout);
+            if !(stored || suits) {
                 continue;
             }
             let check = || check::check(name, op, case, &store, has_second, layout);

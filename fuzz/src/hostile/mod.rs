@@ -48,6 +48,7 @@ impl Made for Unique {
 }
 
 /// What the build wrote.
+#[allow(clippy::let_unit_value, reason = "one form for all methods, whatever they give")]
 mod table {
     use wgrad::*;
 

@@ -337,7 +337,7 @@ impl<'a> Runner<'a> {
         if program.gradients {
             self.gradients(program, &held, &mut all)?;
         }
-        if program.seed % 2 == 0 {
+        if program.seed.is_multiple_of(2) {
             Tensor::eval_all(all.iter().map(|(_, tensor)| tensor))?;
         }
         all.into_iter()

@@ -24,7 +24,7 @@ fn another_shape(m: &mut Maker, numel: usize) -> Vec<i64> {
     let mut shape = Vec::new();
     let mut left = numel;
     for prime in [2, 3, 5, 7, 11, 13] {
-        while left > 0 && left % prime == 0 {
+        while left > 0 && left.is_multiple_of(prime) {
             left /= prime;
             if shape.is_empty() || m.random.chance(45) {
                 shape.push(prime as i64);
