@@ -456,3 +456,26 @@ fn second_derivatives_of_norms_of_one_element_are_0() -> Result<()> {
     }
     Ok(())
 }
+
+/// Equal elements whose mean is not quite their value: no direction, in any order of derivative, as in PyTorch.
+#[test]
+fn deviations_of_equal_elements_have_no_slope() -> Result<()> {
+    for device in devices() {
+        let dtypes = [DType::F32, DType::F64].into_iter().filter(|&dtype| device.supports(dtype));
+        for dtype in dtypes {
+            let row = Tensor::from_slice(&[0.940_871_26f32, 1.301_761_4, 0.988_493_5], [1, 3], &device)?;
+            let x = row.to_dtype(dtype)?.expand([5, 3])?.deep_clone()?.detach().requires_grad_(true)?;
+            let y = x.std_dim(0, 1.0, false)?;
+            for again in [false, true] {
+                let options = GradOptions::new().create_graph(again).retain_graph(true);
+                let slope = grad(&[&y.sum()?], &[&x], options)?.remove(0).unwrap();
+                assert_eq!(
+                    slope.to_dtype(DType::F32)?.to_vec::<f32>()?,
+                    [0.0; 15],
+                    "{device}, {dtype}, {again}"
+                );
+            }
+        }
+    }
+    Ok(())
+}

@@ -443,10 +443,12 @@ impl Tensor {
                     let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
                     if is_std && divisor > 0.0 {
                         // The distances over their length, 0 where that is 0.
+                        let y = fold.spread(&c.saved(1)?.widened()?, &fold.kept)?;
                         let (unit, length) = if is_grad_enabled() {
+                            // A mean of equal elements may differ from them in its last bit, which is no direction.
+                            let distance = distance.masked_fill(&y.eq(0.0)?, 0.0)?;
                             (distance.over_norm(2.0, &fold, Floor::Zero)?, divisor.sqrt())
                         } else {
-                            let y = fold.spread(&c.saved(1)?.widened()?, &fold.kept)?;
                             (distance.over(&y, 2.0, Floor::Zero)?, divisor)
                         };
                         return fold.spread(&g.mul(1.0 / length)?, x.shape())?.mul(unit);
