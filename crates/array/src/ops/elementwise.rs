@@ -249,7 +249,7 @@ impl Array {
     }
 
     /// The same elements, in memory before anything reads them.
-    pub(crate) fn stored(&self) -> Array {
+    pub fn stored(&self) -> Array {
         self.derive(Op::Store, self.dims(), self.dtype())
     }
 

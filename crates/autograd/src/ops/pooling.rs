@@ -306,7 +306,8 @@ impl Tensor {
             let (start, end) = part_of(&column(OP, count, self.device())?, count, size);
             let list = (start + counted(OP, longest, self.device())?).min(end - 1i64);
             let list = list.map(|list| list.reshape(&[count * longest]));
-            let list = Tensor::from_array(list.done()?);
+            // A short list, and long integer quotients: kernels that read it should not compute it again for each element.
+            let list = Tensor::from_array(list.done()?.stored());
             (values, places) = (
                 values.index_select((first + i) as isize, &list)?,
                 places.index_select((first + i) as isize, &list)?,
