@@ -77,7 +77,7 @@ impl Default for CrossEntropyOptions {
 impl Tensor {
     /// The squared distance from a target, both of one shape or broadcast to one; `F.mse_loss`.
     ///
-    /// A target of another shape than this tensor's logs a warning, once for each line that calls: [3, 1] and [3] make 9 distances.
+    /// A target of another shape than this tensor's logs a warning, once for each line that calls: `[3, 1]` and `[3]` make 9 distances.
     ///
     /// # Errors
     /// If the shapes do not broadcast, the devices differ, or the dtype is not a float one.
