@@ -12,7 +12,7 @@ pub(crate) fn expand(mut block: ItemImpl) -> proc_macro2::TokenStream {
         if !public || function.sig.constness.is_some() {
             continue;
         }
-        if let Some(asyncness) = function.sig.asyncness {
+        if let Some(asyncness) = &function.sig.asyncness {
             return Error::new_spanned(asyncness, "#[call_sites] cannot follow an async fn")
                 .to_compile_error();
         }
