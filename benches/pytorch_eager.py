@@ -210,6 +210,13 @@ def operators():
     yield "nonzero_1000000", lambda: forward(lambda x: {"places": x.nonzero()}, tensor(13, 1_000_000) > 0)
     for n in (1000, 100):
         yield from both(f"cumprod_64x{n}", lambda x: x.cumprod(-1), lambda n=n: near_one(64, n))
+    for dims, sizes in ((1, (1024,)), (2, (32, 32)), (3, (16, 8, 8))):
+        for window, stride, padding in ((2, 2, 0), (3, 2, 1)):
+            for kind in ("max", "avg"):
+                pool = getattr(F, f"{kind}_pool{dims}d")
+                yield from both(f"{kind}_pool{dims}d_32x16_{window}s{stride}",
+                                lambda x, pool=pool, how=(window, stride, padding): pool(x, *how),
+                                lambda sizes=sizes: {"x": tensor(21, 32, 16, *sizes)})
     yield from convolution("conv", 4, 64, 56, 2, 64, 3)
     yield from convolution("conv", 8, 16, 32, 2, 32, 3)
     yield from convolution("conv", 8, 3, 64, 2, 32, 7, stride=2)

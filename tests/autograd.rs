@@ -36,4 +36,5 @@ mod autograd {
     mod tape;
     mod values;
     mod warnings;
+    mod windows;
 }

@@ -1,7 +1,7 @@
-//! Operators that have kernels or ways of their own, one by one: sorts, running products, convolutions, factorizations, Fourier
-//! transforms.
+//! Operators that have kernels or ways of their own, one by one: sorts, running products, windows, convolutions,
+//! factorizations, Fourier transforms.
 
-use wgrad::{ConvOptions, Device, FftNorm, Padding, QrMode, Result, Tensor, Triangle};
+use wgrad::{ConvOptions, Device, FftNorm, Padding, PoolOptions, QrMode, Result, Tensor, Triangle};
 
 use super::{Only, Outcome, Task, differentiated};
 use crate::inputs::{fill, tensor};
@@ -13,6 +13,7 @@ type Named = Vec<(&'static str, Tensor)>;
 pub fn all(quick: bool) -> Vec<Task> {
     let mut tasks = sorts(quick);
     tasks.extend(running_products(quick));
+    tasks.extend(pools(quick));
     tasks.extend(convolutions(quick));
     tasks.extend(factorizations(quick));
     // At the end, since their tables stay in memory.
@@ -108,6 +109,31 @@ fn running_products(quick: bool) -> Vec<Task> {
             Ok(vec![("x", Tensor::from_slice(&values, [rows, n], device)?)])
         };
         tasks.extend(both(&format!("cumprod_{rows}x{n}"), inputs, |x| x[0].cumprod(-1)));
+    }
+    tasks
+}
+
+/// Maxima and means of half a million elements, over windows side by side and over windows that overlap.
+fn pools(quick: bool) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    let batch = if quick { 1 } else { 32 };
+    for (dims, sizes) in [(1, vec![1024]), (2, vec![32, 32]), (3, vec![16, 8, 8])] {
+        for (window, stride, padding) in [(2, 2, 0), (3, 2, 1)] {
+            let shape = [vec![batch, 16], sizes.clone()].concat();
+            let inputs = move |device: &Device| Ok(vec![("x", tensor(21, &shape, device)?)]);
+            let options =
+                PoolOptions { stride: vec![stride], padding: vec![padding], ..PoolOptions::new(&[window]) };
+            let means = options.clone();
+            let windows = format!("pool{dims}d_{batch}x16_{window}s{stride}");
+            tasks.extend(both(&format!("max_{windows}"), inputs.clone(), move |x| {
+                let pool = [Tensor::max_pool1d, Tensor::max_pool2d, Tensor::max_pool3d][dims - 1];
+                Ok(pool(&x[0], &options)?.0)
+            }));
+            tasks.extend(both(&format!("avg_{windows}"), inputs, move |x| {
+                let pool = [Tensor::avg_pool1d, Tensor::avg_pool2d, Tensor::avg_pool3d][dims - 1];
+                pool(&x[0], &means)
+            }));
+        }
     }
     tasks
 }

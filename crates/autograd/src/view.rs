@@ -329,21 +329,56 @@ fn write_windows(x: &Array, value: &Array, dim: usize, size: usize, step: usize)
     Ok(result)
 }
 
-/// The sum of windows at their places.
+/// So many terms are added one by one; more are a reduction.
+const FEW: usize = 4;
+
+/// The sum of windows at their places, gathered: each element adds up what the windows have for it.
+///
+/// The dim is cut into blocks of `step` elements. Window `w` begins with block `w`, so that its part `q`, of `step` elements as well, lies in
+/// block `w + q`; block `b` is the sum of part `q` of window `b - q` over all `q`. Windows side by side have one part, and nothing is added.
 fn fold_windows(grad: &Tensor, shape: &[usize], dim: usize, size: usize, step: usize) -> Result<Tensor> {
-    let windows = grad.shape()[dim];
-    let last = grad.rank() - 1;
-    let mut sum: Option<Tensor> = None;
-    for offset in 0..size {
-        let part = grad.view_value(&Select { dim: last, index: offset })?;
-        let part = Slice { dim, start: offset, len: windows, step }.adjoint(&part, shape)?;
-        sum = Some(match sum {
-            Some(sum) => sum.add(&part)?,
-            None => part,
-        });
+    let (windows, last) = (grad.shape()[dim], grad.rank() - 1);
+    let parts = size.div_ceil(step);
+    if parts == 0 || grad.numel() == 0 {
+        return grad.zeros_of(shape);
     }
-    match sum {
-        Some(sum) => Ok(sum),
-        None => grad.zeros_of(shape),
-    }
+    let pad = |x: &Tensor, dim: usize, before: usize, after: isize| {
+        if before == 0 && after == 0 {
+            return Ok(x.clone());
+        }
+        let mut margins = vec![(0, 0); x.rank() - dim];
+        margins[x.rank() - dim - 1] = (before as isize, after);
+        x.pad(&margins, 0i64)
+    };
+    let parted = Dims::from_iter(grad.shape()[..last].iter().copied().chain([parts, step]));
+    let parted = pad(grad, last, 0, (parts * step - size) as isize)?.reshaped(&parted)?;
+    // The last dim, the elements of a part, goes directly behind the dim that counts the windows.
+    let beside = |x: &Tensor| {
+        let mut dims: SmallVec<[usize; 4]> = (0..last).collect();
+        dims.insert(dim + 1, last);
+        x.view_value(&Permute { dims })
+    };
+    let blocks = if parts <= FEW {
+        let mut sum: Option<Tensor> = None;
+        for part in 0..parts {
+            let own = beside(&parted.view_value(&Select { dim: last, index: part })?)?;
+            let own = pad(&own, dim, part, (parts - 1 - part) as isize)?;
+            sum = Some(match sum {
+                Some(sum) => sum.add(&own)?,
+                None => own,
+            });
+        }
+        let Some(sum) = sum else { return grad.zeros_of(shape) };
+        sum
+    } else {
+        // With as many windows of zeros on both sides as parts overlap, the parts of block `b`, last to first, are a diagonal behind `b`.
+        let reversed = parted.flip([last as isize])?;
+        let around = pad(&reversed, dim, parts - 1, (parts - 1) as isize)?;
+        let behind = around.view_value(&Unfold { dim, size: parts, step: 1 })?;
+        let terms = behind.view_value(&Diagonal { offset: 0, dim1: last, dim2: last + 2, len: parts })?;
+        beside(&terms.sum_dim(-1, false)?)?
+    };
+    let mut whole: Dims = shape.into();
+    whole[dim] = (windows + parts - 1) * step;
+    pad(&blocks.reshaped(&whole)?, dim, 0, shape[dim] as isize - whole[dim] as isize)
 }

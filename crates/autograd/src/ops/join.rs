@@ -8,6 +8,16 @@ use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
 use crate::{IntArray, Tensor};
 
+/// An array with margins of a number: before and after, for each dim; negative ones crop.
+pub(super) fn padded(x: &Array, amounts: &[(isize, isize)], value: Scalar) -> Result<Array> {
+    let out = x.pad(amounts)?;
+    if value.as_f64() == 0.0 || amounts.iter().all(|&(before, after)| before <= 0 && after <= 0) {
+        return Ok(out);
+    }
+    let inside = Array::full(x.shape(), true, DType::Bool, x.device())?.pad(amounts)?;
+    Array::select(&inside, &out, &Array::full(&[], value, x.dtype(), x.device())?)
+}
+
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Tensors side by side along a dim. As in PyTorch, 1-dim tensors without elements are left out.
@@ -103,12 +113,7 @@ impl Tensor {
             }
         }
         let x = self.operand()?;
-        let value = value.into();
-        let mut out = x.array.pad(&amounts)?;
-        if value.as_f64() != 0.0 {
-            let inside = Array::full(self.shape(), true, DType::Bool, self.device())?.pad(&amounts)?;
-            out = Array::select(&inside, &out, &Array::full(&[], value, self.dtype(), self.device())?)?;
-        }
+        let out = padded(&x.array, &amounts, value.into())?;
         Ok(record(out, [x], |_, _| {
             let back: Vec<(isize, isize)> =
                 margins.iter().map(|&(before, after)| (-before, -after)).collect();

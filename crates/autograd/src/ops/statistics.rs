@@ -6,7 +6,7 @@ use wgrad_array::{Array, DType, Expr, ReduceOp, Result, Scalar};
 
 use super::reduce::require_float;
 use crate::tape::{Derivative, record};
-use crate::{IntArray, Tensor};
+use crate::{IntArray, Tensor, is_grad_enabled};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
@@ -162,21 +162,41 @@ impl Tensor {
 
 /// The gradient of running products: for each element the sum over it and later places of the gradient times all other factors.
 ///
-/// In a row without zeros that is the sum of the gradient times the products, divided by the element, as in PyTorch: nothing there is larger than
-/// what was multiplied. In a row with zeros it is the product of what comes before, times `s[i] = grad[i] + x[i + 1] s[i + 1]`, without a
-/// division, in derivatives of any order. Each way works with ones where the other one's result is taken.
+/// Before the first zero of a row that is the sum of the gradient times the products, divided by the element, as in PyTorch: nothing there
+/// is larger than what was multiplied. At the first zero it is the sum from there on of the gradient times the products without that zero;
+/// behind it every product has the zero as another factor, and the gradient is 0.
 fn running_product_backward(grad: &Tensor, x: &Tensor, at: usize) -> Result<Tensor> {
     if x.rank() == 0 || x.numel() == 0 {
         return Ok(grad.clone());
     }
     let last = |x: &Tensor| x.with_guard_digits()?.movedim(at, -1);
     let (grad, x) = (last(grad)?, last(x)?);
+    if is_grad_enabled() && (grad.requires_grad() || x.requires_grad()) {
+        return running_product_slopes(&grad, &x)?.movedim(-1, at);
+    }
+    let is_zero = x.eq(0.0)?;
+    let after = is_zero.array()?.cast(DType::I32)?.scan(ReduceOp::Max, x.rank() - 1)?;
+    let reached = Tensor::from_array(after.cast(DType::Bool)?);
+    let before = reached.pad(&[(1, -1)], false)?;
+    let first = is_zero.logical_and(&before.logical_not()?)?;
+    let terms = grad.mul(first.where_cond(1.0, &x)?.cumprod(-1)?)?;
+    let at_first = reached.where_cond(&terms, 0.0)?.sum_dim(-1, true)?;
+    let sums = reached.where_cond(0.0, &terms)?.flip(-1)?.cumsum(-1)?.flip(-1)?;
+    let behind = reached.where_cond(0.0, sums.div(&x)?)?;
+    first.where_cond(at_first, behind)?.movedim(-1, at)
+}
+
+/// The gradient of running products along the last dim, in a form whose own derivatives are right.
+///
+/// In a row with zeros it is the product of what comes before, times `s[i] = grad[i] + x[i + 1] s[i + 1]`, without a division, since a
+/// derivative by a zero is not 0. Each way works with ones where the other one's result is taken.
+fn running_product_slopes(grad: &Tensor, x: &Tensor) -> Result<Tensor> {
     let has_zero = x.eq(0.0)?.any_dim(-1, true)?;
-    let (factors, others) = (has_zero.where_cond(1.0, &x)?, has_zero.where_cond(&x, 1.0)?);
+    let (factors, others) = (has_zero.where_cond(1.0, x)?, has_zero.where_cond(x, 1.0)?);
     let sums = grad.mul(factors.cumprod(-1)?)?.flip(-1)?.cumsum(-1)?.flip(-1)?;
     let before = others.cumprod(-1)?.pad(&[(1, -1)], 1.0)?;
-    let with_zeros = recurrence(&others.pad(&[(-1, 1)], 0.0)?, &grad)?.mul(before)?;
-    has_zero.where_cond(with_zeros, sums.div(factors)?)?.movedim(-1, at)
+    let with_zeros = recurrence(&others.pad(&[(-1, 1)], 0.0)?, grad)?.mul(before)?;
+    has_zero.where_cond(with_zeros, sums.div(factors)?)
 }
 
 /// `s[i] = added[i] + factor[i] s[i + 1]` over the last dim, with 0 behind the end.

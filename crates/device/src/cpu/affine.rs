@@ -134,6 +134,23 @@ pub struct Run {
     pub stride: isize,
 }
 
+/// Lanes whose values form a grid of their own: `start + i * row + j * column` at lane `lane + i * columns + j`.
+#[derive(Clone, Copy, Debug)]
+pub struct Patch {
+    /// The first lane.
+    pub lane: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+    /// The first value.
+    pub start: isize,
+    /// The step from row to row.
+    pub row: isize,
+    /// The step from column to column.
+    pub column: isize,
+}
+
 /// Which dims go into which group, each list outermost first.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
@@ -173,27 +190,69 @@ impl Affine {
         Some(Grid { base, row: row?, column: column? })
     }
 
-    /// Calls `run` with every run of lanes of a tile, in the order of lanes.
-    pub fn runs<E>(&self, tile: &Tile, mut run: impl FnMut(Run) -> Result<(), E>) -> Result<(), E> {
+    /// Calls `patch` with patches of a tile's lanes, in the order of lanes: as large as the two innermost dims of Q where they begin and end
+    /// inside of the tile, else parts of a run.
+    pub fn patches(&self, tile: &Tile, mut patch: impl FnMut(Patch)) {
         let base = self.offset + self.batch.offset(tile.batch);
-        let stride = self.q.stride();
-        let length = self.q.run().unwrap_or(usize::MAX);
-        for row in 0..tile.rows {
-            let base = base + self.p.offset(tile.p + row);
+        let end = tile.q + tile.columns;
+        let column = self.q.stride();
+        let dims = &self.q.dims;
+        let (outer, (length, row)) = match dims[..] {
+            [ref outer @ .., middle, (length, _)] => (Walk { dims: outer.into() }, (length, middle)),
+            _ => (Walk::default(), (usize::MAX, (usize::MAX, 0))),
+        };
+        let ((height, row), height_known) = (row, dims.len() > 2);
+        for p in 0..tile.rows {
+            let base = base + self.p.offset(tile.p + p);
             let mut q = tile.q;
-            let end = tile.q + tile.columns;
             while q < end {
-                let n = if length == usize::MAX { end - q } else { (length - q % length).min(end - q) };
-                run(Run {
-                    lane: row * tile.columns + q - tile.q,
-                    n,
-                    start: base + self.q.offset(q),
-                    stride,
-                })?;
-                q += n;
+                let (r, c) = if length == usize::MAX { (0, q) } else { (q / length, q % length) };
+                let (above, r) = if height_known { (outer.offset(r / height), r % height) } else { (0, r) };
+                let left = end - q;
+                let (rows, columns) = if c == 0 && left >= length {
+                    ((left / length).min(height - r), length)
+                } else {
+                    (1, left.min(length - c))
+                };
+                patch(Patch {
+                    lane: p * tile.columns + q - tile.q,
+                    rows,
+                    columns,
+                    start: base + above + r as isize * row + c as isize * column,
+                    row,
+                    column,
+                });
+                q += rows * columns;
             }
         }
-        Ok(())
+    }
+
+    /// Calls `run` with every run of lanes of a tile, in the order of lanes.
+    pub fn runs<E>(&self, tile: &Tile, mut run: impl FnMut(Run) -> Result<(), E>) -> Result<(), E> {
+        let mut done = Ok(());
+        self.patches(tile, |patch| {
+            for i in 0..patch.rows {
+                if done.is_ok() {
+                    done = run(Run {
+                        lane: patch.lane + i * patch.columns,
+                        n: patch.columns,
+                        start: patch.start + i as isize * patch.row,
+                        stride: patch.column,
+                    });
+                }
+            }
+        });
+        done
+    }
+
+    /// How many lanes from a column on are in one run.
+    pub fn run_from(&self, q: usize) -> usize {
+        self.q.run().map_or(usize::MAX, |length| length - q % length)
+    }
+
+    /// The value at one row and column.
+    pub fn at(&self, tile: &Tile, p: usize, q: usize) -> isize {
+        self.offset + self.batch.offset(tile.batch) + self.p.offset(p) + self.q.offset(q)
     }
 }
 

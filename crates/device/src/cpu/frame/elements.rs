@@ -38,30 +38,18 @@ impl Frame<'_> {
                 return Ok(());
             }
             if let Some(grid) = port.affine.grid(tile) {
-                let (rows, columns) = (tile.rows as isize, tile.columns as isize);
-                let dst = self.element(port, grid.base);
-                // Along the memory's direction, whichever that is.
-                if rows > 1 && grid.row.abs() < grid.column.abs() {
-                    for column in 0..columns {
-                        let dst = dst.offset(column * grid.column * size);
-                        let source = source.offset(lane_step * column * size);
-                        lanes::copy(dst, grid.row, source, lane_step * columns, tile.rows, port.size);
-                    }
-                } else {
-                    for row in 0..rows {
-                        let dst = dst.offset(row * grid.row * size);
-                        let source = source.offset(lane_step * row * columns * size);
-                        lanes::copy(dst, grid.column, source, lane_step, tile.columns, port.size);
-                    }
-                }
+                let dst = (self.element(port, grid.base), grid.row, grid.column);
+                let source = (source.cast_const(), lane_step * tile.columns as isize, lane_step);
+                lanes::copy_grid(dst, source, (tile.rows, tile.columns), port.size);
                 return Ok(());
             }
-            port.affine.runs(tile, |run| {
-                let dst = self.element(port, run.start);
-                let source = source.offset(lane_step * run.lane as isize * size);
-                lanes::copy(dst, run.stride, source, lane_step, run.n, port.size);
-                Ok(())
-            })
+            port.affine.patches(tile, |patch| {
+                let dst = (self.element(port, patch.start), patch.row, patch.column);
+                let source = source.offset(lane_step * patch.lane as isize * size).cast_const();
+                let source = (source, lane_step * patch.columns as isize, lane_step);
+                lanes::copy_grid(dst, source, (patch.rows, patch.columns), port.size);
+            });
+            Ok(())
         }
     }
 
@@ -107,10 +95,10 @@ impl Frame<'_> {
         // SAFETY: the elements of the tile lie inside of the buffer, and `raw` has room for all lanes.
         unsafe {
             let Some(grid) = port.affine.grid(tile) else {
-                let _ = port.affine.runs::<()>(tile, |run| {
-                    let dst = raw.add(run.lane * port.size);
-                    lanes::copy(dst, 1, self.element(port, run.start), run.stride, run.n, port.size);
-                    Ok(())
+                port.affine.patches(tile, |patch| {
+                    let dst = (raw.add(patch.lane * port.size), patch.columns as isize, 1);
+                    let src = (self.element(port, patch.start).cast_const(), patch.row, patch.column);
+                    lanes::copy_grid(dst, src, (patch.rows, patch.columns), port.size);
                 });
                 return Slot { at: raw, single: false };
             };
@@ -131,7 +119,8 @@ impl Frame<'_> {
                 lanes::copy(raw, 1, src, 1, n, port.size);
                 return Slot { at: raw, single: false };
             }
-            gather_grid(raw, src, row, column, tile, port.size);
+            let (dst, src) = ((raw, columns, 1), (src.cast_const(), row, column));
+            lanes::copy_grid(dst, src, (tile.rows, tile.columns), port.size);
             Slot { at: raw, single: false }
         }
     }
@@ -156,10 +145,10 @@ impl Frame<'_> {
             if let Some(grid) = grid {
                 grids.push((grid, *size));
             } else {
-                return self.load_masked(port, &[], tile, raw);
+                return self.load_guarded_runs(port, tile, raw);
             }
         }
-        let Some(grid) = port.affine.grid(tile) else { return self.load_masked(port, &[], tile, raw) };
+        let Some(grid) = port.affine.grid(tile) else { return self.load_guarded_runs(port, tile, raw) };
         if all {
             let (low, high) = grid.bounds(tile.rows, tile.columns);
             self.check(port, low, high)?;
@@ -183,6 +172,40 @@ impl Frame<'_> {
                     let dst = raw.add((row * tile.columns + low as usize) * port.size);
                     let src = self.element(port, first);
                     lanes::copy(dst, 1, src, grid.column, (high - low) as usize, port.size);
+                }
+            }
+        }
+        Ok(Slot { at: raw, single: false })
+    }
+
+    /// Elements where all guards hold, zeros elsewhere, run by run: a run is one for the access and for every guard.
+    fn load_guarded_runs(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<Slot> {
+        // SAFETY: `raw` has room for all lanes; what is read was checked.
+        unsafe {
+            raw.write_bytes(0, tile.lanes() * port.size);
+            let guards = || port.guards.iter().map(|&guard| &self.maps.ranges[guard]);
+            for row in 0..tile.rows {
+                let (p, mut q) = (tile.p + row, tile.q);
+                let end = tile.q + tile.columns;
+                while q < end {
+                    let shortest = guards().map(|(affine, _)| affine.run_from(q)).min().unwrap_or(usize::MAX);
+                    let n = shortest.min(port.affine.run_from(q)).min(end - q);
+                    let (mut low, mut high) = (0, n as isize);
+                    for (affine, size) in guards() {
+                        let (from, to) =
+                            inside(affine.at(tile, p, q), affine.q.stride(), *size as isize, n as isize);
+                        (low, high) = (low.max(from), high.min(to));
+                    }
+                    if low < high {
+                        let step = port.affine.q.stride();
+                        let first = port.affine.at(tile, p, q) + step * low;
+                        let last = first + step * (high - low - 1);
+                        self.check(port, first.min(last), first.max(last))?;
+                        let lane = row * tile.columns + q - tile.q + low as usize;
+                        let (dst, src) = (raw.add(lane * port.size), self.element(port, first));
+                        lanes::copy(dst, 1, src, step, (high - low) as usize, port.size);
+                    }
+                    q += n;
                 }
             }
         }
@@ -268,28 +291,6 @@ impl Frame<'_> {
     }
 }
 
-/// Gathers a grid into rows of lanes, along the memory's direction.
-///
-/// # Safety
-/// `raw` has room for the tile's lanes, and the grid's elements are valid.
-unsafe fn gather_grid(raw: *mut u8, src: *const u8, row: isize, column: isize, tile: &Tile, size: usize) {
-    let bytes = size as isize;
-    // SAFETY: passed on to the caller.
-    unsafe {
-        if tile.rows > 1 && row.abs() < column.abs() && row != 0 {
-            for c in 0..tile.columns {
-                let (dst, src) = (raw.add(c * size), src.offset(c as isize * column * bytes));
-                lanes::copy(dst, tile.columns as isize, src, row, tile.rows, size);
-            }
-        } else {
-            for r in 0..tile.rows {
-                let (dst, src) = (raw.add(r * tile.columns * size), src.offset(r as isize * row * bytes));
-                lanes::copy(dst, 1, src, column, tile.columns, size);
-            }
-        }
-    }
-}
-
 /// An index from its lanes.
 ///
 /// # Safety
@@ -330,6 +331,7 @@ fn inside(start: isize, stride: isize, size: isize, n: isize) -> (isize, isize) 
     let (from, to) = match stride {
         0 if start >= 0 && start < size => (0, n),
         0 => (0, 0),
+        1 => (-start, size - start),
         s if s > 0 => (ceil(-start, s), ceil(size - start, s)),
         s => (ceil(start - size + 1, -s), ceil(start + 1, -s)),
     };
@@ -347,12 +349,14 @@ pub(super) fn fill<T: Copy>(affine: &Affine, tile: &Tile, dst: *mut T, value: im
         unsafe { dst.write(value(grid.base)) };
         return true;
     }
-    let _ = affine.runs::<()>(tile, |run| {
-        for i in 0..run.n {
-            // SAFETY: as above.
-            unsafe { dst.add(run.lane + i).write(value(run.start + i as isize * run.stride)) };
+    affine.patches(tile, |patch| {
+        for i in 0..patch.rows {
+            let (lane, start) = (patch.lane + i * patch.columns, patch.start + i as isize * patch.row);
+            for j in 0..patch.columns {
+                // SAFETY: as above.
+                unsafe { dst.add(lane + j).write(value(start + j as isize * patch.column)) };
+            }
         }
-        Ok(())
     });
     false
 }

@@ -68,6 +68,37 @@ pub unsafe fn copy(dst: *mut u8, dst_step: isize, src: *const u8, src_step: isiz
     }
 }
 
+/// A grid of numbers, with steps from row to row and from column to column on both sides: along rows, or, where rows are short or lie closer
+/// together on the side that is not dense, along columns.
+///
+/// # Safety
+/// As [`copy`].
+pub unsafe fn copy_grid(
+    (dst, dst_row, dst_column): (*mut u8, isize, isize),
+    (src, src_row, src_column): (*const u8, isize, isize),
+    (rows, columns): (usize, usize),
+    width: usize,
+) {
+    let (dst_bytes, src_bytes) = (dst_row * width as isize, src_row * width as isize);
+    let closer = |row: isize, column: isize| row != 0 && row.abs() < column.abs();
+    let along_columns = rows > 1
+        && (closer(src_row, src_column) || closer(dst_row, dst_column) || (columns < rows && columns <= 8));
+    // SAFETY: the caller answers for the places.
+    unsafe {
+        if along_columns {
+            let (dst_step, src_step) = (dst_column * width as isize, src_column * width as isize);
+            for i in 0..columns as isize {
+                copy(dst.offset(i * dst_step), dst_row, src.offset(i * src_step), src_row, rows, width);
+            }
+        } else {
+            for i in 0..rows as isize {
+                let (dst, src) = (dst.offset(i * dst_bytes), src.offset(i * src_bytes));
+                copy(dst, dst_column, src, src_column, columns, width);
+            }
+        }
+    }
+}
+
 /// `dst[i] = src[offsets[i]]`, or 0 where the mask is 0.
 ///
 /// # Safety
