@@ -8,6 +8,7 @@ use crate::parts::{Adam, Sgd};
 
 pub const CHECKS: &[Check] = &[
     ("plans_epoch", narrowed_batches),
+    ("plans_batch_size", batches_of_any_size),
     ("plans_numbers", numbers_are_no_structure),
     ("plans_never_read", never_reading),
     ("plans_each_100", reading_each_hundredth),
@@ -74,6 +75,24 @@ fn narrowed_batches(device: &Device) -> Result<()> {
         ensure!(work.plans_built == allowed, "epoch {epoch} built {} plans", work.plans_built);
         ensure!(work.plan_hits == 6 - allowed, "epoch {epoch} knew {} plans", work.plan_hits);
     }
+    Ok(())
+}
+
+/// Another batch size is another plan, of kernels that are known. On a GPU products have four forms by a batch's size, each compiled where it is
+/// met first: for small and for larger ones, read in vectors of four or one by one.
+fn batches_of_any_size(device: &Device) -> Result<()> {
+    let model = Model::new(device, 300, 31)?;
+    for size in [96, 97, 64, 33] {
+        model.eval(&model.step(0, size, 0.01)?)?;
+    }
+    let before = device.stats();
+    let sizes = [128, 200, 161, 60, 300, 98, 61];
+    for size in sizes {
+        model.eval(&model.step(0, size, 0.01)?)?;
+    }
+    let work = device.stats().since(&before);
+    ensure!(work.plans_built == sizes.len() as u64, "{} plans", work.plans_built);
+    ensure!(work.pipelines_compiled == 0, "{} kernels were compiled", work.pipelines_compiled);
     Ok(())
 }
 
