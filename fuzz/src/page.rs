@@ -119,8 +119,8 @@ leaves. It is run
 - and compared, element by element, with the same program in f64 on the CPU: values, losses, leaves, `.grad`, first and second gradients. In
   f64 the gradients are compared with differences of the values, and second gradients with differences of the first.
 
-How far an element may be off follows from the program: it is run in f64 six times more, with every number and every gradient that an operation makes moved by a
-unit in the last place of its dtype, up or down at random. An element may be off by 16 times the root of the mean square of what that changes, plus 4 units in
+How far an element may be off follows from the program: it is run in f64 six times more, with every number and every gradient that an operation makes moved by two
+units in the last place of its dtype, since most operations round several times, up or down at random. An element may be off by 16 times the root of the mean square of what that changes, plus 4 units in
 the last place of the largest element beside it. Integers and truth values must be equal. Kinks, ties and roundings to integers are avoided where programs
 are made: a step stays only if each distance to a discontinuity is more than 32 times what noise changes it by, or is exactly 0 whatever noise does, which is
 a tie by construction. A program that noise moves across one in the end says nothing, and is counted so.

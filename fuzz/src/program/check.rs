@@ -1,7 +1,7 @@
 //! Compares all ways to run a program.
 //!
 //! The truth is the program in f64 on the CPU. How far another run may be from it is not a number that somebody chose, but follows from
-//! the program: it is run again in f64, [`SAMPLES`] times, with each float and each gradient that an operation makes moved by one unit
+//! the program: it is run again in f64, [`SAMPLES`] times, with each float and each gradient that an operation makes moved by two units
 //! in the last place of its dtype, up or down at random. What that changes is what rounding may change. An element may be
 //! off by [`MARGIN`] times the root of the mean square of these changes, and by [`LAST_PLACES`] units of the largest element beside
 //! it: operations are not rounded exactly, but to some units.

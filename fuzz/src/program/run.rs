@@ -37,6 +37,9 @@ pub struct Shown {
     pub data: Vec<f64>,
 }
 
+/// How many units in the last place noise moves what an operation makes: most are made of several operations, and each rounds.
+const ROUNDINGS: f64 = 2.0;
+
 /// What rounding to a dtype may change, relative to the number: a unit in the last place.
 pub fn unit(dtype: DType) -> f64 {
     match dtype {
@@ -135,7 +138,7 @@ impl<'a> Runner<'a> {
         if self.how.noise.is_none() || !tensor.requires_grad() {
             return Ok(());
         }
-        let factor = self.factor(tensor.shape(), unit(dtype))?;
+        let factor = self.factor(tensor.shape(), ROUNDINGS * unit(dtype))?;
         let below = if dtype == DType::F16 {
             // Gradients in f16 are often so small that their steps are what rounds them.
             Some(self.factor(tensor.shape(), 1.0)?.sub(1.0)?.mul(smallest(dtype))?)
@@ -162,7 +165,7 @@ impl<'a> Runner<'a> {
         dtypes: &[DType],
         round: usize,
     ) -> Result<Vec<Tensor>> {
-        let tensors = args.iter().map(|&id| self.value(id).cloned()).collect::<Result<Vec<_>>>()?;
+        let mut tensors = args.iter().map(|&id| self.value(id).cloned()).collect::<Result<Vec<_>>>()?;
         if self.how.gaps {
             let gaps = no_grad(|| {
                 let detached = tensors.iter().map(Tensor::detach).collect::<Vec<_>>();
@@ -179,10 +182,20 @@ impl<'a> Runner<'a> {
         more.dtype = to.map(|dtype| self.mapped(dtype));
         if self.how.noise.is_none() || rule.kind == Kind::View {
             let made = in_mode(off, || (rule.run)(&tensors, &more))?;
-            if self.how.eager && rule.kind == Kind::InPlace {
-                tensors[0].eval()?;
+            if rule.kind == Kind::InPlace && tensors[0].dtype().is_float() {
+                self.note_lost(&tensors[0], dtypes[args[0]])?;
+                if self.how.eager {
+                    tensors[0].eval()?;
+                }
             }
             return Ok(made);
+        }
+        // An operand that is used twice is rounded twice: each use is disturbed for itself, or `x / x` would always be exact.
+        for at in 1..args.len() {
+            if args[..at].contains(&args[at]) && tensors[at].dtype() == DType::F64 {
+                let factor = self.factor(tensors[at].shape(), unit(dtypes[args[at]]))?;
+                tensors[at] = in_mode(off, || tensors[at].mul(&factor))?;
+            }
         }
         // What an in-place call read is over when it has run.
         let read = if rule.kind == Kind::InPlace {
@@ -212,7 +225,7 @@ impl<'a> Runner<'a> {
     /// A derivative such as `y * (1 - y)` is not off by units of its own, but by units of the numbers it is computed from, in PyTorch too. So
     /// a function is added whose value is 0 and whose derivatives have the size of a unit.
     fn disturbed(&mut self, result: &Tensor, operands: &[Tensor], dtype: DType) -> Result<Tensor> {
-        let unit = unit(dtype);
+        let unit = ROUNDINGS * unit(dtype);
         let mut out = result.mul(&self.factor(result.shape(), unit)?)?;
         if !result.requires_grad() {
             return Ok(out);
@@ -226,9 +239,20 @@ impl<'a> Runner<'a> {
         Ok(out)
     }
 
+    /// Notes a number that the dtype may round to 0: a distance of which nothing can be said.
+    fn note_lost(&mut self, tensor: &Tensor, dtype: DType) -> Result<()> {
+        if self.how.gaps {
+            let least = smallest(dtype);
+            let lost = read(&tensor.detach())?.iter().any(|x| *x != 0.0 && x.abs() < least);
+            self.gaps.extend(lost.then(|| vec![f64::NAN]));
+        }
+        Ok(())
+    }
+
     /// Gives a result its number.
     pub fn take(&mut self, rule: &Rule, id: Id, tensor: Tensor, dtype: DType) -> Result<()> {
         if rule.kind == Kind::Value && tensor.dtype().is_float() {
+            self.note_lost(&tensor, dtype)?;
             self.disturb_gradient(&tensor, dtype)?;
         }
         if self.how.eager {
@@ -288,12 +312,12 @@ impl<'a> Runner<'a> {
     }
 
     /// A sum of all elements with weights that differ, so that a swapped pair of elements changes it.
-    fn weighted(&self, ids: &[Id], dtypes: &[DType]) -> Result<Tensor> {
+    fn weighted(&mut self, ids: &[Id], dtypes: &[DType]) -> Result<Tensor> {
         let wide = ids.iter().any(|&id| dtypes.get(id) == Some(&DType::F64));
         let dtype = self.mapped(if wide { DType::F64 } else { DType::F32 });
         let mut sum: Option<Tensor> = None;
         for (turn, &id) in ids.iter().enumerate() {
-            let part = weigh(&self.value(id)?.to_dtype(dtype)?, turn)?;
+            let part = self.weigh(&self.value(id)?.to_dtype(dtype)?, turn, wide)?;
             sum = Some(match sum {
                 None => part,
                 Some(sum) => sum.add(&part)?,
@@ -302,8 +326,20 @@ impl<'a> Runner<'a> {
         sum.ok_or_else(|| lost(0))
     }
 
+    /// The sum of a tensor's elements times weights; each product is rounded.
+    fn weigh(&mut self, tensor: &Tensor, turn: usize, wide: bool) -> Result<Tensor> {
+        let weights: Vec<f64> = (0..tensor.numel()).map(|i| weight(i, turn)).collect();
+        let weights = self::tensor(&weights, tensor.shape(), tensor.dtype(), tensor.device())?;
+        let mut products = tensor.mul(&weights)?;
+        if self.how.noise.is_some() {
+            let unit = unit(if wide { DType::F64 } else { DType::F32 });
+            products = products.mul(&self.factor(products.shape(), unit)?)?;
+        }
+        products.sum()
+    }
+
     /// What is shown: results, gradients, leaves, losses.
-    fn finish(&self, program: &Program) -> Result<Vec<Shown>> {
+    fn finish(&mut self, program: &Program) -> Result<Vec<Shown>> {
         let mut all: Vec<(String, Tensor)> = Vec::new();
         let held: Vec<Id> = program
             .steps
@@ -349,7 +385,7 @@ impl<'a> Runner<'a> {
     }
 
     /// First and second gradients of what is held.
-    fn gradients(&self, program: &Program, held: &[Id], all: &mut Vec<(String, Tensor)>) -> Result<()> {
+    fn gradients(&mut self, program: &Program, held: &[Id], all: &mut Vec<(String, Tensor)>) -> Result<()> {
         let mut of = Vec::new();
         for &id in held {
             if self.value(id)?.requires_grad() {
@@ -357,7 +393,8 @@ impl<'a> Runner<'a> {
             }
         }
         let leaves: Vec<&Leaf> = program.leaves.iter().filter(|leaf| leaf.requires_grad).collect();
-        let inputs = leaves.iter().map(|leaf| self.value(leaf.id)).collect::<Result<Vec<_>>>()?;
+        let inputs = leaves.iter().map(|leaf| self.value(leaf.id).cloned()).collect::<Result<Vec<_>>>()?;
+        let inputs: Vec<&Tensor> = inputs.iter().collect();
         if of.is_empty() || inputs.is_empty() {
             return Ok(());
         }
@@ -370,8 +407,9 @@ impl<'a> Runner<'a> {
             let Some(g) = g else { continue };
             all.push((format!("first gradient of v{}", leaf.id), g.detach()));
             if g.requires_grad() {
-                let wide = if program.uses(DType::F64) { DType::F64 } else { DType::F32 };
-                let part = weigh(&g.to_dtype(self.mapped(wide))?, turn + 5)?;
+                let wide = program.uses(DType::F64);
+                let dtype = self.mapped(if wide { DType::F64 } else { DType::F32 });
+                let part = self.weigh(&g.to_dtype(dtype)?, turn + 5, wide)?;
                 again = Some(match again {
                     None => part,
                     Some(sum) => sum.add(&part)?,
@@ -397,13 +435,6 @@ fn in_mode<R>(off: bool, run: impl FnOnce() -> R) -> R {
 /// The weight of an element.
 pub fn weight(i: usize, turn: usize) -> f64 {
     ((i * 7 + turn * 3 + 4) % 11) as f64 / 8.0 - 0.625
-}
-
-/// The sum of a tensor's elements times weights.
-fn weigh(tensor: &Tensor, turn: usize) -> Result<Tensor> {
-    let weights: Vec<f64> = (0..tensor.numel()).map(|i| weight(i, turn)).collect();
-    let weights = self::tensor(&weights, tensor.shape(), tensor.dtype(), tensor.device())?;
-    tensor.mul(&weights)?.sum()
 }
 
 fn lost(id: Id) -> Error {

@@ -86,7 +86,7 @@ pub fn rules() -> Vec<Rule> {
     let mut all = functions! {
         neg -1e9 1e9; exp -8.0 4.0; log 0.05 1e9; log1p -0.9 1e9; expm1 -8.0 4.0; sqrt 0.05 1e9;
         rsqrt 0.05 1e9; square -100.0 100.0; reciprocal 0.1 1e9; sin -50.0 50.0; cos -50.0 50.0;
-        tanh -1e9 1e9; sigmoid -1e9 1e9; erf -1e9 1e9; silu -1e9 1e9; gelu -1e9 1e9; gelu_tanh -1e9 1e9;
+        tanh -1e9 1e9; sigmoid -1e9 1e9; erf -1e9 1e9; silu -1e9 1e9; gelu -2.5 1e9; gelu_tanh -2.5 1e9;
         exp2 -8.0 5.0; log2 0.05 1e9; log10 0.05 1e9; tan -1.3 1.3; asin -0.9 0.9; acos -0.9 0.9;
         atan -1e9 1e9; sinh -4.0 4.0; cosh -4.0 4.0; asinh -1e9 1e9; acosh 1.1 1e9; atanh -0.9 0.9;
         erfc -1e9 4.0; erfinv -0.9 0.9; lgamma 0.3 50.0; digamma 0.3 50.0; i0 -4.0 4.0; i1 -4.0 4.0;
