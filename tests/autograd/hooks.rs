@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use wgrad::{BackwardOptions, Device, Error, GradOptions, GradRule, Result, Tensor, grad};
+use wgrad::{BackwardOptions, DType, Device, Error, GradOptions, GradRule, Result, Tensor, grad};
 
 fn leaf(data: &[f32]) -> Tensor {
     Tensor::from_slice(data, data.len(), &Device::cpu()).unwrap().requires_grad_(true).unwrap()
@@ -184,5 +184,67 @@ fn backward_inside_of_a_hook() -> Result<()> {
     y.backward_with(BackwardOptions::new())?;
     assert_eq!(x.grad().unwrap().item::<f32>()?, 3.0);
     assert_eq!(inner.grad().unwrap().item::<f32>()?, 10.0);
+    Ok(())
+}
+
+#[test]
+fn inputs_that_keep_their_gradient_get_it_once() -> Result<()> {
+    for retains in [false, true] {
+        for twice in [false, true] {
+            let x = leaf(&[2.0]);
+            let h = x.mul(3.0)?;
+            if retains {
+                h.retain_grad()?;
+            }
+            let inputs: &[&Tensor] = if twice { &[&h, &h] } else { &[&h] };
+            h.mul(&h)?.backward_with(BackwardOptions::new().inputs(inputs))?;
+            assert_eq!(h.grad().expect("a gradient").item::<f32>()?, 12.0, "retains {retains}, twice {twice}");
+            assert!(x.grad().is_none());
+        }
+    }
+    let x = leaf(&[2.0]);
+    x.mul(&x)?.backward_with(BackwardOptions::new().inputs(&[&x, &x]))?;
+    assert_eq!(x.grad().expect("a gradient").item::<f32>()?, 4.0);
+    Ok(())
+}
+
+#[test]
+fn a_view_keeps_its_gradient_after_its_base_was_written() -> Result<()> {
+    let x = leaf(&[1.0, 2.0, 3.0, 4.0]);
+    let y = x.reshape([2, 2])?.mul(1.0)?;
+    let w = y.select(0, 0)?;
+    w.retain_grad()?;
+    y.mul_(5.0)?;
+    w.mul(7.0)?.sum()?.backward()?;
+    assert_eq!(w.grad().expect("a gradient").to_vec::<f32>()?, [7.0, 7.0]);
+    assert_eq!(x.grad().expect("a gradient").to_vec::<f32>()?, [35.0, 35.0, 0.0, 0.0]);
+    Ok(())
+}
+
+/// What hooks of nodes give must be what it takes the place of: nothing is cast or summed down.
+#[test]
+fn gradients_that_hooks_of_nodes_give_are_checked() -> Result<()> {
+    let half = |data: &[f32]| Tensor::from_slice(data, data.len(), &Device::cpu())?.to_dtype(DType::F16);
+    let given = [
+        ("another shape", leaf(&[1.0, 2.0, 3.0]).detach()),
+        ("another dtype", half(&[1.0, 2.0])?),
+        ("a shape to be summed down", leaf(&[1.0; 6]).detach().reshape([3, 2])?),
+    ];
+    for (what, wrong) in given {
+        for before in [true, false] {
+            let x = leaf(&[1.0, 2.0]);
+            let y = x.mul(3.0)?;
+            let (node, wrong) = (y.grad_fn().expect("a node"), wrong.clone());
+            if before {
+                node.register_prehook(move |_| Ok(Some(vec![Some(wrong.clone())])));
+            } else {
+                node.register_hook(move |_, _| Ok(Some(vec![Some(wrong.clone()), None])));
+            }
+            let error = y.sum()?.backward().expect_err(what).to_string();
+            assert!(error.contains("MulBackward0"), "{what}: {error}");
+            assert!(error.contains(if before { "pre-hook" } else { "a hook" }), "{what}: {error}");
+            assert!(x.grad().is_none(), "{what}");
+        }
+    }
     Ok(())
 }

@@ -241,3 +241,40 @@ fn nothing_is_written_through_empty_views() -> Result<()> {
     assert_eq!(values(&one), [1.0]);
     Ok(())
 }
+
+#[test]
+fn writing_through_as_strided_of_a_view() -> Result<()> {
+    for device in devices() {
+        let x = Tensor::arange(0, 6, 1, (DType::F32, &device))?.requires_grad_(true)?;
+        let y = x.mul(2.0)?;
+        let v = y.narrow(0, 1, 4)?;
+        let s = v.as_strided(2, &[2], 1)?;
+        assert!(s.is_view());
+        s.mul_(10.0)?;
+        assert_eq!(y.to_vec::<f32>()?, [0.0, 20.0, 4.0, 60.0, 8.0, 10.0], "{device}");
+        assert_eq!(v.to_vec::<f32>()?, [20.0, 4.0, 60.0, 8.0]);
+        assert_eq!(s.to_vec::<f32>()?, [20.0, 60.0]);
+        y.sum()?.backward()?;
+        assert_eq!(x.grad().expect("a gradient").to_vec::<f32>()?, [2.0, 20.0, 2.0, 20.0, 2.0, 2.0]);
+        // Without an offset it begins where the view does; what it sees changes with the storage.
+        let plain = Tensor::arange(0, 6, 1, (DType::F32, &device))?;
+        let seen = plain.narrow(0, 1, 4)?.as_strided(2, &[2], None)?;
+        plain.add_(1.0)?;
+        assert_eq!(seen.to_vec::<f32>()?, [2.0, 4.0]);
+        let overlapping = plain.narrow(0, 1, 4)?.as_strided([2, 2], &[1, 1], 0)?;
+        fails! { overlapping.add_(1.0) => Autograd; }
+        assert_eq!(plain.to_vec::<f32>()?, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn views_of_views_that_may_not_be_written_to() -> Result<()> {
+    let y = Tensor::ones([2, 3], &Device::cpu())?.requires_grad_(true)?.mul(1.0)?;
+    fails! { y.unbind(0)?[0].select(0, 0)?.mul_(3.0) => Autograd; }
+    let v = no_grad(|| y.narrow(0, 0, 1))?;
+    fails! { v.select(0, 0)?.mul_(2.0) => Autograd; }
+    no_grad(|| v.select(0, 0)?.mul_(2.0))?;
+    assert_eq!(y.to_vec::<f32>()?, [2.0, 2.0, 2.0, 1.0, 1.0, 1.0]);
+    Ok(())
+}

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use wgrad_array::{Error, GradRule, Result};
 
-use crate::tape::{Edge, NodeRef, lock};
+use crate::tape::{Edge, Meta, lock};
 use crate::tensor::Inner;
 use crate::{GradFn, Tensor};
 
@@ -168,19 +168,25 @@ impl Tensor {
     }
 
     /// Has a node keep the gradient of one of its outputs for this tensor.
-    pub(crate) fn retain_at(&self, edge: &Edge) {
+    fn retain_at(&self, edge: &Edge) {
         let keeper = Arc::downgrade(&self.0);
         edge.node.with(|node| node.hooks.get_or_insert_default().retain.push((edge.output, keeper)));
     }
 
-    /// Ends that: the tensor has a newer value.
-    pub(crate) fn release_at(&self, edge: &Edge) {
+    /// If this tensor keeps its gradient, it is from now on that of its newest value, not of an older one.
+    pub(crate) fn retain_at_newest(&self, old: Option<&Edge>, newest: &Edge) {
+        if !lock(&self.0.state).extra.as_ref().is_some_and(|extra| extra.retains_grad) {
+            return;
+        }
         let me = Arc::as_ptr(&self.0);
-        edge.node.with(|node| {
-            if let Some(hooks) = &mut node.hooks {
-                hooks.retain.retain(|(_, keeper)| keeper.as_ptr() != me);
-            }
-        });
+        if let Some(old) = old {
+            old.node.with(|node| {
+                if let Some(hooks) = &mut node.hooks {
+                    hooks.retain.retain(|(_, keeper)| keeper.as_ptr() != me);
+                }
+            });
+        }
+        self.retain_at(newest);
     }
 
     /// Registers a function that backward calls with this leaf after its gradient was accumulated;
@@ -263,11 +269,33 @@ pub(crate) fn run_tensor_hooks(hooks: &Hooks<TensorHook>, grad: Tensor) -> Resul
     })
 }
 
-/// A hook gave back another number of gradients than there are.
-pub(crate) fn wrong_count(node: &NodeRef, given: usize, expected: usize) -> Error {
-    Error::Autograd {
-        op: node.with(|node| node.name),
-        rule: GradRule::Hook,
-        reason: format!("a hook gave {given} gradients where there are {expected}"),
+/// What a hook of a node gave in place of gradients: as many, each of the shape, dtype and device of what it belongs to.
+///
+/// # Errors
+/// [`Error::Autograd`] that names the node and the hook.
+pub(crate) fn check_given(
+    node: &'static str,
+    hook: &'static str,
+    given: &[Option<Tensor>],
+    expected: &[Option<Meta>],
+) -> Result<()> {
+    let fail = |reason: String| Err(Error::Autograd { op: node, rule: GradRule::Hook, reason });
+    if given.len() != expected.len() {
+        return fail(format!("a {hook} gave {} gradients where there are {}", given.len(), expected.len()));
     }
+    for (number, (grad, meta)) in given.iter().zip(expected).enumerate() {
+        let (Some(grad), Some(meta)) = (grad, meta) else { continue };
+        if grad.shape() != meta.shape.as_slice() || grad.dtype() != meta.dtype || grad.device() != &meta.device {
+            return fail(format!(
+                "a {hook} gave as gradient {number} {} of shape {:?} on {}; it must be {} of shape {:?} on {}",
+                grad.dtype(),
+                grad.shape(),
+                grad.device(),
+                meta.dtype,
+                meta.shape.as_slice(),
+                meta.device
+            ));
+        }
+    }
+    Ok(())
 }

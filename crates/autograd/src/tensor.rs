@@ -309,8 +309,9 @@ impl Tensor {
             && view.history_version < version
         {
             view.history_version = version;
-            let _old = state.edge.replace(edge);
+            let old = state.edge.replace(edge.clone());
             drop(state);
+            self.retain_at_newest(old.as_ref(), &edge);
         }
     }
 

@@ -172,10 +172,21 @@ pub fn backward(outputs: &[&Tensor], options: BackwardOptions) -> Result<()> {
             "inputs is empty; name at least one tensor, or leave it away for all leaves",
         ));
     }
-    let wanted = Wanted { edges: wanted_edges(OP, inputs.iter())?, accumulate: true };
-    let grads = run(request(Some(wanted)))?;
-    for (input, grad) in inputs.iter().zip(grads) {
-        if let Some(grad) = grad {
+    // A tensor that is named twice gets its gradient once.
+    let mut edges: Vec<Edge> = Vec::new();
+    let mut targets = Vec::new();
+    for (edge, input) in wanted_edges(OP, inputs.iter())?.into_iter().zip(inputs) {
+        if !edges.contains(&edge) {
+            edges.push(edge);
+            targets.push(input);
+        }
+    }
+    let grads = run(request(Some(Wanted { edges, accumulate: true })))?;
+    for (input, grad) in targets.into_iter().zip(grads) {
+        // One that keeps its gradient has got it on the way.
+        if let Some(grad) = grad
+            && !input.retains_grad()
+        {
             accumulate::accumulate(input, &grad, options.create_graph)?;
         }
     }

@@ -14,8 +14,8 @@ use wgrad_array::{Error, GradRule, Result, site};
 
 use super::accumulate::accumulate;
 use super::step;
-use crate::hooks::{NodeHooks, run_tensor_hooks, wrong_count};
-use crate::tape::{Context, Edge, Function, Grads, Mismatch, NodeKey, SavedValue, lock, mismatch};
+use crate::hooks::{NodeHooks, check_given, run_tensor_hooks};
+use crate::tape::{Context, Edge, Function, Grads, Meta, Mismatch, NodeKey, SavedValue, lock, mismatch};
 use crate::{GradModeGuard, Tensor};
 
 /// What is asked for.
@@ -358,12 +358,11 @@ impl Run {
     ) -> Result<Grads> {
         let _own_lines = site::replace(None);
         let hooks = work.hooks.take();
-        if let (Some(hooks), Some(node)) = (&hooks, key.upgrade()) {
+        if let Some(hooks) = &hooks {
             for hook in hooks.pre.iter() {
                 if let Some(new) = hook(&grads)? {
-                    if new.len() != grads.len() {
-                        return Err(wrong_count(&node, new.len(), grads.len()));
-                    }
+                    let outputs = key.with(|node| node.outputs.iter().cloned().map(Some).collect::<Vec<_>>());
+                    check_given(work.name, "pre-hook", &new, &outputs.unwrap_or_default())?;
                     grads = new.into_iter().collect();
                 }
             }
@@ -401,17 +400,33 @@ impl Run {
             let _line = site::replace(work.called_at.map(|line| site::Call { name: work.name, line }));
             work.function.call(&context)?
         };
-        if let (Some(hooks), Some(node)) = (&hooks, key.upgrade()) {
-            for hook in hooks.post.iter() {
-                if let Some(new) = hook(&results, &grads)? {
-                    if new.len() != results.len() {
-                        return Err(wrong_count(&node, new.len(), results.len()));
-                    }
-                    results = new.into_iter().collect();
-                }
+        let post: Vec<_> = hooks.iter().flat_map(|hooks| hooks.post.iter()).collect();
+        if post.is_empty() {
+            return Ok(results);
+        }
+        // Hooks see gradients as the inputs get them.
+        let targets: Vec<Target> = self.targets[targets.0 as usize..targets.1 as usize].to_vec();
+        for (result, &target) in results.iter_mut().zip(&targets) {
+            if target.item != NOWHERE
+                && let Some(grad) = result.take()
+            {
+                *result = Some(self.fitted(grad, target)?);
+            }
+        }
+        let inputs: Vec<Option<Meta>> = targets.iter().map(|&target| self.meta_of(target)).collect();
+        for hook in post {
+            if let Some(new) = hook(&results, &grads)? {
+                check_given(work.name, "hook", &new, &inputs)?;
+                results = new.into_iter().collect();
             }
         }
         Ok(results)
+    }
+
+    /// What a gradient belongs to, if it is for a node.
+    fn meta_of(&self, target: Target) -> Option<Meta> {
+        let key = self.items.get(target.item as usize)?.key;
+        key.with(|node| node.outputs.get(target.output as usize).cloned())?
     }
 
     /// A gradient summed down and cast to what it is for.

@@ -186,14 +186,8 @@ impl Tensor {
         let mut state = lock(&self.0.state);
         let old = state.edge.replace(edge.clone());
         state.requires_grad = false;
-        let retains = state.extra.as_ref().is_some_and(|extra| extra.retains_grad);
         drop(state);
-        if retains {
-            if let Some(old) = &old {
-                self.release_at(old);
-            }
-            self.retain_at(&edge);
-        }
+        self.retain_at_newest(old.as_ref(), &edge);
         Ok(())
     }
 

@@ -4,16 +4,17 @@ use wgrad_array::layout::{Strides, contiguous_strides};
 use wgrad_array::{Error, Result};
 
 use super::inplace::overlaps;
-use crate::tape::{Derivative, record};
+use crate::storage::ViewKind;
+use crate::tape::{Derivative, record_edge};
 use crate::view::{ViewStep, places};
-use crate::{IntArray, Tensor};
+use crate::{IntArray, Tensor, is_grad_enabled};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The elements of this tensor's storage at `offset + sum(index * stride)`, counted in elements. Without an offset it is
     /// this tensor's own. Elements may appear more than once; such a view cannot be written to.
     ///
-    /// Of a tensor that is a view itself the result has memory of its own.
+    /// Of a view it is a view of the same storage; of a view that was detached, a copy.
     ///
     /// ```
     /// use wgrad_autograd::{Device, Tensor};
@@ -61,11 +62,13 @@ impl Tensor {
         let out = step.apply(&storage)?;
         let source = places(own.shape(), own.strides(), own.offset(), &storage)?;
         let elements = storage.elements();
-        Ok(record(out, [x], |_, _| {
+        let kind = if is_grad_enabled() { ViewKind::Plain } else { ViewKind::NoGrad };
+        let back = step.clone();
+        let edge = record_edge(&out, [x], |_, _| {
             Derivative::with("AsStridedBackward0", move |c| {
                 c.each(1, |_| {
                     // Back to the storage, and from there what this tensor sees of it.
-                    let mut line = step.adjoint(c.grad()?, &[elements])?;
+                    let mut line = back.adjoint(c.grad()?, &[elements])?;
                     let source = c.saved(0)?;
                     if overlaps(own.shape(), own.strides()) {
                         let ones = Tensor::ones([source.numel()], (line.dtype(), line.device()))?;
@@ -76,6 +79,7 @@ impl Tensor {
                 })
             })
             .save(&source)
-        }))
+        });
+        self.share_view(step, out, edge, kind)
     }
 }

@@ -34,12 +34,22 @@ impl Tensor {
         };
         let meta = Meta::of(&array);
         let parent = self.shared()?;
-        let (steps, to_base, base) = match &parent.view {
-            Some(View { steps, to_base, base: Some(base), .. }) => (steps.clone(), *to_base, base.clone()),
+        let (steps, to_base, base, above) = match &parent.view {
+            Some(View { steps, to_base, base: Some(base), kind, .. }) => {
+                (steps.clone(), *to_base, base.clone(), *kind)
+            }
             // A view that was detached is the base of its own views.
-            Some(view) => (view.steps.clone(), view.steps.len(), self.clone()),
-            None => (Steps::default(), 0, self.clone()),
+            Some(view) => (view.steps.clone(), view.steps.len(), self.clone(), ViewKind::Plain),
+            None => (Steps::default(), 0, self.clone(), ViewKind::Plain),
         };
+        // Places in the storage are counted from its beginning, whatever view they are asked of.
+        let strided = matches!(step, ViewStep::Strided { .. });
+        if strided && to_base > 0 {
+            return Ok(Tensor::from_edge(array, edge));
+        }
+        let steps = if strided { Steps::default() } else { steps };
+        // What may not be written to through a view may not through a view of it.
+        let kind = if kind == ViewKind::Plain { above } else { kind };
         let seen = parent.seen();
         let view = View {
             steps: steps.then(step, to_base),

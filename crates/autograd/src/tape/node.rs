@@ -17,7 +17,7 @@ pub(crate) type Grads = SmallVec<[Option<Tensor>; 2]>;
 pub(crate) type Outputs = SmallVec<[Meta; 1]>;
 
 /// Where a gradient goes: an output of a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Edge {
     pub(crate) node: NodeRef,
     pub(crate) output: u32,

@@ -89,7 +89,7 @@ pub fn rules() -> Vec<Rule> {
         tanh -1e9 1e9; sigmoid -1e9 1e9; erf -1e9 1e9; silu -1e9 1e9; gelu -2.5 1e9; gelu_tanh -2.5 1e9;
         exp2 -8.0 5.0; log2 0.05 1e9; log10 0.05 1e9; tan -1.3 1.3; asin -0.9 0.9; acos -0.9 0.9;
         atan -1e9 1e9; sinh -4.0 4.0; cosh -4.0 4.0; asinh -1e9 1e9; acosh 1.1 1e9; atanh -0.9 0.9;
-        erfc -1e9 4.0; erfinv -0.9 0.9; lgamma 0.3 50.0; digamma 0.3 50.0; i0 -4.0 4.0; i1 -4.0 4.0;
+        erfc -1e9 4.0; erfinv -0.9 0.9; lgamma 0.3 50.0; digamma 0.3 50.0; i0 -4.0 4.0; i1 0.5 4.0;
         sinc -5.0 5.0; deg2rad -1e9 1e9; rad2deg -10.0 10.0; mish -1e9 1e9; logsigmoid -1e9 1e9;
         tanhshrink -1e9 1e9;
     };
