@@ -198,7 +198,11 @@ fn inputs_that_keep_their_gradient_get_it_once() -> Result<()> {
             }
             let inputs: &[&Tensor] = if twice { &[&h, &h] } else { &[&h] };
             h.mul(&h)?.backward_with(BackwardOptions::new().inputs(inputs))?;
-            assert_eq!(h.grad().expect("a gradient").item::<f32>()?, 12.0, "retains {retains}, twice {twice}");
+            assert_eq!(
+                h.grad().expect("a gradient").item::<f32>()?,
+                12.0,
+                "retains {retains}, twice {twice}"
+            );
             assert!(x.grad().is_none());
         }
     }

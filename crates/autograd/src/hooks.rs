@@ -285,7 +285,10 @@ pub(crate) fn check_given(
     }
     for (number, (grad, meta)) in given.iter().zip(expected).enumerate() {
         let (Some(grad), Some(meta)) = (grad, meta) else { continue };
-        if grad.shape() != meta.shape.as_slice() || grad.dtype() != meta.dtype || grad.device() != &meta.device {
+        if grad.shape() != meta.shape.as_slice()
+            || grad.dtype() != meta.dtype
+            || grad.device() != &meta.device
+        {
             return fail(format!(
                 "a {hook} gave as gradient {number} {} of shape {:?} on {}; it must be {} of shape {:?} on {}",
                 grad.dtype(),

@@ -87,7 +87,12 @@ impl Truth {
     pub fn of(program: &Program, cpu: &Device) -> Result<Option<Truth>, Fault> {
         let reference = |noise| How { device: cpu, reference: true, noise, eager: false, gaps: true };
         let fault = |way: &str, text| Fault { way: way.to_owned(), kind: "error", text };
-        let (exact, gaps) = ran(program, &reference(None)).map_err(|error| fault("cpu in f64", error))?;
+        let (exact, gaps) = match ran(program, &reference(None)) {
+            Ok(done) => done,
+            // A loop that writes to a leaf what has a graph goes back through the round before: PyTorch refuses that too.
+            Err(error) if error.contains("were freed by an earlier backward") => return Ok(None),
+            Err(error) => return Err(fault("cpu in f64", error)),
+        };
         let noisy = (1..=SAMPLES)
             .map(|sample| ran(program, &reference(Some(program.seed.wrapping_mul(31).wrapping_add(sample)))))
             .collect::<Result<Vec<_>, _>>()

@@ -91,7 +91,7 @@ pub fn rules() -> Vec<Rule> {
         atan -1e9 1e9; sinh -4.0 4.0; cosh -4.0 4.0; asinh -1e9 1e9; acosh 1.1 1e9; atanh -0.9 0.9;
         erfc -1e9 4.0; erfinv -0.9 0.9; lgamma 0.3 50.0; digamma 0.3 50.0; i0 -4.0 4.0; i1 0.5 4.0;
         sinc -5.0 5.0; deg2rad -1e9 1e9; rad2deg -10.0 10.0; mish -1e9 1e9; logsigmoid -1e9 1e9;
-        tanhshrink -1e9 1e9;
+        tanhshrink 0.5 1e9;
     };
     all.extend(kinked! {
         abs [0.0]; sign [0.0]; relu [0.0]; relu6 [0.0, 6.0]; selu [0.0]; softsign [0.0];

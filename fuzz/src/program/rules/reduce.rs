@@ -194,6 +194,10 @@ pub fn rules() -> Vec<Rule> {
         rule("normalize", Value, "{0}.normalize(2.0, {n0}, 1e-12)", dim, |t, a| {
             one(t[0].normalize(2.0, a.n[0], 1e-12))
         })
-        .gap(|t, a| one(t[0].square()?.sum_dim(a.n[0], true))),
+        // What is 0 everywhere has no direction: rounding gives it one.
+        .gap(|t, a| {
+            let squares = t[0].square()?.sum_dim(a.n[0], true)?;
+            one(squares.div(&squares)?.mul(&squares))
+        }),
     ]
 }
