@@ -9,6 +9,7 @@ use crate::parts::{Adam, Sgd};
 pub const CHECKS: &[Check] = &[
     ("plans_epoch", narrowed_batches),
     ("plans_batch_size", batches_of_any_size),
+    ("plans_cache", rows_of_a_cache),
     ("plans_numbers", numbers_are_no_structure),
     ("plans_never_read", never_reading),
     ("plans_each_100", reading_each_hundredth),
@@ -93,6 +94,33 @@ fn batches_of_any_size(device: &Device) -> Result<()> {
     let work = device.stats().since(&before);
     ensure!(work.plans_built == sizes.len() as u64, "{} plans", work.plans_built);
     ensure!(work.pipelines_compiled == 0, "{} kernels were compiled", work.pipelines_compiled);
+    Ok(())
+}
+
+/// Keys and values of attention, one place after the other, and rows of a buffer: where they are written is a number.
+fn rows_of_a_cache(device: &Device) -> Result<()> {
+    let (length, width) = (24, 7);
+    let cache = Tensor::zeros([2, length, width], device)?;
+    let buffer = Tensor::zeros([length, width], device)?;
+    let new = |place: usize| -> wgrad::Result<Tensor> {
+        Tensor::arange(0, 2 * width as i64, 1, device)?.reshape([2, 1, width])? + place as f64
+    };
+    let mut before = device.stats();
+    for place in 0..length {
+        if place == 2 {
+            before = device.stats();
+        }
+        cache.narrow(1, place as isize, 1)?.copy_(&new(place)?)?;
+        buffer.select(0, place as isize)?.copy_(&new(place)?.select(0, 0)?.select(0, 0)?)?;
+        let attended = cache.mul(cache.sum_dim(-1, true)?)?.sum()?;
+        Tensor::eval_all([&cache, &buffer, &attended])?;
+    }
+    let work = device.stats().since(&before);
+    ensure!(work.plans_built == 0, "{} plans for {} places", work.plans_built, length - 2);
+    let expected = |row: usize, place: usize| (0..width).map(move |i| (row * width + i + place) as f32);
+    let all: Vec<f32> = (0..2).flat_map(|row| (0..length).flat_map(move |at| expected(row, at))).collect();
+    ensure!(cache.to_vec::<f32>()? == all, "the cache is {cache}");
+    ensure!(buffer.to_vec::<f32>()? == all[..length * width], "the buffer is {buffer}");
     Ok(())
 }
 

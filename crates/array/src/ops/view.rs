@@ -2,8 +2,9 @@
 //! are fused into what reads them.
 
 use smallvec::{SmallVec, smallvec};
+use wgrad_device::kernel::BinaryOp;
 use wgrad_device::layout::{Dims, checked_elements};
-use wgrad_device::{DType, Error, Layout, Result};
+use wgrad_device::{DType, Error, Layout, Result, Scalar};
 
 use super::elementwise::padded_shape;
 use crate::Array;
@@ -321,6 +322,9 @@ impl Array {
         if value.elements() == 0 {
             return Ok(self.clone());
         }
+        if let Some(inside) = self.at_one_place(starts, value.shape())? {
+            return Array::select(&inside, &value.expand(self.shape())?, self);
+        }
         let spread = value.embed(starts, steps, self.shape())?;
         let inside = Array::full(value.shape(), true, DType::Bool, self.device())?.embed(
             starts,
@@ -328,6 +332,28 @@ impl Array {
             self.shape(),
         )?;
         Array::select(&inside, &spread, self)
+    }
+
+    /// Where elements belong to a box that has size 1 in every dim that it does not cover, if it is such a box. Its place is a number: a
+    /// row written after the other, as into a cache, is one plan.
+    fn at_one_place(&self, starts: &[usize], shape: &[usize]) -> Result<Option<Array>> {
+        let mut inside: Option<Array> = None;
+        for (d, (&start, &len)) in starts.iter().zip(shape).enumerate() {
+            let size = self.shape()[d];
+            if len == size && start == 0 {
+                continue;
+            }
+            if len != 1 || start >= size || size > i32::MAX as usize {
+                return Ok(None);
+            }
+            let own = Array::coordinate(self.shape(), d, self.device())?
+                .binary_scalar(BinaryOp::Eq, Scalar::Int(start as i64))?;
+            inside = Some(match inside {
+                Some(inside) => inside.binary(BinaryOp::And, &own)?,
+                None => own,
+            });
+        }
+        Ok(inside)
     }
 
     /// The array's elements at `starts + i * steps` of a larger shape, zeros elsewhere: the reverse of slicing.
