@@ -156,6 +156,8 @@ impl Tensor {
         if self.numel() == 0 {
             return Ok((minlength, index));
         }
+        // The list is written out to be counted: what has no room then need not be looked through first.
+        drop(wgrad_array::reserve(self.device(), index.numel().saturating_mul(DType::I64.size()))?);
         let (least, largest) = (index.amin((), false)?, index.amax((), false)?);
         Tensor::eval_all([&least, &largest])?;
         let (least, largest) = (least.item::<i64>()?, largest.item::<i64>()?);
