@@ -270,7 +270,7 @@ fn writing_through_as_strided_of_a_view() -> Result<()> {
 
 #[test]
 fn views_of_views_that_may_not_be_written_to() -> Result<()> {
-    let y = Tensor::ones([2, 3], &Device::cpu())?.requires_grad_(true)?.mul(1.0)?;
+    let y = Tensor::ones([2, 3], Device::cpu())?.requires_grad_(true)?.mul(1.0)?;
     fails! { y.unbind(0)?[0].select(0, 0)?.mul_(3.0) => Autograd; }
     let v = no_grad(|| y.narrow(0, 0, 1))?;
     fails! { v.select(0, 0)?.mul_(2.0) => Autograd; }

@@ -226,7 +226,7 @@ pub(super) fn numbered(op: &'static str, places: &Array, lines: &[Line]) -> Resu
         return Ok((own, places));
     }
     let (mut rest, mut below) = (Expr::of(&places), lines.iter().map(|line| line.size).product());
-    let (mut number, mut step) = (&rest * 0i64, 1i64);
+    let (mut number, mut step) = (zeros_like(&rest), 1i64);
     for line in lines.iter().rev() {
         let (before, own) = divided(&rest, below, line.size);
         number = number + own * step;
@@ -236,10 +236,14 @@ pub(super) fn numbered(op: &'static str, places: &Array, lines: &[Line]) -> Resu
     Ok((own, number.done()?))
 }
 
+fn zeros_like(numbers: &Expr) -> Expr {
+    numbers.map(|numbers| Array::full(numbers.shape(), 0i64, DType::I32, numbers.device()))
+}
+
 /// Quotients and remainders of i32 numbers from 0 to before `below`.
 pub(super) fn divided(numbers: &Expr, below: usize, divisor: usize) -> (Expr, Expr) {
     if below <= divisor {
-        return (numbers * 0i64, numbers.clone());
+        return (zeros_like(numbers), numbers.clone());
     }
     let quotients = if below <= 1 << 20 {
         // Half a number away from an integer quotient: far enough for it to be rounded down even where a GPU divides inexactly.
