@@ -1,6 +1,6 @@
 //! Writing in place, and views: values, gradients, rules.
 
-use wgrad::{DType, Device, Error, GradRule, Index, Result, Tensor, no_grad};
+use wgrad::{DType, Device, Error, GradRule, GridPadding, GridSampling, Index, Result, Tensor, no_grad};
 
 use crate::support::devices;
 
@@ -276,5 +276,47 @@ fn views_of_views_that_may_not_be_written_to() -> Result<()> {
     fails! { v.select(0, 0)?.mul_(2.0) => Autograd; }
     no_grad(|| v.select(0, 0)?.mul_(2.0))?;
     assert_eq!(y.to_vec::<f32>()?, [2.0, 2.0, 2.0, 1.0, 1.0, 1.0]);
+    Ok(())
+}
+
+/// What was computed is no view, however it was put into shape: it may be detached in place, and writing to it changes nothing else.
+#[test]
+fn results_are_no_views() -> Result<()> {
+    let x = leaf(&(0..16).map(|i| i as f32 + 1.0).collect::<Vec<_>>(), &[1, 4, 2, 2]);
+    let square = x.reshape([4, 4])?.add(Tensor::eye(4, 4, Device::cpu())?.mul(9.0)?)?;
+    let (places, row) =
+        (Tensor::from_slice(&[0i64, 2], 2, &Device::cpu())?, leaf(&[1.0, 2.0, 3.0, 4.0], &[4]));
+    let grid = Tensor::zeros([1, 2, 2, 2], Device::cpu())?;
+    let results = [
+        ("take", x.take(&places)?),
+        ("index", x.index(&[None, Some(places.clone())])?),
+        ("get", x.get(&[Index::from(..), Index::from(&places)])?),
+        ("index_put", x.index_put(&[None, Some(places.clone())], &Tensor::ones((), Device::cpu())?, false)?),
+        ("put", x.put(&places, &leaf(&[5.0, 6.0], &[2]), false)?),
+        ("kron", row.kron(&row)?),
+        ("pixel_shuffle", x.pixel_shuffle(2)?),
+        ("pixel_shuffle by 1", x.pixel_shuffle(1)?),
+        ("pixel_unshuffle", x.pixel_unshuffle(2)?),
+        ("group_norm", x.group_norm(2, None, None, 1e-5)?),
+        ("solve", square.solve(&row, true)?),
+        ("diag", row.diag(1)?),
+        ("diag of a matrix", square.diag(0)?),
+        ("diag_embed", row.diag_embed(0, 0, 1)?),
+        ("roll", x.roll(1, ())?),
+        ("rot90", square.rot90(1, [0, 1])?),
+        ("adaptive_avg_pool2d", x.adaptive_avg_pool2d([Some(1), Some(1)])?),
+        ("im2col", x.im2col(&[2, 2], &[1, 1], &[0, 0], &[1, 1])?),
+        ("grid_sample", x.grid_sample(&grid, GridSampling::Bilinear, GridPadding::Zeros, false)?),
+        ("median_dim", square.median_dim(1, false)?.0),
+    ];
+    for (what, y) in results {
+        assert!(!y.is_view(), "{what}");
+        let before = x.to_vec::<f32>()?;
+        assert!(y.requires_grad(), "{what}");
+        y.detach_().unwrap_or_else(|error| panic!("{what}: {error}"));
+        y.fill_(0.0)?;
+        assert_eq!(x.to_vec::<f32>()?, before, "{what}");
+    }
+    assert!(x.mul(2.0)?.reshape([4, 4])?.is_view());
     Ok(())
 }

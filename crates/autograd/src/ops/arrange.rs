@@ -53,7 +53,7 @@ impl Tensor {
         const OP: &str = "roll";
         let (shifts, dims) = (shifts.into(), dims.into());
         if dims.as_slice().is_empty() && shifts.as_slice().len() == 1 {
-            return self.flatten(0, -1)?.roll(shifts, 0)?.reshape(self.shape());
+            return self.flatten(0, -1)?.roll(shifts, 0)?.reshape(self.shape())?.owned();
         }
         if shifts.as_slice().len() != dims.as_slice().len() || shifts.as_slice().is_empty() {
             let (shifts, dims) = (shifts.as_slice(), dims.as_slice());
@@ -94,9 +94,9 @@ impl Tensor {
             });
         };
         match k.rem_euclid(4) {
-            1 => self.flip(b)?.transpose(a as isize, b as isize),
+            1 => self.flip(b)?.transpose(a as isize, b as isize)?.owned(),
             2 => self.flip([a, b]),
-            3 => self.flip(a)?.transpose(a as isize, b as isize),
+            3 => self.flip(a)?.transpose(a as isize, b as isize)?.owned(),
             _ => self.deep_clone(),
         }
     }
@@ -216,7 +216,7 @@ impl Tensor {
             self.pad(&[margin], 0.0)?.unsqueeze(-1)?
         };
         let matrix = spread.expand(&shape)?.keep_where(&on)?;
-        matrix.movedim([rank - 2, rank - 1], [rows, columns])
+        matrix.movedim([rank - 2, rank - 1], [rows, columns])?.owned()
     }
 
     /// Lists one after the other; other tensors side by side along dim 1.
@@ -307,7 +307,7 @@ impl Tensor {
         let mut joined = batch.to_vec();
         joined.extend([channels / square, height.saturating_mul(factor), width.saturating_mul(factor)]);
         let order: Vec<isize> = (0..rank).chain([0, 3, 1, 4, 2].map(|d| rank + d)).collect();
-        self.reshape(split)?.permute(order)?.reshape(joined)
+        self.reshape(split)?.permute(order)?.reshape(joined)?.owned()
     }
 
     /// `[.., c, h * r, w * r]` as `[.., c * r * r, h, w]`: the reverse of [`Tensor::pixel_shuffle`].
@@ -330,7 +330,7 @@ impl Tensor {
         let square = factor.saturating_mul(factor);
         joined.extend([channels.saturating_mul(square), height / factor, width / factor]);
         let order: Vec<isize> = (0..rank).chain([0, 2, 4, 1, 3].map(|d| rank + d)).collect();
-        self.reshape(split)?.permute(order)?.reshape(joined)
+        self.reshape(split)?.permute(order)?.reshape(joined)?.owned()
     }
 
     /// Margins around the last dims, made of the tensor's own elements: pairs (before, after), the last dim's first, as in

@@ -302,7 +302,7 @@ impl Tensor {
     ) -> Result<Tensor> {
         const OP: &str = "unfold";
         if self.rank() == 3 {
-            return self.unsqueeze(0)?.im2col(window, dilation, padding, stride)?.squeeze_dim(0);
+            return self.unsqueeze(0)?.im2col(window, dilation, padding, stride)?.squeeze_dim(0)?.owned();
         }
         let window = per_dim(OP, "kernel_size", window, 2, 1)?;
         let (dilation, stride) =
@@ -321,7 +321,7 @@ impl Tensor {
         let windows = padded.windows(&window, &stride, &dilation)?;
         let (count, size) = (windows.shape()[2] * windows.shape()[3], window.iter().product::<usize>());
         let &[batch, channels, ..] = self.shape() else { return fail("is not that of images") };
-        windows.permute([0, 1, 4, 5, 2, 3])?.reshape([batch, channels * size, count])
+        windows.permute([0, 1, 4, 5, 2, 3])?.reshape([batch, channels * size, count])?.owned()
     }
 
     /// Columns added up at their windows' places: the transposed form of [`Tensor::im2col`]; `F.fold`.
@@ -338,7 +338,11 @@ impl Tensor {
     ) -> Result<Tensor> {
         const OP: &str = "fold";
         if self.rank() == 2 {
-            return self.unsqueeze(0)?.col2im(output, window, dilation, padding, stride)?.squeeze_dim(0);
+            return self
+                .unsqueeze(0)?
+                .col2im(output, window, dilation, padding, stride)?
+                .squeeze_dim(0)?
+                .owned();
         }
         let (output, window) =
             (per_dim(OP, "output_size", output, 2, 1)?, per_dim(OP, "kernel_size", window, 2, 1)?);
@@ -382,7 +386,7 @@ impl Tensor {
         let columns = self.reshape([batch * channels, size * count])?;
         let plane = self.zeros_of(&plane)?.index_add(1, &places, &columns)?;
         let margins = padding.iter().map(|&n| (-(n as isize), -(n as isize))).collect::<Vec<_>>();
-        plane.reshape([batch, channels, height, width])?.with_margins(&margins)
+        plane.reshape([batch, channels, height, width])?.with_margins(&margins)?.owned()
     }
 }
 

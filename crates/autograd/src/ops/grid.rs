@@ -110,7 +110,7 @@ impl Tensor {
         }
         let out = sum.map_or_else(|| flat.zeros_of(&[batch, channels, count]), Ok)?;
         let shape: Dims = [batch, channels].iter().chain(places).copied().collect();
-        out.reshape(&shape)?.to_dtype(self.dtype())
+        out.reshape(&shape)?.to_dtype(self.dtype())?.owned()
     }
 }
 

@@ -197,7 +197,7 @@ impl Tensor {
         let size = channels / groups * rest.iter().product::<usize>();
         let grouped = self.reshape([batch, groups, size])?;
         let [normalized, ..] = grouped.standardized(&[2], eps)?;
-        let normalized = normalized.reshape(self.shape())?;
+        let normalized = normalized.reshape(self.shape())?.owned()?;
         normalized.scaled_channels(OP, weight, bias)?.to_dtype(self.dtype())
     }
 

@@ -198,7 +198,7 @@ impl Tensor {
             shape.push(size(self).saturating_mul(size(other)));
         }
         wgrad_array::layout::checked_elements("kron", &shape)?;
-        self.reshape(left)?.mul(other.reshape(right)?)?.reshape(shape)
+        self.reshape(left)?.mul(other.reshape(right)?)?.reshape(shape)?.owned()
     }
 
     /// The sum of products over the last `dims` dims of this tensor and the first of the other.

@@ -59,7 +59,8 @@ impl Tensor {
             let line = |x: &Tensor| if x.rank() == 0 { x.reshape(1) } else { Ok(x.clone()) };
             return line(self)?
                 .scatter_reduce(0, &line(index)?, &line(src)?, reduce, include_self)?
-                .reshape(());
+                .reshape(())?
+                .owned();
         }
         if src.dtype() != self.dtype() {
             let reason = format!("does not fit into {}; cast it first", self.dtype());

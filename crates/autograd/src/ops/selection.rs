@@ -188,10 +188,10 @@ impl Tensor {
         let out = rows.reshape(shape)?;
         let count = places.shape.len();
         if places.position == 0 || count == 0 {
-            return Ok(out);
+            return out.owned();
         }
         let to: Vec<usize> = (places.position..places.position + count).collect();
-        out.movedim((0..count).collect::<Vec<usize>>(), to)
+        out.movedim((0..count).collect::<Vec<usize>>(), to)?.owned()
     }
 
     /// A copy of this tensor with `values`, which broadcast to [`Tensor::index`]'s result, put there, or with `accumulate` added.
@@ -231,7 +231,7 @@ impl Tensor {
             front.index_copy(0, &places.line, &values)?
         };
         let permuted: Vec<usize> = places.order.iter().map(|&d| self.shape()[d]).collect();
-        out.reshape(permuted)?.unpermute(&places.order)
+        out.reshape(permuted)?.unpermute(&places.order)?.owned()
     }
 
     /// The indexed dims as one in front, then the others.
@@ -310,7 +310,7 @@ impl Tensor {
             return Err(Error::Shape { op: OP, shape: index.shape().to_vec(), reason });
         }
         if self.rank() == 0 {
-            return self.reshape(1)?.index_copy(0, index, &source.reshape(1)?)?.reshape(());
+            return self.reshape(1)?.index_copy(0, index, &source.reshape(1)?)?.reshape(())?.owned();
         }
         let index = index.flatten(0, -1)?;
         let source =
@@ -338,7 +338,7 @@ impl Tensor {
         const OP: &str = "index_fill";
         let at = normalize_dim(OP, dim, self.rank())?;
         if self.rank() == 0 {
-            return self.reshape(1)?.index_fill(0, index, value)?.reshape(());
+            return self.reshape(1)?.index_fill(0, index, value)?.reshape(())?.owned();
         }
         let index = index.flatten(0, -1)?.checked_places(self.shape()[at])?;
         // A mask, so that a place that is named twice counts once.
@@ -356,7 +356,7 @@ impl Tensor {
     /// If the index is not i64; a place out of range is an error of the call, or of the read if it was computed.
     pub fn take(&self, index: &Tensor) -> Result<Tensor> {
         let places = index.flat_places("take", self.numel())?;
-        self.flatten(0, -1)?.index_select(0, &places)?.reshape(index.shape())
+        self.flatten(0, -1)?.index_select(0, &places)?.reshape(index.shape())?.owned()
     }
 
     /// A copy of this tensor with values put, or with `accumulate` added, at places of the flattened tensor, which may count from the
@@ -381,7 +381,7 @@ impl Tensor {
         } else {
             line.index_copy(0, &places, &source)?
         };
-        out.reshape(self.shape())
+        out.reshape(self.shape())?.owned()
     }
 
     fn flat_places(&self, op: &'static str, size: usize) -> Result<Tensor> {

@@ -65,7 +65,11 @@ impl Tensor {
         }
         if self.rank() == 0 {
             let (values, order) = self.reshape(1)?.topk(k, 0, largest)?;
-            return if k == 1 { Ok((values.reshape(())?, order.reshape(())?)) } else { Ok((values, order)) };
+            return if k == 1 {
+                Ok((values.reshape(())?.owned()?, order.reshape(())?.owned()?))
+            } else {
+                Ok((values, order))
+            };
         }
         let order = self.order(at, largest, 0..k)?;
         Ok((self.gather(dim, &order)?, order))
@@ -103,7 +107,7 @@ impl Tensor {
         if keepdim {
             Ok((value, place.clone()))
         } else {
-            Ok((value.squeeze_dim(dim)?, place.squeeze_dim(dim)?))
+            Ok((value.squeeze_dim(dim)?.owned()?, place.squeeze_dim(dim)?.owned()?))
         }
     }
 

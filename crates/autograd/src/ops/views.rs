@@ -556,6 +556,15 @@ impl Tensor {
         if self.is_contiguous() { Ok(self.clone()) } else { self.deep_clone() }
     }
 
+    /// A result that nobody else sees the memory of, though it was made by viewing another: no view.
+    pub(crate) fn owned(self) -> Result<Tensor> {
+        if !self.is_view() {
+            return Ok(self);
+        }
+        let edge = self.gradient_edge();
+        Ok(Tensor::from_edge(self.array()?, edge))
+    }
+
     /// How this tensor may be written to, if it is a view.
     pub(crate) fn view_kind(&self) -> Option<ViewKind> {
         match &lock(&self.0.state).value {

@@ -106,7 +106,11 @@ fn apart(t: &[Tensor], shift: f64) -> wgrad::Result<Vec<Tensor>> {
 }
 
 pub fn rules() -> Vec<Rule> {
-    let constant_rows: super::Run = |t, _| one(t[0].var_dim(-1, 1.0, false));
+    // Of rows of equal elements the difference from their mean is what rounding leaves: nothing can be said of them.
+    let constant_rows: super::Run = |t, _| {
+        let spread = t[0].var_dim(-1, 1.0, false)?;
+        one(spread.div(&spread)?.mul(&spread))
+    };
     vec![
         rule(
             "conv1d",

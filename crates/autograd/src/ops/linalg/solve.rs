@@ -33,11 +33,11 @@ impl Tensor {
                 let reason = "a vector cannot stand on the left; give it a dim of size 1".to_owned();
                 return Err(Error::Argument { op: OP, reason });
             }
-            return self.solve(&b.unsqueeze(-1)?, true)?.squeeze_dim(-1);
+            return self.solve(&b.unsqueeze(-1)?, true)?.squeeze_dim(-1)?.owned();
         }
         if !left {
             matrix_sizes(OP, b)?;
-            return self.mt()?.solve(&b.mt()?, true)?.mt();
+            return self.mt()?.solve(&b.mt()?, true)?.mt()?.owned();
         }
         let (a, b) = batched(OP, self, b, n)?;
         a.solve_batch(OP, &b, true)
@@ -247,7 +247,7 @@ impl Tensor {
         const OP: &str = "lstsq";
         let [rows, _] = matrix_sizes(OP, self)?;
         if is_vector(self, b) {
-            return self.lstsq(&b.unsqueeze(-1)?, rcond)?.squeeze_dim(-1);
+            return self.lstsq(&b.unsqueeze(-1)?, rcond)?.squeeze_dim(-1)?.owned();
         }
         if matrix_sizes(OP, b)?[0] != rows {
             return Err(unfit(OP, self, b));

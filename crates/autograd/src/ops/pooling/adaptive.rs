@@ -59,7 +59,7 @@ impl Tensor {
     /// A matrix `[outputs, size]` applied along a dim.
     pub(in crate::ops) fn along(&self, dim: usize, matrix: &Tensor) -> Result<Tensor> {
         let matrix = matrix.to_dtype(self.dtype())?;
-        self.movedim(dim, -1)?.matmul(&matrix.t()?)?.movedim(-1, dim)
+        self.movedim(dim, -1)?.matmul(&matrix.t()?)?.movedim(-1, dim)?.owned()
     }
 
     fn check_adaptive(&self, op: &'static str, dims: usize) -> Result<()> {
@@ -120,7 +120,7 @@ fn largest_of(windows: &Tensor, places: &Tensor) -> Result<(Tensor, Tensor)> {
         return Ok((empty, none));
     }
     let (values, at) = windows.max_dim(-1, false)?;
-    let places = places.expand(windows.shape())?.gather(-1, &at.unsqueeze(-1)?)?.squeeze_dim(-1)?;
+    let places = places.expand(windows.shape())?.gather(-1, &at.unsqueeze(-1)?)?.squeeze_dim(-1)?.owned()?;
     Ok((values, places))
 }
 
