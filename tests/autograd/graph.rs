@@ -4,6 +4,8 @@ use wgrad::{
     BackwardOptions, DType, Device, Error, GradOptions, GradRule, Result, Tensor, backward, f16, grad,
 };
 
+use crate::support::devices;
+
 fn leaf(data: &[f32]) -> Tensor {
     Tensor::from_slice(data, data.len(), &Device::cpu()).unwrap().requires_grad_(true).unwrap()
 }
@@ -217,6 +219,23 @@ fn derivatives_of_what_is_flat_are_zeros() -> Result<()> {
             assert_eq!(values(&next), *expected);
             sum = next.sum()?;
         }
+    }
+    Ok(())
+}
+
+/// A gradient of whole numbers is one of the output's dtype; one that was set and repeats an element is added to all the same.
+#[test]
+fn gradients_of_other_kinds_that_a_caller_gives() -> Result<()> {
+    for device in devices() {
+        let x = Tensor::from_slice(&[1.0f32, 2.0], 2, &device)?.requires_grad_(true)?;
+        let seed = Tensor::from_slice(&[3i64, 4], 2, &device)?;
+        x.mul(2.0)?.backward_with(BackwardOptions::new().gradient(&seed))?;
+        assert_eq!(x.grad().expect("a gradient").to_vec::<f32>()?, [6.0, 8.0], "{device}");
+        let one = Tensor::from_slice(&[1.0f32], 1, &device)?;
+        x.set_grad(Some(&one.expand(2)?))?;
+        x.mul(2.0)?.sum()?.backward()?;
+        assert_eq!(x.grad().expect("a gradient").to_vec::<f32>()?, [3.0, 3.0], "{device}");
+        assert_eq!(one.to_vec::<f32>()?, [1.0]);
     }
     Ok(())
 }

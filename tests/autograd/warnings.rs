@@ -2,7 +2,7 @@
 
 use std::sync::Once;
 
-use wgrad::{DType, Device, Reduction, Result, Tensor};
+use wgrad::{BackwardOptions, DType, Device, GradOptions, Reduction, Result, Tensor, grad};
 
 /// Messages of this thread.
 struct Messages;
@@ -105,5 +105,23 @@ fn copying_warns_once_a_line_of_a_source_that_broadcasts() -> Result<()> {
         assert!(warnings[0].contains(part), "{part} is not in {:?}", warnings[0]);
     }
     assert_eq!(x.to_vec::<f32>()?, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+    Ok(())
+}
+
+#[test]
+fn gradients_with_a_graph_of_their_own_warn_once() -> Result<()> {
+    let messages = listen();
+    let x = Tensor::new([3.0], Device::cpu())?.requires_grad_(true)?;
+    for _ in 0..3 {
+        x.zero_grad();
+        x.mul(&x)?.backward_with(BackwardOptions::new().create_graph(true))?;
+    }
+    let warnings = messages();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("zero_grad") && warnings[0].contains("warnings.rs"), "{warnings:?}");
+    let y = x.mul(&x)?;
+    grad(&[&y], &[&x], GradOptions::new().create_graph(true))?;
+    x.zero_grad();
+    assert!(messages().is_empty());
     Ok(())
 }

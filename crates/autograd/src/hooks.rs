@@ -109,6 +109,8 @@ impl Tensor {
     ///
     /// On the result of an operation it binds to the value the tensor has now: an in-place operation later makes a new one.
     ///
+    /// The tensor's graph owns the hook: one that owns the tensor, or anything made of it, keeps both in memory until it is removed.
+    ///
     /// ```
     /// use wgrad_autograd::{Device, Tensor};
     /// let x = Tensor::new(&[1f32, 2.0], &Device::cpu())?.requires_grad_(true)?;

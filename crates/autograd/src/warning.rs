@@ -36,6 +36,16 @@ pub(crate) fn target_broadcasts(op: &'static str, input: &Tensor, target: &Tenso
     }
 }
 
+/// Warns of gradients that keep their own graph: it leads to the leaves, which hold the gradients.
+#[track_caller]
+pub(crate) fn graph_in_gradients() {
+    warn_once(|| {
+        "backward with create_graph(true) leaves in each leaf a gradient whose graph leads back to the leaf; use grad(), or call \
+         zero_grad() when the gradients are not needed any more, or both stay in memory"
+            .to_owned()
+    });
+}
+
 /// Warns of a source that is written several times. A single number is meant to be.
 #[track_caller]
 pub(crate) fn source_broadcasts(op: &'static str, tensor: &Tensor, source: &Tensor) {

@@ -14,6 +14,8 @@ pub(crate) fn accumulate(tensor: &Tensor, grad: &Tensor, create_graph: bool) -> 
         let old = lock(&tensor.0.state).extra().grad.clone();
         let new = match &old {
             Some(old) if create_graph => old.add(grad)?,
+            // What the caller set, an expanded tensor perhaps, cannot hold the sum.
+            Some(old) if old.has_overlap() => Tensor::from_array(old.array()?.binary(BinaryOp::Add, &value)?),
             Some(old) => return old.update_value(|array| array.binary(BinaryOp::Add, &value)),
             None if create_graph => Tensor::from_edge(value.clone(), grad.gradient_edge()),
             None => Tensor::from_array(value.clone()),

@@ -9,6 +9,7 @@ use std::panic::Location;
 use wgrad_array::{Array, Error, GradRule, Result, Scalar, site};
 
 use crate::tape::{Edge, Mismatch, mismatch};
+use crate::warning::graph_in_gradients;
 use crate::{Tensor, no_grad};
 use run::{Request, Wanted, run};
 
@@ -55,7 +56,8 @@ impl BackwardOptions {
         self
     }
 
-    /// Records the backward itself, for gradients of gradients.
+    /// Records the backward itself, for gradients of gradients. A leaf's gradient then has a graph that leads to the leaf, and neither goes
+    /// before [`Tensor::zero_grad`]; [`grad`] gives gradients that nothing holds.
     pub fn create_graph(mut self, create: bool) -> Self {
         self.create_graph = create;
         self
@@ -155,6 +157,9 @@ impl Tensor {
 pub fn backward(outputs: &[&Tensor], options: BackwardOptions) -> Result<()> {
     let _line = site::enter("backward", Location::caller());
     const OP: &str = "backward";
+    if options.create_graph {
+        graph_in_gradients();
+    }
     let roots = roots(OP, outputs, &options.gradients)?;
     let request = |wanted| Request {
         op: OP,
@@ -338,6 +343,10 @@ fn roots(op: &'static str, outputs: &[&Tensor], gradients: &[Option<Tensor>]) ->
 fn matching(op: &'static str, gradient: &Tensor, output: &Tensor) -> Result<Tensor> {
     match mismatch(op, gradient, &output.meta()) {
         None => Ok(gradient.clone()),
+        // Of another kind of numbers as well, as in PyTorch.
+        _ if gradient.shape() == output.shape() && gradient.device() == output.device() => {
+            gradient.to_dtype(output.dtype())
+        }
         Some(Mismatch::Adapt) if gradient.shape() == output.shape() => gradient.to_dtype(output.dtype()),
         Some(Mismatch::Error(error)) => Err(error),
         Some(Mismatch::Adapt) => Err(Error::Autograd {

@@ -103,13 +103,17 @@ impl Tensor {
         Ok(self.clone())
     }
 
-    /// Elements in one place cannot hold two values.
-    fn check_overlap(&self, op: &'static str) -> Result<()> {
+    /// Whether some of its elements lie in one place: it was expanded or unfolded.
+    pub(crate) fn has_overlap(&self) -> bool {
         let layout = self.layout();
         let repeated =
             layout.shape().iter().zip(layout.strides()).any(|(&size, &stride)| size > 1 && stride == 0);
-        let windows = layout.elements() > 1 && overlaps(layout.shape(), layout.strides());
-        if !repeated && !windows {
+        repeated || layout.elements() > 1 && overlaps(layout.shape(), layout.strides())
+    }
+
+    /// Elements in one place cannot hold two values.
+    fn check_overlap(&self, op: &'static str) -> Result<()> {
+        if !self.has_overlap() {
             return Ok(());
         }
         Err(Error::Autograd {
