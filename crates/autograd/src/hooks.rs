@@ -254,18 +254,18 @@ impl GradFn {
 pub(crate) fn run_tensor_hooks(hooks: &Hooks<TensorHook>, grad: Tensor) -> Result<Tensor> {
     hooks.iter().try_fold(grad, |grad, hook| match hook(&grad)? {
         None => Ok(grad),
-        Some(new) if (new.shape(), new.dtype(), new.device()) == (grad.shape(), grad.dtype(), grad.device()) => Ok(new),
+        Some(new)
+            if (new.shape(), new.dtype(), new.device()) == (grad.shape(), grad.dtype(), grad.device()) =>
+        {
+            Ok(new)
+        }
         Some(new) => Err(Error::Autograd {
             op: "register_hook",
             rule: GradRule::Hook,
             reason: format!(
-                "a hook turned a gradient of shape {:?}, {} on {} into one of shape {:?}, {} on {}; they must be alike",
-                grad.shape(),
-                grad.dtype(),
-                grad.device(),
-                new.shape(),
-                new.dtype(),
-                new.device()
+                "a hook turned a gradient that is {} into one that is {}; they must be alike",
+                grad.meta().describe(),
+                new.meta().describe()
             ),
         }),
     })
@@ -292,13 +292,9 @@ pub(crate) fn check_given(
             || grad.device() != &meta.device
         {
             return fail(format!(
-                "a {hook} gave as gradient {number} {} of shape {:?} on {}; it must be {} of shape {:?} on {}",
-                grad.dtype(),
-                grad.shape(),
-                grad.device(),
-                meta.dtype,
-                meta.shape.as_slice(),
-                meta.device
+                "a {hook} gave as gradient {number} {}; it must be {}",
+                grad.meta().describe(),
+                meta.describe()
             ));
         }
     }

@@ -427,13 +427,9 @@ impl Tensor {
                 != (self.shape(), self.dtype(), self.device())
             {
                 Some(format!(
-                    "the gradient is {} of shape {:?} on {}, the tensor {} of shape {:?} on {}; they must be alike",
-                    grad.dtype(),
-                    grad.shape(),
-                    grad.device(),
-                    self.dtype(),
-                    self.shape(),
-                    self.device()
+                    "the gradient is {}, the tensor {}; they must be alike",
+                    grad.meta().describe(),
+                    self.meta().describe()
                 ))
             } else {
                 None

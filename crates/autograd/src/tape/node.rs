@@ -55,6 +55,11 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
+    /// For errors.
+    pub(crate) fn describe(&self) -> String {
+        format!("{} of shape {:?} on {}", self.dtype, self.shape.as_slice(), self.device)
+    }
+
     pub(crate) fn of(array: &Array) -> Meta {
         Meta { shape: Dims::from_slice(array.shape()), dtype: array.dtype(), device: array.device().clone() }
     }
@@ -206,13 +211,9 @@ fn gradient_error(op: &'static str, grad: &Tensor, meta: &Meta) -> Error {
         op,
         rule: GradRule::GradientMismatch,
         reason: format!(
-            "a gradient is {} of shape {:?} on {}, but what it belongs to is {} of shape {:?} on {}",
-            grad.dtype(),
-            grad.shape(),
-            grad.device(),
-            meta.dtype,
-            meta.shape.as_slice(),
-            meta.device
+            "a gradient is {}, but what it belongs to is {}",
+            grad.meta().describe(),
+            meta.describe()
         ),
     }
 }
