@@ -343,11 +343,10 @@ fn roots(op: &'static str, outputs: &[&Tensor], gradients: &[Option<Tensor>]) ->
 fn matching(op: &'static str, gradient: &Tensor, output: &Tensor) -> Result<Tensor> {
     match mismatch(op, gradient, &output.meta()) {
         None => Ok(gradient.clone()),
-        // Of another kind of numbers as well, as in PyTorch.
+        // Another dtype, of another kind of numbers as well, is cast as in PyTorch.
         _ if gradient.shape() == output.shape() && gradient.device() == output.device() => {
             gradient.to_dtype(output.dtype())
         }
-        Some(Mismatch::Adapt) if gradient.shape() == output.shape() => gradient.to_dtype(output.dtype()),
         Some(Mismatch::Error(error)) => Err(error),
         Some(Mismatch::Adapt) => Err(Error::Autograd {
             op,

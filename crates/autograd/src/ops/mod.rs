@@ -50,6 +50,7 @@ mod matmul;
 mod norm;
 mod normalization;
 mod pairs;
+mod pieces;
 mod pooling;
 mod positions;
 mod products;

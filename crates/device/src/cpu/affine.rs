@@ -197,18 +197,18 @@ impl Affine {
         let end = tile.q + tile.columns;
         let column = self.q.stride();
         let dims = &self.q.dims;
-        let (outer, (length, row)) = match dims[..] {
-            [ref outer @ .., middle, (length, _)] => (Walk { dims: outer.into() }, (length, middle)),
-            _ => (Walk::default(), (usize::MAX, (usize::MAX, 0))),
+        // What a walk has not is as long as all: its index is always 0.
+        let (outer, height, row, length) = match dims[..] {
+            [ref outer @ .., (height, row), (length, _)] => {
+                (Walk { dims: outer.into() }, height, row, length)
+            }
+            _ => (Walk::default(), usize::MAX, 0, usize::MAX),
         };
-        let ((height, row), height_known) = (row, dims.len() > 2);
         for p in 0..tile.rows {
             let base = base + self.p.offset(tile.p + p);
             let mut q = tile.q;
             while q < end {
-                let (r, c) = if length == usize::MAX { (0, q) } else { (q / length, q % length) };
-                let (above, r) = if height_known { (outer.offset(r / height), r % height) } else { (0, r) };
-                let left = end - q;
+                let (r, c, left) = (q / length % height, q % length, end - q);
                 let (rows, columns) = if c == 0 && left >= length {
                     ((left / length).min(height - r), length)
                 } else {
@@ -218,7 +218,7 @@ impl Affine {
                     lane: p * tile.columns + q - tile.q,
                     rows,
                     columns,
-                    start: base + above + r as isize * row + c as isize * column,
+                    start: base + outer.offset(q / length / height) + r as isize * row + c as isize * column,
                     row,
                     column,
                 });
@@ -287,6 +287,24 @@ mod tests {
                     *expected.last().unwrap()
                 );
             }
+        }
+        // Three dims that no strides make one: patches are planes of the two innermost.
+        let (sizes, strides) = ([2, 3, 4, 2], [100, 50, 7, 0]);
+        let planes =
+            Affine::new(0, &strides, &sizes, &Groups { batch: vec![], p: vec![0], q: vec![1, 2, 3] });
+        for (q, columns) in [(0, 24), (1, 22), (8, 8), (9, 12), (23, 1)] {
+            let mut seen = Vec::new();
+            planes.patches(&Tile { batch: 0, p: 0, rows: 2, q, columns }, |patch| {
+                assert_eq!(patch.lane, seen.len());
+                for i in 0..patch.rows as isize {
+                    let row = patch.start + i * patch.row;
+                    seen.extend((0..patch.columns as isize).map(|j| row + j * patch.column));
+                }
+            });
+            let value = |p: usize, q: usize| (100 * p + 50 * (q / 8) + 7 * (q / 2 % 4)) as isize;
+            let expected: Vec<isize> =
+                (0..2 * columns).map(|lane| value(lane / columns, q + lane % columns)).collect();
+            assert_eq!(seen, expected, "{columns} columns from {q} on");
         }
         assert!(affine.grid(&Tile { batch: 0, p: 0, rows: 1, q: 3, columns: 9 }).is_none());
         assert!(Walk::new([(3, 20), (4, 5), (5, 1)]).run().is_none());

@@ -135,78 +135,100 @@ pub(super) fn sum_over_windows(
     let Some((like, _)) = arrays.first() else { return Err(no_elements("pool")) };
     let first = like.rank() - lines.len();
     let lead = &like.shape()[..first];
+    let shape = |dims: Vec<usize>| Dims::from_iter(lead.iter().copied().chain(dims));
     let reach: Vec<(isize, isize)> = lines.iter().map(Line::covering).collect();
     let mut margins = vec![(0, 0); first];
     for (line, &(low, high)) in lines.iter().zip(&reach) {
         margins.push((-low, line.blocks() as isize - 1 + high - (line.count as isize - 1)));
     }
-    let mut around = Vec::new();
-    for (array, fill) in arrays {
+    let around = |(array, fill): &(Array, Scalar)| {
         let array = padded(array, &margins, *fill)?;
-        around.push(if margins.iter().any(|&margin| margin != (0, 0)) { array.stored() } else { array });
+        Ok(if margins.iter().any(|&margin| margin != (0, 0)) { array.stored() } else { array })
+    };
+    let cover = Cover {
+        lines,
+        first,
+        around: arrays.iter().map(around).collect::<Result<_>>()?,
+        counts: reach.iter().map(|(low, high)| (high - low + 1) as usize).collect(),
+        lowest: reach.iter().map(|&(low, _)| low).collect(),
+        apart: shape(lines.iter().flat_map(|line| [line.blocks(), 1]).collect()),
+        blocks: shape(lines.iter().flat_map(|line| [line.blocks(), line.stride]).collect()),
+    };
+    let few = cover.counts.iter().product::<usize>() <= FEW;
+    let sum = if few { cover.written_out(term)? } else { cover.reduced(term)? };
+    let mut sum = sum.reshape(&shape(lines.iter().map(|line| line.blocks() * line.stride).collect()))?;
+    for (d, line) in lines.iter().enumerate() {
+        sum = sum.slice(first + d, 0, line.size, 1)?;
     }
-    let counts: Vec<usize> = reach.iter().map(|(low, high)| (high - low + 1) as usize).collect();
-    let apart = Dims::from_iter(lead.iter().copied().chain(lines.iter().flat_map(|l| [l.blocks(), 1])));
-    let blocks =
-        Dims::from_iter(lead.iter().copied().chain(lines.iter().flat_map(|l| [l.blocks(), l.stride])));
-    let device = like.device();
-    let total: usize = counts.iter().product();
-    let sum = if total <= FEW {
+    Ok(sum)
+}
+
+/// What [`sum_over_windows`] sums over.
+struct Cover<'a> {
+    lines: &'a [Line],
+    /// The number of dims before those of the windows.
+    first: usize,
+    /// The arrays, with what stands beyond the first and the last window.
+    around: Vec<Array>,
+    /// For each dim, how many windows cover a block, and the first of block 0.
+    counts: Vec<usize>,
+    lowest: Vec<isize>,
+    /// The shape of what each block has, and that of the elements: `[.., blocks, 1, ..]` and `[.., blocks, stride, ..]`.
+    apart: Dims,
+    blocks: Dims,
+}
+
+impl Cover<'_> {
+    /// The terms added one by one.
+    fn written_out(&self, term: impl Fn(&[Expr], &[Expr]) -> Expr) -> Result<Array> {
         let mut sum: Option<Expr> = None;
-        for number in 0..total {
-            let mut rest = number;
-            let mut chosen: Vec<Array> = around.clone();
+        for number in 0..self.counts.iter().product() {
+            let (mut rest, mut chosen) = (number, self.around.clone());
             let mut distances = Vec::new();
-            for (d, line) in lines.iter().enumerate().rev() {
-                let at = rest % counts[d];
-                rest /= counts[d];
+            for (d, line) in self.lines.iter().enumerate().rev() {
+                let at = rest % self.counts[d];
+                rest /= self.counts[d];
                 for array in &mut chosen {
-                    *array = array.slice(first + d, at, line.blocks(), 1)?;
+                    *array = array.slice(self.first + d, at, line.blocks(), 1)?;
                 }
-                let start = (reach[d].0 + at as isize) * line.stride as isize - line.padding as isize;
-                let inside = Expr::from(Array::coordinate(&blocks, first + 2 * d + 1, device));
-                distances.insert(0, inside - start as i64);
+                let start = (self.lowest[d] + at as isize) * line.stride as isize - line.padding as isize;
+                let inside = Array::coordinate(&self.blocks, self.first + 2 * d + 1, chosen[0].device());
+                distances.insert(0, Expr::from(inside) - start as i64);
             }
-            let values: Vec<Expr> = chosen
-                .iter()
-                .map(|array| Expr::of(array).map(|array| array.reshape(&apart)?.expand(&blocks)))
-                .collect();
+            let spread = |array: &Array| array.reshape(&self.apart)?.expand(&self.blocks);
+            let values: Vec<Expr> = chosen.iter().map(|array| Expr::of(array).map(spread)).collect();
             let own = term(&values, &distances);
             sum = Some(match sum {
                 Some(sum) => sum + own,
                 None => own,
             });
         }
-        sum.ok_or_else(|| no_elements("pool"))?.done()?
-    } else {
-        // The windows' dims go in front, so that what has the shape of the blocks broadcasts against all.
-        let behind = |blocks: &Dims| Dims::from_iter(counts.iter().chain(blocks).copied());
-        let (spread, all) = (behind(&apart), behind(&blocks));
-        let mut values = Vec::new();
-        for array in &around {
-            let mut array = array.clone();
-            for (d, &count) in counts.iter().enumerate() {
-                array = array.unfold(first + d, count, 1)?;
-            }
-            let order: Vec<usize> = (like.rank()..array.rank()).chain(0..like.rank()).collect();
-            array = array.permute(&order)?;
-            values.push(Expr::of(&array).map(|array| array.reshape(&spread)?.expand(&all)));
-        }
-        let mut distances = Vec::new();
-        for (d, line) in lines.iter().enumerate() {
-            let window = Expr::from(Array::coordinate(&all, d, device)) + reach[d].0 as i64;
-            let inside = Expr::from(Array::coordinate(&all, lines.len() + first + 2 * d + 1, device));
-            distances.push(inside + line.padding as i64 - window * line.stride as i64);
-        }
-        let folded: Vec<usize> = (0..lines.len()).collect();
-        term(&values, &distances).done()?.reduce(ReduceOp::Sum, &folded, false)?
-    };
-    let whole = Dims::from_iter(lead.iter().copied().chain(lines.iter().map(|l| l.blocks() * l.stride)));
-    let mut sum = sum.reshape(&whole)?;
-    for (d, line) in lines.iter().enumerate() {
-        sum = sum.slice(first + d, 0, line.size, 1)?;
+        sum.ok_or_else(|| no_elements("pool"))?.done()
     }
-    Ok(sum)
+
+    /// The terms as a reduction. The windows' dims go in front, so that what has the shape of the blocks broadcasts against all.
+    fn reduced(&self, term: impl Fn(&[Expr], &[Expr]) -> Expr) -> Result<Array> {
+        let behind = |blocks: &Dims| Dims::from_iter(self.counts.iter().chain(blocks).copied());
+        let (spread, all) = (behind(&self.apart), behind(&self.blocks));
+        let windows = |array: &Array| {
+            let mut out = array.clone();
+            for (d, &count) in self.counts.iter().enumerate() {
+                out = out.unfold(self.first + d, count, 1)?;
+            }
+            let order: Vec<usize> = (array.rank()..out.rank()).chain(0..array.rank()).collect();
+            out.permute(&order)?.reshape(&spread)?.expand(&all)
+        };
+        let values: Vec<Expr> = self.around.iter().map(|array| Expr::of(array).map(windows)).collect();
+        let device = self.around[0].device();
+        let mut distances = Vec::new();
+        for (d, line) in self.lines.iter().enumerate() {
+            let window = Expr::from(Array::coordinate(&all, d, device)) + self.lowest[d] as i64;
+            let inside = Array::coordinate(&all, self.lines.len() + self.first + 2 * d + 1, device);
+            distances.push(Expr::from(inside) + line.padding as i64 - window * line.stride as i64);
+        }
+        let folded: Vec<usize> = (0..self.lines.len()).collect();
+        term(&values, &distances).done()?.reduce(ReduceOp::Sum, &folded, false)
+    }
 }
 
 /// The numbers of the elements of the blocks that [`sum_over_windows`] sums over, in the plane of whole blocks, as i32; and the places in

@@ -49,8 +49,8 @@ impl Tensor {
     }
 }
 
-/// The place in the plane at which each window begins, as i32; of those that begin in a margin, of their first element behind it, or as if the
-/// plane went on there.
+/// The place in the plane at which each window begins, as i32. A window that begins in a margin has a negative coordinate there, or, with
+/// `behind_margins`, that of its first element behind the margin.
 fn beginnings(shape: &[usize], lines: &[Line], device: &Device, behind_margins: bool) -> Expr {
     let first = shape.len() - lines.len();
     let (mut place, mut step) = (None, 1i64);
@@ -75,7 +75,7 @@ fn largest_of_few(op: &'static str, elements: &[Array], lines: &[Line]) -> Resul
     let Some(like) = elements.first() else { return Err(no_elements(op)) };
     let begin = beginnings(like.shape(), lines, like.device(), false);
     let lowest = Array::full(like.shape(), f64::NEG_INFINITY, like.dtype(), like.device())?;
-    // Margins are larger than nothing: where all elements are -inf, the first is meant.
+    // Where all elements are -inf none is larger than that: then the first behind the margin is meant.
     let mut place = beginnings(like.shape(), lines, like.device(), true);
     let mut largest = Expr::of(&lowest);
     for (number, element) in elements.iter().enumerate() {
