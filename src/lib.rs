@@ -42,6 +42,8 @@
 //!
 //! # Features
 //! `gpu` (on by default) brings in wgpu. Without it only the CPU executor is built.
+//!
+//! `nn` (on by default) brings in layers and optimisers. Without it nothing of them is built.
 
 // Tensors, and what their methods take.
 pub use wgrad_autograd::{
@@ -66,6 +68,9 @@ pub use wgrad_autograd::{
 };
 // Random numbers.
 pub use wgrad_autograd::manual_seed;
+// Training.
+#[cfg(feature = "nn")]
+pub use wgrad_nn::{self as nn, optim};
 
 /// The page's example is compiled and run.
 #[cfg(doctest)]
