@@ -34,6 +34,7 @@ mod autograd {
     mod random;
     mod sorting;
     mod tape;
+    mod updates;
     mod values;
     mod warnings;
     mod windows;

@@ -88,7 +88,12 @@ pub(crate) fn run(mut graph: Graph, device: &Device) -> Result<bool> {
     } else {
         match plan::plan(&mut graph, device, fusion()) {
             Ok(Some(plan)) => match plan.run(&graph, device) {
-                Ok(()) => Ok(true),
+                // The other thread will soon be done with what this graph wants too.
+                Ok(false) => {
+                    std::thread::yield_now();
+                    Ok(false)
+                }
+                Ok(true) => Ok(true),
                 Err(error @ Error::Index { .. }) => {
                     fault::find(&graph, device).and_then(|found| if found { Ok(false) } else { Err(error) })
                 }

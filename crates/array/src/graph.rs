@@ -13,11 +13,7 @@ use wgrad_device::layout::Strides;
 use wgrad_device::{Buffer, Layout, Scalar};
 
 use crate::node::{Inputs, Node, NodeRef};
-use crate::op::{Op, Operands, View};
-
-/// Where a leaf's elements begin in memory is a multiple of this many elements from where they lie, so that kernels may read
-/// so many at a time.
-const ALIGNED: usize = 4;
+use crate::op::{ALIGNED, Op, Operands, View};
 
 /// A pending node or a leaf of a collected graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -359,6 +355,10 @@ impl Graph {
             Op::Sort { dim, descending, first } => {
                 self.key.push(*first as u64);
                 (17, u64::from(*descending) * 64 + *dim as u64)
+            }
+            Op::Update { start, beyond } => {
+                self.scalars.push(Scalar::Int(*start as i64));
+                (18, *beyond as u64)
             }
         };
         self.key[header] = word(code, node.dtype as u64, node.shape.len(), detail);

@@ -41,6 +41,8 @@ pub(crate) struct Node {
     visited: AtomicBool,
     /// Pending work has been made of it.
     used: AtomicBool,
+    /// A run may be writing over its memory.
+    claimed: AtomicBool,
     /// How often it is held only to be gone back to, which is no reason to compute it.
     kept: AtomicIsize,
 }
@@ -118,6 +120,7 @@ impl Node {
             pending: Mutex::new(pending),
             visited: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
             kept: AtomicIsize::new(0),
         })
     }
@@ -136,6 +139,7 @@ impl Node {
             pending: Mutex::new(None),
             visited: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
             kept: AtomicIsize::new(0),
         })
     }
@@ -236,6 +240,16 @@ impl Node {
     /// How many hold it for a use of it.
     pub(crate) fn holders(self: &Arc<Node>) -> usize {
         Arc::strong_count(self).saturating_add_signed(-self.kept.load(Ordering::Relaxed))
+    }
+
+    /// Claims its memory for a run that may write over it; whether no other run has it.
+    pub(crate) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::Acquire)
+    }
+
+    /// Ends a claim.
+    pub(crate) fn release(&self) {
+        self.claimed.store(false, Ordering::Release);
     }
 
     /// The constant that fills it, if it is a pending [`Op::Full`].

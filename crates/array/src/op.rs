@@ -68,6 +68,15 @@ pub(crate) enum Op {
         /// An index may be out of range: only then can the operation fail.
         checked: bool,
     },
+    /// `inputs[0]` with a box of its elements replaced by `inputs[1]`, which has the box's sizes. If nobody else reads what is
+    /// replaced, the box is written into its memory.
+    Update {
+        /// Where the box's first element is among those of the node in row-major order, rounded down to a multiple of
+        /// [`ALIGNED`]: a number.
+        start: usize,
+        /// How far behind that it is.
+        beyond: usize,
+    },
     /// A running fold along a dim.
     Scan {
         /// Sum, Prod, Max or Min.
@@ -85,6 +94,9 @@ pub(crate) enum Op {
         first: usize,
     },
 }
+
+/// Where memory begins that a kernel reads or writes is a multiple of this many elements, so that it may take so many at a time.
+pub(crate) const ALIGNED: usize = 4;
 
 impl Op {
     /// Whether its data may turn out to have a fault.

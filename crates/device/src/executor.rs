@@ -35,6 +35,11 @@ impl Buffer {
         Arc::strong_count(&self.0) == 1
     }
 
+    /// How many handles hold this memory.
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// Whether both are the same memory.
     pub fn is_same(&self, other: &Buffer) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -35,6 +35,7 @@ pub(super) enum Kind {
     Loop,
     Matmul(u32),
     Scatter(u32),
+    Update(u32),
     Scan(u32),
     Sort(u32),
 }
@@ -50,6 +51,7 @@ impl Cluster {
             }
             Op::Matmul => (Kind::Matmul(step), &node.shape, SmallVec::from_elem(false, node.shape.len())),
             Op::Scatter { .. } => (Kind::Scatter(step), &node.shape, SmallVec::new()),
+            Op::Update { .. } => (Kind::Update(step), &node.shape, SmallVec::new()),
             Op::Scan { .. } => (Kind::Scan(step), &node.shape, SmallVec::new()),
             Op::Sort { .. } => (Kind::Sort(step), &node.shape, SmallVec::new()),
             _ => (Kind::Loop, &node.shape, SmallVec::from_elem(false, node.shape.len())),
@@ -57,11 +59,16 @@ impl Cluster {
         let space = Space::new(shape);
         let mut cluster = Cluster { kind, folded, body: Body::new(space), needs: Vec::new() };
         match cluster.kind {
-            Kind::Scatter(_) | Kind::Scan(_) | Kind::Sort(_) => {
+            Kind::Scatter(_) | Kind::Update(_) | Kind::Scan(_) | Kind::Sort(_) => {
+                let base = match cluster.kind {
+                    Kind::Scatter(_) => Some(2),
+                    Kind::Update(_) => Some(0),
+                    _ => None,
+                };
                 for (i, &input) in node.inputs.iter().enumerate() {
                     let (slot, layout) = facts.strided(input).ok_or(Stop::Store(input))?;
-                    // What a scatter starts from is copied whole, element by element.
-                    if i == 2 && !(layout.is_contiguous() && layout.offset() == 0) {
+                    // What it starts from is copied whole, element by element.
+                    if base == Some(i) && !(layout.is_contiguous() && layout.offset() == 0) {
                         return Err(Stop::Store(input));
                     }
                     cluster.body.slots.push(slot);
@@ -90,7 +97,7 @@ impl Cluster {
         let elements = |shape: &[usize]| shape.iter().product::<usize>();
         let own = elements(&self.body.space.shape);
         match (&self.kind, &node.op) {
-            (Kind::Scatter(_) | Kind::Scan(_) | Kind::Sort(_), _) => false,
+            (Kind::Scatter(_) | Kind::Update(_) | Kind::Scan(_) | Kind::Sort(_), _) => false,
             (Kind::Matmul(_), Op::Reduce { .. }) => false,
             (Kind::Matmul(_), _) => elements(&node.shape) == own && reads(facts, step, &self.body.members),
             (Kind::Loop, Op::Reduce { .. }) => elements(facts.shape(node.inputs[0])) == own,
@@ -318,6 +325,7 @@ impl Cluster {
     /// The cluster as a kernel.
     pub(super) fn plan(&self, facts: &Facts<'_>) -> Result<Planned> {
         let (mut slots, params) = (self.body.slots.clone(), self.body.params.clone());
+        let mut over = None;
         let kernel = match self.kind {
             Kind::Loop => Kernel::Loop(self.to_loop()),
             Kind::Matmul(step) => {
@@ -326,6 +334,11 @@ impl Cluster {
             Kind::Scatter(step) => {
                 slots.push(Slot::Step(step));
                 Kernel::Scatter(library::scatter(facts, step)?)
+            }
+            Kind::Update(step) => {
+                over = Some(library::over(facts, step, slots.remove(0)));
+                slots.push(Slot::Step(step));
+                Kernel::Loop(library::update(facts, step)?)
             }
             Kind::Scan(step) => {
                 slots.push(Slot::Step(step));
@@ -336,7 +349,7 @@ impl Cluster {
                 Kernel::Sort(library::sort(facts, step)?)
             }
         };
-        Ok(Planned { kernel, slots, params, members: self.body.members.clone(), steps: self.body.steps() })
+        Ok(Planned { kernel, slots, params, over, members: self.body.members.clone(), steps: self.body.steps() })
     }
 }
 

@@ -308,8 +308,10 @@ impl<'g> Facts<'g> {
             let inputs = step.inputs.clone();
             let empty = step.shape.contains(&0);
             let (held, visited) = (self.graph.held[i], self.graph.visited[i]);
-            let library =
-                matches!(step.op, Op::Matmul | Op::Scatter { .. } | Op::Scan { .. } | Op::Sort { .. });
+            let library = matches!(
+                step.op,
+                Op::Matmul | Op::Scatter { .. } | Op::Update { .. } | Op::Scan { .. } | Op::Sort { .. }
+            );
             let expensive = library || matches!(step.op, Op::Reduce { .. });
             let free = matches!(step.op, Op::View(_) | Op::Full(_));
             let alone = !self.fusion && !free;

@@ -1,12 +1,13 @@
 //! Kernels that are not loops: products, scatters, scans, sorts, from their operands' layouts.
 
-use wgrad_device::kernel::{Access, IndexedDim, Instr, Loop, Matmul, Scan, Scatter, Sort};
+use wgrad_device::kernel::{Access, IndexedDim, Instr, Kernel, Loop, Matmul, Scan, Scatter, Sort, Store};
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{Error, Result};
 
 use super::factor::Factor;
-use super::facts::Facts;
+use super::facts::{Facts, Slot};
 use super::map::Space;
+use super::schedule::Over;
 use crate::graph::Ref;
 use crate::op::Op;
 
@@ -143,6 +144,61 @@ pub(super) fn scatter(facts: &Facts<'_>, step: u32) -> Result<Scatter> {
         base: (node.inputs.len() == 3).then_some(2),
         elements: node.shape.iter().product(),
     })
+}
+
+/// What writes a box of elements from its operand in memory. The memory that it writes to begins where the box does.
+pub(super) fn update(facts: &Facts<'_>, step: u32) -> Result<Loop> {
+    let node = &facts.steps[step as usize];
+    let Op::Update { beyond, .. } = node.op else { return Err(not_that("update")) };
+    let sizes: Dims = facts.shape(node.inputs[1]).into();
+    let order: Vec<usize> = (0..sizes.len()).collect();
+    let source = operand_access(facts, node.inputs[1], 0, &order)?;
+    let strides: Strides = contiguous_strides(&node.shape)
+        .iter()
+        .zip(&sizes)
+        .map(|(&stride, &size)| if size == 1 { 0 } else { stride })
+        .collect();
+    let target = Access { partial: true, ..Access::new(1, node.dtype, &strides, beyond as isize) };
+    Ok(copying(sizes, source, target))
+}
+
+/// What [`update`] writes over.
+pub(super) fn over(facts: &Facts<'_>, step: u32, base: Slot) -> Over {
+    let node = &facts.steps[step as usize];
+    let reads_base = |input: &&Ref| match (**input, base) {
+        (Ref::Leaf(leaf), Slot::Leaf(memory)) => facts.graph.leaves[leaf as usize].memory == memory,
+        (Ref::Node(step), Slot::Step(base)) => step == base,
+        _ => false,
+    };
+    let readers = facts.steps.iter().flat_map(|step| &step.inputs).filter(reads_base).count();
+    let wanted = match base {
+        Slot::Leaf(memory) => facts.graph.memory[memory as usize].kept,
+        Slot::Step(base) => {
+            let marked = |marks: &[bool]| marks.get(base as usize).copied().unwrap_or(false);
+            marked(&facts.graph.held) || marked(&facts.graph.is_root)
+        }
+    };
+    let strides = contiguous_strides(&node.shape);
+    let access = |buffer| Access::new(buffer, node.dtype, &strides, 0);
+    Over {
+        base,
+        copy: Kernel::Loop(copying(node.shape.clone(), access(0), access(1))),
+        sole: readers == 1 && !wanted,
+        start: node.first_scalar,
+    }
+}
+
+/// A loop that copies elements.
+fn copying(sizes: Dims, source: Access, target: Access) -> Loop {
+    let load = Instr::Load { access: 0, indices: Default::default() };
+    Loop {
+        sizes,
+        inner: 0,
+        accesses: vec![source, target],
+        ranges: Vec::new(),
+        body: vec![load],
+        stores: vec![Store { access: 1, value: 0 }],
+    }
 }
 
 /// A scan from its operand in memory.

@@ -210,7 +210,7 @@ impl Body {
         let guards = guards.iter().map(|(value, size)| self.range(value, *size, rank)).collect();
         let buffer = self.slot(slot);
         let strides = address.strides(rank);
-        Access { buffer, dtype, strides, offset: address.offset, guards, indexed: SmallVec::new() }
+        Access { buffer, dtype, strides, offset: address.offset, guards, indexed: SmallVec::new(), partial: false }
     }
 
     fn range(&mut self, value: &Affine, size: usize, rank: usize) -> usize {
@@ -436,9 +436,12 @@ impl Body {
                 let access = self.reading(access);
                 self.push(Instr::Load { access, indices: smallvec![index] })
             }
-            Op::Reduce { .. } | Op::Matmul | Op::Scatter { .. } | Op::Scan { .. } | Op::Sort { .. } => {
-                return Err(Stop::Conflict);
-            }
+            Op::Reduce { .. }
+            | Op::Matmul
+            | Op::Scatter { .. }
+            | Op::Update { .. }
+            | Op::Scan { .. }
+            | Op::Sort { .. } => return Err(Stop::Conflict),
         };
         Ok(reg)
     }

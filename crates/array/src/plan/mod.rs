@@ -14,6 +14,7 @@ mod lower;
 mod map;
 mod neighbours;
 mod outline;
+mod run;
 mod schedule;
 #[cfg(test)]
 mod tests;
@@ -22,11 +23,11 @@ mod why;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use wgrad_device::kernel::{Kernel, Traffic};
-use wgrad_device::{Buffer, Device, Error, Layout, Place, Prepared, Result, Scalar};
+use wgrad_device::{Device, Error, Layout, Prepared, Result};
 
 pub(crate) use cache::Plans;
 pub(crate) use facts::affine_layout;
@@ -34,9 +35,8 @@ pub use outline::{KernelOutline, Operation, Outline, ReadMemory, Stored};
 pub use why::Why;
 
 use crate::debug;
-use crate::graph::{Graph, Memory, Ref};
+use crate::graph::{Graph, Ref};
 use crate::kept::kept;
-use crate::node::Value;
 use crate::op::Op;
 use facts::{Facts, Slot};
 
@@ -57,12 +57,32 @@ pub(crate) struct Plan {
 
 struct Launch {
     kernel: Arc<dyn Prepared>,
+    /// What it writes a part of.
+    over: Option<Over>,
     buffers: SmallVec<[Slot; 6]>,
     params: SmallVec<[u32; 4]>,
     /// Steps whose memory must be made first.
     makes: SmallVec<[u32; 2]>,
     /// Steps whose memory nobody needs afterwards.
     drops: SmallVec<[u32; 2]>,
+}
+
+/// The memory that a launch writes a part of, as its last buffer.
+struct Over {
+    /// The step that the memory belongs to then.
+    step: u32,
+    /// What is written over.
+    base: Slot,
+    /// The leaf that it belongs to.
+    leaf: Option<u32>,
+    /// Copies it, where it must stay as it is.
+    copy: Arc<dyn Prepared>,
+    /// Nobody reads it afterwards.
+    is_free: bool,
+    /// Which of the graph's numbers says at which element the part begins.
+    start: usize,
+    /// The bytes of an element.
+    size: usize,
 }
 
 struct Finished {
@@ -79,7 +99,8 @@ pub(crate) struct Found {
 
 impl Found {
     /// Runs the plan for the graph, and gives the graph's nodes their values.
-    pub(crate) fn run(self, graph: &Graph, device: &Device) -> Result<()> {
+    /// False if another thread is writing over an array that the graph reads.
+    pub(crate) fn run(self, graph: &Graph, device: &Device) -> Result<bool> {
         let done = self.plan.run(graph, device);
         if let Some(report) = self.report {
             report.done(device, self.plan.launches.len(), self.plan.traffic, done.as_ref().err());
@@ -122,12 +143,13 @@ impl Plan {
         let planned = schedule::schedule(&mut facts)?;
         debug::built(|| outline::outline(&facts, &planned, device));
         let finished = finished(&facts);
+        let checks = facts.steps.iter().any(|step| step.op.may_fail());
         let mut launches = Vec::with_capacity(planned.len());
         let mut last_use: Vec<usize> = vec![0; facts.steps.len()];
         let mut made = vec![false; facts.steps.len()];
         let mut alike: HashMap<&Kernel, Arc<dyn Prepared>> = HashMap::new();
         for (at, kernel) in planned.iter().enumerate() {
-            let mut makes = SmallVec::new();
+            let mut makes: SmallVec<[u32; 2]> = SmallVec::new();
             for slot in &kernel.slots {
                 if let Slot::Step(step) = slot {
                     last_use[*step as usize] = at;
@@ -138,12 +160,37 @@ impl Plan {
                 }
             }
             // Many layers of one kind are one kernel.
-            let prepared = match alike.entry(&kernel.kernel) {
-                Entry::Occupied(known) => known.get().clone(),
-                Entry::Vacant(new) => new.insert(device.executor().prepare(&kernel.kernel)?).clone(),
+            let mut prepare = |kernel| match alike.entry(kernel) {
+                Entry::Occupied(known) => Ok(known.get().clone()),
+                Entry::Vacant(new) => device.executor().prepare(kernel).map(|kernel| new.insert(kernel).clone()),
+            };
+            let over = match &kernel.over {
+                Some(over) => {
+                    let step = kernel.members[0];
+                    let node = &facts.steps[step as usize];
+                    makes.retain(|made| *made != step);
+                    if let Slot::Step(base) = over.base {
+                        last_use[base as usize] = at;
+                    }
+                    let leaf = match node.inputs[0] {
+                        Ref::Leaf(leaf) => Some(leaf),
+                        Ref::Node(_) => None,
+                    };
+                    Some(Over {
+                        step,
+                        base: over.base,
+                        leaf,
+                        copy: prepare(&over.copy)?,
+                        is_free: over.sole && !checks,
+                        start: over.start,
+                        size: node.dtype.size(),
+                    })
+                }
+                None => None,
             };
             launches.push(Launch {
-                kernel: prepared,
+                kernel: prepare(&kernel.kernel)?,
+                over,
                 buffers: kernel.slots.iter().copied().collect(),
                 params: kernel.params.iter().copied().collect(),
                 makes,
@@ -166,7 +213,6 @@ impl Plan {
         let passed = (0..graph.nodes.len() as u32)
             .filter(|&node| graph.held[node as usize] && !is_finished[node as usize])
             .collect();
-        let checks = facts.steps.iter().any(|step| step.op.may_fail());
         let mut traffic = Traffic::default();
         for kernel in &planned {
             let more = kernel.kernel.traffic();
@@ -190,75 +236,6 @@ impl Plan {
             + self.finished.len() * size_of::<Finished>()
             + self.passed.len() * size_of::<u32>()
     }
-
-    /// Runs the plan for a graph of its key, and gives the graph's nodes their values.
-    fn run(&self, graph: &Graph, device: &Device) -> Result<()> {
-        let executor = device.executor();
-        let kept = kept(device);
-        // Nobody reads, and so is told of a bad index of this graph, until this thread has asked for it.
-        let _checking = self.checks.then(|| kept.checking.write().unwrap_or_else(PoisonError::into_inner));
-        let before = executor.index_failures();
-        let mut memory: Vec<Option<Buffer>> = vec![None; self.bytes.len()];
-        let mut params: SmallVec<[Scalar; 8]> = SmallVec::new();
-        for launch in &self.launches {
-            for &step in &launch.makes {
-                memory[step as usize] = Some(executor.alloc(self.bytes[step as usize])?);
-            }
-            let buffers: SmallVec<[Place<'_>; 8]> = launch
-                .buffers
-                .iter()
-                .filter_map(|slot| match slot {
-                    Slot::Leaf(leaf) => {
-                        let memory = graph.memory.get(*leaf as usize)?;
-                        Some(Place { buffer: &memory.buffer, begin: memory.begin })
-                    }
-                    Slot::Step(step) => Some(Place::from(memory[*step as usize].as_ref()?)),
-                })
-                .collect();
-            if buffers.len() != launch.buffers.len() {
-                return Err(broken_plan());
-            }
-            params.clear();
-            params.extend(launch.params.iter().map(|&scalar| graph.scalars[scalar as usize]));
-            launch.kernel.launch_at(&buffers, &params)?;
-            drop(buffers);
-            for &step in &launch.drops {
-                memory[step as usize] = None;
-            }
-        }
-        if self.checks {
-            executor.check_indices()?;
-            if executor.index_failures() != before {
-                // Another thread's read was told which.
-                return Err(Error::Index { op: "eval", index: 0, size: 0, called_at: None });
-            }
-        }
-        // Nothing changes until all memory is there.
-        let values = self.finished.iter().map(|finished| {
-            let layout = &finished.layout;
-            let (buffer, layout) = match finished.slot {
-                Slot::Leaf(leaf) => {
-                    let Memory { buffer, begin, .. } = &graph.memory[leaf as usize];
-                    let begin = begin / graph.nodes[finished.node as usize].dtype.size();
-                    let offset = layout.offset() + begin;
-                    (buffer.clone(), Layout::new(layout.shape(), layout.strides(), offset))
-                }
-                Slot::Step(step) => match &memory[step as usize] {
-                    Some(buffer) => (buffer.clone(), layout.clone()),
-                    None => (executor.alloc(self.bytes[step as usize])?, layout.clone()),
-                },
-            };
-            Ok(Value { buffer, layout, bounds: None })
-        });
-        let values = values.collect::<Result<Vec<_>>>()?;
-        for (finished, value) in self.finished.iter().zip(values) {
-            graph.nodes[finished.node as usize].finish(value);
-        }
-        for &node in &self.passed {
-            graph.nodes[node as usize].mark_visited();
-        }
-        Ok(())
-    }
 }
 
 /// That a result fits into a buffer of the device: else preparing its kernel, in very many parts, would come before that error.
@@ -270,13 +247,6 @@ fn check_room(step: &facts::Step, device: &Device) -> Result<()> {
         return Ok(());
     }
     Err(Error::OutOfMemory { requested, used: device.stats().bytes_in_use, limit })
-}
-
-fn broken_plan() -> Error {
-    Error::Unsupported {
-        op: "eval",
-        reason: "a kernel reads memory that was never written; please report this".into(),
-    }
 }
 
 /// The nodes whose values somebody may still want and that are in memory after the plan has run.

@@ -431,6 +431,7 @@ fn words(op: &Op, inputs: &[Ref], shape: &Dims, dtype: DType) -> (String, String
             operands.extend([lower(op), format!("dim {dim}")]);
             (*name).to_owned()
         }
+        Op::Update { .. } => "update".to_owned(),
         Op::Scan { op, dim } => {
             operands.push(format!("dim {dim}"));
             format!("running {}", lower(op))

@@ -28,10 +28,24 @@ pub(crate) struct Planned {
     pub(crate) kernel: Kernel,
     pub(crate) slots: Vec<Slot>,
     pub(crate) params: Vec<u32>,
+    /// What it writes over, if its result is that with some elements replaced.
+    pub(crate) over: Option<Over>,
     /// The anchors that it computes.
     pub(crate) members: Vec<u32>,
     /// Everything that it computes.
     pub(crate) steps: Vec<u32>,
+}
+
+/// The memory that a step's kernel writes a part of. The result has it as its own if nobody else reads it, else a copy.
+pub(crate) struct Over {
+    /// The memory.
+    pub(crate) base: Slot,
+    /// Makes the copy.
+    pub(crate) copy: Kernel,
+    /// Nobody else in the graph reads the memory.
+    pub(crate) sole: bool,
+    /// Which of the graph's numbers says at which element the part begins.
+    pub(crate) start: usize,
 }
 
 /// The kernels for a graph, in the order in which they run.

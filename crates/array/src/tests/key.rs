@@ -60,7 +60,7 @@ const NAMES: [&str; 6] =
     ["", "gather", "gathes", "hather", "gather_of_more_letters", "gather_of_more_letterS"];
 
 /// How many kinds of operations there are; see [`kind`].
-const KINDS: usize = 18;
+const KINDS: usize = 19;
 
 /// The number of an operation's kind. A new one fails to compile until it is numbered, and fails the test until an
 /// operation of its kind is among [`operations`].
@@ -84,6 +84,7 @@ fn kind(op: &Op) -> usize {
         Op::Scatter { .. } => 15,
         Op::Scan { .. } => 16,
         Op::Sort { .. } => 17,
+        Op::Update { .. } => 18,
     }
 }
 
@@ -114,6 +115,7 @@ fn operations() -> Vec<Op> {
         Op::Scatter { op: ScatterOp::Assign, dim: 0, name: NAMES[0], checked: false },
         Op::Scan { op: ReduceOp::Sum, dim: 0 },
         Op::Sort { dim: 0, descending: false, first: 0 },
+        Op::Update { start: 4, beyond: 1 },
     ]
 }
 
@@ -187,6 +189,10 @@ fn changed(op: &Op) -> Changed {
         Op::Scan { op, dim } => {
             structure.extend(reduce_ops().map(|op| Op::Scan { op, dim: *dim }));
             structure.extend(other_dims(*dim).map(|dim| Op::Scan { op: *op, dim }));
+        }
+        Op::Update { start, beyond } => {
+            structure.extend([0, 2, 3].map(|beyond| Op::Update { start: *start, beyond }));
+            numbers.extend([0, 8, 1 << 40].map(|start| Op::Update { start, beyond: *beyond }));
         }
         Op::Sort { dim, descending, first } => {
             let (dim, descending, first) = (*dim, *descending, *first);

@@ -85,6 +85,9 @@ pub struct Access {
     pub guards: SmallVec<[usize; 2]>,
     /// Dims addressed by values of the body, for [`Instr::Load`]'s `indices`, in their order. Never on stores.
     pub indexed: SmallVec<[IndexedDim; 1]>,
+    /// Its buffer holds other elements beside those of the access, which a store leaves as they are. Without it what lies
+    /// behind the last element stored may be written over.
+    pub partial: bool,
 }
 
 /// A dim of a buffer that is addressed by a value.
@@ -437,6 +440,7 @@ impl Access {
             offset,
             guards: SmallVec::new(),
             indexed: SmallVec::new(),
+            partial: false,
         }
     }
 }

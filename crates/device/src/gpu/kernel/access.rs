@@ -70,7 +70,7 @@ impl Body<'_> {
             && self.index_width(index) == Width::One;
         let whole_rows = kernel.sizes[d].is_multiple_of(4);
         let others = |j: usize| j != index && kernel.accesses[j].buffer == access.buffer && self.is_stored(j);
-        let alone = kernel.sizes.len() == 1 && !(0..kernel.accesses.len()).any(others);
+        let alone = kernel.sizes.len() == 1 && !access.partial && !(0..kernel.accesses.len()).any(others);
         // Without its own whole vectors a store would write over its neighbours.
         if aligned && (!self.is_stored(index) || whole_rows || alone) { Run::Aligned } else { Run::Strided }
     }
