@@ -172,3 +172,32 @@ fn threads_that_want_one_updated_value_get_the_same() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_fault_of_what_is_written_leaves_the_cache_as_it_was() -> Result<()> {
+    for device in devices() {
+        let table = Tensor::rand([4, 128], &device)?;
+        let cache = ramp(&[64, 128], 1, DType::F32, &device)?;
+        Tensor::eval_all([&table, &cache])?;
+        let mut model = numbers(&cache)?;
+        for (place, index) in [(3, 1), (4, 9), (5, 2)] {
+            // Its value is not known at the call.
+            let index = Tensor::from_slice(&[index - 1i64], [1], &device)?.add(1)?;
+            let row = index.embedding(&table, None)?.squeeze_dim(0)?;
+            cache.select(0, place)?.copy_(&row)?;
+            match cache.eval() {
+                Ok(()) => {
+                    let row = numbers(&row)?;
+                    model[place as usize * 128..(place as usize + 1) * 128].copy_from_slice(&row);
+                }
+                Err(wgrad::Error::Index { .. }) => assert_eq!(place, 4, "{device}"),
+                Err(other) => return Err(other),
+            }
+        }
+        assert_eq!(numbers(&cache)?, model, "{device}");
+        cache.select(0, 6)?.fill_(1.0)?;
+        model[6 * 128..7 * 128].fill(1.0);
+        assert_eq!(numbers(&cache)?, model, "{device}");
+    }
+    Ok(())
+}

@@ -349,7 +349,14 @@ impl Cluster {
                 Kernel::Sort(library::sort(facts, step)?)
             }
         };
-        Ok(Planned { kernel, slots, params, over, members: self.body.members.clone(), steps: self.body.steps() })
+        Ok(Planned {
+            kernel,
+            slots,
+            params,
+            over,
+            members: self.body.members.clone(),
+            steps: self.body.steps(),
+        })
     }
 }
 

@@ -7,8 +7,8 @@ use wgrad_device::layout::{Dims, Strides};
 
 use super::facts::{Facts, Slot};
 use super::map::{Affine, Map, Obstacle, Space};
+use super::views::Below;
 use crate::graph::Ref;
-use crate::op::{Op, View};
 
 /// The most dims that rows or columns may be made of.
 const MOST_PARTS: usize = 4;
@@ -86,25 +86,15 @@ fn walk(facts: &Facts<'_>, operand: Ref, space: &Space) -> Result<(Slot, Affine)
             return Ok((slot, map.address(layout.strides(), layout.offset())));
         }
         let Ref::Node(step) = at else { return Err(None) };
-        let node = &facts.steps[step as usize];
-        let base = node.inputs.first().copied().ok_or(None)?;
-        map = match &node.op {
-            Op::View(View::Affine(axes)) => map.through_axes(axes, facts.shape(base)),
-            Op::View(View::Reshape) => {
-                if let Some((slot, layout)) = facts.memory(base)
-                    && let Some(layout) = layout.reshape(&node.shape)
-                {
-                    return Ok((slot, map.address(layout.strides(), layout.offset())));
-                }
-                map.through_reshape(&node.shape, facts.shape(base), &space.sizes()).map_err(|obstacle| {
-                    match obstacle {
-                        Obstacle::Split { dim, inner } => Some((dim, inner)),
-                        Obstacle::NotAffine => None,
-                    }
-                })?
-            }
-            _ => return Err(None),
+        let below =
+            facts.below(step, &map, &space.sizes(), |_| false).map_err(|obstacle| match obstacle {
+                Obstacle::Split { dim, inner } => Some((dim, inner)),
+                Obstacle::NotAffine => None,
+            })?;
+        (at, map) = match below {
+            Below::Operand(base, map, 0) => (base, map),
+            Below::Operand(..) => return Err(None),
+            Below::Memory(slot, layout) => return Ok((slot, map.address(layout.strides(), layout.offset()))),
         };
-        at = base;
     }
 }

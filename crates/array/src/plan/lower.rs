@@ -10,8 +10,9 @@ use wgrad_device::{DType, Layout};
 
 use super::facts::{Facts, Slot};
 use super::map::{Affine, Map, Obstacle, Space};
+use super::views::Below;
 use crate::graph::{Ref, WordHasher};
-use crate::op::{Op, Operands, RandomKind, View};
+use crate::op::{Op, Operands, RandomKind};
 
 /// Why an expression could not be written into a body.
 #[derive(Clone, Debug, PartialEq)]
@@ -210,7 +211,15 @@ impl Body {
         let guards = guards.iter().map(|(value, size)| self.range(value, *size, rank)).collect();
         let buffer = self.slot(slot);
         let strides = address.strides(rank);
-        Access { buffer, dtype, strides, offset: address.offset, guards, indexed: SmallVec::new(), partial: false }
+        Access {
+            buffer,
+            dtype,
+            strides,
+            offset: address.offset,
+            guards,
+            indexed: SmallVec::new(),
+            partial: false,
+        }
     }
 
     fn range(&mut self, value: &Affine, size: usize, rank: usize) -> usize {
@@ -313,31 +322,17 @@ impl Body {
     /// Goes through a view, given its map.
     fn through(&mut self, facts: &Facts<'_>, step: u32, map: &Map) -> Result<Through, Stop> {
         let node = &facts.steps[step as usize];
-        let base = node.inputs[0];
-        let base_shape = facts.shape(base);
-        let Op::View(view) = &node.op else { return Err(Stop::Conflict) };
-        match view {
-            View::Affine(axes) => Ok(Through::Base(base, map.through_axes(axes, base_shape))),
-            View::Reshape => {
-                let in_memory = facts.memory(base).filter(|_| !self.computes(base));
-                if let Some((slot, layout)) = in_memory
-                    && let Some(layout) = layout.reshape(&node.shape)
-                {
-                    return Ok(Through::Value(self.load(slot, &layout, node.dtype, map)));
-                }
-                match map.through_reshape(&node.shape, base_shape, &self.space.sizes()) {
-                    Ok(map) => Ok(Through::Base(base, map)),
-                    Err(Obstacle::Split { dim, inner }) => Err(Stop::Split(dim, inner)),
-                    Err(Obstacle::NotAffine) if self.computes(base) => Err(Stop::Conflict),
-                    Err(Obstacle::NotAffine) => Err(Stop::Store(base)),
-                }
-            }
-            View::Pad { before } => {
-                let (inner_map, added) = map.through_pad(before, base_shape, &self.space.sizes());
-                let guards: SmallVec<[_; 1]> = inner_map.guards[inner_map.guards.len() - added..].into();
-                let inner = self.value(facts, base, inner_map)?;
+        match facts.below(step, map, &self.space.sizes(), |base| self.computes(base)) {
+            Ok(Below::Operand(base, map, 0)) => Ok(Through::Base(base, map)),
+            Ok(Below::Operand(base, map, added)) => {
+                let guards: SmallVec<[_; 1]> = map.guards[map.guards.len() - added..].into();
+                let inner = self.value(facts, base, map)?;
                 Ok(Through::Value(self.zero_outside(inner, &guards, node.dtype)))
             }
+            Ok(Below::Memory(slot, layout)) => Ok(Through::Value(self.load(slot, &layout, node.dtype, map))),
+            Err(Obstacle::Split { dim, inner }) => Err(Stop::Split(dim, inner)),
+            Err(Obstacle::NotAffine) if self.computes(node.inputs[0]) => Err(Stop::Conflict),
+            Err(Obstacle::NotAffine) => Err(Stop::Store(node.inputs[0])),
         }
     }
 

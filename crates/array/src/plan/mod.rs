@@ -1,8 +1,9 @@
 //! Plans: what to run for a graph, kept by the graph's key.
 //!
-//! `facts` decides which results are in memory, `schedule` which work shares a kernel (a `cluster`), `lower` writes fused
-//! bodies through the index maps of `map`, `library` sets up products (of a `factor` each), scatters, scans and sorts. The result is a [`Plan`]: prepared kernels over numbered slots, and when each slot's
-//! memory is needed. A second graph with the same key runs the plan with its own buffers and numbers.
+//! `facts` holds the graph's operations, `stored` decides which results are in memory, `schedule` which work shares a kernel (a
+//! `cluster`), `lower` writes fused bodies through the index maps of `map` and past the `views`, `library` sets up products (of a `factor`
+//! each), scatters, scans, sorts and updates. The result is a [`Plan`]: prepared kernels over numbered slots, and when each slot's
+//! memory is needed. A second graph with the same key runs the plan with its own buffers and numbers (`run`).
 
 mod cache;
 mod cluster;
@@ -16,22 +17,24 @@ mod neighbours;
 mod outline;
 mod run;
 mod schedule;
+mod stored;
 #[cfg(test)]
 mod tests;
+mod views;
 mod why;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 use wgrad_device::kernel::{Kernel, Traffic};
 use wgrad_device::{Device, Error, Layout, Prepared, Result};
 
 pub(crate) use cache::Plans;
-pub(crate) use facts::affine_layout;
 pub use outline::{KernelOutline, Operation, Outline, ReadMemory, Stored};
+pub(crate) use views::affine_layout;
 pub use why::Why;
 
 use crate::debug;
@@ -162,7 +165,9 @@ impl Plan {
             // Many layers of one kind are one kernel.
             let mut prepare = |kernel| match alike.entry(kernel) {
                 Entry::Occupied(known) => Ok(known.get().clone()),
-                Entry::Vacant(new) => device.executor().prepare(kernel).map(|kernel| new.insert(kernel).clone()),
+                Entry::Vacant(new) => {
+                    device.executor().prepare(kernel).map(|kernel| new.insert(kernel).clone())
+                }
             };
             let over = match &kernel.over {
                 Some(over) => {

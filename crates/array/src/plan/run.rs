@@ -179,11 +179,7 @@ impl Drop for Claims<'_> {
 }
 
 /// Where a launch's buffers are.
-fn places<'a>(
-    launch: &Launch,
-    graph: &'a Graph,
-    memory: &'a StepMemory,
-) -> Result<SmallVec<[Place<'a>; 8]>> {
+fn places<'a>(launch: &Launch, graph: &'a Graph, memory: &'a StepMemory) -> Result<SmallVec<[Place<'a>; 8]>> {
     launch.buffers.iter().map(|&slot| place(slot, graph, memory).ok_or_else(broken_plan)).collect()
 }
 

@@ -16,12 +16,9 @@ use super::cluster::{Cluster, Kind};
 use super::facts::{Facts, Slot};
 use super::lower::{Body, Stop};
 use super::neighbours::Neighbours;
+use super::stored::{repeated_work, store_where_strides_end};
 use super::why::Why;
-use crate::graph::Ref;
 use crate::op::Op;
-
-/// Recomputing that costs more than this, in simple operations on an element, is replaced by storing.
-const RECOMPUTE: usize = 24;
 
 /// A kernel, and which memory its buffers are.
 pub(crate) struct Planned {
@@ -72,41 +69,13 @@ pub(crate) fn schedule(facts: &mut Facts<'_>) -> Result<Vec<Planned>> {
     }
 }
 
-/// Has everything stored that a kernel of its own could not reach through strides, for all anchors in one pass: joining others
-/// never asks for more.
-fn store_where_strides_end(facts: &mut Facts<'_>) -> Result<()> {
-    let mut stack = Vec::new();
-    for step in facts.order() {
-        if is_computed(facts, step) {
-            stack.push(step);
-        }
-        while let Some(&step) = stack.last() {
-            match Cluster::alone(facts, step) {
-                Ok(_) => {
-                    stack.pop();
-                }
-                // What is stored has a kernel itself.
-                Err(Stop::Store(Ref::Node(operand))) if !facts.steps[operand as usize].stored => {
-                    facts.store(operand, Why::Strides);
-                    if is_computed(facts, operand) {
-                        stack.push(operand);
-                    }
-                }
-                Err(Stop::Store(Ref::Leaf(leaf))) => facts.copy_leaf(leaf),
-                Err(stop) => return Err(no_kernel(&stop)),
-            }
-        }
-    }
-    Ok(())
-}
-
-fn no_kernel(stop: &Stop) -> Error {
+pub(super) fn no_kernel(stop: &Stop) -> Error {
     let reason = format!("no kernel found for a pending operation ({stop:?}); please report this");
     Error::Unsupported { op: "eval", reason }
 }
 
 /// Whether a kernel computes a step for its own sake.
-fn is_computed(facts: &Facts<'_>, step: u32) -> bool {
+pub(super) fn is_computed(facts: &Facts<'_>, step: u32) -> bool {
     let node = &facts.steps[step as usize];
     node.anchor && !node.shape.contains(&0)
 }
@@ -225,64 +194,6 @@ fn join(
         }
     }
     None
-}
-
-/// The expressions that are written into several kernels although storing them once is cheaper.
-fn repeated_work(facts: &Facts<'_>, clusters: &[Cluster]) -> Vec<u32> {
-    let mut kernels = vec![0usize; facts.steps.len()];
-    let mut by_row = vec![false; facts.steps.len()];
-    for cluster in clusters {
-        let mut here: Vec<u32> = cluster.body.recomputed().collect();
-        here.sort_unstable();
-        here.dedup();
-        for step in here {
-            kernels[step as usize] += 1;
-            by_row[step as usize] |= cluster.has_row_value(&facts.steps[step as usize].shape);
-        }
-    }
-    let repeated = |step: u32| {
-        let node = &facts.steps[step as usize];
-        let free = matches!(node.op, Op::View(_) | Op::Full(_) | Op::Coordinate { .. });
-        !node.anchor && !free && kernels[step as usize] > 1
-    };
-    // What one kernel computes once a row, such as a mean, the others would compute for each element. What is computed from it
-    // alone follows from the last of it.
-    let mut read_by_others = vec![false; facts.steps.len()];
-    let order = facts.order();
-    for &step in &order {
-        if !(repeated(step) && by_row[step as usize]) {
-            for &input in &facts.steps[step as usize].inputs {
-                if let Ref::Node(input) = input {
-                    read_by_others[input as usize] = true;
-                }
-            }
-        }
-    }
-    // The cost of a whole expression, down to what is in memory.
-    let mut cost = vec![0usize; facts.steps.len()];
-    let mut found = Vec::new();
-    for &step in &order {
-        let node = &facts.steps[step as usize];
-        if node.anchor {
-            continue;
-        }
-        let below: usize = node
-            .inputs
-            .iter()
-            .map(|&input| match input {
-                Ref::Node(node) => cost[node as usize],
-                Ref::Leaf(_) => 0,
-            })
-            .sum();
-        cost[step as usize] = (facts.cost(step) + below).min(1 << 20);
-        let known_by_row = by_row[step as usize] && read_by_others[step as usize];
-        let dear = cost[step as usize] * kernels[step as usize].saturating_sub(1) > RECOMPUTE;
-        if repeated(step) && (dear || known_by_row) {
-            found.push(step);
-            cost[step as usize] = 0;
-        }
-    }
-    found
 }
 
 /// Orders the clusters and turns them into kernels.

@@ -21,17 +21,15 @@ macro_rules! all {
 }
 
 fn unary_ops() -> impl Iterator<Item = UnaryOp> {
-    all!(UnaryOp: Neg Abs Sign Not Floor Ceil Round Trunc Reciprocal Sqrt Rsqrt Exp Expm1 Log Log1p Sin Cos Tanh
-        Sigmoid Erf IsNan IsFinite)
-    .into_iter()
+    UnaryOp::ALL.iter().copied()
 }
 
 fn binary_ops() -> impl Iterator<Item = BinaryOp> {
-    all!(BinaryOp: Add Sub Mul Div Rem Pow Max Min And Or Xor Shl Shr Eq Ne Lt Le Gt Ge).into_iter()
+    BinaryOp::ALL.iter().copied()
 }
 
 fn reduce_ops() -> impl Iterator<Item = ReduceOp> {
-    all!(ReduceOp: Sum Prod Max Min ArgMax ArgMin).into_iter()
+    ReduceOp::ALL.iter().copied()
 }
 
 fn scatter_ops() -> impl Iterator<Item = ScatterOp> {

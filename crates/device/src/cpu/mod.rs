@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use smallvec::SmallVec;
 
 use crate::executor::check_written;
-use crate::kernel::{Access, Kernel, Loop, Traffic};
+use crate::kernel::{Access, Kernel, Traffic};
 use crate::{Buffer, Error, Executor, Limits, Place, Prepared, Reservation, Result, Scalar, Stats};
 use frame::RawBuffer;
 use loops::LoopKernel;
@@ -243,54 +243,7 @@ impl Executor for Cpu {
 
 /// A hash of a kernel without its numbers: what "compiled before" means in the counters.
 fn structure(kernel: &Kernel) -> u64 {
-    fn access(access: &mut Access) {
-        access.strides.fill(0);
-        access.offset = 0;
-        for dim in &mut access.indexed {
-            dim.stride = 0;
-            dim.size = 0;
-        }
-    }
-    fn whole(kernel: &mut Loop) {
-        kernel.sizes.fill(0);
-        kernel.accesses.iter_mut().for_each(access);
-        for range in &mut kernel.ranges {
-            range.strides.fill(0);
-            range.offset = 0;
-            range.size = 0;
-        }
-    }
-    let mut kernel = kernel.clone();
-    match &mut kernel {
-        Kernel::Loop(kernel) => whole(kernel),
-        Kernel::Matmul(kernel) => {
-            kernel.k = 0;
-            let parts = [&mut kernel.lhs_parts, &mut kernel.rhs_parts];
-            parts.into_iter().flat_map(|p| [&mut p.rows, &mut p.columns]).for_each(|sizes| sizes.fill(0));
-            access(&mut kernel.lhs);
-            access(&mut kernel.rhs);
-            whole(&mut kernel.epilogue);
-        }
-        Kernel::Scatter(kernel) => {
-            kernel.sizes.fill(0);
-            kernel.elements = 0;
-            access(&mut kernel.source);
-            access(&mut kernel.target);
-            kernel.indices.iter_mut().for_each(access);
-        }
-        Kernel::Scan(kernel) => {
-            kernel.sizes.fill(0);
-            access(&mut kernel.source);
-            access(&mut kernel.target);
-        }
-        Kernel::Sort(kernel) => {
-            kernel.sizes.fill(0);
-            (kernel.first, kernel.count) = (0, 0);
-            access(&mut kernel.source);
-            access(&mut kernel.target);
-        }
-    }
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(kernel)
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(kernel.structure())
 }
 
 /// A prepared kernel.

@@ -1,5 +1,6 @@
 //! What can be read off a kernel: types, levels and passes of its values, the memory it moves.
 
+use super::visit::Touched;
 use super::{Access, Instr, Kernel, Loop, Range, Ty};
 use crate::layout::Dims;
 
@@ -58,17 +59,8 @@ impl Loop {
                 Instr::Const(value) => value.ty(),
                 Instr::Coord { .. } => Ty::I32,
                 Instr::InRange { .. } => Ty::Bool,
-                Instr::Unary { op, a } => match op {
-                    super::UnaryOp::IsNan | super::UnaryOp::IsFinite => Ty::Bool,
-                    _ => types[*a as usize],
-                },
-                Instr::Binary { op, a, .. } => {
-                    if op.is_comparison() {
-                        Ty::Bool
-                    } else {
-                        types[*a as usize]
-                    }
-                }
+                Instr::Unary { op, a } => op.result(types[*a as usize]),
+                Instr::Binary { op, a, .. } => op.result(types[*a as usize]),
                 Instr::Select { a, .. } => types[*a as usize],
                 Instr::Cast { to, .. } => Ty::of(*to),
                 Instr::Philox { .. } => Ty::U32,
@@ -126,24 +118,6 @@ impl Loop {
     fn range_level(&self, range: &Range) -> Level {
         let steps = self.inner == 0 || range.strides[self.outer()..].iter().any(|&s| s != 0);
         if steps { Level::Element } else { Level::Row }
-    }
-
-    /// The memory it moves.
-    pub fn traffic(&self) -> Traffic {
-        let mut traffic = Traffic::default();
-        let mut stored = vec![false; self.accesses.len()];
-        for store in &self.stores {
-            stored[store.access] = true;
-        }
-        for (access, stored) in self.accesses.iter().zip(stored) {
-            let bytes = access_bytes(access, &self.sizes);
-            if stored {
-                traffic.written = traffic.written.saturating_add(bytes);
-            } else {
-                traffic.read = traffic.read.saturating_add(bytes);
-            }
-        }
-        traffic
     }
 }
 
@@ -221,41 +195,22 @@ impl Instr {
 impl Kernel {
     /// The memory it moves: each access counted once.
     pub fn traffic(&self) -> Traffic {
-        match self {
-            Kernel::Loop(kernel) => kernel.traffic(),
-            Kernel::Matmul(kernel) => {
-                let mut traffic = kernel.epilogue.traffic();
-                for (access, sizes) in kernel.factors() {
-                    traffic.read = traffic.read.saturating_add(access_bytes(access, &sizes));
-                }
-                traffic
-            }
-            Kernel::Scatter(kernel) => {
-                let output = (kernel.elements as u64).saturating_mul(kernel.target.dtype.size() as u64);
-                let base = if kernel.base.is_some() { output } else { 0 };
-                let read = kernel.indices.iter().chain([&kernel.source]);
-                Traffic {
-                    read: read.map(|a| access_bytes(a, &kernel.sizes)).fold(base, u64::saturating_add),
-                    written: output,
-                }
-            }
-            Kernel::Scan(kernel) => Traffic {
-                read: access_bytes(&kernel.source, &kernel.sizes),
-                written: access_bytes(&kernel.target, &kernel.sizes),
-            },
-            Kernel::Sort(kernel) => Traffic {
-                read: access_bytes(&kernel.source, &kernel.sizes),
-                written: access_bytes(&kernel.target, &kernel.target_sizes()),
-            },
+        let mut traffic = Traffic::default();
+        for Touched { access, sizes, is_written } in self.accesses() {
+            let moved = if is_written { &mut traffic.written } else { &mut traffic.read };
+            *moved = moved.saturating_add(access_bytes(access, &sizes));
         }
+        if let Kernel::Scatter(kernel) = self {
+            // Its output is written as a whole, and what it starts from is read as a whole.
+            traffic.written = (kernel.elements as u64).saturating_mul(kernel.target.dtype.size() as u64);
+            let base = if kernel.base.is_some() { traffic.written } else { 0 };
+            traffic.read = traffic.read.saturating_add(base);
+        }
+        traffic
     }
 
     /// The number of parameters that a launch must give.
     pub fn params(&self) -> usize {
-        match self {
-            Kernel::Loop(kernel) => kernel.params(),
-            Kernel::Matmul(kernel) => kernel.epilogue.params(),
-            Kernel::Scatter(_) | Kernel::Scan(_) | Kernel::Sort(_) => 0,
-        }
+        self.body().map_or(0, |(body, _)| body.params())
     }
 }

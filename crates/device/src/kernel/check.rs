@@ -3,6 +3,7 @@
 
 use smallvec::SmallVec;
 
+use super::visit::Touched;
 use super::{Access, Instr, Kernel, Loop, Matmul, ReduceOp, Scan, Scatter, Store, Ty};
 use crate::DType;
 
@@ -28,23 +29,14 @@ impl Kernel {
                 if !kernel.fits() {
                     return Err("a sort whose accesses don't fit its space".to_owned());
                 }
-                check_sizes(&kernel.sizes)?;
-                reaches(&kernel.source, &kernel.sizes)?;
-                reaches(&kernel.target, &kernel.target_sizes())
+                check_sizes(&kernel.sizes)
             }
-        }
-    }
-
-    /// The numbers of the buffers that it writes. For kernels that were checked.
-    #[cfg(feature = "gpu")]
-    pub(crate) fn written(&self) -> SmallVec<[usize; 4]> {
-        match self {
-            Kernel::Loop(kernel) => kernel.written().collect(),
-            Kernel::Matmul(kernel) => kernel.epilogue.written().collect(),
-            Kernel::Scatter(kernel) => SmallVec::from_slice(&[kernel.target.buffer]),
-            Kernel::Scan(kernel) => SmallVec::from_slice(&[kernel.target.buffer]),
-            Kernel::Sort(kernel) => SmallVec::from_slice(&[kernel.target.buffer]),
-        }
+        }?;
+        let unguarded = |touched: &&Touched<'_>| touched.access.guards.is_empty();
+        self.accesses()
+            .iter()
+            .filter(unguarded)
+            .try_for_each(|touched| reaches(touched.access, &touched.sizes))
     }
 }
 
@@ -157,7 +149,6 @@ impl Matmul {
         self.epilogue.check_order()?;
         for (factor, sizes) in self.factors() {
             check_sizes(&sizes)?;
-            reaches(factor, &sizes)?;
             if self.epilogue.written().any(|buffer| buffer == factor.buffer) {
                 return Err("a matmul that writes to its own factor".to_owned());
             }
@@ -181,12 +172,8 @@ impl Scatter {
         }
         check_sizes(&self.sizes)?;
         check_sizes(&[self.elements])?;
-        reaches(&self.target, &self.sizes)?;
-        for access in self.indices.iter().chain([&self.source]) {
-            reaches(access, &self.sizes)?;
-            if access.buffer == self.target.buffer {
-                return Err("a scatter that writes to its own source".to_owned());
-            }
+        if self.indices.iter().chain([&self.source]).any(|access| access.buffer == self.target.buffer) {
+            return Err("a scatter that writes to its own source".to_owned());
         }
         Ok(())
     }
@@ -203,8 +190,6 @@ impl Scan {
             return Err("a scan that gives positions".to_owned());
         }
         check_sizes(sizes)?;
-        reaches(source, sizes)?;
-        reaches(target, sizes)?;
         if source.buffer == target.buffer && source != target {
             return Err("a scan that writes to what it reads elsewhere".to_owned());
         }

@@ -18,10 +18,11 @@ mod analysis;
 mod check;
 mod display;
 mod op;
+mod visit;
 
 pub use analysis::{Level, Traffic};
 pub use display::{Bytes, Named};
-pub use op::{BinaryOp, ReduceOp, Ty, UnaryOp};
+pub use op::{BinaryOp, Domain, Gives, ReduceOp, Ty, UnaryOp};
 
 use smallvec::SmallVec;
 

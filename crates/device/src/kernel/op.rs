@@ -37,127 +37,189 @@ impl Ty {
     }
 }
 
-/// Operations on one value. The result has the operand's type unless it says otherwise.
+/// The types that an operation takes its operands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum UnaryOp {
-    /// `-x`; integers wrap.
-    Neg,
-    /// `|x|`; the smallest integer stays itself.
-    Abs,
-    /// -1, 0 or 1; NaN gives 0, as in PyTorch.
-    Sign,
-    /// Logical not of a Bool, bitwise not of an integer.
-    Not,
-    /// To the integer below. Floats only, as all that follow.
-    Floor,
-    /// To the integer above.
-    Ceil,
-    /// To the nearest integer, halves to the even one.
-    Round,
-    /// To the integer nearer to zero.
-    Trunc,
-    /// `1 / x`.
-    Reciprocal,
-    /// The square root; NaN below 0.
-    Sqrt,
-    /// `1 / sqrt(x)`.
-    Rsqrt,
-    /// e to the x.
-    Exp,
-    /// `exp(x) - 1`, exact near 0.
-    Expm1,
-    /// The natural logarithm; -inf at 0, NaN below.
-    Log,
-    /// `log(1 + x)`, exact near 0.
-    Log1p,
-    /// The sine of radians.
-    Sin,
-    /// The cosine of radians.
-    Cos,
-    /// The hyperbolic tangent.
-    Tanh,
-    /// `1 / (1 + exp(-x))`.
-    Sigmoid,
-    /// The Gauss error function.
-    Erf,
-    /// Whether it is NaN; gives Bool.
-    IsNan,
-    /// Whether it is neither NaN nor infinite; gives Bool.
-    IsFinite,
+pub enum Domain {
+    /// All.
+    All,
+    /// Integers and floats.
+    Numbers,
+    /// Truth values and integers.
+    Bits,
+    /// Integers.
+    Integers,
+    /// Floats.
+    Floats,
 }
 
-impl UnaryOp {
-    /// About how many simple operations it is made of where a compiler copies it to each place that calls it, a dozen counting as one.
-    pub const fn size(self) -> usize {
+impl Domain {
+    /// Whether the type is among them.
+    pub const fn has(self, ty: Ty) -> bool {
         match self {
-            // Large angles are reduced with all digits of 2/π.
-            UnaryOp::Sin | UnaryOp::Cos => 16,
-            UnaryOp::Exp | UnaryOp::Expm1 | UnaryOp::Log | UnaryOp::Log1p => 3,
-            UnaryOp::Tanh | UnaryOp::Sigmoid | UnaryOp::Erf => 4,
-            _ => 1,
+            Domain::All => true,
+            Domain::Numbers => !matches!(ty, Ty::Bool),
+            Domain::Bits => !ty.is_float(),
+            Domain::Integers => !ty.is_float() && !matches!(ty, Ty::Bool),
+            Domain::Floats => ty.is_float(),
         }
     }
 }
 
-/// Operations on two values of one type.
+/// The type of an operation's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BinaryOp {
+pub enum Gives {
+    /// The operands' type.
+    Same,
+    /// Bool, whatever the operands.
+    Truth,
+}
+
+/// What is known of elementwise operations, a row each: the name in errors, the operands' types, the result's, the *size* (about how
+/// many simple operations it is made of where a compiler copies it to each place that calls it, a dozen counting as one) and the *cost* of
+/// computing it again, in simple operations on an element.
+macro_rules! operations {
+    ($(#[$enum_doc:meta])* $enum:ident: $(
+        $(#[$doc:meta])*
+        $op:ident = $name:literal of $domain:ident, gives $gives:ident, size $size:literal, cost $cost:literal;
+    )*) => {
+        $(#[$enum_doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $enum {
+            $($(#[$doc])* $op,)*
+        }
+
+        impl $enum {
+            /// All of them.
+            pub const ALL: &[$enum] = &[$($enum::$op,)*];
+
+            /// Its name in errors, which is PyTorch's.
+            pub const fn name(self) -> &'static str {
+                match self { $($enum::$op => $name,)* }
+            }
+
+            /// The types of its operands.
+            pub const fn domain(self) -> Domain {
+                match self { $($enum::$op => Domain::$domain,)* }
+            }
+
+            /// The type of its result.
+            pub const fn gives(self) -> Gives {
+                match self { $($enum::$op => Gives::$gives,)* }
+            }
+
+            /// The type of its result over operands of a type.
+            pub const fn result(self, ty: Ty) -> Ty {
+                match self.gives() {
+                    Gives::Same => ty,
+                    Gives::Truth => Ty::Bool,
+                }
+            }
+
+            /// About how many simple operations it is made of where a compiler copies it to each place that calls it, a dozen
+            /// counting as one.
+            pub const fn size(self) -> usize {
+                match self { $($enum::$op => $size,)* }
+            }
+
+            /// What computing it once more costs, in simple operations on an element.
+            pub const fn cost(self) -> usize {
+                match self { $($enum::$op => $cost,)* }
+            }
+        }
+    };
+}
+
+operations! {
+    /// Operations on one value.
+    UnaryOp:
+    /// `-x`; integers wrap.
+    Neg = "neg" of Numbers, gives Same, size 1, cost 1;
+    /// `|x|`; the smallest integer stays itself.
+    Abs = "abs" of Numbers, gives Same, size 1, cost 1;
+    /// -1, 0 or 1; NaN gives 0, as in PyTorch.
+    Sign = "sign" of Numbers, gives Same, size 1, cost 1;
+    /// Logical not of a Bool, bitwise not of an integer.
+    Not = "logical_not" of Bits, gives Same, size 1, cost 1;
+    /// To the integer below.
+    Floor = "floor" of Floats, gives Same, size 1, cost 1;
+    /// To the integer above.
+    Ceil = "ceil" of Floats, gives Same, size 1, cost 1;
+    /// To the nearest integer, halves to the even one.
+    Round = "round" of Floats, gives Same, size 1, cost 1;
+    /// To the integer nearer to zero.
+    Trunc = "trunc" of Floats, gives Same, size 1, cost 1;
+    /// `1 / x`.
+    Reciprocal = "reciprocal" of Floats, gives Same, size 1, cost 2;
+    /// The square root; NaN below 0.
+    Sqrt = "sqrt" of Floats, gives Same, size 1, cost 2;
+    /// `1 / sqrt(x)`.
+    Rsqrt = "rsqrt" of Floats, gives Same, size 1, cost 2;
+    /// e to the x.
+    Exp = "exp" of Floats, gives Same, size 3, cost 8;
+    /// `exp(x) - 1`, exact near 0.
+    Expm1 = "expm1" of Floats, gives Same, size 3, cost 8;
+    /// The natural logarithm; -inf at 0, NaN below.
+    Log = "log" of Floats, gives Same, size 3, cost 8;
+    /// `log(1 + x)`, exact near 0.
+    Log1p = "log1p" of Floats, gives Same, size 3, cost 8;
+    /// The sine of radians.
+    Sin = "sin" of Floats, gives Same, size 16, cost 8;
+    /// The cosine of radians.
+    Cos = "cos" of Floats, gives Same, size 16, cost 8;
+    /// The hyperbolic tangent.
+    Tanh = "tanh" of Floats, gives Same, size 4, cost 8;
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid = "sigmoid" of Floats, gives Same, size 4, cost 8;
+    /// The Gauss error function.
+    Erf = "erf" of Floats, gives Same, size 4, cost 8;
+    /// Whether it is NaN.
+    IsNan = "isnan" of Floats, gives Truth, size 1, cost 2;
+    /// Whether it is neither NaN nor infinite.
+    IsFinite = "isfinite" of Floats, gives Truth, size 1, cost 2;
+}
+
+operations! {
+    /// Operations on two values of one type.
+    BinaryOp:
     /// `a + b`; integers wrap.
-    Add,
+    Add = "add" of Numbers, gives Same, size 1, cost 1;
     /// `a - b`; integers wrap.
-    Sub,
+    Sub = "sub" of Numbers, gives Same, size 1, cost 1;
     /// `a * b`; integers wrap.
-    Mul,
+    Mul = "mul" of Numbers, gives Same, size 1, cost 1;
     /// `a / b`. Integers: the quotient cut off towards zero (anything by 0 is 0 on every executor).
-    Div,
+    Div = "div" of Numbers, gives Same, size 1, cost 1;
     /// The remainder with the sign of `b` (`torch.remainder`); an integer by 0 gives 0.
-    Rem,
+    Rem = "remainder" of Numbers, gives Same, size 4, cost 1;
     /// `a` to the `b`. Floats as C's pow, negative bases and special values included; integers by squaring, and 0 for
     /// negative exponents unless the base is 1 or -1.
-    Pow,
+    Pow = "pow" of Numbers, gives Same, size 8, cost 16;
     /// The larger; NaN if either is. Or of Bools.
-    Max,
+    Max = "maximum" of All, gives Same, size 1, cost 1;
     /// The smaller; NaN if either is. And of Bools.
-    Min,
-    /// Bitwise and, or logical for Bools. Not for floats.
-    And,
-    /// Bitwise or, or logical for Bools. Not for floats.
-    Or,
-    /// Bitwise exclusive or, or logical for Bools. Not for floats.
-    Xor,
-    /// `a << b` of an integer, zeros from the right; 0 for b outside of the type's bits.
-    Shl,
-    /// `a >> b` of an integer: arithmetic for signed, logical for U32; b outside of the type's bits fills with the sign.
-    Shr,
-    /// `a == b`; gives Bool, as all that follow.
-    Eq,
+    Min = "minimum" of All, gives Same, size 1, cost 1;
+    /// Bitwise and, or logical for Bools.
+    And = "bitwise_and" of Bits, gives Same, size 1, cost 1;
+    /// Bitwise or, or logical for Bools.
+    Or = "bitwise_or" of Bits, gives Same, size 1, cost 1;
+    /// Bitwise exclusive or, or logical for Bools.
+    Xor = "bitwise_xor" of Bits, gives Same, size 1, cost 1;
+    /// `a << b`, zeros from the right; 0 for b outside of the type's bits.
+    Shl = "bitwise_left_shift" of Integers, gives Same, size 1, cost 1;
+    /// `a >> b` arithmetic for signed, logical for U32; b outside of the type's bits fills with the sign.
+    Shr = "bitwise_right_shift" of Integers, gives Same, size 1, cost 1;
+    /// `a == b`.
+    Eq = "eq" of All, gives Truth, size 1, cost 1;
     /// `a != b`.
-    Ne,
+    Ne = "ne" of All, gives Truth, size 1, cost 1;
     /// `a < b`.
-    Lt,
+    Lt = "lt" of All, gives Truth, size 1, cost 1;
     /// `a <= b`.
-    Le,
+    Le = "le" of All, gives Truth, size 1, cost 1;
     /// `a > b`.
-    Gt,
+    Gt = "gt" of All, gives Truth, size 1, cost 1;
     /// `a >= b`.
-    Ge,
-}
-
-impl BinaryOp {
-    /// As [`UnaryOp::size`].
-    pub const fn size(self) -> usize {
-        match self {
-            BinaryOp::Pow => 8,
-            BinaryOp::Rem => 4,
-            _ => 1,
-        }
-    }
-
-    /// Whether the result is Bool whatever the operands.
-    pub const fn is_comparison(self) -> bool {
-        use BinaryOp::*;
-        matches!(self, Eq | Ne | Lt | Le | Gt | Ge)
-    }
+    Ge = "ge" of All, gives Truth, size 1, cost 1;
 }
 
 /// How the values of a row become one.
@@ -178,6 +240,10 @@ pub enum ReduceOp {
 }
 
 impl ReduceOp {
+    /// All of them.
+    pub const ALL: &[ReduceOp] =
+        &[ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::ArgMax, ReduceOp::ArgMin];
+
     /// The type of the result over values of this type.
     pub const fn result(self, ty: Ty) -> Ty {
         match self {

@@ -4,8 +4,8 @@
 //! reduction of floats accumulates in f64. Nothing here is shared with the executors.
 
 use wgrad_device::kernel::{
-    Access, BinaryOp, Instr, Kernel, Level, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp, Sort,
-    Ty, UnaryOp,
+    Access, BinaryOp, Gives, Instr, Kernel, Level, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp,
+    Sort, Ty, UnaryOp,
 };
 use wgrad_device::{DType, Error, Scalar, philox4x32_10};
 
@@ -494,7 +494,7 @@ pub fn erf(x: f64) -> f64 {
 
 /// An operation on two values of one type.
 pub fn binary(op: BinaryOp, a: Value, b: Value) -> Value {
-    if op.is_comparison() {
+    if op.gives() == Gives::Truth {
         use std::cmp::Ordering::*;
         let order = match (a, b) {
             (Bool(a), Bool(b)) => a.partial_cmp(&b),
