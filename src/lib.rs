@@ -60,8 +60,11 @@ pub use wgrad_autograd::{
 pub use wgrad_autograd::{Explanation, KernelOutline, Operation, Outline, ReadMemory, Stored, Traffic, Why};
 // Gradients.
 pub use wgrad_autograd::{
-    BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, gradcheck, gradgradcheck, tape,
+    BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, gradcheck, gradgradcheck,
+    register_any_grad_hook, register_multi_grad_hook, tape,
 };
+// Operations of one's own.
+pub use wgrad_autograd::{BackwardContext, ForwardContext, Function};
 // Whether operations are recorded.
 pub use wgrad_autograd::{
     GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled,

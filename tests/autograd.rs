@@ -15,6 +15,7 @@ mod support;
 
 mod autograd {
     mod article;
+    mod custom;
     mod digits;
     mod double;
     mod errors;
@@ -30,6 +31,7 @@ mod autograd {
     mod linalg;
     mod lines;
     mod modes;
+    mod multi_hooks;
     mod printing;
     mod random;
     mod sorting;

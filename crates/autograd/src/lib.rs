@@ -5,12 +5,14 @@
 //! the thread's grad mode ([`no_grad()`]).
 
 mod args;
+mod custom;
 mod engine;
 mod explain;
 mod gradcheck;
 mod graph;
 mod hooks;
 mod mode;
+mod multi_hooks;
 mod ops;
 mod print;
 mod steps;
@@ -23,11 +25,13 @@ mod warning;
 pub use half::{bf16, f16};
 
 pub use args::{IntArray, Options, Value};
+pub use custom::{BackwardContext, ForwardContext, Function};
 pub use engine::{BackwardOptions, GradOptions, backward, grad};
 pub use gradcheck::{gradcheck, gradgradcheck};
 pub use graph::GradFn;
 pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled};
+pub use multi_hooks::{register_any_grad_hook, register_multi_grad_hook};
 pub use ops::{
     BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, Data, FftNorm, GridPadding, GridSampling,
     Index, Interpolation, NormOrder, Number, PadMode, Padding, PoolOptions, Reduction, Rounding, Scale,

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use wgrad_array::{Error, GradRule, Result, site};
 
 use super::accumulate::accumulate;
-use super::step;
+use super::{current, step};
 use crate::hooks::{NodeHooks, check_given, run_tensor_hooks};
 use crate::tape::{Context, Edge, Function, Grads, Meta, Mismatch, NodeKey, SavedValue, lock, mismatch};
 use crate::{GradModeGuard, Tensor};
@@ -142,6 +142,7 @@ pub(super) fn run(request: Request) -> Result<Vec<Option<Tensor>>> {
         run.choose(wanted, &numbering);
     }
     NUMBERING.set(Some(numbering));
+    let _noted = current::note(run.items.iter().filter(|item| item.needed()).map(|item| item.key));
     run.count_gradients();
     // The edges of the roots keep the whole graph alive until the run is over.
     let mut roots = Vec::with_capacity(request.roots.len());

@@ -55,6 +55,15 @@ impl Derivative {
         Derivative::of(name, Function::Shared(std::sync::Arc::new(function)))
     }
 
+    /// A derivative with settings, and with saved values that know where they came from.
+    pub(crate) fn saving(
+        name: &'static str,
+        function: impl Fn(&Context) -> Result<Grads> + Send + Sync + 'static,
+        saved: Vec<SavedValue>,
+    ) -> Derivative {
+        Derivative { saved: saved.into(), ..Derivative::with(name, function) }
+    }
+
     fn of(name: &'static str, function: Function) -> Derivative {
         Derivative { name, saved: SmallVec::new(), function, number: false }
     }
