@@ -60,8 +60,9 @@ pub use wgrad_autograd::{
 pub use wgrad_autograd::{Explanation, KernelOutline, Operation, Outline, ReadMemory, Stored, Traffic, Why};
 // Gradients.
 pub use wgrad_autograd::{
-    BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, gradcheck, gradgradcheck,
-    register_any_grad_hook, register_multi_grad_hook, tape,
+    BackwardOptions, GradFn, GradFnMetadata, GradOptions, HookHandle, backward, detect_anomaly, grad,
+    gradcheck, gradgradcheck, register_any_grad_hook, register_multi_grad_hook, save_on_cpu,
+    saved_tensors_hooks, tape,
 };
 // Operations of one's own.
 pub use wgrad_autograd::{BackwardContext, ForwardContext, Function};
@@ -70,7 +71,7 @@ pub use wgrad_autograd::{
     GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled,
 };
 // Random numbers.
-pub use wgrad_autograd::manual_seed;
+pub use wgrad_autograd::{Generator, GeneratorState, default_generator, manual_seed};
 // Training.
 #[cfg(feature = "nn")]
 pub use wgrad_nn::{self as nn, optim};

@@ -34,6 +34,7 @@ mod autograd {
     mod multi_hooks;
     mod printing;
     mod random;
+    mod saved;
     mod sorting;
     mod tape;
     mod updates;

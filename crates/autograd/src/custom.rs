@@ -256,7 +256,7 @@ fn connect<F: Function>(
     let saved: Vec<SavedValue> = ctx
         .saved
         .iter()
-        .map(|(tensor, array)| SavedValue { array: Some(array.clone()), source: position(tensor) })
+        .map(|(tensor, array)| SavedValue::new(Some(array.clone()), position(tensor)))
         .collect();
     let (count, value) = (inputs.len(), ctx.value.clone());
     let backward = move |context: &Context<'_>| {

@@ -6,7 +6,7 @@ use wgrad_array::layout::Dims;
 use wgrad_array::{Array, DType, Device, Element, Error, GradRule, Layout, Result, Scalar};
 
 use crate::hooks::{Hooks, LeafHook, TensorHook};
-use crate::storage::{Shared, Value, View};
+use crate::storage::{Shared, Value, View, ViewKind};
 use crate::tape::{Derivative, Edge, Function, Meta, Node, NodeKey, NodeRef, Operand, lock, record};
 use crate::{GradFn, is_grad_enabled};
 
@@ -319,11 +319,13 @@ impl Tensor {
         Meta { shape: Dims::from_slice(&self.0.shape), dtype: self.0.dtype, device: self.0.device.clone() }
     }
 
-    /// Whether operations on it are recorded: a leaf that was asked to, or a result of such.
+    /// Whether operations on it are recorded: a leaf that was asked to, or a result of such. A view that was made with grad mode off
+    /// says what its base says, though nothing is recorded for it.
     pub fn requires_grad(&self) -> bool {
         self.refresh_history();
-        let state = lock(&self.0.state);
-        state.requires_grad || state.edge.is_some()
+        let own = self.still_requires_grad();
+        own || self.view_kind() == Some(ViewKind::NoGrad)
+            && self.base().is_some_and(|base| base.requires_grad())
     }
 
     /// Whether a gradient that arrives at it is to be kept: a leaf may have been asked to stop since it was used.

@@ -241,6 +241,8 @@ pub enum GradRule {
     NeedsLeaf,
     /// A hook or function gave back something of the wrong kind.
     Hook,
+    /// A gradient that is NaN, in anomaly mode.
+    Anomaly,
     /// An operation that cannot be differentiated.
     NotDifferentiable,
     /// Options that contradict each other, or a list that must not be empty.

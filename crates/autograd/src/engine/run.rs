@@ -16,7 +16,7 @@ use super::accumulate::accumulate;
 use super::{current, step};
 use crate::hooks::{NodeHooks, check_given, run_tensor_hooks};
 use crate::tape::{Context, Edge, Function, Grads, Meta, Mismatch, NodeKey, SavedValue, lock, mismatch};
-use crate::{GradModeGuard, Tensor};
+use crate::{GradModeGuard, Tensor, anomaly};
 
 /// What is asked for.
 pub(super) struct Request {
@@ -399,7 +399,9 @@ impl Run {
             let context = Context { key: &key, name: work.name, grads: &grads, saved: &saved, needs: &needs };
             // What a derivative computes is ascribed to the line of its operation.
             let _line = site::replace(work.called_at.map(|line| site::Call { name: work.name, line }));
-            work.function.call(&context)?
+            let results = work.function.call(&context)?;
+            anomaly::check(work.name, work.called_at, results.iter())?;
+            results
         };
         let post: Vec<_> = hooks.iter().flat_map(|hooks| hooks.post.iter()).collect();
         if post.is_empty() {

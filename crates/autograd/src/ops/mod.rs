@@ -83,7 +83,6 @@ pub use loss::{CrossEntropyOptions, Reduction};
 pub use normalization::BatchNormOptions;
 pub use pairs::Rounding;
 pub use pooling::PoolOptions;
-pub use random::manual_seed;
 pub use resample::{Interpolation, Scale};
 pub use scatter::ScatterReduce;
 pub use selection::Index;

@@ -1,35 +1,12 @@
 //! Random tensors: counter-based, so that a seed gives the same numbers on every device.
 
-use std::sync::Mutex;
-
 use wgrad_array::{Array, BinaryOp, DType, Device, Error, Result, Scalar, UnaryOp, default_dtype, reserve};
 
 use super::reduce::require_float;
 use crate::args::check_held;
-use crate::tape::{Derivative, lock, record};
+use crate::generator::next_stream;
+use crate::tape::{Derivative, record};
 use crate::{IntArray, Options, Tensor};
-
-/// The process's generator: a seed, and how many random tensors were made with it.
-struct Generator {
-    seed: u64,
-    next: u64,
-}
-
-static GENERATOR: Mutex<Generator> = Mutex::new(Generator { seed: 0, next: 0 });
-
-/// Starts the generator of all random numbers anew; `torch.manual_seed`. Without it the seed is 0.
-///
-/// The same calls after it give the same numbers, on every device.
-pub fn manual_seed(seed: u64) {
-    *lock(&GENERATOR) = Generator { seed, next: 0 };
-}
-
-/// A seed, and a stream that nobody else gets.
-fn next_stream() -> (u64, u64) {
-    let mut generator = lock(&GENERATOR);
-    generator.next += 1;
-    (generator.seed, generator.next - 1)
-}
 
 /// Uniform numbers in [0, 1) with all the digits that the dtype has there.
 fn uniform(shape: &[usize], dtype: DType, device: &Device) -> Result<Array> {

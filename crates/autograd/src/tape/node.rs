@@ -9,6 +9,7 @@ use wgrad_array::{Array, DType, Device, Error, GradRule, Result, Scalar};
 
 use super::{NodeKey, NodeRef};
 use crate::hooks::NodeHooks;
+use crate::saved::Packed;
 use crate::{Tensor, is_grad_enabled};
 
 /// The gradients for a node's inputs; `None` where none is needed, or where it is zero.
@@ -71,6 +72,30 @@ pub(crate) struct SavedValue {
     /// None where it turned out that no wanted gradient needs it.
     pub(crate) array: Option<Array>,
     pub(crate) source: Source,
+    /// The value in the hands of hooks; there is no array then.
+    pub(crate) packed: Option<Box<Packed>>,
+}
+
+impl SavedValue {
+    pub(crate) fn new(array: Option<Array>, source: Source) -> SavedValue {
+        SavedValue { array, source, packed: None }
+    }
+
+    /// Hands the value to the hooks in force, if there are.
+    pub(crate) fn pack(&mut self) {
+        if let Some(packed) = self.array.as_ref().and_then(Packed::new) {
+            self.packed = Some(Box::new(packed));
+            self.array = None;
+        }
+    }
+
+    /// The value, if it was saved.
+    fn value(&self, node: &'static str) -> Result<Option<Array>> {
+        match &self.packed {
+            Some(packed) => packed.unpack(node).map(Some),
+            None => Ok(self.array.clone()),
+        }
+    }
 }
 
 /// Where a saved value came from, so that gradients of gradients find their way.
@@ -131,7 +156,7 @@ impl Context<'_> {
         let missing = || self.broken("a value that was not saved");
         let saved = self.saved.get(position).ok_or_else(missing)?;
         let edge = if is_grad_enabled() { self.edge(saved.source)? } else { None };
-        Ok(Tensor::from_edge(saved.array.clone().ok_or_else(missing)?, edge))
+        Ok(Tensor::from_edge(saved.value(self.name)?.ok_or_else(missing)?, edge))
     }
 
     fn edge(&self, source: Source) -> Result<Option<Edge>> {
