@@ -7,6 +7,7 @@
 mod args;
 mod engine;
 mod explain;
+mod expr;
 mod gradcheck;
 mod graph;
 mod hooks;
@@ -24,6 +25,7 @@ pub use half::{bf16, f16};
 
 pub use args::{IntArray, Options, Value};
 pub use engine::{BackwardOptions, GradOptions, backward, grad};
+pub use expr::{AsTensor, ExprOperand, TensorExpr};
 pub use gradcheck::{gradcheck, gradgradcheck};
 pub use graph::GradFn;
 pub use hooks::HookHandle;
