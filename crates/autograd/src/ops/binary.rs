@@ -253,9 +253,6 @@ impl Tensor {
     }
 
     /// `base` to the power of this tensor; `base ** x`.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn rpow(&self, base: impl Into<Scalar>) -> Result<Tensor> {
         let base = base.into();
         let x = self.operand()?;

@@ -16,9 +16,6 @@ const CUBE: f64 = 0.044715;
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// `x * Φ(x)` with the normal distribution's Φ; `gelu(approximate="none")`. Halves are computed in f32.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn gelu(&self) -> Result<Tensor> {
         let cdf = |x: &Array| {
             let erf = x.binary_scalar(BinaryOp::Mul, FRAC_1_SQRT_2)?.unary(UnaryOp::Erf)?;
@@ -41,9 +38,6 @@ impl Tensor {
     }
 
     /// The approximation of [`Tensor::gelu`] by a tanh; `gelu(approximate="tanh")`.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn gelu_tanh(&self) -> Result<Tensor> {
         // (1 + tanh z) / 2 is sigmoid(2 z), which keeps its digits where the tanh is nearly -1.
         let share = |x: &Array| {

@@ -49,25 +49,16 @@ impl Tensor {
     }
 
     /// Whether each element is NaN.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn isnan(&self) -> Result<Tensor> {
         Ok(Tensor::from_array(self.array()?.unary(UnaryOp::IsNan)?))
     }
 
     /// Whether each element is neither NaN nor infinite.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn isfinite(&self) -> Result<Tensor> {
         Ok(Tensor::from_array(self.array()?.unary(UnaryOp::IsFinite)?))
     }
 
     /// Whether each element is 0 or false.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn logical_not(&self) -> Result<Tensor> {
         Ok(Tensor::from_array(self.truth()?.unary(UnaryOp::Not)?))
     }

@@ -421,9 +421,6 @@ impl Tensor {
     }
 
     /// Whether each element is infinite, of either sign.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn isinf(&self) -> Result<Tensor> {
         let x = self.array()?;
         if !self.dtype().is_float() {
@@ -433,9 +430,6 @@ impl Tensor {
     }
 
     /// Whether the sign bit of each element is set: below 0, or the negative zero.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn signbit(&self) -> Result<Tensor> {
         Ok(Tensor::from_array(self.array()?.signbit()?))
     }

@@ -14,43 +14,28 @@ const SELU_SCALE: f64 = 1.0507009873554805;
 
 unary! {
     /// `min(max(x, 0), 6)`; the derivative at 0 and 6 is 0, at NaN 1.
-    ///
-    /// # Errors
-    /// If the device fails.
     relu6, relu6_ = |x| Expr::of(x).max(0i64).min(6i64).done(), "HardtanhBackward0",
         input |g, x| g.masked_fill(&x.le(0.0)?.logical_or(&x.ge(6.0)?)?, 0.0)?.flat_in(x);
 
     /// `scale * (max(x, 0) + min(alpha * (exp(x) - 1), 0))` with the constants of self-normalising networks.
-    ///
-    /// # Errors
-    /// If the device fails.
     selu, selu_ = |x| elu_array(x, SELU_ALPHA * SELU_SCALE, SELU_SCALE, 1.0), "EluBackward0", input |g, x| {
         let slope = below(x)?.exp()?.mul(SELU_ALPHA * SELU_SCALE)?;
         x.le(0.0)?.where_cond(g.mul(slope)?, g.mul(SELU_SCALE)?)
     };
 
     /// `x * tanh(softplus(x))`.
-    ///
-    /// # Errors
-    /// If the device fails.
     mish, mish_ = |x| (softplus_array(x, 1.0).tanh() * x).done(), "MishBackward0", input |g, x| {
         let t = x.softplus(1.0, 20.0)?.tanh()?;
         g.mul(t.add(x.mul(x.sigmoid()?)?.mul(t.mul(&t)?.rsub(1.0)?)?)?)
     };
 
     /// `x / (1 + |x|)`.
-    ///
-    /// # Errors
-    /// If the device fails.
     softsign, softsign_ = |x| (Expr::of(x) / (Expr::of(x).abs() + 1.0)).done(), "SoftsignBackward0", input |g, x| {
         let rest = x.abs()?.add(1.0)?;
         g.div(rest.mul(&rest)?)
     };
 
     /// `x * relu6(x + 3) / 6`.
-    ///
-    /// # Errors
-    /// If the device fails.
     hardswish, hardswish_ = |x| (Expr::of(x) * ((Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0)).done(), "HardswishBackward0",
         input |g, x| {
             let inside = g.mul(x.div(3.0)?.add(0.5)?)?;
@@ -58,23 +43,14 @@ unary! {
         };
 
     /// `relu6(x + 3) / 6`.
-    ///
-    /// # Errors
-    /// If the device fails.
     hardsigmoid, hardsigmoid_ = |x| ((Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0).done(), "HardsigmoidBackward0",
         input |g, x| g.div(6.0)?.keep_where(&x.gt(-3.0)?.logical_and(&x.lt(3.0)?)?)?.flat_in(x);
 
     /// `log(sigmoid(x))`, without overflow.
-    ///
-    /// # Errors
-    /// If the device fails.
     logsigmoid, logsigmoid_ = |x| (-softplus_array(&x.unary(UnaryOp::Neg)?, 1.0)).done(), "LogSigmoidBackward0",
         input |g, x| g.mul(x.neg()?.sigmoid()?);
 
     /// `x - tanh(x)`.
-    ///
-    /// # Errors
-    /// If the device fails.
     tanhshrink, tanhshrink_ = |x| x.binary(BinaryOp::Sub, &x.unary(UnaryOp::Tanh)?), "SubBackward0", input |g, x| {
         let t = x.tanh()?;
         g.mul(t.mul(&t)?)
@@ -248,9 +224,6 @@ impl Tensor {
     }
 
     /// `x` where it is above `threshold`, else `value`.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn threshold(&self, threshold: impl Into<Scalar>, value: impl Into<Scalar>) -> Result<Tensor> {
         let (threshold, value) = (threshold.into().cast(self.dtype()), value.into().cast(self.dtype()));
         self.piecewise(

@@ -90,9 +90,6 @@ pub(super) fn require_float(op: &'static str, x: &Tensor) -> Result<()> {
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The sum of all elements. Integers and bools give i64.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn sum(&self) -> Result<Tensor> {
         self.sum_folded("SumBackward0", &IntArray::from(()), false)
     }
@@ -160,9 +157,6 @@ impl Tensor {
     }
 
     /// The product of all elements. Integers and bools give i64.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn prod(&self) -> Result<Tensor> {
         self.prod_folded("ProdBackward0", &IntArray::from(()), false)
     }
@@ -337,9 +331,6 @@ impl Tensor {
     }
 
     /// Whether any element is not 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn any(&self) -> Result<Tensor> {
         self.any_dim((), false)
     }
@@ -353,9 +344,6 @@ impl Tensor {
     }
 
     /// Whether all elements are not 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn all(&self) -> Result<Tensor> {
         self.all_dim((), false)
     }

@@ -11,120 +11,63 @@ use crate::tape::{Derivative, record};
 
 unary! {
     /// Two to the x.
-    ///
-    /// # Errors
-    /// If the device fails.
     exp2, exp2_ = |x| x.scalar_binary(2.0, BinaryOp::Pow), "Exp2Backward0", output |g, y| g.mul(y.mul(LN_2)?);
 
     /// The logarithm to the base 2.
-    ///
-    /// # Errors
-    /// If the device fails.
     log2, log2_ = |x| (Expr::from(x.unary(UnaryOp::Log)) * LOG2_E).done(), "Log2Backward0", input |g, x| g.div(x.mul(LN_2)?);
 
     /// The logarithm to the base 10.
-    ///
-    /// # Errors
-    /// If the device fails.
     log10, log10_ = |x| (Expr::from(x.unary(UnaryOp::Log)) * LOG10_E).done(), "Log10Backward0", input |g, x| g.div(x.mul(LN_10)?);
 
     /// The tangent of radians.
-    ///
-    /// # Errors
-    /// If the device fails.
     tan, tan_ = |x| x.tan(), "TanBackward0", output |g, y| g.mul(y.mul(y)?.add(1.0)?);
 
     /// The angle whose sine it is; NaN outside of -1..=1.
-    ///
-    /// # Errors
-    /// If the device fails.
     asin, asin_ = |x| x.asin(), "AsinBackward0", input |g, x| g.mul(x.mul(x)?.rsub(1.0)?.rsqrt()?);
 
     /// The angle whose cosine it is; NaN outside of -1..=1.
-    ///
-    /// # Errors
-    /// If the device fails.
     acos, acos_ = |x| x.acos(), "AcosBackward0", input |g, x| g.mul(x.mul(x)?.rsub(1.0)?.rsqrt()?.neg()?);
 
     /// The angle whose tangent it is.
-    ///
-    /// # Errors
-    /// If the device fails.
     atan, atan_ = |x| x.atan(), "AtanBackward0", input |g, x| g.div(x.mul(x)?.add(1.0)?);
 
     /// The hyperbolic sine.
-    ///
-    /// # Errors
-    /// If the device fails.
     sinh, sinh_ = |x| x.sinh(), "SinhBackward0", input |g, x| g.mul(x.cosh()?);
 
     /// The hyperbolic cosine.
-    ///
-    /// # Errors
-    /// If the device fails.
     cosh, cosh_ = |x| x.cosh(), "CoshBackward0", input |g, x| g.mul(x.sinh()?);
 
     /// The inverse of the hyperbolic sine.
-    ///
-    /// # Errors
-    /// If the device fails.
     asinh, asinh_ = |x| x.asinh(), "AsinhBackward0", input |g, x| g.mul(x.mul(x)?.add(1.0)?.rsqrt()?);
 
     /// The inverse of the hyperbolic cosine; NaN below 1.
-    ///
-    /// # Errors
-    /// If the device fails.
     acosh, acosh_ = |x| x.acosh(), "AcoshBackward0", input |g, x| g.mul(x.mul(x)?.sub(1.0)?.rsqrt()?);
 
     /// The inverse of the hyperbolic tangent; NaN outside of -1..=1.
-    ///
-    /// # Errors
-    /// If the device fails.
     atanh, atanh_ = |x| x.atanh(), "AtanhBackward0", input |g, x| g.div(x.mul(x)?.rsub(1.0)?);
 
     /// `1 - erf(x)`, exact where erf is close to 1.
-    ///
-    /// # Errors
-    /// If the device fails.
     erfc, erfc_ = |x| x.erfc(), "ErfcBackward0", input |g, x| g.mul(x.mul(x)?.neg()?.exp()?.mul(-FRAC_2_SQRT_PI)?);
 
     /// The inverse of erf: infinite at -1 and 1, NaN beyond.
-    ///
-    /// # Errors
-    /// If the device fails.
     erfinv, erfinv_ = |x| x.erfinv(), "ErfinvBackward0", output |g, y| g.mul(y.mul(y)?.exp()?.mul(1.0 / FRAC_2_SQRT_PI)?);
 
     /// The logarithm of the absolute value of the gamma function.
-    ///
-    /// # Errors
-    /// If the device fails.
     lgamma, lgamma_ = |x| x.lgamma(), "LgammaBackward0", input |g, x| g.mul(x.digamma()?);
 
     /// The derivative of [`Tensor::lgamma`].
-    ///
-    /// # Errors
-    /// If the device fails.
     digamma, digamma_ = |x| x.digamma(), "DigammaBackward0", input |g, x| g.mul(x.polygamma(1)?);
 
     /// The modified Bessel function of the first kind, of order 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     i0, i0_ = |x| x.i0(), "I0Backward0", input |g, x| g.mul(x.i1()?);
 
     /// The modified Bessel function of the first kind, of order 1; `torch.special.i1`.
-    ///
-    /// # Errors
-    /// If the device fails.
     i1, i1_ = |x| x.i1(), "SpecialI1Backward0", input |g, x| {
         let ratio = x.eq(0.0)?.where_cond(0.5, x.i1()?.div(x.masked_fill(&x.eq(0.0)?, 1.0)?)?)?;
         g.mul(x.i0()?.sub(ratio)?)
     };
 
     /// `sin(πx) / (πx)`, 1 at 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     sinc, sinc_ = |x| sinc_array(x), "SincBackward0", input |g, x| {
         let near = x.abs()?.lt(1.0 / PI)?.logical_and(&x.ne(0.0)?)?;
         // Each formula gets only numbers that it is for: elsewhere its steps leave the range of numbers, and its gradient, though it is
@@ -139,21 +82,12 @@ unary! {
     };
 
     /// Degrees as radians.
-    ///
-    /// # Errors
-    /// If the device fails.
     deg2rad, deg2rad_ = |x| x.binary_scalar(BinaryOp::Mul, PI / 180.0), "MulBackward0", nothing |g, x| g.mul(PI / 180.0);
 
     /// Radians as degrees.
-    ///
-    /// # Errors
-    /// If the device fails.
     rad2deg, rad2deg_ = |x| x.binary_scalar(BinaryOp::Mul, 180.0 / PI), "MulBackward0", nothing |g, x| g.mul(180.0 / PI);
 
     /// The part behind the point, with the sign of x.
-    ///
-    /// # Errors
-    /// If the device fails.
     frac, frac_ = |x| x.binary(BinaryOp::Sub, &x.unary(UnaryOp::Trunc)?), "FracBackward0", nothing |g, x| Ok::<_, Error>(g.clone());
 }
 
@@ -221,9 +155,6 @@ impl Tensor {
 
     /// The logarithm of the odds, `log(x / (1 - x))`. With `eps`, x is first kept within `eps..=1 - eps`; outside of it the
     /// gradient is 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn logit(&self, eps: impl Into<Option<f64>>) -> Result<Tensor> {
         let eps = eps.into();
         let x = self.operand()?;
@@ -251,9 +182,6 @@ impl Tensor {
     }
 
     /// NaN, infinity and minus infinity replaced; without a number the infinities become the dtype's largest and smallest.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn nan_to_num(
         &self,
         nan: f64,

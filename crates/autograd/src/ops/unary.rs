@@ -62,137 +62,74 @@ unary! {
     neg, neg_ = |x| x.unary(UnaryOp::Neg), "NegBackward0", nothing |g, x| g.neg();
 
     /// `|x|`; the derivative at 0 is 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     abs, abs_ = |x| x.unary(UnaryOp::Abs), "AbsBackward0", input |g, x| g.mul(x.sign()?);
 
     /// -1, 0 or 1.
-    ///
-    /// # Errors
-    /// If the device fails.
     sign, sign_ = |x| x.unary(UnaryOp::Sign), "SignBackward0", nothing |g, x| g.zeros_like();
 
     /// e to the x. Integers give the default dtype, as with all functions whose values are fractions.
-    ///
-    /// # Errors
-    /// If the device fails.
     exp, exp_ = |x| x.unary(UnaryOp::Exp), "ExpBackward0", output |g, y| g.mul(y);
 
     /// The natural logarithm: -inf at 0, NaN below.
-    ///
-    /// # Errors
-    /// If the device fails.
     log, log_ = |x| x.unary(UnaryOp::Log), "LogBackward0", input |g, x| g.div(x);
 
     /// `log(1 + x)`, exact near 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     log1p, log1p_ = |x| x.unary(UnaryOp::Log1p), "Log1PBackward0", input |g, x| g.div(x.add(1.0)?);
 
     /// `exp(x) - 1`, exact near 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     expm1, expm1_ = |x| x.unary(UnaryOp::Expm1), "Expm1Backward0", output |g, y| g.mul(y.add(1.0)?);
 
     /// The square root: NaN below 0; the derivative at 0 is inf.
-    ///
-    /// # Errors
-    /// If the device fails.
     sqrt, sqrt_ = |x| x.unary(UnaryOp::Sqrt), "SqrtBackward0", output |g, y| g.div(y.mul(2.0)?);
 
     /// `1 / sqrt(x)`.
-    ///
-    /// # Errors
-    /// If the device fails.
     rsqrt, rsqrt_ = |x| x.unary(UnaryOp::Rsqrt), "RsqrtBackward0",
         output |g, y| g.mul(-0.5)?.mul(y.mul(y)?.mul(y)?);
 
     /// `x * x`.
-    ///
-    /// # Errors
-    /// If the device fails.
     square, square_ = |x| pow_array(x, 2i64.into()), "PowBackward0", input |g, x| g.mul(x.pow(1.0)?.mul(2.0)?);
 
     /// `1 / x`.
-    ///
-    /// # Errors
-    /// If the device fails.
     reciprocal, reciprocal_ = |x| x.unary(UnaryOp::Reciprocal), "ReciprocalBackward0",
         output |g, y| g.neg()?.mul(y.mul(y)?);
 
     /// The sine of radians.
-    ///
-    /// # Errors
-    /// If the device fails.
     sin, sin_ = |x| x.unary(UnaryOp::Sin), "SinBackward0", input |g, x| g.mul(x.cos()?);
 
     /// The cosine of radians.
-    ///
-    /// # Errors
-    /// If the device fails.
     cos, cos_ = |x| x.unary(UnaryOp::Cos), "CosBackward0", input |g, x| g.neg()?.mul(x.sin()?);
 
     /// The hyperbolic tangent.
-    ///
-    /// # Errors
-    /// If the device fails.
     tanh, tanh_ = |x| x.unary(UnaryOp::Tanh), "TanhBackward0",
         output |g, y| g.mul(y.mul(y)?.rsub(1.0)?);
 
     /// `1 / (1 + exp(-x))`.
-    ///
-    /// # Errors
-    /// If the device fails.
     sigmoid, sigmoid_ = |x| x.unary(UnaryOp::Sigmoid), "SigmoidBackward0",
         output |g, y| g.mul(y.rsub(1.0)?)?.mul(y);
 
     /// The Gauss error function.
-    ///
-    /// # Errors
-    /// If the device fails.
     erf, erf_ = |x| x.unary(UnaryOp::Erf), "ErfBackward0",
         input |g, x| g.mul(x.mul(x)?.neg()?.exp()?.mul(FRAC_2_SQRT_PI)?);
 
     /// `max(x, 0)`; the derivative at 0 is 0, at NaN 1.
-    ///
-    /// # Errors
-    /// If the device fails.
     relu, relu_ = |x| x.binary_scalar(BinaryOp::Max, 0i64), "ReluBackward0",
         output |g, y| g.masked_fill(&y.le(0.0)?, 0.0)?.flat_in(y);
 
     /// `x * sigmoid(x)`.
-    ///
-    /// # Errors
-    /// If the device fails.
     silu, silu_ = |x| x.binary(BinaryOp::Mul, &x.unary(UnaryOp::Sigmoid)?), "SiluBackward0", input |g, x| {
         let s = x.sigmoid()?;
         g.mul(s.mul(x.mul(s.rsub(1.0)?)?.add(1.0)?)?)
     };
 
     /// The integer below.
-    ///
-    /// # Errors
-    /// If the device fails.
     floor, floor_ = |x| x.unary(UnaryOp::Floor), "FloorBackward0", nothing |g, x| g.zeros_like();
 
     /// The integer above.
-    ///
-    /// # Errors
-    /// If the device fails.
     ceil, ceil_ = |x| x.unary(UnaryOp::Ceil), "CeilBackward0", nothing |g, x| g.zeros_like();
 
     /// The nearest integer, of two the even one.
-    ///
-    /// # Errors
-    /// If the device fails.
     round, round_ = |x| x.unary(UnaryOp::Round), "RoundBackward0", nothing |g, x| g.zeros_like();
 
     /// The integer nearer to 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     trunc, trunc_ = |x| x.unary(UnaryOp::Trunc), "TruncBackward0", nothing |g, x| g.zeros_like();
 }

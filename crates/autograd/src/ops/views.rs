@@ -287,9 +287,6 @@ impl Tensor {
     }
 
     /// Without its dims of size 1.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn squeeze(&self) -> Result<Tensor> {
         let keep = self.shape().iter().copied().filter(|&size| size != 1).collect();
         self.view_step("SqueezeBackward0", ViewStep::Reshape { from: self.0.shape.clone(), to: keep })
@@ -449,9 +446,6 @@ impl Tensor {
     }
 
     /// In row-major memory; itself if it is so already.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn contiguous(&self) -> Result<Tensor> {
         if self.is_contiguous() { Ok(self.clone()) } else { self.deep_clone() }
     }
