@@ -22,7 +22,7 @@ impl Tensor {
         Ok(record(out, [x], |_, out| {
             Derivative::with("SoftmaxBackward0", move |c| {
                 c.each(1, |_| {
-                    let (g, y) = (c.grad()?, c.saved(0)?);
+                    let (g, y) = (c.grad()?, c.value(0)?);
                     // y * (g - sum(g * y)), with the gradients' mean subtracted before: where one y is nearly 1, the
                     // difference to its gradient is much smaller than the rounding of the sum.
                     let distance = g.sub(g.mul(&y)?.sum_dim(dim, true)?)?;
@@ -46,7 +46,7 @@ impl Tensor {
         Ok(record(out, [x], |_, out| {
             Derivative::with("LogSoftmaxBackward0", move |c| {
                 c.each(1, |_| {
-                    let (g, y) = (c.grad()?, c.saved(0)?);
+                    let (g, y) = (c.grad()?, c.value(0)?);
                     g.sub(y.exp()?.mul(g.sum_dim(dim, true)?)?)
                 })
             })

@@ -57,7 +57,7 @@ impl Tensor {
         Ok(record(out, [x], |inputs, _| {
             Derivative::with("ClampBackward1", move |c| {
                 c.each(1, |_| {
-                    let x = c.saved(0)?;
+                    let x = c.value(0)?;
                     let above = min.map(|min| x.gt(min)).transpose()?;
                     let below = max.map(|max| x.lt(max)).transpose()?;
                     let inside = match (above, below) {
@@ -89,7 +89,7 @@ impl Tensor {
 /// where the bounds leave it no other value, all to `max` where the bounds are the wrong way round. A NaN is on no side of a bound, and
 /// neither is anything of a bound that is NaN.
 fn clamp_backward(c: &Context) -> Result<Grads> {
-    let (g, x, min, max) = (c.grad()?, c.saved(0)?.detach(), c.saved(1)?.detach(), c.saved(2)?.detach());
+    let (g, x, min, max) = (c.grad()?, c.value(0)?.detach(), c.value(1)?.detach(), c.value(2)?.detach());
     let (ordered, fixed) = (min.lt(&max)?, min.eq(&max)?);
     c.each(3, |i| {
         let usable = ordered.logical_or(&fixed)?;

@@ -85,7 +85,7 @@ impl Tensor {
         let out = losses.cast(self.dtype()).done()?;
         let losses = record(out, [x, t], |inputs, _| {
             Derivative::new("BinaryCrossEntropyBackward0", |c| {
-                let (g, x, t) = (c.grad()?, c.saved(0)?, c.saved(1)?);
+                let (g, x, t) = (c.grad()?, c.value(0)?, c.value(1)?);
                 let rest = x.rsub(1.0)?;
                 c.each(2, |i| match i {
                     0 => g.mul(x.sub(&t)?.div(rest.mul(&x)?.clamp_min(1e-12)?)?),
@@ -290,7 +290,7 @@ impl Tensor {
         let wide = Expr::from(widened(&x.array));
         let out = ((-wide.abs()).exp().log1p() + wide.max(0.0)).cast(self.dtype()).done()?;
         Ok(record(out, [x], |inputs, _| {
-            Derivative::new("SoftplusBackward0", |c| c.each(1, |_| c.grad()?.mul(c.saved(0)?.sigmoid()?)))
+            Derivative::new("SoftplusBackward0", |c| c.each(1, |_| c.grad()?.mul(c.value(0)?.sigmoid()?)))
                 .save_input(inputs, 0)
         }))
     }

@@ -203,7 +203,7 @@ fn as_if_normalised(losses: &Tensor, x: &Tensor, moments: &[usize], zero_infinit
     let impossible = impossible.array()?;
     Ok(record(out, [losses.operand()?, x.operand()?], |inputs, _| {
         Derivative::with("CtcLossBackward0", move |c| {
-            let (x, impossible, counts) = (c.saved(0)?, c.saved(1)?, c.saved(2)?);
+            let (x, impossible, counts) = (c.value(0)?, c.value(1)?, c.value(2)?);
             let g = c.grad()?.masked_fill(&impossible, 0.0)?;
             c.each(2, |i| {
                 if i == 0 {

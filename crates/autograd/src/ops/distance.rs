@@ -48,11 +48,11 @@ impl Tensor {
         Ok(record(out, [x], |inputs, out| {
             Derivative::with("LinalgVectorNormBackward0", move |c| {
                 c.each(1, |_| {
-                    let (g, x) = (c.grad()?.with_guard_digits()?, c.saved(0)?.with_guard_digits()?);
+                    let (g, x) = (c.grad()?.with_guard_digits()?, c.value(0)?.with_guard_digits()?);
                     let unit = if is_grad_enabled() {
                         x.over_norm(p, &fold, Floor::Zero)?
                     } else {
-                        let norm = fold.spread(&c.saved(1)?.widened()?, &fold.kept)?;
+                        let norm = fold.spread(&c.value(1)?.widened()?, &fold.kept)?;
                         x.over(&norm, p, Floor::Zero)?
                     };
                     fold.spread(&g, x.shape())?.mul(unit.slope_of_norm(p)?)

@@ -25,7 +25,7 @@ impl Tensor {
             Derivative::with("GatherBackward0", move |c| {
                 c.each(1, |_| {
                     let g = c.grad()?;
-                    g.zeros_of(&c.input_shape(0)?)?.scatter_add(dim as isize, &c.saved(0)?, g)
+                    g.zeros_of(&c.input_shape(0)?)?.scatter_add(dim as isize, &c.value(0)?, g)
                 })
             })
             .save(&index)
@@ -77,7 +77,7 @@ impl Tensor {
         let node = if adds { "ScatterAddBackward0" } else { "ScatterBackward0" };
         Ok(record(out, [x, s], |_, _| {
             Derivative::with(node, move |c| {
-                let (g, index, dim) = (c.grad()?, c.saved(0)?, dim as isize);
+                let (g, index, dim) = (c.grad()?, c.value(0)?, dim as isize);
                 c.each(2, |i| match i {
                     0 if adds => Ok(g.clone()),
                     0 => g.scatter(dim, &index, &g.zeros_of(index.shape())?),
@@ -109,7 +109,7 @@ impl Tensor {
                     if shape.is_empty() {
                         return Ok(g.clone());
                     }
-                    g.zeros_of(&shape)?.index_add(dim as isize, &c.saved(0)?, g)
+                    g.zeros_of(&shape)?.index_add(dim as isize, &c.value(0)?, g)
                 })
             })
             .save(&index)
@@ -131,7 +131,7 @@ impl Tensor {
         Ok(record(out, [x, s], |_, _| {
             Derivative::with("IndexAddBackward0", move |c| {
                 let g = c.grad()?;
-                c.each(2, |i| if i == 0 { Ok(g.clone()) } else { g.index_select(dim as isize, &c.saved(0)?) })
+                c.each(2, |i| if i == 0 { Ok(g.clone()) } else { g.index_select(dim as isize, &c.value(0)?) })
             })
             .save(&index)
         }))
@@ -177,7 +177,7 @@ impl Tensor {
         Ok(record(out, [w], |_, _| {
             Derivative::with("EmbeddingBackward0", move |c| {
                 c.each(1, |_| {
-                    let (g, flat) = (c.grad()?, c.saved(0)?);
+                    let (g, flat) = (c.grad()?, c.value(0)?);
                     let to: Dims = [flat.numel(), width][..].into();
                     let mut g = g.view_value(&ViewStep::Reshape { from: g.0.shape.clone(), to })?;
                     if let Some(row) = padding {
@@ -206,7 +206,7 @@ impl Tensor {
         let out = zeros(&[rows, self.shape()[1]])?.index_scatter(ScatterOp::Add, 0, &flat, &scaled)?;
         Ok(record(out, [g], |_, _| {
             Derivative::new("EmbeddingDenseBackwardBackward0", |c| {
-                c.each(1, |_| c.grad()?.index_select(0, &c.saved(0)?))
+                c.each(1, |_| c.grad()?.index_select(0, &c.value(0)?))
             })
             .save(&flat)
         }))

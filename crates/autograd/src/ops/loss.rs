@@ -96,7 +96,7 @@ impl Tensor {
         let scale = 2.0 * reduction.scale(distance.elements());
         Ok(record(out, [x, t], |inputs, _| {
             Derivative::with("MseLossBackward0", move |c| {
-                let (x, t) = (c.saved(0)?, c.saved(1)?);
+                let (x, t) = (c.value(0)?, c.value(1)?);
                 let g = c.grad()?.mul(scale)?;
                 c.each(2, |i| if i == 0 { g.mul(x.sub(&t)?) } else { g.mul(t.sub(&x)?) })
             })
@@ -255,10 +255,10 @@ impl Tensor {
             Derivative::with(node, move |c| {
                 c.each(1, |_| {
                     let shape = c.input_shape(0)?;
-                    let target = c.saved(1)?.array()?;
+                    let target = c.value(1)?.array()?;
                     let hit = Tensor::from_array(places(&target, dim, &shape)?);
-                    let unused = c.saved(2)?.logical_not()?;
-                    let g = c.grad()?.mul(c.saved(0)?)?.masked_fill(&unused, 0.0)?.unsqueeze(dim as isize)?;
+                    let unused = c.value(2)?.logical_not()?;
+                    let g = c.grad()?.mul(c.value(0)?)?.masked_fill(&unused, 0.0)?.unsqueeze(dim as isize)?;
                     g.expand_value(&shape)?.keep_where(&hit)
                 })
             })
@@ -306,7 +306,7 @@ impl Tensor {
         let (weight, positive) = (weight.map(Tensor::detach), pos_weight.map(Tensor::detach));
         Ok(record(out, [x, t], |inputs, _| {
             Derivative::with("BinaryCrossEntropyWithLogitsBackward0", move |c| {
-                let (x, t) = (c.saved(0)?, c.saved(1)?);
+                let (x, t) = (c.value(0)?, c.value(1)?);
                 let mut g = c.grad()?.mul(scale)?;
                 if let Some(weight) = &weight {
                     g = g.mul(weight)?;

@@ -50,12 +50,12 @@ impl Tensor {
                 let g = c.grad()?.to_dtype(dtype)?.reshaped(&full)?;
                 c.each(2, |i| {
                     if i == 0 {
-                        let b = c.saved(1)?;
+                        let b = c.value(1)?;
                         let b = if columns { b } else { b.unsqueeze(1)? };
                         let grad = left_gradient(&g, &b)?;
                         if rows { Ok(grad) } else { grad.without_dim(grad.rank() - 2) }
                     } else {
-                        let a = c.saved(0)?;
+                        let a = c.value(0)?;
                         let a = if rows { a } else { a.unsqueeze(0)? };
                         let grad = right_gradient(&a, &g, c.input_shape(1)?.len().max(2))?;
                         if columns { Ok(grad) } else { grad.without_dim(grad.rank() - 1) }
@@ -141,8 +141,8 @@ impl Tensor {
             Derivative::with(node, move |c| {
                 let g = c.grad()?;
                 c.each(count, |i| match i {
-                    0 => g.rows()?.matmul(&c.saved(1)?)?.reshaped(&c.input_shape(0)?),
-                    1 => g.rows()?.transposed_value()?.matmul(&c.saved(0)?.rows()?),
+                    0 => g.rows()?.matmul(&c.value(1)?)?.reshaped(&c.input_shape(0)?),
+                    1 => g.rows()?.transposed_value()?.matmul(&c.value(0)?.rows()?),
                     _ => Ok(g.clone()),
                 })
             })

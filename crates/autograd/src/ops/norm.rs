@@ -59,7 +59,7 @@ impl Tensor {
                 let normalisation = Normalisation::of(c, &dims, eps)?;
                 let g = c.grad()?.with_guard_digits()?;
                 c.each(3, |i| match i {
-                    0 if has_weight => normalisation.gradient(&g.mul(c.saved(3)?)?),
+                    0 if has_weight => normalisation.gradient(&g.mul(c.value(3)?)?),
                     0 => normalisation.gradient(&g),
                     1 => g.mul(&normalisation.scaled),
                     _ => Ok(g.clone()),
@@ -163,7 +163,7 @@ impl Normalisation<'_> {
     /// Of the input, which is saved first: with the mean and the reciprocal standard deviation that are saved behind it, or, where gradients
     /// of gradients are recorded, with those of the input, on which they depend.
     fn of<'a>(c: &Context, dims: &'a Dims, eps: f64) -> Result<Normalisation<'a>> {
-        let x = c.saved(0)?.with_guard_digits()?;
+        let x = c.value(0)?.with_guard_digits()?;
         if is_grad_enabled() {
             return Ok(Normalisation {
                 dims,
@@ -171,8 +171,8 @@ impl Normalisation<'_> {
                 rstd: x.reciprocal_deviation(dims, eps)?,
             });
         }
-        let rstd = c.saved(2)?;
-        Ok(Normalisation { dims, scaled: x.sub(c.saved(1)?)?.mul(&rstd)?, rstd })
+        let rstd = c.value(2)?;
+        Ok(Normalisation { dims, scaled: x.sub(c.value(1)?)?.mul(&rstd)?, rstd })
     }
 
     /// The gradient of the input from that of the normalised rows.

@@ -244,7 +244,7 @@ impl Tensor {
         let out = Array::select(&keep, &x.array.binary_scalar(BinaryOp::Mul, scale)?, &zero)?;
         Ok(record(out, [x], |_, _| {
             Derivative::with_scalar("MulBackward0", scale.into(), |c, scale| {
-                c.each(1, |_| c.grad()?.mul(scale)?.keep_where(&c.saved(0)?))
+                c.each(1, |_| c.grad()?.mul(scale)?.keep_where(&c.value(0)?))
             })
             .save(&keep)
         }))

@@ -58,6 +58,11 @@ impl Tensor {
         if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
     }
 
+    /// [`Tensor::widened`] of a tensor that nobody needs any more.
+    pub(crate) fn into_widened(self) -> Result<Tensor> {
+        if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self) }
+    }
+
     /// What was computed in f32 as the half that it is a result of; for other dtypes as it is.
     pub(crate) fn rounded_to(&self, dtype: DType) -> Result<Tensor> {
         if dtype.is_half() { self.to_dtype(dtype) } else { Ok(self.clone()) }
@@ -174,7 +179,7 @@ impl Tensor {
         let x = self.operand()?;
         let out = x.array.reduce(ReduceOp::Prod, &fold.dims, keepdim)?;
         Ok(record(out, [x], |inputs, _| {
-            Derivative::with(node, move |c| c.each(1, |_| products_of_others(&c.saved(0)?, c.grad()?, &fold)))
+            Derivative::with(node, move |c| c.each(1, |_| products_of_others(&c.value(0)?, c.grad()?, &fold)))
                 .save_input(inputs, 0)
         }))
     }
@@ -227,7 +232,7 @@ impl Tensor {
         Ok(record(out, [x], |inputs, out| {
             Derivative::with(node, move |c| {
                 c.each(1, |_| {
-                    let (x, y) = (c.saved(0)?.detach().widened()?, c.saved(1)?.detach().widened()?);
+                    let (x, y) = (c.value(0)?.detach().widened()?, c.value(1)?.detach().widened()?);
                     let y = fold.spread(&y, x.shape())?;
                     let mut winners = x.eq(&y)?;
                     if nan_shares {
@@ -282,7 +287,7 @@ impl Tensor {
                     let Some(&dim) = fold.dims.first() else { return Ok(grad) };
                     let place = Array::coordinate(&shape, dim, grad.device())?;
                     let place = Tensor::from_array(place.cast(DType::I64)?);
-                    grad.keep_where(&place.eq(fold.spread(&c.saved(0)?, &shape)?)?)
+                    grad.keep_where(&place.eq(fold.spread(&c.value(0)?, &shape)?)?)
                 })
             })
             .save(&indices)
@@ -427,11 +432,11 @@ impl Tensor {
         Ok(record(out, [x], |inputs, out| {
             let derivative = Derivative::with(node, move |c| {
                 c.each(1, |_| {
-                    let (mut g, x) = (c.grad()?.with_guard_digits()?, c.saved(0)?.with_guard_digits()?);
+                    let (mut g, x) = (c.grad()?.with_guard_digits()?, c.value(0)?.with_guard_digits()?);
                     let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
                     if is_std && divisor > 0.0 {
                         // The distances over their length, 0 where that is 0.
-                        let y = fold.spread(&c.saved(1)?.widened()?, &fold.kept)?;
+                        let y = fold.spread(&c.value(1)?.widened()?, &fold.kept)?;
                         let (unit, length) = if is_grad_enabled() {
                             // A mean of equal elements may differ from them in its last bit, which is no direction.
                             let distance = distance.masked_fill(&y.eq(0.0)?, 0.0)?;
@@ -442,7 +447,7 @@ impl Tensor {
                         return fold.spread(&g.mul(1.0 / length)?, x.shape())?.mul(unit);
                     }
                     if is_std {
-                        let y = c.saved(1)?.to_dtype(g.dtype())?;
+                        let y = c.value(1)?.to_dtype(g.dtype())?;
                         g = g.div(y.mul(2.0)?)?.masked_fill(&y.eq(0.0)?, 0.0)?;
                     }
                     if of_all && divisor <= 0.0 {
@@ -473,7 +478,7 @@ impl Tensor {
         Ok(record(out, [x], |inputs, out| {
             Derivative::with("LogsumexpBackward0", move |c| {
                 c.each(1, |_| {
-                    let (g, x, y) = (c.grad()?, c.saved(0)?, c.saved(1)?);
+                    let (g, x, y) = (c.grad()?, c.value(0)?, c.value(1)?);
                     // Where all are -inf, none has a share, also in derivatives of this one.
                     let y = y.masked_fill(&y.eq(f64::NEG_INFINITY)?, 0.0)?;
                     let share = x.sub(fold.spread(&y, x.shape())?)?.exp()?;

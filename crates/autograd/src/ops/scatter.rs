@@ -109,8 +109,8 @@ impl Tensor {
         Ok(record(out, [x, s], |inputs, out| {
             Derivative::with("ScatterReduceBackward0", move |c: &Context| -> Result<Grads> {
                 let (g, x, s, out) =
-                    (c.grad()?, c.saved(0)?.detach(), c.saved(1)?.detach(), c.saved(2)?.detach());
-                let (index, dim) = (c.saved(3)?, dim as isize);
+                    (c.grad()?, c.value(0)?.detach(), c.value(1)?.detach(), c.value(2)?.detach());
+                let (index, dim) = (c.value(3)?, dim as isize);
                 let own = x.eq(&out)?;
                 let other = s.eq(out.gather(dim, &index)?)?;
                 let winners =
@@ -134,7 +134,7 @@ impl Tensor {
         let out = x.array.scatter(ScatterOp::Mul, dim, &index, &s.array)?;
         Ok(record(out, [x, s], |inputs, _| {
             Derivative::with("ScatterReduceBackward0", move |c| {
-                let (g, x, s, index) = (c.grad()?, c.saved(0)?, c.saved(1)?, c.saved(2)?);
+                let (g, x, s, index) = (c.grad()?, c.value(0)?, c.value(1)?, c.value(2)?);
                 let at = dim as isize;
                 c.each(2, |i| {
                     if i == 0 {

@@ -141,7 +141,7 @@ impl Tensor {
         Ok(record(value, [x], |inputs, out| {
             Derivative::new(node, |c| {
                 c.each(1, |_| {
-                    let (x, value) = (c.saved(0)?.detach(), c.saved(1)?.detach());
+                    let (x, value) = (c.value(0)?.detach(), c.value(1)?.detach());
                     let same = x.eq(&value)?.logical_or(&x.isnan()?.logical_and(&value.isnan()?)?)?;
                     let count = same.sum()?.to_dtype(x.dtype())?;
                     c.grad()?.div(count)?.expand_value(x.shape())?.keep_where(&same)

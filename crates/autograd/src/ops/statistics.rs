@@ -92,7 +92,7 @@ impl Tensor {
         let out = x.array.scan(ReduceOp::Prod, at)?;
         Ok(record(out, [x], |inputs, _| {
             Derivative::with("CumprodBackward0", move |c| {
-                c.each(1, |_| running_product_backward(c.grad()?, &c.saved(0)?, at))
+                c.each(1, |_| running_product_backward(c.grad()?, &c.value(0)?, at))
             })
             .save_input(inputs, 0)
         }))

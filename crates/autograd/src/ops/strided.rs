@@ -69,7 +69,7 @@ impl Tensor {
                 c.each(1, |_| {
                     // Back to the storage, and from there what this tensor sees of it.
                     let mut line = back.adjoint(c.grad()?, &[elements])?;
-                    let source = c.saved(0)?;
+                    let source = c.value(0)?;
                     if overlaps(own.shape(), own.strides()) {
                         let ones = Tensor::ones([source.numel()], (line.dtype(), line.device()))?;
                         let seen = line.zeros_like()?.index_add(0, &source, &ones)?;

@@ -32,9 +32,9 @@ impl Tensor {
         Ok(record(out, [x], |inputs, out| {
             Derivative::with("DivBackward0", move |c| {
                 c.each(1, |_| {
-                    let (g, x) = (c.grad()?, c.saved(0)?);
-                    let (u, again) = (c.saved(1)?, is_grad_enabled());
-                    let norm = if again { x.norm_of(p, &fold)? } else { c.saved(2)? };
+                    let (g, x) = (c.grad()?, c.value(0)?);
+                    let (u, again) = (c.value(1)?, is_grad_enabled());
+                    let norm = if again { x.norm_of(p, &fold)? } else { c.value(2)? };
                     let along = match floor {
                         Floor::Zero => u.slope_of_norm(p)?,
                         Floor::Clamped(least) => u.slope_of_norm(p)?.masked_fill(&norm.le(least)?, 0.0)?,

@@ -81,12 +81,12 @@ pub(super) fn product(
         Derivative::with(name, move |c| {
             let g = c.grad()?;
             c.each(count, |i| match (role, i) {
-                (Role::Output, 0) => product(Role::Input, g, &c.saved(1)?, None, &geometry),
-                (Role::Output, 1) => product(Role::Weight, &c.saved(0)?, g, None, &geometry),
-                (Role::Input, 0) => product(Role::Output, g, &c.saved(1)?, None, &geometry),
-                (Role::Input, 1) => product(Role::Weight, g, &c.saved(0)?, None, &geometry),
-                (Role::Weight, 0) => product(Role::Input, &c.saved(1)?, g, None, &geometry),
-                (Role::Weight, 1) => product(Role::Output, &c.saved(0)?, g, None, &geometry),
+                (Role::Output, 0) => product(Role::Input, g, &c.value(1)?, None, &geometry),
+                (Role::Output, 1) => product(Role::Weight, &c.value(0)?, g, None, &geometry),
+                (Role::Input, 0) => product(Role::Output, g, &c.value(1)?, None, &geometry),
+                (Role::Input, 1) => product(Role::Weight, g, &c.value(0)?, None, &geometry),
+                (Role::Weight, 0) => product(Role::Input, &c.value(1)?, g, None, &geometry),
+                (Role::Weight, 1) => product(Role::Output, &c.value(0)?, g, None, &geometry),
                 _ => {
                     let others: Vec<isize> = (0..g.rank() as isize).filter(|&d| d != 1).collect();
                     g.sum_dim(&others[..], false)

@@ -30,7 +30,7 @@ impl Tensor {
         let out = a.array.det()?;
         Ok(record(out, [a], |inputs, _| {
             Derivative::new("LinalgDetBackward0", |c| {
-                c.each(1, |_| c.saved(0)?.cofactors()?.mul(c.grad()?.unsqueeze(-1)?.unsqueeze(-1)?))
+                c.each(1, |_| c.value(0)?.cofactors()?.mul(c.grad()?.unsqueeze(-1)?.unsqueeze(-1)?))
             })
             .save_input(inputs, 0)
         }))
@@ -46,7 +46,7 @@ impl Tensor {
             //   beside it -E_ji times the product without i and j.
             // No division, so that any number of singular values may be 0 or alike.
             Derivative::new("LinalgCofactorsBackward0", |c| {
-                let (u, s, vt) = c.saved(0)?.svd(false)?;
+                let (u, s, vt) = c.value(0)?.svd(false)?;
                 let (ut, v) = (u.transposed_value()?, vt.transposed_value()?);
                 let sign = u.detach().det()?.mul(vt.detach().det()?)?.sign()?;
                 let g = ut.matmul(c.grad()?)?.matmul(&v)?;
@@ -94,7 +94,7 @@ impl Tensor {
         let (sign, log) = a.array.slogdet()?;
         let log = record(log, [a], |inputs, _| {
             Derivative::new("LinalgSlogdetBackward0", |c| {
-                let inverse = c.saved(0)?.transposed_value()?.inverse("slogdet", false)?;
+                let inverse = c.value(0)?.transposed_value()?.inverse("slogdet", false)?;
                 c.each(1, |_| inverse.mul(c.grad()?.unsqueeze(-1)?.unsqueeze(-1)?))
             })
             .save_input(inputs, 0)

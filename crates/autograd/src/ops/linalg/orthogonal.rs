@@ -157,7 +157,7 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
     if mode == QrMode::R {
         return not("the derivative depends on Q, which mode R does not compute; use the reduced mode");
     }
-    let (mut q, mut r) = (c.saved(0)?, c.saved(1)?);
+    let (mut q, mut r) = (c.value(0)?, c.value(1)?);
     let [m, n] = [q.size(-2)?, r.size(-1)?];
     if mode == QrMode::Complete && m > n {
         return not("in complete mode Q is not unique for more rows than columns; use the reduced mode");
@@ -166,7 +166,7 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
     // The triangular solve at its end takes place on the host, so that everything before it can.
     let (dtype, device) = (q.dtype(), q.device().clone());
     let on_host = |x: &Tensor| x.to(Device::cpu())?.with_guard_digits();
-    let a = if rest > 0 { Some(on_host(&c.saved(2)?)?) } else { None };
+    let a = if rest > 0 { Some(on_host(&c.value(2)?)?) } else { None };
     match &a {
         // Rounded factors are those of another matrix, and a square part that is nearly singular tells the two apart.
         Some(a) if a.dtype() != r.dtype() => (q, r) = a.qr(mode)?,
@@ -212,7 +212,7 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
 ///   gA = U (skew(UᵀgU)/E S + S skew(VᵀgV)/E + diag(gS)) Vᵀ,
 /// plus (1 - U Uᵀ) gU S⁻¹ Vᵀ where U is not square, plus U S⁻¹ gVᵀ (1 - V Vᵀ) where V is not.
 fn svd_gradient(c: &Context) -> Result<Tensor> {
-    let (u, s, vt) = (c.saved(0)?, c.saved(1)?, c.saved(2)?);
+    let (u, s, vt) = (c.value(0)?, c.value(1)?, c.value(2)?);
     let [m, n, k] = [u.size(-2)?, vt.size(-1)?, s.size(-1)?];
     let (u, vt) = (u.narrow(-1, 0, k)?, vt.narrow(-2, 0, k)?);
     let gu = c.grad_of(0).map(|g| g.narrow(-1, 0, k)).transpose()?;
@@ -253,7 +253,7 @@ fn svd_gradient(c: &Context) -> Result<Tensor> {
 
 /// gA = V (diag(gL) + skew(VᵀgV)/2E) Vᵀ with E_ij = L_j - L_i and skew(X) = X - Xᵀ: the symmetric gradient.
 fn eigh_gradient(c: &Context) -> Result<Tensor> {
-    let (values, v) = (c.saved(0)?, c.saved(1)?);
+    let (values, v) = (c.value(0)?, c.value(1)?);
     let vt = v.transposed_value()?;
     let Some(gv) = c.grad_of(1) else {
         let gl = c.grad_of(0).ok_or_else(|| no_gradient("eigh"))?;

@@ -50,9 +50,9 @@ impl Tensor {
         let out = a.array.lu_solve(op, &b.array, checked)?;
         Ok(record(out, [a, b], |inputs, out| {
             Derivative::new("LinalgSolveExBackward0", |c| {
-                let gb = c.saved(0)?.transposed_value()?.solve_batch("solve", c.grad()?, false)?;
+                let gb = c.value(0)?.transposed_value()?.solve_batch("solve", c.grad()?, false)?;
                 c.each(2, |i| match i {
-                    0 => gb.matmul(&c.saved(1)?.transposed_value()?)?.neg(),
+                    0 => gb.matmul(&c.value(1)?.transposed_value()?)?.neg(),
                     _ => Ok(gb.clone()),
                 })
             })
@@ -89,7 +89,7 @@ impl Tensor {
         let out = a.array.lu_solve(op, &eye, checked)?;
         Ok(record(out, [a], |_, out| {
             Derivative::new("LinalgInvExBackward0", |c| {
-                let transposed = c.saved(0)?.transposed_value()?;
+                let transposed = c.value(0)?.transposed_value()?;
                 c.each(1, |_| transposed.matmul(c.grad()?)?.matmul(&transposed)?.neg())
             })
             .save_output(out)
@@ -139,13 +139,13 @@ impl Tensor {
         let out = a.array.solve_triangular(&b.array, triangle, unit)?;
         Ok(record(out, [a, b], |inputs, out| {
             Derivative::with("LinalgSolveTriangularBackward0", move |c| {
-                let a = c.saved(0)?.transposed_value()?;
+                let a = c.value(0)?.transposed_value()?;
                 let gb = a.solve_triangular_batch(c.grad()?, triangle.transposed(), unit)?;
                 c.each(2, |i| {
                     if i == 1 {
                         return Ok(gb.clone());
                     }
-                    let ga = gb.matmul(&c.saved(1)?.transposed_value()?)?.neg()?;
+                    let ga = gb.matmul(&c.value(1)?.transposed_value()?)?.neg()?;
                     match triangle {
                         Triangle::Lower => ga.tril(-i64::from(unit)),
                         Triangle::Upper => ga.triu(i64::from(unit)),
@@ -178,7 +178,7 @@ impl Tensor {
                     Triangle::Lower => Ok(x.clone()),
                     Triangle::Upper => x.transposed_value(),
                 };
-                let (l, g) = (lower(&c.saved(0)?)?, lower(c.grad()?)?);
+                let (l, g) = (lower(&c.value(0)?)?, lower(c.grad()?)?);
                 let transposed = l.transposed_value()?;
                 // gA = L⁻ᵀ M L⁻¹ with a symmetric M, half of LᵀgL's lower triangle and its mirror image.
                 let product = transposed.matmul(&g)?;
@@ -211,7 +211,7 @@ impl Tensor {
         Ok(record(out, [a], |inputs, out| {
             // Golub and Pereyra: dP = -P dA P + P Pᵀ dAᵀ (1 - A P) + (1 - P A) dAᵀ Pᵀ P.
             Derivative::new("LinalgPinvBackward0", |c| {
-                let (a, p, gt) = (c.saved(0)?, c.saved(1)?, c.grad()?.transposed_value()?);
+                let (a, p, gt) = (c.value(0)?, c.value(1)?, c.grad()?.transposed_value()?);
                 let pt = p.transposed_value()?;
                 c.each(1, |_| {
                     let through = pt.matmul(c.grad()?)?.matmul(&pt)?;
