@@ -21,12 +21,12 @@ impl Tensor {
         let out = softmax_array(&x.array, dim)?;
         Ok(record(out, [x], |_, out| {
             Derivative::with("SoftmaxBackward0", move |c| {
-                c.each(1, |_| {
-                    let (g, y) = (c.grad()?, c.value(0)?);
+                c.gradient(|| {
+                    let (g, [y]) = &c.parts();
                     // y * (g - sum(g * y)), with the gradients' mean subtracted before: where one y is nearly 1, the
                     // difference to its gradient is much smaller than the rounding of the sum.
-                    let distance = g.sub(g.mul(&y)?.sum_dim(dim, true)?)?;
-                    y.mul(distance.sub(distance.mul(&y)?.sum_dim(dim, true)?)?)
+                    let distance = g - (g * y).sum_dim(dim, true);
+                    y * (&distance - (&distance * y).sum_dim(dim, true))
                 })
             })
             .save_output(out)
@@ -45,9 +45,9 @@ impl Tensor {
         let out = log_softmax_array(&x.array, dim)?;
         Ok(record(out, [x], |_, out| {
             Derivative::with("LogSoftmaxBackward0", move |c| {
-                c.each(1, |_| {
-                    let (g, y) = (c.grad()?, c.value(0)?);
-                    g.sub(y.exp()?.mul(g.sum_dim(dim, true)?)?)
+                c.gradient(|| {
+                    let (g, [y]) = &c.parts();
+                    g - y.exp() * g.sum_dim(dim, true)
                 })
             })
             .save_output(out)

@@ -85,11 +85,11 @@ impl Tensor {
         let out = losses.cast(self.dtype()).done()?;
         let losses = record(out, [x, t], |inputs, _| {
             Derivative::new("BinaryCrossEntropyBackward0", |c| {
-                let (g, x, t) = (c.grad()?, c.value(0)?, c.value(1)?);
-                let rest = x.rsub(1.0)?;
-                c.each(2, |i| match i {
-                    0 => g.mul(x.sub(&t)?.div(rest.mul(&x)?.clamp_min(1e-12)?)?),
-                    _ => g.mul(rest.log()?.clamp_min(-100.0)?.sub(x.log()?.clamp_min(-100.0)?)?),
+                let (g, [x, t]) = &c.parts();
+                let rest = &(1.0 - x);
+                c.gradients(2, |i| match i {
+                    0 => g * ((x - t) / (rest * x).clamp_min(1e-12)),
+                    _ => g * (rest.log().clamp_min(-100.0) - x.log().clamp_min(-100.0)),
                 })
             })
             .save_input(inputs, 0)
@@ -290,8 +290,13 @@ impl Tensor {
         let wide = Expr::from(widened(&x.array));
         let out = ((-wide.abs()).exp().log1p() + wide.max(0.0)).cast(self.dtype()).done()?;
         Ok(record(out, [x], |inputs, _| {
-            Derivative::new("SoftplusBackward0", |c| c.each(1, |_| c.grad()?.mul(c.value(0)?.sigmoid()?)))
-                .save_input(inputs, 0)
+            Derivative::new("SoftplusBackward0", |c| {
+                c.gradient(|| {
+                    let (g, [x]) = c.parts();
+                    g * x.sigmoid()
+                })
+            })
+            .save_input(inputs, 0)
         }))
     }
 

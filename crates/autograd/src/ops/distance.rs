@@ -47,15 +47,15 @@ impl Tensor {
         let out = norm_array(&widened(&x.array)?, p, &fold, keepdim)?.cast(self.dtype())?;
         Ok(record(out, [x], |inputs, out| {
             Derivative::with("LinalgVectorNormBackward0", move |c| {
-                c.each(1, |_| {
-                    let (g, x) = (c.grad()?.with_guard_digits()?, c.value(0)?.with_guard_digits()?);
+                c.gradient(|| {
+                    let (g, [x, norm]) = c.parts();
+                    let (g, x) = (g.with_guard_digits(), x.with_guard_digits());
                     let unit = if is_grad_enabled() {
-                        x.over_norm(p, &fold, Floor::Zero)?
+                        x.over_norm(p, &fold, Floor::Zero)
                     } else {
-                        let norm = fold.spread(&c.value(1)?.widened()?, &fold.kept)?;
-                        x.over(&norm, p, Floor::Zero)?
+                        x.over(norm.widened().kept(&fold), p, Floor::Zero)
                     };
-                    fold.spread(&g, x.shape())?.mul(unit.slope_of_norm(p)?)
+                    g.spread(&fold, &x) * unit.slope_of_norm(p)
                 })
             })
             .save_input(inputs, 0)

@@ -87,9 +87,9 @@ fn with_part(
     Ok(record(out, [input], |inputs, _| {
         Derivative::with("GeluBackward0", move |c| {
             c.gradient(|| {
-                let (g, [x]) = &c.wide_parts();
-                let part = if is_grad_enabled() { part_again(x) } else { c.value(1).into() };
-                g * slope(x, &part)
+                let (g, [x, part]) = c.wide_parts();
+                let part = if is_grad_enabled() { part_again(&x) } else { part };
+                g * slope(&x, &part)
             })
         })
         .save_input(inputs, 0)

@@ -96,9 +96,9 @@ impl Tensor {
         let scale = 2.0 * reduction.scale(distance.elements());
         Ok(record(out, [x, t], |inputs, _| {
             Derivative::with("MseLossBackward0", move |c| {
-                let (x, t) = (c.value(0)?, c.value(1)?);
-                let g = c.grad()?.mul(scale)?;
-                c.each(2, |i| if i == 0 { g.mul(x.sub(&t)?) } else { g.mul(t.sub(&x)?) })
+                let (g, [x, t]) = &c.parts();
+                let g = g * scale;
+                c.gradients(2, |i| if i == 0 { &g * (x - t) } else { &g * (t - x) })
             })
             .save_input(inputs, 0)
             .save_input(inputs, 1)
@@ -254,12 +254,10 @@ impl Tensor {
         Ok(record(out, [x], |_, _| {
             Derivative::with(node, move |c| {
                 c.each(1, |_| {
-                    let shape = c.input_shape(0)?;
-                    let target = c.value(1)?.array()?;
-                    let hit = Tensor::from_array(places(&target, dim, &shape)?);
-                    let unused = c.value(2)?.logical_not()?;
-                    let g = c.grad()?.mul(c.value(0)?)?.masked_fill(&unused, 0.0)?.unsqueeze(dim as isize)?;
-                    g.expand_value(&shape)?.keep_where(&hit)
+                    let (shape, (g, [coefficients, target, used])) = (c.input_shape(0)?, c.parts());
+                    let hit = Tensor::from_array(places(&target.done()?.array()?, dim, &shape)?);
+                    let g = (g * coefficients).masked_fill(used.logical_not(), 0.0);
+                    g.unsqueeze(dim as isize).expand_value(&shape).keep_where(hit).done()
                 })
             })
             .save(&coefficients)
@@ -306,22 +304,21 @@ impl Tensor {
         let (weight, positive) = (weight.map(Tensor::detach), pos_weight.map(Tensor::detach));
         Ok(record(out, [x, t], |inputs, _| {
             Derivative::with("BinaryCrossEntropyWithLogitsBackward0", move |c| {
-                let (x, t) = (c.value(0)?, c.value(1)?);
-                let mut g = c.grad()?.mul(scale)?;
+                let (g, [x, t]) = &c.parts();
+                let mut g = g * scale;
                 if let Some(weight) = &weight {
-                    g = g.mul(weight)?;
+                    g *= weight;
                 }
-                c.each(2, |i| match (&positive, i) {
-                    (None, 0) => g.mul(x.sigmoid()?.sub(&t)?),
-                    (None, _) => g.mul(x.neg()?),
+                c.gradients(2, |i| match (&positive, i) {
+                    (None, 0) => &g * (x.sigmoid() - t),
+                    (None, _) => &g * -x,
                     (Some(positive), 0) => {
-                        let weighted = positive.mul(&t)?;
-                        g.mul(weighted.add(t.rsub(1.0)?)?.mul(x.sigmoid()?)?.sub(&weighted)?)
+                        let weighted = positive * t;
+                        &g * ((&weighted + (1.0 - t)) * x.sigmoid() - &weighted)
                     }
                     (Some(positive), _) => {
-                        // -x + (pos_weight - 1) * softplus(-x)
-                        let softplus = x.logsigmoid()?.neg()?;
-                        g.mul(positive.sub(1.0)?.mul(softplus)?.sub(&x)?)
+                        let softplus_of_minus_x = -x.logsigmoid();
+                        &g * ((positive - 1.0) * softplus_of_minus_x - x)
                     }
                 })
             })

@@ -68,6 +68,21 @@ impl Tensor {
         if dtype.is_half() { self.to_dtype(dtype) } else { Ok(self.clone()) }
     }
 
+    /// In the dtype of another tensor.
+    pub(super) fn cast_as(&self, other: &Tensor) -> Result<Tensor> {
+        self.to_dtype(other.dtype())
+    }
+
+    /// A result of a reduction, or its gradient, back at the shape of its input.
+    pub(super) fn spread(&self, fold: &Fold, input: &Tensor) -> Result<Tensor> {
+        fold.spread(self, input.shape())
+    }
+
+    /// A result of a reduction, or its gradient, with folded dims of size 1.
+    pub(super) fn kept(&self, fold: &Fold) -> Result<Tensor> {
+        fold.spread(self, &fold.kept)
+    }
+
     /// In f64 on the CPU, which is quick at it; elsewhere as [`Tensor::widened`].
     pub(crate) fn widest(&self) -> Result<Tensor> {
         if self.device().is_cpu() { self.to_dtype(DType::F64) } else { self.widened() }
@@ -179,8 +194,11 @@ impl Tensor {
         let x = self.operand()?;
         let out = x.array.reduce(ReduceOp::Prod, &fold.dims, keepdim)?;
         Ok(record(out, [x], |inputs, _| {
-            Derivative::with(node, move |c| c.each(1, |_| products_of_others(&c.value(0)?, c.grad()?, &fold)))
-                .save_input(inputs, 0)
+            Derivative::with(node, move |c| {
+                let [x] = c.tensors()?;
+                c.each(1, |_| products_of_others(&x, c.grad()?, &fold))
+            })
+            .save_input(inputs, 0)
         }))
     }
 
@@ -231,18 +249,19 @@ impl Tensor {
         let out = x.array.reduce(op, &fold.dims, keepdim)?;
         Ok(record(out, [x], |inputs, out| {
             Derivative::with(node, move |c| {
-                c.each(1, |_| {
-                    let (x, y) = (c.value(0)?.detach().widened()?, c.value(1)?.detach().widened()?);
-                    let y = fold.spread(&y, x.shape())?;
-                    let mut winners = x.eq(&y)?;
+                c.gradient(|| {
+                    let (g, saved) = c.parts::<2>();
+                    let [x, y] = &saved.map(|value| value.detach().widened());
+                    let y = &y.spread(&fold, x);
+                    let mut winners = x.eq(y);
                     if nan_shares {
-                        winners = winners.logical_or(&x.isnan()?.logical_and(&y.isnan()?)?)?;
+                        winners = winners.logical_or(x.isnan().logical_and(y.isnan()));
                     }
                     // Nothing equals NaN: 0 / 0 for the whole row, as in PyTorch.
-                    let count = winners.to_dtype(x.dtype())?.sum_dim(&fold.dims, true)?;
-                    let share = fold.spread(c.grad()?, &fold.kept)?.widened()?.div(&count)?;
-                    let rest = count.eq(0.0)?.where_cond(f64::NAN, count.zeros_like()?)?;
-                    winners.where_cond(fold.spread(&share, x.shape())?, fold.spread(&rest, x.shape())?)
+                    let count = winners.cast_as(x).sum_dim(&fold.dims, true);
+                    let share = g.kept(&fold).widened() / &count;
+                    let rest = count.eq(0.0).where_cond(f64::NAN, count.zeros_like());
+                    winners.where_cond(share.spread(&fold, x), rest.spread(&fold, x))
                 })
             })
             .save_input(inputs, 0)
@@ -282,12 +301,12 @@ impl Tensor {
         let mut outputs = record_outputs(vec![values, indices.clone()], [x], |_, _| {
             Derivative::with(node, move |c| {
                 c.each(1, |_| {
-                    let shape = c.input_shape(0)?;
+                    let (shape, [indices]) = (c.input_shape(0)?, c.tensors()?);
                     let grad = fold.spread(c.grad()?, &shape)?;
                     let Some(&dim) = fold.dims.first() else { return Ok(grad) };
                     let place = Array::coordinate(&shape, dim, grad.device())?;
                     let place = Tensor::from_array(place.cast(DType::I64)?);
-                    grad.keep_where(&place.eq(fold.spread(&c.value(0)?, &shape)?)?)
+                    grad.keep_where(&place.eq(fold.spread(&indices, &shape)?)?)
                 })
             })
             .save(&indices)
@@ -431,32 +450,33 @@ impl Tensor {
         let node = if is_std { "StdBackward0" } else { "VarBackward0" };
         Ok(record(out, [x], |inputs, out| {
             let derivative = Derivative::with(node, move |c| {
-                c.each(1, |_| {
-                    let (mut g, x) = (c.grad()?.with_guard_digits()?, c.value(0)?.with_guard_digits()?);
-                    let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
+                c.gradient(|| {
+                    // A variance saves no result.
+                    let (g, [x, std]) = c.parts();
+                    let (mut g, x) = (g.with_guard_digits(), x.with_guard_digits());
+                    let distance = &x - x.mean_dim(&fold.dims, true);
                     if is_std && divisor > 0.0 {
                         // The distances over their length, 0 where that is 0.
-                        let y = fold.spread(&c.value(1)?.widened()?, &fold.kept)?;
+                        let std = std.widened().kept(&fold);
                         let (unit, length) = if is_grad_enabled() {
                             // A mean of equal elements may differ from them in its last bit, which is no direction.
-                            let distance = distance.masked_fill(&y.eq(0.0)?, 0.0)?;
-                            (distance.over_norm(2.0, &fold, Floor::Zero)?, divisor.sqrt())
+                            let distance = distance.masked_fill(std.eq(0.0), 0.0);
+                            (distance.over_norm(2.0, &fold, Floor::Zero), divisor.sqrt())
                         } else {
-                            (distance.over(&y, 2.0, Floor::Zero)?, divisor)
+                            (distance.over(std, 2.0, Floor::Zero), divisor)
                         };
-                        return fold.spread(&g.mul(1.0 / length)?, x.shape())?.mul(unit);
+                        return (g * (1.0 / length)).spread(&fold, x) * unit;
                     }
                     if is_std {
-                        let y = c.value(1)?.to_dtype(g.dtype())?;
-                        g = g.div(y.mul(2.0)?)?.masked_fill(&y.eq(0.0)?, 0.0)?;
+                        let std = std.cast_as(&g);
+                        g = (g / (&std * 2.0)).masked_fill(std.eq(0.0), 0.0);
                     }
                     if of_all && divisor <= 0.0 {
                         // Infinitely steep whichever way an element moves, but undefined at the mean.
-                        let slope =
-                            distance.eq(0.0)?.where_cond(f64::NAN, distance.full_like(f64::INFINITY)?)?;
-                        return fold.spread(&g, x.shape())?.mul(slope);
+                        let slope = distance.eq(0.0).where_cond(f64::NAN, distance.full_like(f64::INFINITY));
+                        return g.spread(&fold, x) * slope;
                     }
-                    fold.spread(&g.mul(slope)?, x.shape())?.mul(distance)
+                    (g * slope).spread(&fold, x) * distance
                 })
             });
             let derivative = derivative.save_input(inputs, 0);
@@ -477,12 +497,12 @@ impl Tensor {
         let out = logsumexp_array(&wide, &fold, keepdim)?.cast(dtype)?;
         Ok(record(out, [x], |inputs, out| {
             Derivative::with("LogsumexpBackward0", move |c| {
-                c.each(1, |_| {
-                    let (g, x, y) = (c.grad()?, c.value(0)?, c.value(1)?);
+                c.gradient(|| {
+                    let (g, [x, y]) = &c.parts();
                     // Where all are -inf, none has a share, also in derivatives of this one.
-                    let y = y.masked_fill(&y.eq(f64::NEG_INFINITY)?, 0.0)?;
-                    let share = x.sub(fold.spread(&y, x.shape())?)?.exp()?;
-                    fold.spread(g, x.shape())?.mul(share)
+                    let y = y.masked_fill(y.eq(f64::NEG_INFINITY), 0.0);
+                    let share = (x - y.spread(&fold, x)).exp();
+                    g.spread(&fold, x) * share
                 })
             })
             .save_input(inputs, 0)
@@ -501,7 +521,7 @@ impl Tensor {
         Ok(record(out, [x], |_, _| {
             Derivative::with("CumsumBackward0", move |c| {
                 let dim = dim as isize;
-                c.each(1, |_| c.grad()?.flip(dim)?.cumsum(dim)?.flip(dim))
+                c.gradient(|| c.g().flip(dim).cumsum(dim).flip(dim))
             })
         }))
     }

@@ -88,6 +88,11 @@ impl Tensor {
         self.view_value(&ViewStep::Expand { from: self.0.shape.clone(), to: shape.into() })
     }
 
+    /// [`Tensor::expand_value`] to the shape of another tensor.
+    pub(crate) fn expand_as_value(&self, other: &Tensor) -> Result<Tensor> {
+        self.expand_value(other.shape())
+    }
+
     /// The last two dims exchanged, without a storage in common.
     pub(crate) fn transposed_value(&self) -> Result<Tensor> {
         let mut dims: SmallVec<[usize; 4]> = (0..self.rank()).collect();

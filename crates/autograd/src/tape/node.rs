@@ -148,14 +148,14 @@ impl Context<'_> {
         (g.into(), array::from_fn(|position| self.value(position).and_then(Tensor::into_widened).into()))
     }
 
-    /// [`Context::parts`], as for a derivative whose own has terms that cancel.
-    pub(crate) fn guarded_parts<const N: usize>(&self) -> (TensorExpr, [TensorExpr; N]) {
-        let guarded = |x: Result<Tensor>| x.and_then(|x| x.with_guard_digits()).into();
-        let g = self.grad().and_then(Tensor::with_guard_digits);
-        (g.into(), array::from_fn(|position| guarded(self.value(position))))
+    /// The saved values as tensors.
+    pub(crate) fn tensors<const N: usize>(&self) -> Result<[Tensor; N]> {
+        let values =
+            (0..N).map(|position| self.value(position)).collect::<Result<SmallVec<[Tensor; N]>>>()?;
+        values.into_inner().map_err(|_| self.broken("values that were not saved"))
     }
 
-    /// A saved value, connected to the graph if gradients of gradients are recorded.
+    /// The saved value at this place, connected to the graph if gradients of gradients are recorded.
     pub(crate) fn value(&self, position: usize) -> Result<Tensor> {
         let missing = || self.broken("a value that was not saved");
         let saved = self.saved.get(position).ok_or_else(missing)?;
