@@ -21,6 +21,7 @@ mod autograd {
     mod errors;
     mod faults;
     mod finite_differences;
+    mod formulas;
     mod fourier;
     mod graph;
     mod grid_and_ctc;

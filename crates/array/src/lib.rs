@@ -31,7 +31,7 @@ mod tests;
 pub use array::Array;
 pub use eval::with_fusion;
 pub use explain::Explanation;
-pub use expr::{Expr, Side};
+pub use expr::{Expr, Formula, Side, Term};
 pub use fallback::Fallback;
 pub use flush::{end_step, is_updated, note_update};
 pub use ops::{Named, QrMode};

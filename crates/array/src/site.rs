@@ -53,6 +53,14 @@ pub(crate) fn call() -> Option<Call> {
     CURRENT.get()
 }
 
+impl Site {
+    /// The line that called, if no other call was going on: the program's own line.
+    #[inline]
+    pub fn line(&self) -> Option<&'static Location<'static>> {
+        if self.before.is_none() { current() } else { None }
+    }
+}
+
 impl Drop for Site {
     #[inline]
     fn drop(&mut self) {

@@ -162,7 +162,7 @@ impl BackwardContext<'_> {
     /// # Errors
     /// If it saved fewer.
     pub fn saved(&self, position: usize) -> Result<Tensor> {
-        self.context.saved(position)
+        self.context.value(position)
     }
 
     /// The value that `forward` saved, if it is of this type.

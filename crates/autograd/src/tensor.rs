@@ -32,6 +32,14 @@ use crate::{GradFn, is_grad_enabled};
 /// # Ok::<(), wgrad_autograd::Error>(())
 /// ```
 ///
+/// [`TensorExpr`](crate::TensorExpr) is for longer formulas: it carries errors, and ends in one `?`.
+///
+/// # Errors
+/// A method checks its arguments at once, and says under *Errors* of what it complains. What only shows when values are computed is told when
+/// one is read, and no method says so again: the device fails or has no memory left, or an index that was computed is out of range. Reading is
+/// [`Tensor::to_vec`], [`Tensor::item`], printing and [`Tensor::eval`], and the few methods that need values at once: those of linear algebra,
+/// and those whose shape depends on values, such as [`Tensor::nonzero`]. A method without *Errors* has none of its own.
+///
 /// # Arguments
 /// A dim is an `isize` and may be negative. Shapes and lists of dims are anything that is [`Into<IntArray>`](crate::IntArray): `3`, `[2, 3]`,
 /// `&[2, 3]`, a vector, or `()` for none. Operands are tensors or numbers ([`Into<Value>`](crate::Scalar)).
@@ -482,9 +490,6 @@ impl Tensor {
     /// PyTorch's `clone()`.
     ///
     /// Rust's `clone()` only copies the handle.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn deep_clone(&self) -> Result<Tensor> {
         let x = self.operand()?;
         let out = x.array.clone();

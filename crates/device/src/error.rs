@@ -204,6 +204,32 @@ pub enum Error {
         /// What happened and what to do.
         reason: String,
     },
+    /// An error of a part of a formula, which is told at the end of the formula; see [`Error::root`].
+    #[error("{error}{}", line(Some(*.called_at)))]
+    At {
+        /// The error of the part.
+        error: Box<Error>,
+        /// The line of the part.
+        called_at: &'static Location<'static>,
+    },
+}
+
+impl Error {
+    /// The error without the line of a formula that [`Error::At`] adds to it: what to match on.
+    pub fn root(&self) -> &Error {
+        match self {
+            Error::At { error, .. } => error.root(),
+            error => error,
+        }
+    }
+
+    /// The error with the line of the part of a formula that gave it. One that has a line keeps its own.
+    pub fn at(self, called_at: &'static Location<'static>) -> Error {
+        match self {
+            Error::At { .. } | Error::Index { called_at: Some(_), .. } => self,
+            error => Error::At { error: Box::new(error), called_at },
+        }
+    }
 }
 
 /// Where an operation was called, as a part of a sentence.
@@ -297,6 +323,8 @@ mod tests {
         for error in errors {
             assert!(error.to_string().chars().count() < 500, "{error}");
         }
+        let error = Error::Argument { op: "pad", reason: "x".repeat(10_000) }.at(Location::caller());
+        assert!(error.to_string().chars().count() < 500, "{error}");
         let mut shape = vec![1; 1000];
         (shape[0], shape[999]) = (7, 9);
         let text = Error::SizeOverflow { op: "zeros", shape }.to_string();

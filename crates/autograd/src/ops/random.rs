@@ -197,7 +197,7 @@ impl Tensor {
     /// A value that does not depend on the tensor's own, which gets a gradient of zeros.
     pub(super) fn replaced(&self, node: &'static str, value: Array) -> Result<Tensor> {
         let old = self.operand()?;
-        Ok(record(value, [old], |_, _| Derivative::new(node, |c| c.each(1, |_| c.grad()?.zeros_like()))))
+        Ok(record(value, [old], |_, _| Derivative::new(node, |c| c.gradient(|| c.g().zeros_like()))))
     }
 
     /// With probability `p` each element becomes 0, the others are scaled by `1 / (1 - p)`; `F.dropout`. Itself if not `training`.
@@ -221,7 +221,10 @@ impl Tensor {
         let out = Array::select(&keep, &x.array.binary_scalar(BinaryOp::Mul, scale)?, &zero)?;
         Ok(record(out, [x], |_, _| {
             Derivative::with_scalar("MulBackward0", scale.into(), |c, scale| {
-                c.each(1, |_| c.grad()?.mul(scale)?.keep_where(&c.saved(0)?))
+                c.gradient(|| {
+                    let (g, [keep]) = c.parts();
+                    (g * scale).keep_where(keep)
+                })
             })
             .save(&keep)
         }))
