@@ -90,28 +90,28 @@ pub struct DeviceOptions {
 /// # Ok::<(), wgrad_device::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Device(Arc<Inner>);
+pub struct Device(Arc<DeviceInner>);
 
-struct Inner {
+struct DeviceInner {
     name: String,
     executor: Box<dyn Executor>,
-    plans: Plans,
+    plans: SchedulerState,
 }
 
 /// What the scheduler keeps with a device.
 #[derive(Default)]
-pub struct Plans {
+pub struct SchedulerState {
     /// Bytes in use when pending work was last evaluated for the memory that it held.
     pub bytes_at_flush: AtomicU64,
     /// Graphs scheduled.
     pub built: AtomicU64,
     /// Graphs whose plan was known.
     pub hits: AtomicU64,
-    /// What [`Plans::kept`] gives out.
+    /// What [`SchedulerState::kept`] gives out.
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
-impl Plans {
+impl SchedulerState {
     /// What the scheduler keeps with the device: made when it is first asked for, dropped with the device. So it must not hold the device
     /// itself; buffers and prepared kernels don't. `None` where something of another type is kept.
     pub fn kept<T: Any + Default + Send + Sync>(&self) -> Option<&T> {
@@ -184,7 +184,7 @@ impl Device {
 
     /// A device around an executor of one's own; its name is what [`Display`](fmt::Display) shows.
     pub fn from_executor(name: impl Into<String>, executor: Box<dyn Executor>) -> Device {
-        Device(Arc::new(Inner { name: name.into(), executor, plans: Plans::default() }))
+        Device(Arc::new(DeviceInner { name: name.into(), executor, plans: SchedulerState::default() }))
     }
 
     /// Whether it is the CPU.
@@ -214,7 +214,7 @@ impl Device {
     }
 
     /// The scheduler's counters.
-    pub fn plans(&self) -> &Plans {
+    pub fn plans(&self) -> &SchedulerState {
         &self.0.plans
     }
 

@@ -19,7 +19,7 @@ mod philox;
 mod scalar;
 mod stats;
 
-pub use device::{Device, DeviceInfo, DeviceKind, DeviceOptions, Plans};
+pub use device::{Device, DeviceInfo, DeviceKind, DeviceOptions, SchedulerState};
 pub use dtype::{Category, DType, Element, default_dtype, set_default_dtype};
 pub use error::{Error, GradRule, Result};
 pub use executor::{Buffer, Executor, Limits, Memory, Place, Prepared, Reservation};

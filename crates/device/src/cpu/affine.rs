@@ -123,7 +123,7 @@ impl Grid {
 
 /// A run of lanes whose values are `start + i * stride`.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub struct LaneRun {
     /// The first lane.
     pub lane: usize,
     /// Lanes.
@@ -136,7 +136,7 @@ pub struct Run {
 
 /// Lanes whose values form a grid of their own: `start + i * row + j * column` at lane `lane + i * columns + j`.
 #[derive(Clone, Copy, Debug)]
-pub struct Patch {
+pub struct LaneGrid {
     /// The first lane.
     pub lane: usize,
     /// Rows.
@@ -164,7 +164,7 @@ pub struct Groups {
 
 /// An affine map over a space in groups.
 #[derive(Clone, Debug)]
-pub struct Affine {
+pub struct AffineMap {
     /// The value at index 0.
     pub offset: isize,
     /// Through the batch dims.
@@ -175,11 +175,11 @@ pub struct Affine {
     pub q: Walk,
 }
 
-impl Affine {
+impl AffineMap {
     /// `offset + sum(strides * index)`.
-    pub fn new(offset: isize, strides: &[isize], sizes: &[usize], groups: &Groups) -> Affine {
+    pub fn new(offset: isize, strides: &[isize], sizes: &[usize], groups: &Groups) -> AffineMap {
         let walk = |dims: &[usize]| Walk::new(dims.iter().map(|&d| (sizes[d], strides[d])));
-        Affine { offset, batch: walk(&groups.batch), p: walk(&groups.p), q: walk(&groups.q) }
+        AffineMap { offset, batch: walk(&groups.batch), p: walk(&groups.p), q: walk(&groups.q) }
     }
 
     /// The values over a tile, if they form a grid.
@@ -192,7 +192,7 @@ impl Affine {
 
     /// Calls `patch` with patches of a tile's lanes, in the order of lanes: as large as the two innermost dims of Q where they begin and end
     /// inside of the tile, else parts of a run.
-    pub fn patches(&self, tile: &Tile, mut patch: impl FnMut(Patch)) {
+    pub fn patches(&self, tile: &Tile, mut patch: impl FnMut(LaneGrid)) {
         let base = self.offset + self.batch.offset(tile.batch);
         let end = tile.q + tile.columns;
         let column = self.q.stride();
@@ -214,7 +214,7 @@ impl Affine {
                 } else {
                     (1, left.min(length - c))
                 };
-                patch(Patch {
+                patch(LaneGrid {
                     lane: p * tile.columns + q - tile.q,
                     rows,
                     columns,
@@ -228,12 +228,12 @@ impl Affine {
     }
 
     /// Calls `run` with every run of lanes of a tile, in the order of lanes.
-    pub fn runs<E>(&self, tile: &Tile, mut run: impl FnMut(Run) -> Result<(), E>) -> Result<(), E> {
+    pub fn runs<E>(&self, tile: &Tile, mut run: impl FnMut(LaneRun) -> Result<(), E>) -> Result<(), E> {
         let mut done = Ok(());
         self.patches(tile, |patch| {
             for i in 0..patch.rows {
                 if done.is_ok() {
-                    done = run(Run {
+                    done = run(LaneRun {
                         lane: patch.lane + i * patch.columns,
                         n: patch.columns,
                         start: patch.start + i as isize * patch.row,
@@ -265,7 +265,7 @@ mod tests {
         let sizes = [3, 4, 1, 5];
         let strides = [20, -5, 0, 1];
         let groups = Groups { batch: vec![], p: vec![0], q: vec![1, 2, 3] };
-        let affine = Affine::new(100, &strides, &sizes, &groups);
+        let affine = AffineMap::new(100, &strides, &sizes, &groups);
         let value = |p: usize, q: usize| 100 + 20 * p as isize - 5 * (q / 5) as isize + (q % 5) as isize;
         for (q, columns) in [(0, 20), (3, 9), (5, 5), (7, 2), (19, 1)] {
             let tile = Tile { batch: 0, p: 1, rows: 2, q, columns };
@@ -291,7 +291,7 @@ mod tests {
         // Three dims that no strides make one: patches are planes of the two innermost.
         let (sizes, strides) = ([2, 3, 4, 2], [100, 50, 7, 0]);
         let planes =
-            Affine::new(0, &strides, &sizes, &Groups { batch: vec![], p: vec![0], q: vec![1, 2, 3] });
+            AffineMap::new(0, &strides, &sizes, &Groups { batch: vec![], p: vec![0], q: vec![1, 2, 3] });
         for (q, columns) in [(0, 24), (1, 22), (8, 8), (9, 12), (23, 1)] {
             let mut seen = Vec::new();
             planes.patches(&Tile { batch: 0, p: 0, rows: 2, q, columns }, |patch| {

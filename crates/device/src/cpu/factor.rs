@@ -7,13 +7,13 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 /// The rows or the columns of a matrix in memory: the sizes that their index is made of, outermost first, and their strides.
-pub struct Line {
+pub struct MatrixAxis {
     parts: SmallVec<[(usize, isize); 4]>,
 }
 
 /// A matrix in memory.
 #[derive(Clone, Copy)]
-pub struct Matrix {
+pub struct StridedMatrix {
     /// Its first element.
     pub start: *const u8,
     /// Elements from a row to the next.
@@ -22,9 +22,9 @@ pub struct Matrix {
     pub column: isize,
 }
 
-impl Line {
+impl MatrixAxis {
     /// A line of these parts; those that continue each other become one.
-    pub fn new(sizes: &[usize], strides: &[isize]) -> Line {
+    pub fn new(sizes: &[usize], strides: &[isize]) -> MatrixAxis {
         let mut parts: SmallVec<[(usize, isize); 4]> = SmallVec::new();
         for (&size, &stride) in sizes.iter().zip(strides) {
             match parts.last_mut() {
@@ -36,7 +36,7 @@ impl Line {
         if parts.is_empty() {
             parts.push((1, 0));
         }
-        Line { parts }
+        MatrixAxis { parts }
     }
 
     /// The stride, if there is only one.
@@ -85,12 +85,12 @@ pub unsafe fn pack(
     target: *mut u8,
     source: *const u8,
     width: usize,
-    [rows, columns]: &[Line; 2],
+    [rows, columns]: &[MatrixAxis; 2],
     (row_range, column_range): (Range<usize>, Range<usize>),
     by_rows: bool,
-) -> Matrix {
+) -> StridedMatrix {
     let (row_count, column_count) = (row_range.len() as isize, column_range.len() as isize);
-    let worth = |line: &Line| match line.innermost() {
+    let worth = |line: &MatrixAxis| match line.innermost() {
         (size, 1) => size * 8,
         (size, _) => size,
     };
@@ -107,7 +107,7 @@ pub unsafe fn pack(
             _ => pack_lines::<u64>(target.cast(), source.cast(), lines),
         }
     }
-    Matrix { start: target, row, column }
+    StridedMatrix { start: target, row, column }
 }
 
 /// # Safety
@@ -115,7 +115,7 @@ pub unsafe fn pack(
 unsafe fn pack_lines<T: Copy>(
     mut target: *mut T,
     source: *const T,
-    [(outer, outer_range), (inner, inner_range)]: [(&Line, Range<usize>); 2],
+    [(outer, outer_range), (inner, inner_range)]: [(&MatrixAxis, Range<usize>); 2],
 ) {
     let runs = inner.runs(inner_range);
     let (_, stride) = inner.innermost();

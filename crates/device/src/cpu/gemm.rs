@@ -4,21 +4,21 @@
 //! An element's sum is formed in the same order whatever rows and columns are computed beside it.
 #![allow(unsafe_code)]
 
-use super::factor::Matrix;
+use super::factor::StridedMatrix;
 
 /// What is to be multiplied.
 #[derive(Clone, Copy)]
-pub struct Product {
+pub struct Gemm {
     /// Of f64, else of f32.
     pub double: bool,
     /// Rows of the result, terms of a sum, columns of the result.
     pub sizes: [usize; 3],
     /// The left factor.
-    pub lhs: Matrix,
+    pub lhs: StridedMatrix,
     /// The right one.
-    pub rhs: Matrix,
+    pub rhs: StridedMatrix,
     /// Where the result goes.
-    pub target: Matrix,
+    pub target: StridedMatrix,
     /// Whether it is added to what is there.
     pub adds: bool,
 }
@@ -27,7 +27,7 @@ pub struct Product {
 ///
 /// # Safety
 /// All elements that sizes and strides lead to are valid, and nobody else uses the target's.
-pub unsafe fn multiply(product: Product) {
+pub unsafe fn multiply(product: Gemm) {
     // Windows is left out because the kernels' calling convention was not tried there. Without its feature `std`, as here, the
     // library reserves 4 MiB for each thread.
     #[cfg(all(target_arch = "x86_64", unix))]
@@ -53,8 +53,8 @@ fn instructions() -> Option<private_gemm_x86::InstrSet> {
 /// # Safety
 /// As for [`multiply`], and the processor has the instructions.
 #[cfg(all(target_arch = "x86_64", unix))]
-unsafe fn by_faer(product: Product, instructions: private_gemm_x86::InstrSet) {
-    let Product { double, sizes: [m, k, n], lhs, rhs, target, adds } = product;
+unsafe fn by_faer(product: Gemm, instructions: private_gemm_x86::InstrSet) {
+    let Gemm { double, sizes: [m, k, n], lhs, rhs, target, adds } = product;
     use private_gemm_x86::{Accum, DType, DstKind, IType, gemm};
     use std::ptr::null;
     let (dtype, one): (DType, *const ()) = if double {
@@ -96,8 +96,8 @@ unsafe fn by_faer(product: Product, instructions: private_gemm_x86::InstrSet) {
 
 /// # Safety
 /// As for [`multiply`].
-unsafe fn by_matrixmultiply(product: Product) {
-    let Product { double, sizes: [m, k, n], lhs, rhs, target, adds } = product;
+unsafe fn by_matrixmultiply(product: Gemm) {
+    let Gemm { double, sizes: [m, k, n], lhs, rhs, target, adds } = product;
     macro_rules! call {
         ($function:path, $t:ty) => {
             $function(

@@ -3,12 +3,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::affine::{Affine, Tile, Walk};
+use super::affine::{AffineMap, Tile, Walk};
 use super::compile;
-use super::frame::{FAR_BYTES, Frame, Maps, Port, RawBuffer};
+use super::frame::{CpuFrame, FAR_BYTES, Maps, Port, RawBuffer};
 use super::parallel::parallel;
 use super::plan::{self, Mode};
-use super::program::{Options, Program, Stage};
+use super::program::{CpuProgram, ProgramOptions, Stage};
 use super::simd::convert;
 use crate::executor::bytes_of;
 use crate::kernel::{Access, Level, Loop};
@@ -21,9 +21,9 @@ const TASKS: usize = 64;
 
 /// A loop that is ready to run.
 pub struct LoopKernel {
-    program: Program,
+    program: CpuProgram,
     maps: Maps,
-    cover: Cover,
+    cover: SpaceTiling,
     /// Bytes that each buffer must have at least.
     required: Vec<usize>,
     written: Vec<bool>,
@@ -33,7 +33,7 @@ pub struct LoopKernel {
 
 /// The tiles of a space.
 #[derive(Debug)]
-enum Cover {
+enum SpaceTiling {
     Nothing,
     Elements {
         total: usize,
@@ -94,7 +94,7 @@ impl LoopKernel {
             required[access.buffer] = required[access.buffer].max(bytes);
         }
         let merged = plan::merge_dims(kernel);
-        let options = Options { expand: true, keep: true, column: false };
+        let options = ProgramOptions { expand: true, keep: true, column: false };
         let draft = compile::compile(&merged, options, &mut Vec::new())?;
         let (mode, groups) = plan::choose(&merged, !panel);
         let sizes = &merged.sizes;
@@ -103,7 +103,7 @@ impl LoopKernel {
                 .accesses
                 .iter()
                 .map(|access| Port {
-                    affine: Affine::new(access.offset, &access.strides, sizes, &groups),
+                    affine: AffineMap::new(access.offset, &access.strides, sizes, &groups),
                     buffer: access.buffer,
                     size: access.dtype.size(),
                     load: convert::load(access.dtype),
@@ -117,36 +117,36 @@ impl LoopKernel {
             ranges: merged
                 .ranges
                 .iter()
-                .map(|range| (Affine::new(range.offset, &range.strides, sizes, &groups), range.size))
+                .map(|range| (AffineMap::new(range.offset, &range.strides, sizes, &groups), range.size))
                 .collect(),
             coords: coords
                 .iter()
                 .map(|&dim| {
                     let mut strides = vec![0; sizes.len()];
                     strides[dim] = 1;
-                    Affine::new(0, &strides, sizes, &groups)
+                    AffineMap::new(0, &strides, sizes, &groups)
                 })
                 .collect(),
         };
         let count = |dims: &[usize]| dims.iter().map(|&d| sizes[d]).product::<usize>();
         let (batches, p, q) = (count(&groups.batch), count(&groups.p), count(&groups.q));
         let layout = maps(&[]);
-        let walks = |pick: fn(&Affine) -> &Walk| {
+        let walks = |pick: fn(&AffineMap) -> &Walk| {
             let ports = layout.ports.iter().map(|port| &port.affine);
             plan::long_run(ports.chain(layout.ranges.iter().map(|(affine, _)| affine)).map(pick))
         };
         let passes = draft.stages.iter().filter(|stage| !stage.element.is_empty()).count();
         let lanes = plan::tile_lanes(draft.lane_bytes, if mode == Mode::Columns { 0 } else { q });
         let (options, cover, most) = match mode {
-            _ if merged.rows() == 0 => (options, Cover::Nothing, 1),
+            _ if merged.rows() == 0 => (options, SpaceTiling::Nothing, 1),
             Mode::Elements => {
-                let options = Options { expand: false, ..options };
-                (options, Cover::Elements { total: q, lanes, run: walks(|a| &a.q) }, lanes.min(q))
+                let options = ProgramOptions { expand: false, ..options };
+                (options, SpaceTiling::Elements { total: q, lanes, run: walks(|a| &a.q) }, lanes.min(q))
             }
             Mode::Tiles => {
-                let options = Options { expand: false, ..options };
+                let options = ProgramOptions { expand: false, ..options };
                 let (rows, columns) = plan::square_tile(draft.lane_bytes, p, q);
-                (options, Cover::Tiles { batches, p, q, rows, columns }, rows * columns)
+                (options, SpaceTiling::Tiles { batches, p, q, rows, columns }, rows * columns)
             }
             Mode::Rows => {
                 let keep = q <= if passes > 1 { plan::KEPT_LANES.max(lanes) } else { lanes };
@@ -157,26 +157,29 @@ impl LoopKernel {
                 };
                 let split = plan::split(p, q, 1, chunk.run);
                 let most = if keep { block * q } else { lanes }.max(block);
-                let options = Options { expand: block > 1, keep, column: false };
-                (options, Cover::Rows { rows: p, elements: q, block, chunk, split }, most)
+                let options = ProgramOptions { expand: block > 1, keep, column: false };
+                (options, SpaceTiling::Rows { rows: p, elements: q, block, chunk, split }, most)
             }
             Mode::Columns => {
                 let keep = passes > 1 && p <= 128;
                 let block = if keep { (lanes.max(1024) / p.max(1)).max(64) } else { lanes }.min(q);
                 let rows = if keep { p.max(1) } else { (lanes / block).clamp(1, p.max(1)) };
                 let split = plan::split(batches * q.div_ceil(block), p, block, None).filter(|_| !keep);
-                let options = Options { expand: rows > 1, keep, column: true };
+                let options = ProgramOptions { expand: rows > 1, keep, column: true };
                 let chunk = Chunks { lanes: rows, run: None };
                 (
                     options,
-                    Cover::Columns { batches, columns: q, elements: p, block, chunk, split },
+                    SpaceTiling::Columns { batches, columns: q, elements: p, block, chunk, split },
                     rows * block,
                 )
             }
         };
         let mut coords = Vec::new();
         let mut program = compile::compile(&merged, options, &mut coords)?;
-        if matches!(cover, Cover::Rows { split: Some(_), .. } | Cover::Columns { split: Some(_), .. }) {
+        if matches!(
+            cover,
+            SpaceTiling::Rows { split: Some(_), .. } | SpaceTiling::Columns { split: Some(_), .. }
+        ) {
             // Every chunk computes the row values it needs; only one may write them.
             for inst in program.stages.iter_mut().flat_map(|stage| &mut stage.row) {
                 inst.direct = None;
@@ -211,10 +214,10 @@ impl LoopKernel {
     /// written.
     pub unsafe fn run(&self, buffers: &[RawBuffer], params: &[Scalar]) -> Result<()> {
         // SAFETY: passed on to the caller; tasks write to the disjoint parts of outputs that the IR promises.
-        let frame = || unsafe { Frame::new(&self.program, &self.maps, buffers, params) };
+        let frame = || unsafe { CpuFrame::new(&self.program, &self.maps, buffers, params) };
         match self.cover {
-            Cover::Nothing => Ok(()),
-            Cover::Elements { total, lanes, run } => {
+            SpaceTiling::Nothing => Ok(()),
+            SpaceTiling::Elements { total, lanes, run } => {
                 let unit = run.filter(|&run| run <= TASK_ELEMENTS).unwrap_or(lanes);
                 let task = TASK_ELEMENTS.max(total.div_ceil(TASKS)).next_multiple_of(unit);
                 parallel(total.div_ceil(task), self.work, &|number| {
@@ -222,7 +225,7 @@ impl LoopKernel {
                     self.elements(&mut frame()?, start, (start + task).min(total), lanes, run)
                 })
             }
-            Cover::Tiles { batches, p, q, rows, columns } => {
+            SpaceTiling::Tiles { batches, p, q, rows, columns } => {
                 let strips = p.div_ceil(rows);
                 let per_task = (TASK_ELEMENTS / (rows * q)).max((batches * strips).div_ceil(TASKS)).max(1);
                 parallel((batches * strips).div_ceil(per_task), self.work, &|number| {
@@ -240,7 +243,7 @@ impl LoopKernel {
                     Ok(())
                 })
             }
-            Cover::Rows { rows, elements, block, chunk, split } => {
+            SpaceTiling::Rows { rows, elements, block, chunk, split } => {
                 if let Some(split) = split {
                     return (0..rows).try_for_each(|row| {
                         let tile = Tile { batch: 0, p: row, rows: 1, q: 0, columns: 1 };
@@ -259,7 +262,7 @@ impl LoopKernel {
                     Ok(())
                 })
             }
-            Cover::Columns { batches, columns, elements, block, chunk, split } => {
+            SpaceTiling::Columns { batches, columns, elements, block, chunk, split } => {
                 let blocks = columns.div_ceil(block);
                 let tile = |number: usize| {
                     let q = number % blocks * block;
@@ -293,15 +296,15 @@ impl LoopKernel {
         params: &[Scalar],
         mut ranges: impl Iterator<Item = std::ops::Range<usize>>,
     ) -> Result<()> {
-        let Cover::Elements { lanes, run, .. } = self.cover else { return Ok(()) };
+        let SpaceTiling::Elements { lanes, run, .. } = self.cover else { return Ok(()) };
         // SAFETY: passed on to the caller.
-        let mut frame = unsafe { Frame::new(&self.program, &self.maps, buffers, params)? };
+        let mut frame = unsafe { CpuFrame::new(&self.program, &self.maps, buffers, params)? };
         ranges.try_for_each(|range| self.elements(&mut frame, range.start, range.end, lanes, run))
     }
 
     fn elements(
         &self,
-        frame: &mut Frame,
+        frame: &mut CpuFrame,
         start: usize,
         end: usize,
         lanes: usize,
@@ -318,7 +321,7 @@ impl LoopKernel {
     }
 
     /// All stages of the rows (or columns) of `unit`, a tile of one element each.
-    fn stages(&self, frame: &mut Frame, unit: &Tile, elements: usize, chunk: Chunks) -> Result<()> {
+    fn stages(&self, frame: &mut CpuFrame, unit: &Tile, elements: usize, chunk: Chunks) -> Result<()> {
         for stage in &self.program.stages {
             frame.run(&stage.row, unit, 0)?;
             frame.run(&stage.row_stores, unit, 0)?;
@@ -331,7 +334,7 @@ impl LoopKernel {
     /// One pass over elements `start..end` of a unit.
     fn pass(
         &self,
-        frame: &mut Frame,
+        frame: &mut CpuFrame,
         stage: &Stage,
         unit: &Tile,
         start: usize,
@@ -358,7 +361,7 @@ impl LoopKernel {
     /// All stages of one unit, with each pass split into chunks of this many elements over the threads.
     fn split<'f>(
         &self,
-        frame: &(impl Fn() -> Result<Frame<'f>> + Sync),
+        frame: &(impl Fn() -> Result<CpuFrame<'f>> + Sync),
         unit: &Tile,
         elements: usize,
         chunk: Chunks,

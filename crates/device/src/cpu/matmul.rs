@@ -13,14 +13,14 @@ use std::sync::Arc;
 use smallvec::smallvec;
 
 use super::Needs;
-use super::factor::{Line, Matrix, pack};
+use super::factor::{MatrixAxis, StridedMatrix, pack};
 use super::frame::RawBuffer;
-use super::gemm::{self, Product};
+use super::gemm::{self, Gemm};
 use super::loops::LoopKernel;
-use super::memory::{CpuMemory, Pool};
+use super::memory::{CpuMemory, CpuPool};
 use super::parallel::parallel;
 use super::program::width;
-use super::simd::{Args, Body, Lean, Level, Raw, Versions, input, output};
+use super::simd::{Lean, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, output};
 use crate::executor::bytes_of;
 use crate::kernel::{Access, Instr, Loop, Matmul, Parts, Store, Ty};
 use crate::layout::{Dims, contiguous_strides};
@@ -46,8 +46,8 @@ pub struct MatmulKernel {
     n: usize,
     k: usize,
     ty: Ty,
-    lhs: Operand,
-    rhs: Operand,
+    lhs: CpuFactor,
+    rhs: CpuFactor,
     /// Where products go right away, if the epilogue stores them as they are.
     direct: Option<Access>,
     /// What else there is to do.
@@ -57,14 +57,14 @@ pub struct MatmulKernel {
     axpy: Option<Raw>,
     required: Vec<usize>,
     written: Vec<bool>,
-    pool: Arc<Pool>,
+    pool: Arc<CpuPool>,
 }
 
 /// A factor: as it lies in its buffer, or to be copied to a contiguous one of the accumulator's type.
-struct Operand {
+struct CpuFactor {
     access: Access,
     /// Its rows and columns.
-    lines: [Line; 2],
+    lines: [MatrixAxis; 2],
     /// Whether it is multiplied block by block, each copied first.
     in_blocks: bool,
     copy: Option<(LoopKernel, usize)>,
@@ -72,14 +72,14 @@ struct Operand {
 
 /// A factor's place during a launch.
 #[derive(Clone, Copy)]
-struct Place {
+struct FactorPointer {
     start: *const u8,
 }
 
 // SAFETY: factors are only read during a launch.
-unsafe impl Send for Place {}
+unsafe impl Send for FactorPointer {}
 // SAFETY: as above.
-unsafe impl Sync for Place {}
+unsafe impl Sync for FactorPointer {}
 
 impl MatmulKernel {
     /// The bytes that it keeps.
@@ -91,7 +91,7 @@ impl MatmulKernel {
     }
 
     /// Makes a product ready.
-    pub fn new(kernel: &Matmul, pool: &Arc<Pool>) -> Result<MatmulKernel> {
+    pub fn new(kernel: &Matmul, pool: &Arc<CpuPool>) -> Result<MatmulKernel> {
         let sizes = &kernel.epilogue.sizes;
         let rank = sizes.len();
         let factors = kernel.factors();
@@ -154,8 +154,8 @@ impl MatmulKernel {
             n,
             k: kernel.k,
             ty,
-            lhs: Operand::new(lhs, &lhs_sizes, [m, kernel.k], &kernel.lhs_parts, ty)?,
-            rhs: Operand::new(rhs, &rhs_sizes, [kernel.k, n], &kernel.rhs_parts, ty)?,
+            lhs: CpuFactor::new(lhs, &lhs_sizes, [m, kernel.k], &kernel.lhs_parts, ty)?,
+            rhs: CpuFactor::new(rhs, &rhs_sizes, [kernel.k, n], &kernel.rhs_parts, ty)?,
             direct,
             epilogue,
             params,
@@ -218,8 +218,8 @@ impl MatmulKernel {
         &self,
         buffers: &[RawBuffer],
         params: &[Scalar],
-        lhs: Place,
-        rhs: Place,
+        lhs: FactorPointer,
+        rhs: FactorPointer,
         batch: usize,
         rows: Range<usize>,
         columns: Range<usize>,
@@ -336,8 +336,8 @@ impl MatmulKernel {
     unsafe fn multiply_blocks(
         &self,
         [m, k, n]: [usize; 3],
-        a: Matrix,
-        b: Matrix,
+        a: StridedMatrix,
+        b: StridedMatrix,
         target: *mut u8,
         (row, column): (isize, isize),
         adds: bool,
@@ -347,9 +347,9 @@ impl MatmulKernel {
             if !matches!(self.ty, Ty::F32 | Ty::F64) {
                 return self.multiply_integers([m, k, n], a, b, target, (row, column), adds);
             }
-            let target = Matrix { start: target, row, column };
+            let target = StridedMatrix { start: target, row, column };
             let double = self.ty == Ty::F64;
-            gemm::multiply(Product { double, sizes: [m, k, n], lhs: a, rhs: b, target, adds });
+            gemm::multiply(Gemm { double, sizes: [m, k, n], lhs: a, rhs: b, target, adds });
         }
     }
 
@@ -358,8 +358,8 @@ impl MatmulKernel {
     unsafe fn multiply_integers(
         &self,
         [m, inner, n]: [usize; 3],
-        a: Matrix,
-        b: Matrix,
+        a: StridedMatrix,
+        b: StridedMatrix,
         target: *mut u8,
         (row, column): (isize, isize),
         adds: bool,
@@ -387,7 +387,7 @@ impl MatmulKernel {
                             let factor =
                                 a.start.offset((i as isize * a.row + k as isize * a.column) * size as isize);
                             let source = b.start.offset((k as isize * b.row + j as isize) * size as isize);
-                            axpy(&Args { b: factor, ..Args::new(bytes, source, width) });
+                            axpy(&SimdArgs { b: factor, ..SimdArgs::new(bytes, source, width) });
                         }
                         super::simd::lanes::copy(place, column, bytes, 1, width, size);
                     }
@@ -397,19 +397,22 @@ impl MatmulKernel {
     }
 }
 
-impl Operand {
-    fn new(access: &Access, sizes: &Dims, matrix: [usize; 2], parts: &Parts, ty: Ty) -> Result<Operand> {
+impl CpuFactor {
+    fn new(access: &Access, sizes: &Dims, matrix: [usize; 2], parts: &Parts, ty: Ty) -> Result<CpuFactor> {
         let rank = sizes.len();
         let lines = |access: &Access| {
             let [rows, columns] = parts.of(matrix[0], matrix[1]);
             let strides = &access.strides[rank - rows.len() - columns.len()..];
-            [Line::new(&rows, &strides[..rows.len()]), Line::new(&columns, &strides[rows.len()..])]
+            [
+                MatrixAxis::new(&rows, &strides[..rows.len()]),
+                MatrixAxis::new(&columns, &strides[rows.len()..]),
+            ]
         };
-        let in_blocks = |lines: &[Line; 2]| lines.iter().any(|line| line.stride().is_none());
+        let in_blocks = |lines: &[MatrixAxis; 2]| lines.iter().any(|line| line.stride().is_none());
         let float = matches!(access.dtype, DType::F32 | DType::F64);
         if float || sizes.contains(&0) {
             let lines = lines(access);
-            return Ok(Operand { access: access.clone(), in_blocks: in_blocks(&lines), lines, copy: None });
+            return Ok(CpuFactor { access: access.clone(), in_blocks: in_blocks(&lines), lines, copy: None });
         }
         if !parts.are_single() {
             // Windows overlap: what they reach over is copied, and they look at the copy.
@@ -425,7 +428,7 @@ impl Operand {
             let integers = !matches!(ty, Ty::F32 | Ty::F64);
             let lines = lines(&place);
             let in_blocks = integers || in_blocks(&lines);
-            return Ok(Operand { lines, in_blocks, access: place, copy: Some((kernel, bytes)) });
+            return Ok(CpuFactor { lines, in_blocks, access: place, copy: Some((kernel, bytes)) });
         }
         // Dims that the factor is repeated along aren't copied; of its rows and columns all are.
         let mut copied = sizes.clone();
@@ -441,7 +444,7 @@ impl Operand {
         let from = Access { buffer: 0, ..access.clone() };
         let (kernel, bytes) = copy(from, &copied, &strides, ty)?;
         let place = Access::new(access.buffer, dtype_of(ty), &strides, 0);
-        Ok(Operand { lines: lines(&place), in_blocks: false, access: place, copy: Some((kernel, bytes)) })
+        Ok(CpuFactor { lines: lines(&place), in_blocks: false, access: place, copy: Some((kernel, bytes)) })
     }
 
     /// The first element of a matrix of the batch.
@@ -460,12 +463,12 @@ impl Operand {
         room: *mut u8,
         size: usize,
         by_rows: bool,
-    ) -> Matrix {
+    ) -> StridedMatrix {
         if !self.in_blocks
-            && let [Some(row), Some(column)] = self.lines.each_ref().map(Line::stride)
+            && let [Some(row), Some(column)] = self.lines.each_ref().map(MatrixAxis::stride)
         {
             let element = rows.start as isize * row + columns.start as isize * column;
-            return Matrix { start: start.wrapping_offset(element * size as isize), row, column };
+            return StridedMatrix { start: start.wrapping_offset(element * size as isize), row, column };
         }
         // SAFETY: passed on to the caller.
         unsafe { pack(room, start, size, &self.lines, (rows, columns), by_rows) }
@@ -475,13 +478,19 @@ impl Operand {
     ///
     /// # Safety
     /// As for [`MatmulKernel::run`].
-    unsafe fn bring(&self, buffers: &[RawBuffer], pool: &Arc<Pool>) -> Result<(Place, Option<CpuMemory>)> {
+    unsafe fn bring(
+        &self,
+        buffers: &[RawBuffer],
+        pool: &Arc<CpuPool>,
+    ) -> Result<(FactorPointer, Option<CpuMemory>)> {
         let source = buffers[self.access.buffer];
-        let Some((kernel, bytes)) = &self.copy else { return Ok((Place { start: source.start }, None)) };
+        let Some((kernel, bytes)) = &self.copy else {
+            return Ok((FactorPointer { start: source.start }, None));
+        };
         let memory = pool.alloc(*bytes)?;
         // SAFETY: passed on to the caller; the copy is fresh memory of the right size.
         unsafe { kernel.run(&[source, RawBuffer { start: memory.pointer(), bytes: *bytes }], &[])? };
-        Ok((Place { start: memory.pointer() }, Some(memory)))
+        Ok((FactorPointer { start: memory.pointer() }, Some(memory)))
     }
 }
 
@@ -539,9 +548,9 @@ impl MultiplyAdd for u8 {
     }
 }
 
-impl<T: MultiplyAdd> Body for Axpy<T> {
+impl<T: MultiplyAdd> SimdBody for Axpy<T> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold n lanes, and one value.
         let (dst, a, b) =
             unsafe { (output::<T>(args.dst, args.n), input::<T>(args.a, args.n), input::<T>(args.b, 1)) };

@@ -38,14 +38,14 @@ fn class_of(bytes: usize) -> Option<(usize, usize)> {
 }
 
 /// What one executor's buffers share.
-pub struct Pool {
-    state: Mutex<State>,
+pub struct CpuPool {
+    state: Mutex<CpuPoolState>,
     /// The bound when none is set: what the machine has.
     own_limit: u64,
 }
 
-struct State {
-    free: Vec<Vec<Block>>,
+struct CpuPoolState {
+    free: Vec<Vec<CpuBlock>>,
     limit: Option<u64>,
     in_use: u64,
     pooled: u64,
@@ -54,34 +54,34 @@ struct State {
 }
 
 /// A piece of memory of a class's size, from the system's allocator.
-struct Block {
+struct CpuBlock {
     start: NonNull<u8>,
     class: usize,
     size: usize,
 }
 
 // SAFETY: a block is plain memory that belongs to whoever holds it.
-unsafe impl Send for Block {}
+unsafe impl Send for CpuBlock {}
 // SAFETY: as above; a shared block's contents are only reached through `CpuMemory::pointer`, whose users answer for them.
-unsafe impl Sync for Block {}
+unsafe impl Sync for CpuBlock {}
 
-impl Block {
+impl CpuBlock {
     fn layout(size: usize) -> Option<Layout> {
         Layout::from_size_align(size + PADDING, ALIGNMENT).ok()
     }
 
-    fn new(class: usize, size: usize) -> Option<Block> {
+    fn new(class: usize, size: usize) -> Option<CpuBlock> {
         // SAFETY: the layout's size isn't 0.
-        let start = NonNull::new(unsafe { std::alloc::alloc(Block::layout(size)?) })?;
+        let start = NonNull::new(unsafe { std::alloc::alloc(CpuBlock::layout(size)?) })?;
         // SAFETY: the padding lies inside of the allocation. It is cleared so that it is never undefined to read.
         unsafe { start.as_ptr().add(size).write_bytes(0, PADDING) };
-        Some(Block { start, class, size })
+        Some(CpuBlock { start, class, size })
     }
 }
 
-impl Drop for Block {
+impl Drop for CpuBlock {
     fn drop(&mut self) {
-        if let Some(layout) = Block::layout(self.size) {
+        if let Some(layout) = CpuBlock::layout(self.size) {
             // SAFETY: `new` allocated it with this layout, and a block is dropped once.
             unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) };
         }
@@ -91,10 +91,10 @@ impl Drop for Block {
 /// The memory behind a [`crate::Buffer`] of the CPU.
 pub struct CpuMemory {
     /// Taken when it goes back to the pool.
-    block: Option<Block>,
+    block: Option<CpuBlock>,
     bytes: usize,
     start: NonNull<u8>,
-    pool: Arc<Pool>,
+    pool: Arc<CpuPool>,
 }
 
 // SAFETY: `start` points into `block`, which is Send and Sync.
@@ -136,36 +136,36 @@ impl Drop for CpuMemory {
 }
 
 /// Bytes outside of the pool that count as in use.
-pub struct Reserved {
+pub struct CpuReservation {
     bytes: u64,
-    pool: Arc<Pool>,
+    pool: Arc<CpuPool>,
 }
 
-impl Drop for Reserved {
+impl Drop for CpuReservation {
     fn drop(&mut self) {
         self.pool.state().in_use -= self.bytes;
     }
 }
 
-impl Pool {
+impl CpuPool {
     /// An empty pool.
-    pub fn new() -> Pool {
+    pub fn new() -> CpuPool {
         let free = std::iter::repeat_with(Vec::new).take(CLASSES).collect();
-        let state = State { free, limit: None, in_use: 0, pooled: 0, peak: 0, requested: 0 };
-        Pool { state: Mutex::new(state), own_limit: system_memory() }
+        let state = CpuPoolState { free, limit: None, in_use: 0, pooled: 0, peak: 0, requested: 0 };
+        CpuPool { state: Mutex::new(state), own_limit: system_memory() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CpuPoolState> {
         // Nothing inside the lock can leave the state half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn limit(&self, state: &State) -> u64 {
+    fn limit(&self, state: &CpuPoolState) -> u64 {
         state.limit.unwrap_or(self.own_limit)
     }
 
     /// Memory with undefined contents.
-    pub fn alloc(self: &Arc<Pool>, bytes: usize) -> Result<CpuMemory> {
+    pub fn alloc(self: &Arc<CpuPool>, bytes: usize) -> Result<CpuMemory> {
         let class = class_of(bytes);
         let mut state = self.state();
         let limit = self.limit(&state);
@@ -189,9 +189,9 @@ impl Pool {
         drop(state);
         if block.is_none() {
             // The system may refuse because of what the pool holds back.
-            block = Block::new(class, size).or_else(|| {
+            block = CpuBlock::new(class, size).or_else(|| {
                 self.trim();
-                Block::new(class, size)
+                CpuBlock::new(class, size)
             });
         }
         match block {
@@ -207,7 +207,7 @@ impl Pool {
     }
 
     /// Counts bytes that others take from the system as in use, until the result is dropped.
-    pub fn reserve(self: &Arc<Pool>, bytes: usize) -> Result<Reserved> {
+    pub fn reserve(self: &Arc<CpuPool>, bytes: usize) -> Result<CpuReservation> {
         let (bytes, mut state) = (bytes as u64, self.state());
         let limit = self.limit(&state);
         let after = state.in_use.saturating_add(bytes);
@@ -219,7 +219,7 @@ impl Pool {
         }
         state.in_use = after;
         state.peak = state.peak.max(after);
-        Ok(Reserved { bytes, pool: self.clone() })
+        Ok(CpuReservation { bytes, pool: self.clone() })
     }
 
     /// Gives everything that is free back to the system.
@@ -255,7 +255,7 @@ impl Pool {
     }
 }
 
-fn drop_blocks(state: &mut State) {
+fn drop_blocks(state: &mut CpuPoolState) {
     for class in &mut state.free {
         class.clear();
     }
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_is_reserved_counts_until_it_is_given_back() {
-        let pool = Arc::new(Pool::new());
+        let pool = Arc::new(CpuPool::new());
         pool.set_limit(Some(1000));
         let held = pool.reserve(600).unwrap();
         assert!(matches!(pool.reserve(401), Err(Error::OutOfMemory { requested: 401, used: 600, .. })));

@@ -41,7 +41,7 @@ use crate::{Buffer, Error, Executor, Limits, Place, Prepared, Reservation, Resul
 use frame::RawBuffer;
 use loops::LoopKernel;
 use matmul::MatmulKernel;
-use memory::{CpuMemory, Pool};
+use memory::{CpuMemory, CpuPool};
 use scan::ScanKernel;
 use scatter::ScatterKernel;
 use sort::SortKernel;
@@ -52,14 +52,14 @@ const REMEMBERED: usize = 1024;
 /// The CPU executor. Launches run to their end before they return, so there is never anything to flush or to wait for.
 pub struct Cpu {
     limits: Limits,
-    pool: Arc<Pool>,
-    counters: Arc<Counters>,
-    known: Mutex<Known>,
+    pool: Arc<CpuPool>,
+    counters: Arc<CpuCounters>,
+    known: Mutex<KernelCache>,
 }
 
 /// What has been prepared.
 #[derive(Default)]
-struct Known {
+struct KernelCache {
     /// Those that a plan still holds; others go with their plans.
     kernels: HashMap<Kernel, Weak<Ready>>,
     /// How many there may be before those that are gone are looked for.
@@ -69,7 +69,7 @@ struct Known {
 }
 
 #[derive(Default)]
-struct Counters {
+struct CpuCounters {
     dispatches: AtomicU64,
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
@@ -90,13 +90,13 @@ impl Cpu {
                 allocation: u64::MAX,
                 f64: true,
             },
-            pool: Arc::new(Pool::new()),
+            pool: Arc::new(CpuPool::new()),
             counters: Arc::default(),
             known: Mutex::default(),
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KernelCache> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -183,14 +183,16 @@ impl Executor for Cpu {
         }
         kernel.check().map_err(program::invalid)?;
         let work = match kernel {
-            Kernel::Loop(kernel) => Work::Loop(Box::new(LoopKernel::new(kernel, false)?)),
+            Kernel::Loop(kernel) => ReadyKernel::Loop(Box::new(LoopKernel::new(kernel, false)?)),
             Kernel::Matmul(kernel) => match vector::as_loop(kernel) {
-                Some(kernel) => Work::Loop(Box::new(LoopKernel::new(&kernel, false)?)),
-                None => Work::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
+                Some(kernel) => ReadyKernel::Loop(Box::new(LoopKernel::new(&kernel, false)?)),
+                None => ReadyKernel::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
             },
-            Kernel::Scatter(kernel) => Work::Scatter(Box::new(ScatterKernel::new(kernel, &self.pool)?)),
-            Kernel::Scan(kernel) => Work::Scan(Box::new(ScanKernel::new(kernel)?)),
-            Kernel::Sort(kernel) => Work::Sort(Box::new(SortKernel::new(kernel, &self.pool)?)),
+            Kernel::Scatter(kernel) => {
+                ReadyKernel::Scatter(Box::new(ScatterKernel::new(kernel, &self.pool)?))
+            }
+            Kernel::Scan(kernel) => ReadyKernel::Scan(Box::new(ScanKernel::new(kernel)?)),
+            Kernel::Sort(kernel) => ReadyKernel::Sort(Box::new(SortKernel::new(kernel, &self.pool)?)),
         };
         let prepared = Arc::new(Ready { work, traffic: kernel.traffic(), counters: self.counters.clone() });
         let mut known = self.known();
@@ -248,12 +250,12 @@ fn structure(kernel: &Kernel) -> u64 {
 
 /// A prepared kernel.
 struct Ready {
-    work: Work,
+    work: ReadyKernel,
     traffic: Traffic,
-    counters: Arc<Counters>,
+    counters: Arc<CpuCounters>,
 }
 
-enum Work {
+enum ReadyKernel {
     Loop(Box<LoopKernel>),
     Matmul(Box<MatmulKernel>),
     Scatter(Box<ScatterKernel>),
@@ -271,11 +273,11 @@ struct Needs<'a> {
 impl Prepared for Ready {
     fn bytes(&self) -> usize {
         let work = match &self.work {
-            Work::Loop(kernel) => kernel.bytes(),
-            Work::Matmul(kernel) => kernel.bytes(),
-            Work::Scatter(kernel) => kernel.bytes(),
-            Work::Scan(kernel) => kernel.bytes(),
-            Work::Sort(kernel) => kernel.bytes(),
+            ReadyKernel::Loop(kernel) => kernel.bytes(),
+            ReadyKernel::Matmul(kernel) => kernel.bytes(),
+            ReadyKernel::Scatter(kernel) => kernel.bytes(),
+            ReadyKernel::Scan(kernel) => kernel.bytes(),
+            ReadyKernel::Sort(kernel) => kernel.bytes(),
         };
         size_of::<Ready>() + work
     }
@@ -283,13 +285,13 @@ impl Prepared for Ready {
     #[allow(unsafe_code)]
     fn launch_at(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()> {
         let needs = match &self.work {
-            Work::Loop(kernel) => {
+            ReadyKernel::Loop(kernel) => {
                 Needs { required: kernel.required(), written: kernel.written(), params: kernel.params() }
             }
-            Work::Matmul(kernel) => kernel.needs(),
-            Work::Scatter(kernel) => kernel.needs(),
-            Work::Scan(kernel) => kernel.needs(),
-            Work::Sort(kernel) => kernel.needs(),
+            ReadyKernel::Matmul(kernel) => kernel.needs(),
+            ReadyKernel::Scatter(kernel) => kernel.needs(),
+            ReadyKernel::Scan(kernel) => kernel.needs(),
+            ReadyKernel::Sort(kernel) => kernel.needs(),
         };
         let raw = bind(&needs, places, params)?;
         self.counters.dispatches.fetch_add(1, Ordering::Relaxed);
@@ -298,11 +300,11 @@ impl Prepared for Ready {
         // SAFETY: sizes and aliasing were checked; the executor's contract orders launches that share buffers.
         unsafe {
             match &self.work {
-                Work::Loop(kernel) => kernel.run(&raw, params),
-                Work::Matmul(kernel) => kernel.run(&raw, params),
-                Work::Scatter(kernel) => kernel.run(&raw),
-                Work::Scan(kernel) => kernel.run(&raw),
-                Work::Sort(kernel) => kernel.run(&raw),
+                ReadyKernel::Loop(kernel) => kernel.run(&raw, params),
+                ReadyKernel::Matmul(kernel) => kernel.run(&raw, params),
+                ReadyKernel::Scatter(kernel) => kernel.run(&raw),
+                ReadyKernel::Scan(kernel) => kernel.run(&raw),
+                ReadyKernel::Sort(kernel) => kernel.run(&raw),
             }
         }
     }

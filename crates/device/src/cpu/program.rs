@@ -11,7 +11,7 @@ use crate::{DType, Error};
 
 /// What one instruction of the interpreter does. Operands are value numbers.
 #[derive(Clone, Debug)]
-pub enum Op {
+pub enum LaneOp {
     /// A number of the kernel's.
     Const(u64),
     /// A number of the launch's.
@@ -48,10 +48,10 @@ pub enum Op {
 #[derive(Clone, Debug)]
 pub struct Inst {
     /// What to do.
-    pub op: Op,
+    pub op: LaneOp,
     /// The number of the value that it makes.
     pub value: u32,
-    /// Bytes of a lane of the result, or of the operand of [`Op::Expand`] and [`Op::Fold`].
+    /// Bytes of a lane of the result, or of the operand of [`LaneOp::Expand`] and [`LaneOp::Fold`].
     pub width: usize,
     /// An access in whose memory the result may be computed right away.
     pub direct: Option<usize>,
@@ -78,19 +78,16 @@ pub struct Stage {
 #[derive(Clone, Debug)]
 pub struct FoldPlace {
     /// Its loops.
-    pub fold: Folded,
+    pub fold: fold::FoldLoops,
     /// Where its accumulators lie, from the start of the frame's accumulators.
     pub memory: usize,
     /// Where its positions lie.
     pub positions: usize,
 }
 
-/// The loops of a fold.
-pub type Folded = fold::Fold;
-
 /// How a body is laid out.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct ProgramOptions {
     /// Whether a tile may hold several rows of several elements, so that row values must be spread over lanes.
     pub expand: bool,
     /// Whether a row's elements all fit in one tile, so that they keep their values from pass to pass.
@@ -101,9 +98,9 @@ pub struct Options {
 
 /// A compiled body.
 #[derive(Clone, Debug)]
-pub struct Program {
+pub struct CpuProgram {
     /// How it is laid out.
-    pub options: Options,
+    pub options: ProgramOptions,
     /// Values that are the same everywhere.
     pub uniform: Vec<Inst>,
     /// The passes.
@@ -114,7 +111,7 @@ pub struct Program {
     pub values: usize,
     /// Bytes of lane memory, per lane.
     pub lane_bytes: usize,
-    /// Bytes of a frame's memory, after [`Program::place`].
+    /// Bytes of a frame's memory, after [`CpuProgram::place`].
     pub memory: usize,
     /// Where accumulators start in it, and their bytes.
     pub accumulators: (usize, usize),
@@ -126,7 +123,7 @@ pub struct Program {
     slots: Vec<usize>,
 }
 
-impl Program {
+impl CpuProgram {
     /// The bytes of its lists.
     pub fn bytes(&self) -> usize {
         let stage = |stage: &Stage| {
@@ -169,32 +166,34 @@ pub fn cell(value: crate::Scalar, ty: Ty) -> u64 {
 
 impl Inst {
     /// An instruction that has no memory yet; a value of `u32::MAX` for none.
-    pub fn new(op: Op, value: u32, width: usize) -> Inst {
+    pub fn new(op: LaneOp, value: u32, width: usize) -> Inst {
         Inst { op, value, width, direct: None, slot: usize::MAX, memory: 0 }
     }
 
     /// The values that it reads.
     fn operands(&self) -> SmallVec<[u32; 3]> {
         match &self.op {
-            Op::Const(_)
-            | Op::Param { .. }
-            | Op::Words { .. }
-            | Op::Coord { .. }
-            | Op::InRange { .. }
-            | Op::Finish { .. } => SmallVec::new(),
-            Op::Load { indices, .. } => indices.iter().map(|&(value, _)| value).collect(),
-            Op::Unary { a, .. } | Op::Expand { a } | Op::Store { a, .. } => smallvec::smallvec![*a],
-            Op::Fold { a, factor, .. } => std::iter::once(*a).chain(*factor).collect(),
-            Op::Fused { operands, .. } => (*operands).into(),
-            Op::Binary { a, b, .. } => smallvec::smallvec![*a, *b],
-            Op::Select { cond, a, b, .. } => smallvec::smallvec![*cond, *a, *b],
-            Op::Random { index, words, .. } => smallvec::smallvec![*index, *words],
+            LaneOp::Const(_)
+            | LaneOp::Param { .. }
+            | LaneOp::Words { .. }
+            | LaneOp::Coord { .. }
+            | LaneOp::InRange { .. }
+            | LaneOp::Finish { .. } => SmallVec::new(),
+            LaneOp::Load { indices, .. } => indices.iter().map(|&(value, _)| value).collect(),
+            LaneOp::Unary { a, .. } | LaneOp::Expand { a } | LaneOp::Store { a, .. } => {
+                smallvec::smallvec![*a]
+            }
+            LaneOp::Fold { a, factor, .. } => std::iter::once(*a).chain(*factor).collect(),
+            LaneOp::Fused { operands, .. } => (*operands).into(),
+            LaneOp::Binary { a, b, .. } => smallvec::smallvec![*a, *b],
+            LaneOp::Select { cond, a, b, .. } => smallvec::smallvec![*cond, *a, *b],
+            LaneOp::Random { index, words, .. } => smallvec::smallvec![*index, *words],
         }
     }
 }
 
 /// Gives each result a piece of lane memory that no live value has.
-fn allot(program: &mut Program) {
+fn allot(program: &mut CpuProgram) {
     let keep = program.options.keep;
     let values = program.values;
     // In order of execution, with the end of the list that each instruction is repeated with.
@@ -265,16 +264,16 @@ fn allot(program: &mut Program) {
 
 const CELL: usize = 64;
 
-impl Program {
+impl CpuProgram {
     /// A program of these lists; folds are numbered as they stand, and value numbers are below `values`.
     pub fn new(
-        options: Options,
+        options: ProgramOptions,
         uniform: Vec<Inst>,
         stages: Vec<Stage>,
         folds: Vec<FoldPlace>,
         values: usize,
-    ) -> Program {
-        let mut program = Program {
+    ) -> CpuProgram {
+        let mut program = CpuProgram {
             options,
             work: stages.iter().map(|s| s.element.len()).sum::<usize>().max(1),
             uniform,

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use super::Needs;
-use super::affine::{Affine, Groups};
+use super::affine::{AffineMap, Groups};
 use super::frame::RawBuffer;
 use super::parallel::parallel;
 use crate::executor::bytes_of;
@@ -22,8 +22,8 @@ pub struct ScanKernel {
     op: ReduceOp,
     dtype: DType,
     /// From a row's number to its first element.
-    source: Affine,
-    target: Affine,
+    source: AffineMap,
+    target: AffineMap,
     /// The steps along rows.
     steps: (isize, isize),
     rows: usize,
@@ -48,8 +48,8 @@ impl ScanKernel {
         Ok(ScanKernel {
             op: kernel.op,
             dtype: source.dtype,
-            source: Affine::new(source.offset, &source.strides, &kernel.sizes, &groups),
-            target: Affine::new(target.offset, &target.strides, &kernel.sizes, &groups),
+            source: AffineMap::new(source.offset, &source.strides, &kernel.sizes, &groups),
+            target: AffineMap::new(target.offset, &target.strides, &kernel.sizes, &groups),
             steps: (source.strides[rank - 1], target.strides[rank - 1]),
             rows: kernel.sizes[..rank - 1].iter().product(),
             length: kernel.sizes[rank - 1],

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use super::Needs;
-use super::affine::{Affine, Groups};
+use super::affine::{AffineMap, Groups};
 use super::frame::{RawBuffer, checked};
-use super::memory::Pool;
+use super::memory::CpuPool;
 use super::parallel::parallel;
 use super::program::invalid;
 use crate::executor::bytes_of;
@@ -29,9 +29,9 @@ pub struct ScatterKernel {
     op: ScatterOp,
     dtype: DType,
     /// Over the index tuples (P) and the elements that each moves (Q).
-    source: Affine,
-    target: Affine,
-    indices: Vec<Index>,
+    source: AffineMap,
+    target: AffineMap,
+    indices: Vec<ScatterIndex>,
     /// Index tuples, and elements of each.
     places: usize,
     run: usize,
@@ -40,11 +40,11 @@ pub struct ScatterKernel {
     elements: usize,
     required: Vec<usize>,
     written: Vec<bool>,
-    pool: Arc<Pool>,
+    pool: Arc<CpuPool>,
 }
 
-struct Index {
-    affine: Affine,
+struct ScatterIndex {
+    affine: AffineMap,
     buffer: usize,
     wide: bool,
     dim: IndexedDim,
@@ -76,7 +76,7 @@ impl ScatterKernel {
     }
 
     /// Makes a scatter ready.
-    pub fn new(kernel: &Scatter, pool: &Arc<Pool>) -> Result<ScatterKernel> {
+    pub fn new(kernel: &Scatter, pool: &Arc<CpuPool>) -> Result<ScatterKernel> {
         let sizes = &kernel.sizes;
         let rank = sizes.len();
         let (source, target) = (&kernel.source, &kernel.target);
@@ -98,8 +98,8 @@ impl ScatterKernel {
         let varies = |dim: usize| kernel.indices.iter().any(|a| a.strides[dim] != 0);
         let first = (0..rank).rev().find(|&dim| varies(dim)).map_or(0, |dim| dim + 1);
         let groups = Groups { batch: vec![], p: (0..first).collect(), q: (first..rank).collect() };
-        let affine = |a: &crate::kernel::Access| Affine::new(a.offset, &a.strides, sizes, &groups);
-        let index = |(a, dim): (&crate::kernel::Access, &IndexedDim)| Index {
+        let affine = |a: &crate::kernel::Access| AffineMap::new(a.offset, &a.strides, sizes, &groups);
+        let index = |(a, dim): (&crate::kernel::Access, &IndexedDim)| ScatterIndex {
             affine: affine(a),
             buffer: a.buffer,
             wide: a.dtype == DType::I64,

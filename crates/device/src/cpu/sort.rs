@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use super::Needs;
-use super::affine::{Affine, Groups};
+use super::affine::{AffineMap, Groups};
 use super::frame::RawBuffer;
-use super::memory::Pool;
+use super::memory::CpuPool;
 use super::parallel::parallel;
 use crate::executor::bytes_of;
 use crate::kernel::Sort;
@@ -38,8 +38,8 @@ pub struct SortKernel {
     descending: bool,
     dtype: DType,
     /// From a row's number to its first element.
-    source: Affine,
-    target: Affine,
+    source: AffineMap,
+    target: AffineMap,
     /// The steps along rows.
     steps: (isize, isize),
     rows: usize,
@@ -50,11 +50,11 @@ pub struct SortKernel {
     buffers: (usize, usize),
     required: Vec<usize>,
     written: Vec<bool>,
-    pool: Arc<Pool>,
+    pool: Arc<CpuPool>,
 }
 
 /// A key with a place below it, as one number.
-trait Entry: Copy + Ord + Send + Sync {
+trait SortEntry: Copy + Ord + Send + Sync {
     fn new(key: u64, place: usize) -> Self;
     fn place(self) -> i64;
     /// Eight bits of the key.
@@ -62,7 +62,7 @@ trait Entry: Copy + Ord + Send + Sync {
 }
 
 /// For keys and places of 32 bits.
-impl Entry for u64 {
+impl SortEntry for u64 {
     fn new(key: u64, place: usize) -> u64 {
         key << 32 | place as u64
     }
@@ -74,7 +74,7 @@ impl Entry for u64 {
     }
 }
 
-impl Entry for u128 {
+impl SortEntry for u128 {
     fn new(key: u64, place: usize) -> u128 {
         u128::from(key) << 64 | place as u128
     }
@@ -103,7 +103,7 @@ impl SortKernel {
     }
 
     /// Makes a sort ready.
-    pub fn new(kernel: &Sort, pool: &Arc<Pool>) -> Result<SortKernel> {
+    pub fn new(kernel: &Sort, pool: &Arc<CpuPool>) -> Result<SortKernel> {
         let rank = kernel.sizes.len();
         let (source, target) = (&kernel.source, &kernel.target);
         let target_sizes = kernel.target_sizes();
@@ -112,8 +112,8 @@ impl SortKernel {
         Ok(SortKernel {
             descending: kernel.descending,
             dtype: source.dtype,
-            source: Affine::new(source.offset, &source.strides, &kernel.sizes, &groups),
-            target: Affine::new(target.offset, &target.strides, &kernel.sizes, &groups),
+            source: AffineMap::new(source.offset, &source.strides, &kernel.sizes, &groups),
+            target: AffineMap::new(target.offset, &target.strides, &kernel.sizes, &groups),
             steps: (source.strides[rank - 1], target.strides[rank - 1]),
             rows: if target_sizes.contains(&0) { 0 } else { kernel.sizes[..rank - 1].iter().product() },
             length: kernel.sizes[rank - 1],
@@ -185,7 +185,7 @@ impl SortKernel {
 
     /// # Safety
     /// As for [`SortKernel::with_keys`].
-    unsafe fn over<T: Copy, E: Entry>(
+    unsafe fn over<T: Copy, E: SortEntry>(
         &self,
         buffers: &[RawBuffer],
         bits: u32,
@@ -199,14 +199,14 @@ impl SortKernel {
         if self.length >= LONG_ROW && self.rows < rayon::current_num_threads() {
             let bytes = self.length.checked_mul(size_of::<E>() * 2).ok_or_else(too_many)?;
             let memory = self.pool.alloc(bytes)?;
-            let entries = Shared(memory.pointer().cast::<E>());
+            let entries = DisjointPointer(memory.pointer().cast::<E>());
             for row in 0..self.rows {
                 let from = self.source.offset + self.source.q.offset(row);
                 let to = self.target.offset + self.target.q.offset(row);
                 // SAFETY: passed on to the caller; there is room for as many entries, and pieces are one task's each.
                 unsafe {
-                    let from = Shared(source.cast::<T>().offset(from));
-                    let to = Shared(target.cast::<i64>().offset(to));
+                    let from = DisjointPointer(source.cast::<T>().offset(from));
+                    let to = DisjointPointer(target.cast::<i64>().offset(to));
                     self.pieces(self.length, &|i| {
                         entries
                             .at(i as isize)
@@ -281,7 +281,7 @@ impl SortKernel {
     ///
     /// # Safety
     /// Both are memory of as many entries as a row has, and nobody else's.
-    unsafe fn sorted<'e, E: Entry>(
+    unsafe fn sorted<'e, E: SortEntry>(
         &self,
         row: *mut E,
         spare: *mut E,
@@ -324,19 +324,19 @@ impl SortKernel {
 ///
 /// # Safety
 /// Both are memory of so many entries, and nobody else's.
-unsafe fn radix<E: Entry>(
+unsafe fn radix<E: SortEntry>(
     row: *mut E,
     spare: *mut E,
     length: usize,
     bits: u32,
     pieces: usize,
 ) -> Result<*mut E> {
-    let (mut from, mut to) = (Shared(row), Shared(spare));
+    let (mut from, mut to) = (DisjointPointer(row), DisjointPointer(spare));
     let mut counts = vec![[0usize; 256]; pieces];
     let size = length.div_ceil(pieces);
     let piece = |p: usize| (p * size).min(length) as isize..((p + 1) * size).min(length) as isize;
     for shift in (0..bits).step_by(8) {
-        let places = Shared(counts.as_mut_ptr());
+        let places = DisjointPointer(counts.as_mut_ptr());
         // SAFETY: pieces are one task's each, with their counts.
         parallel(pieces, length * 16, &|p| unsafe {
             let places = &mut *places.at(p as isize);
@@ -353,7 +353,7 @@ unsafe fn radix<E: Entry>(
                 next += std::mem::replace(&mut piece[digit], next);
             }
         }
-        let places = Shared(counts.as_mut_ptr());
+        let places = DisjointPointer(counts.as_mut_ptr());
         // SAFETY: as above; no two entries have one place.
         parallel(pieces, length * 32, &|p| unsafe {
             let places = &mut *places.at(p as isize);
@@ -371,9 +371,9 @@ unsafe fn radix<E: Entry>(
 }
 
 /// Memory of which each thread uses its own part.
-struct Shared<T>(*mut T);
+struct DisjointPointer<T>(*mut T);
 
-impl<T> Shared<T> {
+impl<T> DisjointPointer<T> {
     /// # Safety
     /// The place lies in the memory.
     unsafe fn at(&self, place: isize) -> *mut T {
@@ -383,4 +383,4 @@ impl<T> Shared<T> {
 }
 
 // SAFETY: threads use parts that do not overlap, or only read.
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl<T> Sync for DisjointPointer<T> {}

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use wgpu::{Backend, DeviceType};
 
 use super::failure::Failures;
-use super::turn::Turn;
+use super::turn::DriverTurn;
 use super::{Gpu, Spread, windowless};
 use crate::device::{DeviceInfo, DeviceKind, DeviceOptions};
 use crate::{Device, Error, Result};
@@ -192,7 +192,7 @@ impl Adapter {
             ..Default::default()
         };
         let takes_turns = self.info.backend == Backend::Gl;
-        let turn = Turn::wait(takes_turns);
+        let turn = DriverTurn::wait(takes_turns);
         let (device, queue) =
             pollster::block_on(self.adapter.request_device(&descriptor)).map_err(|error| {
                 Error::DeviceUnavailable {

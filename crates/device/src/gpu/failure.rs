@@ -8,13 +8,13 @@ use crate::{Error, Result};
 /// The first failure since the last report, and whether the device is gone for good.
 pub(super) struct Failures {
     device: String,
-    state: Mutex<State>,
-    /// Whether `State::lost` says why, so that asking costs little.
+    state: Mutex<FailureState>,
+    /// Whether `FailureState::lost` says why, so that asking costs little.
     is_lost: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
+struct FailureState {
     pending: Option<Error>,
     lost: Option<String>,
 }
@@ -63,7 +63,7 @@ impl Failures {
         Err(Error::DeviceLost { device: self.device.clone(), reason })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FailureState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::Shared;
+use super::GpuShared;
 use crate::kernel::Kernel;
 use crate::{Device, Error, Place, Prepared, Result, Scalar};
 
@@ -16,12 +16,12 @@ use crate::{Device, Error, Place, Prepared, Result, Scalar};
 pub(super) struct Hosted {
     prepared: Arc<dyn Prepared>,
     written: SmallVec<[usize; 4]>,
-    shared: Arc<Shared>,
+    shared: Arc<GpuShared>,
 }
 
 impl Hosted {
     /// `refusal` is what the device says about the kernel, in the log.
-    pub(super) fn new(shared: &Arc<Shared>, kernel: &Kernel, refusal: &Error) -> Result<Hosted> {
+    pub(super) fn new(shared: &Arc<GpuShared>, kernel: &Kernel, refusal: &Error) -> Result<Hosted> {
         log::warn!("{}: a kernel runs on the CPU, on copies of its operands: {refusal}", shared.name);
         let prepared = Device::cpu().executor().prepare(kernel)?;
         Ok(Hosted { prepared, written: kernel.written(), shared: shared.clone() })

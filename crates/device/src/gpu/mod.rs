@@ -34,35 +34,35 @@ use crate::kernel::Kernel;
 use crate::{Buffer, Error, Executor, Limits, Prepared, Reservation, Result, Stats};
 use failure::Failures;
 use hosted::Hosted;
-use memory::{GpuMemory, Pool};
+use memory::{GpuMemory, GpuPool};
 use pipeline::Pipelines;
-use stream::Stream;
-use turn::Turn;
+use stream::CommandStream;
+use turn::DriverTurn;
 
 /// The most bytes of the device's own buffer.
 const INTERNAL_BYTES: u64 = 1 << 20;
 
 /// The executor of one adapter.
 pub(crate) struct Gpu {
-    shared: Arc<Shared>,
+    shared: Arc<GpuShared>,
     limits: Limits,
 }
 
 /// What programs and memory of a device have in common.
-struct Shared {
+struct GpuShared {
     /// Whether calls of the driver take turns with those of other threads.
     takes_turns: bool,
     name: String,
     // In the order in which they are dropped: what the driver gives up takes a turn, which the pool then waits for itself.
-    stream: Mutex<Stream>,
+    stream: Mutex<CommandStream>,
     pipelines: Pipelines,
     queue: wgpu::Queue,
     device: wgpu::Device,
-    last_turn: Option<Turn>,
-    pool: Arc<Pool>,
+    last_turn: Option<DriverTurn>,
+    pool: Arc<GpuPool>,
     caps: Caps,
     failures: Arc<Failures>,
-    counters: Counters,
+    counters: GpuCounters,
     /// Names of operations whose indices are checked; kernels know them by position.
     checked_ops: Mutex<Vec<&'static str>>,
 }
@@ -77,7 +77,7 @@ struct Spread {
     subgroup: Option<usize>,
 }
 
-impl Drop for Shared {
+impl Drop for GpuShared {
     fn drop(&mut self) {
         self.last_turn = self.turn();
     }
@@ -100,7 +100,7 @@ struct Caps {
 }
 
 #[derive(Default)]
-struct Counters {
+struct GpuCounters {
     dispatches: AtomicU64,
     hosted: AtomicU64,
     submits: AtomicU64,
@@ -140,7 +140,7 @@ impl Gpu {
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             f64: device.features().contains(wgpu::Features::SHADER_F64),
         };
-        let pool = Arc::new(Pool::new(device.clone(), takes_turns, failures.clone(), memory_limit));
+        let pool = Arc::new(GpuPool::new(device.clone(), takes_turns, failures.clone(), memory_limit));
         // A binding begins at a multiple of 256.
         let binding = (caps.max_binding as usize).saturating_sub(512);
         let limits = Limits {
@@ -151,9 +151,9 @@ impl Gpu {
             allocation: limits.max_buffer_size,
             f64: caps.f64,
         };
-        let shared = Shared {
+        let shared = GpuShared {
             takes_turns,
-            stream: Mutex::new(Stream::new(&device, internal)),
+            stream: Mutex::new(CommandStream::new(&device, internal)),
             pipelines: Pipelines::new(device.clone(), failures.clone()),
             name,
             queue,
@@ -162,20 +162,20 @@ impl Gpu {
             pool,
             caps,
             failures,
-            counters: Counters::default(),
+            counters: GpuCounters::default(),
             checked_ops: Mutex::default(),
         };
         Gpu { shared: Arc::new(shared), limits }
     }
 }
 
-impl Shared {
+impl GpuShared {
     /// To be held during every call from outside that may reach the driver; such calls do not nest.
-    fn turn(&self) -> Option<Turn> {
-        Turn::wait(self.takes_turns)
+    fn turn(&self) -> Option<DriverTurn> {
+        DriverTurn::wait(self.takes_turns)
     }
 
-    fn stream(&self) -> MutexGuard<'_, Stream> {
+    fn stream(&self) -> MutexGuard<'_, CommandStream> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -202,7 +202,7 @@ impl Shared {
     }
 
     /// The block behind a buffer, which must be one of this device.
-    fn block<'a>(&self, buffer: &'a Buffer) -> Result<&'a memory::Block> {
+    fn block<'a>(&self, buffer: &'a Buffer) -> Result<&'a memory::GpuBlock> {
         let memory = buffer.downcast::<GpuMemory>().filter(|memory| memory.is_of(&self.pool));
         memory.map(GpuMemory::block).ok_or_else(|| Error::DeviceMismatch {
             op: "launch",
@@ -297,7 +297,7 @@ impl Executor for Gpu {
     }
 
     fn stats(&self) -> Stats {
-        let Shared { counters, pipelines, pool, .. } = &*self.shared;
+        let GpuShared { counters, pipelines, pool, .. } = &*self.shared;
         let held = pool.held();
         Stats {
             dispatches: counters.dispatches.load(Ordering::Relaxed),

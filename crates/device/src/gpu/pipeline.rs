@@ -22,7 +22,7 @@ const KEPT: u64 = 256 << 20;
 const BYTES_OF_TEXT: u64 = 96;
 
 /// A kernel's source with what is needed to bind its arguments.
-pub(super) struct Source {
+pub(super) struct ShaderSource {
     /// The whole WGSL text; its entry point is `main`.
     pub(super) wgsl: String,
     /// Storage buffers: bindings 0.. of group 0.
@@ -33,7 +33,7 @@ pub(super) struct Source {
     pub(super) internal: bool,
 }
 
-impl Source {
+impl ShaderSource {
     /// What its compiled form is taken to cost.
     fn compiled_bytes(&self) -> u64 {
         self.wgsl.len() as u64 * BYTES_OF_TEXT
@@ -53,7 +53,7 @@ pub(super) struct Pipeline {
 
 /// A kernel's source and, while there is room for it, its compiled form: what programs hold.
 pub(super) struct Shader {
-    source: Source,
+    source: ShaderSource,
     compiled: Mutex<Option<Arc<Pipeline>>>,
     /// When it was last asked for, by the count of [`Pipelines`].
     used: AtomicU64,
@@ -97,14 +97,14 @@ impl Hash for ByText {
 pub(super) struct Pipelines {
     device: wgpu::Device,
     failures: Arc<Failures>,
-    state: Mutex<State>,
+    state: Mutex<PipelineCache>,
     /// Counts what is asked for.
     clock: AtomicU64,
     pub(super) compiled: AtomicU64,
     pub(super) hits: AtomicU64,
 }
 
-struct State {
+struct PipelineCache {
     shaders: HashSet<ByText>,
     /// What all compiled forms are taken to cost, and how much that may be.
     bytes: u64,
@@ -126,7 +126,7 @@ pub(crate) fn sources(run: impl FnOnce()) -> Vec<String> {
 
 impl Pipelines {
     pub(super) fn new(device: wgpu::Device, failures: Arc<Failures>) -> Pipelines {
-        let state = State {
+        let state = PipelineCache {
             shaders: HashSet::new(),
             bytes: 0,
             bound: KEPT,
@@ -143,12 +143,12 @@ impl Pipelines {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PipelineCache> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The shader of a source, compiled.
-    pub(super) fn shader(&self, source: Source) -> Result<Arc<Shader>> {
+    pub(super) fn shader(&self, source: ShaderSource) -> Result<Arc<Shader>> {
         let mut state = self.lock();
         let known = state.shaders.get(source.wgsl.as_str()).map(|known| known.0.clone());
         let shader = known.unwrap_or_else(|| {
@@ -181,7 +181,7 @@ impl Pipelines {
     /// Gives up the compiled forms that no program holds.
     pub(super) fn trim(&self) {
         let mut state = self.lock();
-        let State { shaders, bytes, .. } = &mut *state;
+        let PipelineCache { shaders, bytes, .. } = &mut *state;
         shaders.retain(|shader| {
             let held = Arc::strong_count(&shader.0) > 1;
             if !held && shader.0.compiled().is_some() {
@@ -207,7 +207,7 @@ impl Pipelines {
         shader.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    fn compile_and_keep(&self, state: &mut State, shader: &Arc<Shader>) -> Result<Arc<Pipeline>> {
+    fn compile_and_keep(&self, state: &mut PipelineCache, shader: &Arc<Shader>) -> Result<Arc<Pipeline>> {
         let pipeline = Arc::new(self.compile(state, &shader.source)?);
         self.compiled.fetch_add(1, Ordering::Relaxed);
         if let Some(sources) = &mut *SOURCES.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -220,7 +220,7 @@ impl Pipelines {
         Ok(pipeline)
     }
 
-    fn compile(&self, state: &mut State, source: &Source) -> Result<Pipeline> {
+    fn compile(&self, state: &mut PipelineCache, source: &ShaderSource) -> Result<Pipeline> {
         let params_bytes = (source.params_bytes as u64).next_power_of_two().max(64);
         let buffers = state
             .buffer_layouts
@@ -257,12 +257,12 @@ impl Pipelines {
             log::debug!("refused: {error}\n{}", source.wgsl);
             return Err(self.failures.refused(error.to_string()));
         }
-        let Source { bindings, internal, .. } = *source;
+        let ShaderSource { bindings, internal, .. } = *source;
         Ok(Pipeline { pipeline, buffers, params, params_bytes, bindings, internal })
     }
 }
 
-impl State {
+impl PipelineCache {
     /// Gives up what has not been asked for longest until the bound is kept; never the shader given.
     fn make_room(&mut self, kept: &Arc<Shader>) {
         if self.bytes <= self.bound {

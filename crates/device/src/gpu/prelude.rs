@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// A function of the library, over scalars or over vectors.
-struct Function {
+struct LibraryFunction {
     text: String,
     /// The library's functions and structs that its text names.
     uses: Vec<String>,
@@ -15,7 +15,7 @@ struct Function {
     place: usize,
 }
 
-static LIBRARY: LazyLock<HashMap<String, Function>> = LazyLock::new(library);
+static LIBRARY: LazyLock<HashMap<String, LibraryFunction>> = LazyLock::new(library);
 
 const GENERIC: [&str; 9] = [
     include_str!("../../shaders/int.wgsl"),
@@ -74,7 +74,7 @@ const STRUCTS: [(&str, &str); 14] = [
 
 /// The texts of all functions and structs that `source` needs, in a fixed order.
 pub(super) fn functions_for(source: &str) -> String {
-    let mut found: HashMap<&str, &Function> = HashMap::new();
+    let mut found: HashMap<&str, &LibraryFunction> = HashMap::new();
     let mut open: Vec<&str> = tokens(source).collect();
     while let Some(name) = open.pop() {
         if let Some((name, function)) = LIBRARY.get_key_value(name)
@@ -83,12 +83,12 @@ pub(super) fn functions_for(source: &str) -> String {
             open.extend(function.uses.iter().map(String::as_str));
         }
     }
-    let mut functions: Vec<&Function> = found.into_values().collect();
+    let mut functions: Vec<&LibraryFunction> = found.into_values().collect();
     functions.sort_by_key(|function| function.place);
     functions.iter().map(|function| format!("{}\n\n", function.text)).collect()
 }
 
-fn library() -> HashMap<String, Function> {
+fn library() -> HashMap<String, LibraryFunction> {
     let mut texts: Vec<(String, String)> =
         STRUCTS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
     let generic: Vec<&str> = GENERIC.iter().flat_map(|file| blocks(file)).collect();
@@ -123,7 +123,7 @@ fn library() -> HashMap<String, Function> {
             .collect();
         uses.sort();
         uses.dedup();
-        (name, Function { text, uses, place })
+        (name, LibraryFunction { text, uses, place })
     };
     texts.into_iter().enumerate().map(function).collect()
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Shared;
-use super::memory::{Block, GpuMemory};
+use super::GpuShared;
+use super::memory::{GpuBlock, GpuMemory};
 use super::pipeline::Shader;
 use super::stream::Binding;
 use crate::executor::{bytes_of, check_written};
@@ -13,7 +13,7 @@ use crate::{Error, Place, Prepared, Result, Scalar};
 
 /// What a binding refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Slot {
+pub(super) enum BoundMemory {
     /// A buffer given at launch.
     Buffer(usize),
     /// Memory that lives during the launch.
@@ -23,7 +23,7 @@ pub(super) enum Slot {
 /// The part of a slot that a dispatch binds.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
-    pub(super) slot: Slot,
+    pub(super) slot: BoundMemory,
     /// The first byte; a multiple of 256.
     pub(super) start: u64,
     /// One past the last byte that is needed.
@@ -32,7 +32,7 @@ pub(super) struct Window {
 
 /// A number that is known at launch only.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Patch {
+pub(super) enum UniformPatch {
     /// A parameter, in the representation of its type.
     Scalar { param: usize, ty: Ty },
     /// The position of the last element of this size in a binding.
@@ -49,16 +49,16 @@ pub(super) struct Dispatch {
     pub(super) shader: Arc<Shader>,
     pub(super) windows: Vec<Window>,
     pub(super) words: Vec<u32>,
-    pub(super) patches: Vec<(usize, Patch)>,
+    pub(super) patches: Vec<(usize, UniformPatch)>,
     pub(super) groups: [u32; 3],
     pub(super) checks_indices: bool,
 }
 
 /// A prepared kernel.
-pub(super) struct Program {
+pub(super) struct GpuProgram {
     // Before `shared`, which gives up what the driver holds in its turn: what these hold it holds too, while it is compiled.
     pub(super) steps: Vec<Dispatch>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<GpuShared>,
     /// Bytes of each temporary.
     pub(super) temps: Vec<usize>,
     /// Bytes that each buffer must have.
@@ -69,7 +69,7 @@ pub(super) struct Program {
     pub(super) traffic: Traffic,
 }
 
-impl Prepared for Program {
+impl Prepared for GpuProgram {
     fn launch_at(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()> {
         let shared = &self.shared;
         self.check(places, params)?;
@@ -77,11 +77,11 @@ impl Prepared for Program {
         let _turn = shared.turn();
         let temps: Vec<GpuMemory> =
             self.temps.iter().map(|&bytes| shared.pool.alloc(bytes)).collect::<Result<_>>()?;
-        let blocks: Vec<&Block> =
+        let blocks: Vec<&GpuBlock> =
             places.iter().map(|place| shared.block(place.buffer)).collect::<Result<_>>()?;
-        let begin = |slot: Slot| match slot {
-            Slot::Buffer(i) => (blocks[i], places[i].begin as u64),
-            Slot::Temp(i) => (temps[i].block(), 0),
+        let begin = |slot: BoundMemory| match slot {
+            BoundMemory::Buffer(i) => (blocks[i], places[i].begin as u64),
+            BoundMemory::Temp(i) => (temps[i].block(), 0),
         };
         let pipelines: smallvec::SmallVec<[_; 4]> =
             self.steps.iter().map(|step| shared.pipelines.get(&step.shader)).collect::<Result<_>>()?;
@@ -92,11 +92,11 @@ impl Prepared for Program {
             let mut words: smallvec::SmallVec<[u32; 64]> = dispatch.words.as_slice().into();
             for &(word, patch) in &dispatch.patches {
                 match patch {
-                    Patch::Scalar { param, ty } => write_scalar(&mut words[word..], params[param], ty),
-                    Patch::Last { binding, bytes } => {
+                    UniformPatch::Scalar { param, ty } => write_scalar(&mut words[word..], params[param], ty),
+                    UniformPatch::Last { binding, bytes } => {
                         words[word] = (bindings[binding].size / bytes) as u32 - 1
                     }
-                    Patch::Begin { buffer, bytes } => {
+                    UniformPatch::Begin { buffer, bytes } => {
                         let beyond = (places[buffer].begin as u64 % BINDING_ALIGN / bytes) as u32;
                         words[word] = words[word].wrapping_add(beyond);
                     }
@@ -120,11 +120,11 @@ impl Prepared for Program {
                 + bytes_of(&step.patches)
         };
         let own = bytes_of(&self.temps) + bytes_of(&self.needs) + bytes_of(&self.written);
-        size_of::<Program>() + own + self.steps.iter().map(step).sum::<usize>()
+        size_of::<GpuProgram>() + own + self.steps.iter().map(step).sum::<usize>()
     }
 }
 
-impl Program {
+impl GpuProgram {
     /// Kernels access memory unchecked within these bounds: a buffer that is too small must not get there.
     fn check(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()> {
         let wrong = |reason: String| Err(Error::Argument { op: "launch", reason });
@@ -150,7 +150,7 @@ impl Program {
 }
 
 /// The part of a block that a window says.
-fn bind<'a>(shared: &Shared, (block, begin): (&'a Block, u64), window: &Window) -> Binding<'a> {
+fn bind<'a>(shared: &GpuShared, (block, begin): (&'a GpuBlock, u64), window: &Window) -> Binding<'a> {
     let aligned = begin / BINDING_ALIGN * BINDING_ALIGN;
     // A window beyond the buffer is one that guards keep from being used.
     let start = if aligned + window.start < block.size { aligned + window.start } else { 0 };

@@ -8,7 +8,7 @@ pub(super) fn create(device: &wgpu::Device, wgsl: &str) -> wgpu::ShaderModule {
     // SAFETY: the sources come from this crate's generators only, which keep to the following.
     // - Memory: every index into a storage buffer lies inside of its binding. Affine addresses do for all indices of a
     //   kernel's space by the kernel's contract, and a launch is refused unless each buffer has the bytes that these
-    //   addresses reach, computed from the same numbers (`Program::check`). An index that a product takes apart into
+    //   addresses reach, computed from the same numbers (`GpuProgram::check`). An index that a product takes apart into
     //   several dims is below their sizes' product, since that is its own dim's size (`Matmul::fits`). Guarded addresses
     //   and those of vectors that end beyond the space are bounded by the last element of the binding; indices that come
     //   from data are moved inside before they are used, and what is read through several windows is bounded in each

@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::Shared;
-use super::memory::Block;
+use super::GpuShared;
+use super::memory::GpuBlock;
 use super::pipeline::Pipeline;
 use crate::Result;
 
@@ -29,7 +29,7 @@ const MAX_STAGING: u64 = 64 << 20;
 
 /// A part of a block, as it is bound.
 pub(super) struct Binding<'a> {
-    pub(super) block: &'a Block,
+    pub(super) block: &'a GpuBlock,
     pub(super) offset: u64,
     pub(super) size: u64,
 }
@@ -37,7 +37,7 @@ pub(super) struct Binding<'a> {
 type GroupKey = (usize, SmallVec<[(u64, u64, u64); 8]>);
 
 /// What is encoded and not yet submitted, and the caches of what dispatches need.
-pub(super) struct Stream {
+pub(super) struct CommandStream {
     pass: Option<wgpu::ComputePass<'static>>,
     encoder: Option<wgpu::CommandEncoder>,
     dispatches: usize,
@@ -56,8 +56,8 @@ pub(super) struct Stream {
     align: usize,
 }
 
-impl Stream {
-    pub(super) fn new(device: &wgpu::Device, internal_bytes: u64) -> Stream {
+impl CommandStream {
+    pub(super) fn new(device: &wgpu::Device, internal_bytes: u64) -> CommandStream {
         use wgpu::BufferUsages as Usage;
         let buffer = |size, usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -67,7 +67,7 @@ impl Stream {
                 mapped_at_creation: false,
             })
         };
-        Stream {
+        CommandStream {
             pass: None,
             encoder: None,
             dispatches: 0,
@@ -93,7 +93,7 @@ impl Stream {
     /// Appends a dispatch.
     pub(super) fn dispatch(
         &mut self,
-        shared: &Shared,
+        shared: &GpuShared,
         pipeline: &Arc<Pipeline>,
         bindings: &[Binding<'_>],
         words: &[u32],
@@ -139,7 +139,7 @@ impl Stream {
     }
 
     /// Sends what is encoded on its way.
-    pub(super) fn submit(&mut self, shared: &Shared) -> Option<wgpu::SubmissionIndex> {
+    pub(super) fn submit(&mut self, shared: &GpuShared) -> Option<wgpu::SubmissionIndex> {
         self.pass = None;
         let encoder = self.encoder.take()?;
         if !self.words.is_empty() {
@@ -161,7 +161,7 @@ impl Stream {
     }
 
     /// Waits until everything is done, and reports what went wrong.
-    pub(super) fn synchronize(&mut self, shared: &Shared) -> Result<()> {
+    pub(super) fn synchronize(&mut self, shared: &GpuShared) -> Result<()> {
         if self.indices_unread {
             self.read(shared, None, &mut [])?;
         }
@@ -172,7 +172,7 @@ impl Stream {
     }
 
     /// Waits for the kernels that checked indices, and reports an index that was out of range.
-    pub(super) fn check_indices(&mut self, shared: &Shared) -> Result<()> {
+    pub(super) fn check_indices(&mut self, shared: &GpuShared) -> Result<()> {
         if !self.indices_unread {
             return Ok(());
         }
@@ -183,8 +183,8 @@ impl Stream {
     /// Reads bytes of a block, after all work before it.
     pub(super) fn download(
         &mut self,
-        shared: &Shared,
-        block: &Block,
+        shared: &GpuShared,
+        block: &GpuBlock,
         offset: u64,
         out: &mut [u8],
     ) -> Result<()> {
@@ -197,7 +197,7 @@ impl Stream {
     }
 
     /// Reads a piece of a block, and the index failures if there may be any.
-    fn read(&mut self, shared: &Shared, from: Option<(&Block, u64)>, out: &mut [u8]) -> Result<()> {
+    fn read(&mut self, shared: &GpuShared, from: Option<(&GpuBlock, u64)>, out: &mut [u8]) -> Result<()> {
         let skip = from.map_or(0, |(_, start)| start % 4);
         let bytes = (skip + out.len() as u64).next_multiple_of(8);
         let staging = self.take_staging(shared, bytes + FAILURE_BYTES)?;
@@ -241,7 +241,7 @@ impl Stream {
         Ok(())
     }
 
-    fn take_staging(&mut self, shared: &Shared, bytes: u64) -> Result<wgpu::Buffer> {
+    fn take_staging(&mut self, shared: &GpuShared, bytes: u64) -> Result<wgpu::Buffer> {
         let fits = |buffer: &wgpu::Buffer| buffer.size() >= bytes && buffer.size() <= bytes.max(1024) * 4;
         if let Some(found) = self.staging.iter().position(fits) {
             return Ok(self.staging.swap_remove(found));
@@ -253,7 +253,7 @@ impl Stream {
     }
 
     /// Writes bytes to a block, before all work that is not yet submitted.
-    pub(super) fn write(&mut self, shared: &Shared, block: &Block, bytes: &[u8]) {
+    pub(super) fn write(&mut self, shared: &GpuShared, block: &GpuBlock, bytes: &[u8]) {
         let (whole, last) = bytes.split_at(bytes.len() / 4 * 4);
         let mut start = block.offset;
         for part in whole.chunks(MAX_STAGING as usize) {
@@ -284,7 +284,7 @@ impl Stream {
 }
 
 /// Waits for a submit, or for all of them.
-fn wait(shared: &Shared, submission_index: Option<wgpu::SubmissionIndex>) {
+fn wait(shared: &GpuShared, submission_index: Option<wgpu::SubmissionIndex>) {
     // A lost device may never be done.
     if shared.failures.alive().is_err() {
         return;
@@ -314,7 +314,7 @@ fn said(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("the driver failed while it was waited for")
 }
 
-fn bind(shared: &Shared, pipeline: &Pipeline, bindings: &[Binding<'_>]) -> wgpu::BindGroup {
+fn bind(shared: &GpuShared, pipeline: &Pipeline, bindings: &[Binding<'_>]) -> wgpu::BindGroup {
     let entries: Vec<_> = (0u32..)
         .zip(bindings)
         .map(|(binding, Binding { block, offset, size })| {
@@ -328,7 +328,7 @@ fn bind(shared: &Shared, pipeline: &Pipeline, bindings: &[Binding<'_>]) -> wgpu:
 }
 
 fn bind_params(
-    shared: &Shared,
+    shared: &GpuShared,
     pipeline: &Pipeline,
     params: &wgpu::Buffer,
     internal: &wgpu::Buffer,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use smallvec::smallvec;
 
 use super::adapter::{Adapter, adapters};
-use super::pipeline::Source;
+use super::pipeline::ShaderSource;
 use super::stream::Binding;
 use super::*;
 use crate::kernel::{Access, Instr, Loop, Store, UnaryOp};
@@ -14,7 +14,7 @@ use crate::{DType, Device, DeviceOptions, Element};
 /// A device of the test's own, and what is behind it.
 struct Own {
     device: Device,
-    shared: Arc<Shared>,
+    shared: Arc<GpuShared>,
 }
 
 impl Own {
@@ -259,8 +259,8 @@ fn a_panic_of_the_driver_is_the_loss_of_its_device() {
 }
 
 /// A kernel that does nothing to one buffer, but for what this text does.
-fn source(wgsl: &str) -> Source {
-    Source { wgsl: wgsl.to_owned(), bindings: 1, params_bytes: 16, internal: false }
+fn source(wgsl: &str) -> ShaderSource {
+    ShaderSource { wgsl: wgsl.to_owned(), bindings: 1, params_bytes: 16, internal: false }
 }
 
 #[test]

@@ -9,21 +9,21 @@ static FREE: Condvar = Condvar::new();
 
 /// The turn, until it is dropped. It may be handed to another thread, as a mutex's guard may not.
 #[derive(Debug)]
-pub(super) struct Turn(());
+pub(super) struct DriverTurn(());
 
-impl Turn {
+impl DriverTurn {
     /// Waits for the turn where turns are taken. They do not nest.
-    pub(super) fn wait(is_taken: bool) -> Option<Turn> {
+    pub(super) fn wait(is_taken: bool) -> Option<DriverTurn> {
         is_taken.then(|| {
             let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
             let free = FREE.wait_while(taken, |taken| *taken);
             *free.unwrap_or_else(PoisonError::into_inner) = true;
-            Turn(())
+            DriverTurn(())
         })
     }
 }
 
-impl Drop for Turn {
+impl Drop for DriverTurn {
     fn drop(&mut self) {
         *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
         FREE.notify_one();

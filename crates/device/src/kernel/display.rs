@@ -12,7 +12,7 @@ use crate::layout::{Dims, contiguous_strides};
 
 /// A kernel with names for its buffers; see [`Kernel::named`].
 #[derive(Clone, Copy, Debug)]
-pub struct Named<'a> {
+pub struct NamedKernel<'a> {
     kernel: &'a Kernel,
     names: &'a [String],
 }
@@ -44,12 +44,12 @@ impl Kernel {
     ///     "loop over [64, 100]\n  %0 = x f32 strides [1, 64]\n  %1 = exp(%0)\n  y f32 = %1"
     /// );
     /// ```
-    pub fn named<'a>(&'a self, names: &'a [String]) -> Named<'a> {
-        Named { kernel: self, names }
+    pub fn named<'a>(&'a self, names: &'a [String]) -> NamedKernel<'a> {
+        NamedKernel { kernel: self, names }
     }
 }
 
-impl Display for Named<'_> {
+impl Display for NamedKernel<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.kernel {
             Kernel::Loop(kernel) => write_loop(f, kernel, self.names),

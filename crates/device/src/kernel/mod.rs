@@ -21,7 +21,7 @@ mod op;
 mod visit;
 
 pub use analysis::{Level, Traffic};
-pub use display::{Bytes, Named};
+pub use display::{Bytes, NamedKernel};
 pub use op::{BinaryOp, Domain, Gives, ReduceOp, Ty, UnaryOp};
 
 use smallvec::SmallVec;

@@ -17,7 +17,7 @@ const LINES: usize = 8;
 
 /// The memory of one access in the next tile.
 #[derive(Clone, Copy)]
-struct Stream {
+struct PrefetchStream {
     access: usize,
     /// Where this tile's elements start.
     tile: *const u8,
@@ -30,7 +30,7 @@ struct Stream {
 /// What is being fetched ahead.
 #[derive(Default)]
 pub struct Ahead {
-    streams: smallvec::SmallVec<[Stream; 4]>,
+    streams: smallvec::SmallVec<[PrefetchStream; 4]>,
 }
 
 impl Ahead {
@@ -39,7 +39,7 @@ impl Ahead {
         if bytes < LEAST_BYTES {
             return;
         }
-        let stream = Stream { access, tile, next: tile.wrapping_offset(step), left: bytes };
+        let stream = PrefetchStream { access, tile, next: tile.wrapping_offset(step), left: bytes };
         match self.streams.iter_mut().find(|stream| stream.access == access) {
             Some(known) if known.tile == tile => {}
             Some(known) => *known = stream,

@@ -4,15 +4,15 @@
 //! What guards and indices decide is checked here before it is read.
 #![allow(unsafe_code)]
 
-use super::{Frame, Port, Slot};
-use crate::cpu::affine::{Affine, Grid, Run, Tile};
+use super::{CpuFrame, LanePointer, Port};
+use crate::cpu::affine::{AffineMap, Grid, LaneRun, Tile};
 use crate::cpu::program::{Inst, invalid};
-use crate::cpu::simd::{Args, lanes};
+use crate::cpu::simd::{SimdArgs, lanes};
 use crate::kernel::{IndexedDim, Ty};
 use crate::{Error, Result};
 
-impl Frame<'_> {
-    pub(super) fn store(&mut self, access: usize, value: Slot, tile: &Tile) -> Result<()> {
+impl CpuFrame<'_> {
+    pub(super) fn store(&mut self, access: usize, value: LanePointer, tile: &Tile) -> Result<()> {
         let port = &self.maps.ports[access];
         let n = tile.lanes();
         let scratch = self.program.scratch[0];
@@ -24,11 +24,11 @@ impl Frame<'_> {
             let mut source = value.at;
             if let Some(convert) = port.store {
                 if let (Some(dst), false) = (contiguous, value.single) {
-                    convert(&Args::new(dst, source, n));
+                    convert(&SimdArgs::new(dst, source, n));
                     return Ok(());
                 }
                 let converted = self.memory.add(scratch);
-                convert(&Args::new(converted, source, if value.single { 1 } else { n }));
+                convert(&SimdArgs::new(converted, source, if value.single { 1 } else { n }));
                 source = converted;
             }
             if let Some(dst) = contiguous {
@@ -80,7 +80,7 @@ impl Frame<'_> {
         let (at, single) = match port.load {
             Some(convert) => {
                 // SAFETY: as above.
-                unsafe { convert(&Args::new(memory, found.at, if found.single { 1 } else { n })) };
+                unsafe { convert(&SimdArgs::new(memory, found.at, if found.single { 1 } else { n })) };
                 (memory, found.single)
             }
             None => (found.at, found.single),
@@ -90,7 +90,7 @@ impl Frame<'_> {
     }
 
     /// Elements that all lie inside of the buffer, where they are or gathered in `raw`.
-    fn load_inside(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Slot {
+    fn load_inside(&self, port: &Port, tile: &Tile, raw: *mut u8) -> LanePointer {
         let n = tile.lanes();
         // SAFETY: the elements of the tile lie inside of the buffer, and `raw` has room for all lanes.
         unsafe {
@@ -100,7 +100,7 @@ impl Frame<'_> {
                     let src = (self.element(port, patch.start).cast_const(), patch.row, patch.column);
                     lanes::copy_grid(dst, src, (patch.rows, patch.columns), port.size);
                 });
-                return Slot { at: raw, single: false };
+                return LanePointer { at: raw, single: false };
             };
             let (rows, columns) = (tile.rows as isize, tile.columns as isize);
             let row = if rows == 1 { 0 } else { grid.row };
@@ -108,25 +108,25 @@ impl Frame<'_> {
             let src = self.element(port, grid.base);
             if row == 0 && column == 0 {
                 lanes::copy(raw, 1, src, 1, 1, port.size);
-                return Slot { at: raw, single: true };
+                return LanePointer { at: raw, single: true };
             }
             let contiguous =
                 (columns == 1 || column == 1) && (rows == 1 || row == if columns == 1 { 1 } else { columns });
             if contiguous {
                 if !port.copied {
-                    return Slot { at: src, single: false };
+                    return LanePointer { at: src, single: false };
                 }
                 lanes::copy(raw, 1, src, 1, n, port.size);
-                return Slot { at: raw, single: false };
+                return LanePointer { at: raw, single: false };
             }
             let (dst, src) = ((raw, columns, 1), (src.cast_const(), row, column));
             lanes::copy_grid(dst, src, (tile.rows, tile.columns), port.size);
-            Slot { at: raw, single: false }
+            LanePointer { at: raw, single: false }
         }
     }
 
     /// Elements where all guards hold, zeros elsewhere.
-    fn load_guarded(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<Slot> {
+    fn load_guarded(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<LanePointer> {
         let n = tile.lanes();
         let mut all = true;
         let mut grids: smallvec::SmallVec<[(Grid, usize); 4]> = smallvec::SmallVec::new();
@@ -138,7 +138,7 @@ impl Frame<'_> {
                 Some(false) => {
                     // SAFETY: `raw` has room for a lane of 8 bytes.
                     unsafe { raw.write_bytes(0, 8) };
-                    return Ok(Slot { at: raw, single: true });
+                    return Ok(LanePointer { at: raw, single: true });
                 }
                 None => all = false,
             }
@@ -175,11 +175,11 @@ impl Frame<'_> {
                 }
             }
         }
-        Ok(Slot { at: raw, single: false })
+        Ok(LanePointer { at: raw, single: false })
     }
 
     /// Elements where all guards hold, zeros elsewhere, run by run: a run is one for the access and for every guard.
-    fn load_guarded_runs(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<Slot> {
+    fn load_guarded_runs(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<LanePointer> {
         // SAFETY: `raw` has room for all lanes; what is read was checked.
         unsafe {
             raw.write_bytes(0, tile.lanes() * port.size);
@@ -209,7 +209,7 @@ impl Frame<'_> {
                 }
             }
         }
-        Ok(Slot { at: raw, single: false })
+        Ok(LanePointer { at: raw, single: false })
     }
 
     /// That these elements lie inside of the buffer.
@@ -222,7 +222,13 @@ impl Frame<'_> {
     }
 
     /// Elements moved by values of the body.
-    fn load_indexed(&self, port: &Port, indices: &[(u32, Ty)], tile: &Tile, raw: *mut u8) -> Result<Slot> {
+    fn load_indexed(
+        &self,
+        port: &Port,
+        indices: &[(u32, Ty)],
+        tile: &Tile,
+        raw: *mut u8,
+    ) -> Result<LanePointer> {
         // One index for the whole tile moves the access as it is.
         if port.guards.is_empty()
             && indices.iter().all(|&(value, _)| self.slot(value).single)
@@ -236,7 +242,7 @@ impl Frame<'_> {
             }
             let (low, high) = grid.bounds(tile.rows, tile.columns);
             self.check(port, low + moved, high + moved)?;
-            let affine = Affine { offset: port.affine.offset + moved, ..port.affine.clone() };
+            let affine = AffineMap { offset: port.affine.offset + moved, ..port.affine.clone() };
             let port = Port { affine, guards: Vec::new(), indexed: Vec::new(), ..*port };
             return Ok(self.load_inside(&port, tile, raw));
         }
@@ -244,7 +250,13 @@ impl Frame<'_> {
     }
 
     /// Lane by lane: where guards hold, the element that the map and the indices lead to.
-    fn load_masked(&self, port: &Port, indices: &[(u32, Ty)], tile: &Tile, raw: *mut u8) -> Result<Slot> {
+    fn load_masked(
+        &self,
+        port: &Port,
+        indices: &[(u32, Ty)],
+        tile: &Tile,
+        raw: *mut u8,
+    ) -> Result<LanePointer> {
         let n = tile.lanes();
         // SAFETY: the scratch has room for all lanes, and is initialised before it is read.
         let (offsets, mask) = unsafe {
@@ -256,14 +268,14 @@ impl Frame<'_> {
         };
         for &guard in &port.guards {
             let (affine, size) = &self.maps.ranges[guard];
-            let _ = affine.runs::<()>(tile, |Run { lane, n, start, stride }| {
+            let _ = affine.runs::<()>(tile, |LaneRun { lane, n, start, stride }| {
                 let (from, to) = inside(start, stride, *size as isize, n as isize);
                 mask[lane..lane + from.min(n as isize) as usize].fill(0);
                 mask[lane + to.max(from).min(n as isize) as usize..lane + n].fill(0);
                 Ok(())
             });
         }
-        let _ = port.affine.runs::<()>(tile, |Run { lane, n, start, stride }| {
+        let _ = port.affine.runs::<()>(tile, |LaneRun { lane, n, start, stride }| {
             for (i, offset) in offsets[lane..lane + n].iter_mut().enumerate() {
                 *offset = (start + i as isize * stride) as i64;
             }
@@ -287,7 +299,7 @@ impl Frame<'_> {
         let mask = if port.guards.is_empty() { None } else { Some(&*mask) };
         // SAFETY: `raw` has room for all lanes; the offsets were checked.
         unsafe { lanes::gather(raw, self.element(port, 0), offsets, mask, port.size) };
-        Ok(Slot { at: raw, single: false })
+        Ok(LanePointer { at: raw, single: false })
     }
 }
 
@@ -340,7 +352,12 @@ fn inside(start: isize, stride: isize, size: isize, n: isize) -> (isize, isize) 
 }
 
 /// Writes a function of a map's values to lanes; true if one stands for all.
-pub(super) fn fill<T: Copy>(affine: &Affine, tile: &Tile, dst: *mut T, value: impl Fn(isize) -> T) -> bool {
+pub(super) fn fill<T: Copy>(
+    affine: &AffineMap,
+    tile: &Tile,
+    dst: *mut T,
+    value: impl Fn(isize) -> T,
+) -> bool {
     if let Some(grid) = affine.grid(tile)
         && (tile.rows == 1 || grid.row == 0)
         && (tile.columns == 1 || grid.column == 0)

@@ -10,10 +10,10 @@ mod elements;
 
 use std::cell::Cell;
 
-use super::affine::{Affine, Tile};
+use super::affine::{AffineMap, Tile};
 use super::memory::CpuMemory;
-use super::program::{Inst, Op, Options, Program, cell, invalid};
-use super::simd::{Args, Raw, lanes};
+use super::program::{CpuProgram, Inst, LaneOp, ProgramOptions, cell, invalid};
+use super::simd::{Raw, SimdArgs, lanes};
 use crate::executor::bytes_of;
 use crate::kernel::IndexedDim;
 use crate::{Error, Result, Scalar};
@@ -47,7 +47,7 @@ unsafe impl Sync for RawBuffer {}
 #[derive(Debug)]
 pub struct Port {
     /// The element at each index.
-    pub affine: Affine,
+    pub affine: AffineMap,
     /// Which buffer.
     pub buffer: usize,
     /// Bytes of an element.
@@ -72,9 +72,9 @@ pub struct Maps {
     /// Its accesses.
     pub ports: Vec<Port>,
     /// Its ranges with their sizes.
-    pub ranges: Vec<(Affine, usize)>,
+    pub ranges: Vec<(AffineMap, usize)>,
     /// Coordinates.
-    pub coords: Vec<Affine>,
+    pub coords: Vec<AffineMap>,
 }
 
 impl Maps {
@@ -85,7 +85,7 @@ impl Maps {
 }
 
 #[derive(Clone, Copy)]
-struct Slot {
+struct LanePointer {
     at: *mut u8,
     /// One number stands for all lanes.
     single: bool,
@@ -94,16 +94,16 @@ struct Slot {
 /// What a thread keeps from launch to launch.
 #[derive(Default)]
 struct Reserve {
-    memory: Option<CpuMemoryBlock>,
-    slots: Vec<Slot>,
+    memory: Option<FrameMemory>,
+    slots: Vec<LanePointer>,
 }
 
-struct CpuMemoryBlock {
+struct FrameMemory {
     start: *mut u8,
     layout: std::alloc::Layout,
 }
 
-impl Drop for CpuMemoryBlock {
+impl Drop for FrameMemory {
     fn drop(&mut self) {
         // SAFETY: it was allocated with this layout, and is dropped once.
         unsafe { std::alloc::dealloc(self.start, self.layout) };
@@ -115,8 +115,8 @@ thread_local! {
 }
 
 /// One thread's state while it runs a program.
-pub struct Frame<'a> {
-    program: &'a Program,
+pub struct CpuFrame<'a> {
+    program: &'a CpuProgram,
     maps: &'a Maps,
     buffers: &'a [RawBuffer],
     params: &'a [Scalar],
@@ -125,7 +125,7 @@ pub struct Frame<'a> {
     ahead: Ahead,
 }
 
-impl Drop for Frame<'_> {
+impl Drop for CpuFrame<'_> {
     fn drop(&mut self) {
         let reserve = std::mem::take(&mut self.reserve);
         // A thread that is ending has no use for it.
@@ -133,18 +133,18 @@ impl Drop for Frame<'_> {
     }
 }
 
-impl<'a> Frame<'a> {
+impl<'a> CpuFrame<'a> {
     /// A frame for a program, with its uniform values computed.
     ///
     /// # Safety
     /// Every unguarded and not indexed access stays inside of its buffer over the whole space, and nobody else writes
     /// to what it reads or uses what it writes until the frame is dropped.
     pub unsafe fn new(
-        program: &'a Program,
+        program: &'a CpuProgram,
         maps: &'a Maps,
         buffers: &'a [RawBuffer],
         params: &'a [Scalar],
-    ) -> Result<Frame<'a>> {
+    ) -> Result<CpuFrame<'a>> {
         let mut reserve = RESERVE.try_with(Cell::take).ok().flatten().unwrap_or_default();
         if reserve.memory.as_ref().is_none_or(|block| block.layout.size() < program.memory) {
             reserve.memory = None;
@@ -156,12 +156,12 @@ impl<'a> Frame<'a> {
             if start.is_null() {
                 return Err(out_of_memory());
             }
-            reserve.memory = Some(CpuMemoryBlock { start, layout });
+            reserve.memory = Some(FrameMemory { start, layout });
         }
         let memory = reserve.memory.as_ref().map_or(std::ptr::null_mut(), |block| block.start);
         reserve.slots.clear();
-        reserve.slots.resize(program.values, Slot { at: memory, single: true });
-        let mut frame = Frame { program, maps, buffers, params, reserve, memory, ahead: Ahead::default() };
+        reserve.slots.resize(program.values, LanePointer { at: memory, single: true });
+        let mut frame = CpuFrame { program, maps, buffers, params, reserve, memory, ahead: Ahead::default() };
         let one = Tile { batch: 0, p: 0, rows: 1, q: 0, columns: 1 };
         frame.run(&program.uniform, &one, 0)?;
         Ok(frame)
@@ -180,7 +180,7 @@ impl<'a> Frame<'a> {
         for &fold in folds {
             let place = &self.program.folds[fold];
             let identity = place.fold.identity.to_ne_bytes();
-            // SAFETY: `Program::place` made room for as many lanes.
+            // SAFETY: `CpuProgram::place` made room for as many lanes.
             unsafe {
                 let values = self.memory.add(start + place.memory);
                 lanes::copy(values, 1, identity.as_ptr(), 0, lanes, place.fold.accumulator);
@@ -201,7 +201,7 @@ impl<'a> Frame<'a> {
             let place = &self.program.folds[fold];
             // SAFETY: both have room for as many lanes.
             unsafe {
-                (place.fold.merge)(&Args {
+                (place.fold.merge)(&SimdArgs {
                     dst: self.memory.add(start + place.memory),
                     a: other.as_ptr().add(place.memory),
                     b: other.as_ptr().add(place.positions.min(other.len())),
@@ -214,12 +214,12 @@ impl<'a> Frame<'a> {
         }
     }
 
-    fn slot(&self, value: u32) -> Slot {
+    fn slot(&self, value: u32) -> LanePointer {
         self.reserve.slots[value as usize]
     }
 
     fn set(&mut self, inst: &Inst, at: *mut u8, single: bool) {
-        self.reserve.slots[inst.value as usize] = Slot { at, single };
+        self.reserve.slots[inst.value as usize] = LanePointer { at, single };
     }
 
     /// Where an access's elements of a tile lie, if they are contiguous.
@@ -248,12 +248,12 @@ impl<'a> Frame<'a> {
             let memory = unsafe { self.memory.add(inst.memory) };
             self.ahead.fetch();
             match &inst.op {
-                Op::Const(bits) => self.set_cell(inst, memory, *bits),
-                Op::Param { index, ty } => {
+                LaneOp::Const(bits) => self.set_cell(inst, memory, *bits),
+                LaneOp::Param { index, ty } => {
                     let value = *self.params.get(*index).ok_or_else(|| invalid("too few parameters"))?;
                     self.set_cell(inst, memory, cell(value, *ty));
                 }
-                Op::Words { params } => {
+                LaneOp::Words { params } => {
                     for i in 0..4 {
                         let word =
                             self.params.get(params + i).ok_or_else(|| invalid("too few parameters"))?;
@@ -262,13 +262,13 @@ impl<'a> Frame<'a> {
                     }
                     self.set(inst, memory, true);
                 }
-                Op::Load { access, indices } => self.load(inst, *access, indices, tile, memory)?,
-                Op::Coord { coord } => {
+                LaneOp::Load { access, indices } => self.load(inst, *access, indices, tile, memory)?,
+                LaneOp::Coord { coord } => {
                     let affine = &self.maps.coords[*coord];
                     let single = fill(affine, tile, memory.cast::<i32>(), |value| value as i32);
                     self.set(inst, memory, single || n == 1);
                 }
-                Op::InRange { range } => {
+                LaneOp::InRange { range } => {
                     let (affine, size) = &self.maps.ranges[*range];
                     let inside = |value: isize| u8::from(value >= 0 && value < *size as isize);
                     let single = match affine.grid(tile).and_then(|grid| certain(grid, *size, tile)) {
@@ -281,14 +281,14 @@ impl<'a> Frame<'a> {
                     };
                     self.set(inst, memory, single || n == 1);
                 }
-                Op::Unary { run, a } => {
+                LaneOp::Unary { run, a } => {
                     let a = self.slot(*a);
                     let dst = self.target(inst, tile, memory, a.single);
                     // SAFETY: as above.
-                    unsafe { run(&Args::new(dst, a.at, if a.single { 1 } else { n })) };
+                    unsafe { run(&SimdArgs::new(dst, a.at, if a.single { 1 } else { n })) };
                     self.set(inst, dst, a.single || n == 1);
                 }
-                Op::Binary { run, a, b } => {
+                LaneOp::Binary { run, a, b } => {
                     let (mut a, mut b) = (self.slot(*a), self.slot(*b));
                     let single = a.single && b.single;
                     let dst = self.target(inst, tile, memory, single);
@@ -309,10 +309,10 @@ impl<'a> Frame<'a> {
                         }
                     };
                     // SAFETY: as above.
-                    unsafe { loops(&Args { b: b.at, ..Args::new(dst, a.at, n) }) };
+                    unsafe { loops(&SimdArgs { b: b.at, ..SimdArgs::new(dst, a.at, n) }) };
                     self.set(inst, dst, n == 1);
                 }
-                Op::Fused { run, operands } => {
+                LaneOp::Fused { run, operands } => {
                     let mut values = operands.map(|value| self.slot(value));
                     let single = values.iter().all(|value| value.single);
                     let dst = self.target(inst, tile, memory, single);
@@ -323,10 +323,12 @@ impl<'a> Frame<'a> {
                     let [a, b, c] = values;
                     let single = values.map(|value| value.single && n > 1);
                     // SAFETY: as above.
-                    unsafe { run.form(single)(&Args { b: b.at, c: c.at, ..Args::new(dst, a.at, n) }) };
+                    unsafe {
+                        run.form(single)(&SimdArgs { b: b.at, c: c.at, ..SimdArgs::new(dst, a.at, n) })
+                    };
                     self.set(inst, dst, n == 1);
                 }
-                Op::Select { run, cond, a, b } => {
+                LaneOp::Select { run, cond, a, b } => {
                     let (cond, mut a, mut b) = (self.slot(*cond), self.slot(*a), self.slot(*b));
                     let single = cond.single && a.single && b.single;
                     let dst = self.target(inst, tile, memory, single);
@@ -352,19 +354,19 @@ impl<'a> Frame<'a> {
                             }
                         };
                         // SAFETY: as above.
-                        unsafe { loops(&Args { b: b.at, c: cond.at, ..Args::new(dst, a.at, n) }) };
+                        unsafe { loops(&SimdArgs { b: b.at, c: cond.at, ..SimdArgs::new(dst, a.at, n) }) };
                     }
                     self.set(inst, dst, n == 1);
                 }
-                Op::Random { run, index, words } => {
+                LaneOp::Random { run, index, words } => {
                     let (index, words) = (self.slot(*index), self.slot(*words));
                     let dst = self.target(inst, tile, memory, index.single);
                     let n = if index.single { 1 } else { n };
                     // SAFETY: as above.
-                    unsafe { run(&Args { b: words.at, ..Args::new(dst, index.at, n) }) };
+                    unsafe { run(&SimdArgs { b: words.at, ..SimdArgs::new(dst, index.at, n) }) };
                     self.set(inst, dst, n == 1);
                 }
-                Op::Expand { a } => {
+                LaneOp::Expand { a } => {
                     let a = self.slot(*a);
                     if a.single {
                         // Copied, because the row value's memory may be given to another from here on.
@@ -389,7 +391,7 @@ impl<'a> Frame<'a> {
                     }
                     self.set(inst, memory, n == 1);
                 }
-                Op::Fold { fold, a, factor } => {
+                LaneOp::Fold { fold, a, factor } => {
                     let place = &self.program.folds[*fold];
                     let a = self.spread(self.slot(*a), 0, n, inst.width);
                     let (run, b) = match (factor, place.fold.products) {
@@ -403,7 +405,7 @@ impl<'a> Frame<'a> {
                     // SAFETY: as above; accumulators have room for the rows or columns of a tile.
                     unsafe {
                         let accumulators = self.memory.add(self.program.accumulators.0);
-                        run(&Args {
+                        run(&SimdArgs {
                             dst: accumulators.add(place.memory),
                             a: a.at,
                             b: b.at,
@@ -414,7 +416,7 @@ impl<'a> Frame<'a> {
                         });
                     }
                 }
-                Op::Finish { fold } => {
+                LaneOp::Finish { fold } => {
                     let place = &self.program.folds[*fold];
                     let dst = self.target(inst, tile, memory, n == 1);
                     // SAFETY: as above.
@@ -422,7 +424,7 @@ impl<'a> Frame<'a> {
                         let accumulators = self.memory.add(self.program.accumulators.0);
                         let values = accumulators.add(place.memory);
                         match place.fold.finish {
-                            Some(run) => run(&Args::new(dst, values, n)),
+                            Some(run) => run(&SimdArgs::new(dst, values, n)),
                             None if place.fold.position => {
                                 lanes::copy(dst, 1, accumulators.add(place.positions), 1, n, 8);
                             }
@@ -431,14 +433,14 @@ impl<'a> Frame<'a> {
                     }
                     self.set(inst, dst, n == 1);
                 }
-                Op::Store { access, a } => self.store(*access, self.slot(*a), tile)?,
+                LaneOp::Store { access, a } => self.store(*access, self.slot(*a), tile)?,
             }
         }
         Ok(())
     }
 
     /// Lanes of a value, in a part of the scratch if it is a single number.
-    fn spread(&self, value: Slot, part: usize, n: usize, width: usize) -> Slot {
+    fn spread(&self, value: LanePointer, part: usize, n: usize, width: usize) -> LanePointer {
         if !value.single || n == 1 {
             return value;
         }
@@ -446,7 +448,7 @@ impl<'a> Frame<'a> {
         unsafe {
             let at = self.memory.add(self.program.scratch[part]);
             lanes::copy(at, 1, value.at, 0, n, width);
-            Slot { at, single: false }
+            LanePointer { at, single: false }
         }
     }
 
@@ -468,7 +470,7 @@ impl<'a> Frame<'a> {
     fn fetch_ahead(&mut self, access: usize, at: *const u8, tile: &Tile) {
         let port = &self.maps.ports[access];
         if port.far {
-            let Options { column, keep, .. } = self.program.options;
+            let ProgramOptions { column, keep, .. } = self.program.options;
             // Tiles go along the rows, unless they have whole ones.
             let by_rows = (column || keep) && port.affine.p.rank() == 1;
             let elements =

@@ -3,22 +3,22 @@
 
 use std::marker::PhantomData;
 
-use super::{Args, Body, Full, Lean, Level, Plain, Raw, Versions, input, math, output};
+use super::{Full, Lean, Plain, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, math, output};
 use crate::kernel::{BinaryOp, Ty};
 
 /// A function of two lanes.
 pub trait Zip {
     type In: Copy;
     type Out: Copy;
-    fn apply<L: Level>(a: Self::In, b: Self::In) -> Self::Out;
+    fn apply<L: SimdLevel>(a: Self::In, b: Self::In) -> Self::Out;
 }
 
 /// `dst[i] = f(a[i], b[i])` for i below n; `A` and `B` say which operands have lanes, the others have one value.
 struct Zipped<F, const A: bool, const B: bool>(PhantomData<F>);
 
-impl<F: Zip, const A: bool, const B: bool> Body for Zipped<F, A, B> {
+impl<F: Zip, const A: bool, const B: bool> SimdBody for Zipped<F, A, B> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold n lanes of these types, or one.
         let (dst, a, b) = unsafe {
             let (a, b) = (if A { args.n } else { 1 }, if B { args.n } else { 1 });
@@ -74,17 +74,17 @@ impl Forms {
 
 macro_rules! zip {
     ($versions:ident, $in:ty => $out:ty, |$a:ident, $b:ident| $result:expr) => {{
-        struct F;
-        impl Zip for F {
+        struct ZipFn;
+        impl Zip for ZipFn {
             type In = $in;
             type Out = $out;
             #[inline(always)]
             #[allow(clippy::extra_unused_type_parameters)]
-            fn apply<L: Level>($a: $in, $b: $in) -> $out {
+            fn apply<L: SimdLevel>($a: $in, $b: $in) -> $out {
                 $result
             }
         }
-        Forms::$versions::<F>()
+        Forms::$versions::<ZipFn>()
     }};
 }
 

@@ -1,6 +1,6 @@
 //! Folding lanes into accumulators: rows whose elements lie side by side, and columns, whose rows do.
 //!
-//! An accumulator is a value of [`Fold::accumulator`] bytes, and for positions an i64 beside it. Sums of f32 accumulate
+//! An accumulator is a value of [`FoldLoops::accumulator`] bytes, and for positions an i64 beside it. Sums of f32 accumulate
 //! in f64 across blocks, and in f32 only over the few elements of a lane within a block; products of f32 are f64 throughout. The order of all additions
 //! depends on sizes alone. Loops are written out: the standard library's folds aren't always inlined, and then lose the
 //! vector width that they are called at.
@@ -9,12 +9,12 @@
 use std::marker::PhantomData;
 
 use super::unary::map;
-use super::{Args, Body, Full, Lean, Level, Plain, Raw, Versions, input, output};
+use super::{Full, Lean, Plain, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, output};
 use crate::kernel::{ReduceOp, Ty};
 
 /// The loops of one reduction over one type.
 #[derive(Clone, Copy, Debug)]
-pub struct Fold {
+pub struct FoldLoops {
     /// Bytes of an accumulated value.
     pub accumulator: usize,
     /// Whether there are positions beside the values.
@@ -39,14 +39,14 @@ trait Folding {
     const IDENTITY: Self::Acc;
     fn step(acc: Self::Acc, x: Self::In) -> Self::Acc;
     fn merge(a: Self::Acc, b: Self::Acc) -> Self::Acc;
-    fn slice<L: Level>(a: &[Self::In]) -> Self::Acc;
+    fn slice<L: SimdLevel>(a: &[Self::In]) -> Self::Acc;
 }
 
 struct Values<F>(PhantomData<F>);
 
-impl<F: Folding> Body for Values<F> {
+impl<F: Folding> SimdBody for Values<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold rows accumulators, and n lanes for each.
         let (dst, a) =
             unsafe { (output::<F::Acc>(args.dst, args.rows), input::<F::In>(args.a, args.rows * args.n)) };
@@ -68,9 +68,9 @@ impl<F: Folding> Body for Values<F> {
 
 struct Columns<F>(PhantomData<F>);
 
-impl<F: Folding> Body for Columns<F> {
+impl<F: Folding> SimdBody for Columns<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold n accumulators, and rows of n lanes.
         let (dst, a) =
             unsafe { (output::<F::Acc>(args.dst, args.n), input::<F::In>(args.a, args.rows * args.n)) };
@@ -84,9 +84,9 @@ impl<F: Folding> Body for Columns<F> {
 
 struct Merged<F>(PhantomData<F>);
 
-impl<F: Folding> Body for Merged<F> {
+impl<F: Folding> SimdBody for Merged<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold n accumulators each.
         let (dst, a) = unsafe { (output::<F::Acc>(args.dst, args.n), input::<F::Acc>(args.a, args.n)) };
         for (acc, &x) in dst.iter_mut().zip(a) {
@@ -105,9 +105,9 @@ trait Join {
 /// `dst[i]` joins the elements `a[64 * k + i]` of all k, for 64 numbers i.
 struct Lanes<J>(PhantomData<J>);
 
-impl<J: Join> Body for Lanes<J> {
+impl<J: Join> SimdBody for Lanes<J> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold 64 accumulators, and n lanes.
         let (dst, a) = unsafe { (output::<J::Of>(args.dst, 64), input::<J::Of>(args.a, args.n)) };
         let mut accumulators = [J::NEUTRAL; 64];
@@ -125,13 +125,13 @@ impl<J: Join> Body for Lanes<J> {
 /// The lanes are a call of their own: inlined among other loops they end up in memory instead of registers, which takes three
 /// times as long.
 #[inline(always)]
-fn tree<J: Join, L: Level>(a: &[J::Of]) -> J::Of {
+fn tree<J: Join, L: SimdLevel>(a: &[J::Of]) -> J::Of {
     let (whole, rest) = a.split_at(a.len() / 64 * 64);
     let mut lanes = [J::NEUTRAL; 64];
     if !whole.is_empty() {
         // SAFETY: there are 64 accumulators, and as many lanes.
         unsafe {
-            L::version::<Lanes<J>>()(&Args::new(
+            L::version::<Lanes<J>>()(&SimdArgs::new(
                 lanes.as_mut_ptr().cast(),
                 whole.as_ptr().cast(),
                 whole.len(),
@@ -169,8 +169,8 @@ fn finish<J: Join>(a: &[J::Of; 64], rest: &[J::Of]) -> J::Of {
 /// A fold whose accumulator is of the elements' type.
 macro_rules! same {
     ($versions:ident, $ty:ty, $identity:expr, |$a:ident, $b:ident| $step:expr) => {{
-        struct F;
-        impl Folding for F {
+        struct FoldFn;
+        impl Folding for FoldFn {
             type In = $ty;
             type Acc = $ty;
             const IDENTITY: $ty = $identity;
@@ -183,11 +183,11 @@ macro_rules! same {
                 Self::step(a, b)
             }
             #[inline(always)]
-            fn slice<L: Level>(a: &[$ty]) -> $ty {
+            fn slice<L: SimdLevel>(a: &[$ty]) -> $ty {
                 tree::<Self, L>(a)
             }
         }
-        impl Join for F {
+        impl Join for FoldFn {
             type Of = $ty;
             const NEUTRAL: $ty = $identity;
             #[inline(always)]
@@ -195,7 +195,7 @@ macro_rules! same {
                 Self::step(a, b)
             }
         }
-        values::<F, $versions>(None, |identity| u64_of(identity.to_ne_bytes()))
+        values::<FoldFn, $versions>(None, |identity| u64_of(identity.to_ne_bytes()))
     }};
 }
 
@@ -214,7 +214,7 @@ impl Folding for Sum32 {
         a + b
     }
     #[inline(always)]
-    fn slice<L: Level>(a: &[f32]) -> f64 {
+    fn slice<L: SimdLevel>(a: &[f32]) -> f64 {
         let mut sum = 0.0;
         for part in a.chunks(1024) {
             sum += f64::from(tree::<Sum32, L>(part));
@@ -247,7 +247,7 @@ impl Folding for Prod32 {
         a * b
     }
     #[inline(always)]
-    fn slice<L: Level>(a: &[f32]) -> f64 {
+    fn slice<L: SimdLevel>(a: &[f32]) -> f64 {
         let mut product = 1.0;
         for part in a.chunks(256) {
             let mut wide = [1.0; 256];
@@ -272,9 +272,9 @@ impl Join for Prod32 {
 /// As [`Lanes`], of products.
 struct ProductLanes;
 
-impl Body for ProductLanes {
+impl SimdBody for ProductLanes {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold 64 accumulators, and n lanes of each factor.
         let (dst, a, b) = unsafe {
             (output::<f32>(args.dst, 64), input::<f32>(args.a, args.n), input::<f32>(args.b, args.n))
@@ -292,9 +292,9 @@ impl Body for ProductLanes {
 /// Sums of products over rows.
 struct ProductRows;
 
-impl Body for ProductRows {
+impl SimdBody for ProductRows {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         let lanes = args.rows * args.n;
         // SAFETY: the caller's arguments hold rows accumulators, and n lanes of each factor for each.
         let (dst, a, b) = unsafe {
@@ -313,9 +313,9 @@ impl Body for ProductRows {
                     let sums = sums.as_mut_ptr().cast();
                     // SAFETY: there are 64 accumulators, and as many lanes of both.
                     unsafe {
-                        L::version::<ProductLanes>()(&Args {
+                        L::version::<ProductLanes>()(&SimdArgs {
                             b: b.as_ptr().cast(),
-                            ..Args::new(sums, a.as_ptr().cast(), whole)
+                            ..SimdArgs::new(sums, a.as_ptr().cast(), whole)
                         });
                     }
                 }
@@ -328,9 +328,9 @@ impl Body for ProductRows {
 /// Sums of products over columns.
 struct ProductColumns;
 
-impl Body for ProductColumns {
+impl SimdBody for ProductColumns {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         let lanes = args.rows * args.n;
         // SAFETY: the caller's arguments hold n accumulators, and rows of n lanes of each factor.
         let (dst, a, b) = unsafe {
@@ -352,8 +352,8 @@ fn u64_of<const N: usize>(bytes: [u8; N]) -> u64 {
     u64::from_ne_bytes(all)
 }
 
-fn values<F: Folding, V: Versions>(finish: Option<Raw>, bits: impl Fn(F::Acc) -> u64) -> Fold {
-    Fold {
+fn values<F: Folding, V: Versions>(finish: Option<Raw>, bits: impl Fn(F::Acc) -> u64) -> FoldLoops {
+    FoldLoops {
         accumulator: size_of::<F::Acc>(),
         position: false,
         identity: bits(F::IDENTITY),
@@ -375,9 +375,9 @@ trait Best {
 
 struct BestRows<B>(PhantomData<B>);
 
-impl<B: Best> Body for BestRows<B> {
+impl<B: Best> SimdBody for BestRows<B> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold rows accumulators and positions, and n lanes for each.
         let (dst, positions, a) = unsafe {
             (
@@ -410,9 +410,9 @@ impl<B: Best> Join for BestRows<B> {
 
 struct BestColumns<B>(PhantomData<B>);
 
-impl<B: Best> Body for BestColumns<B> {
+impl<B: Best> SimdBody for BestColumns<B> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold n accumulators and positions, and rows of n lanes.
         let (dst, positions, a) = unsafe {
             (
@@ -434,9 +434,9 @@ impl<B: Best> Body for BestColumns<B> {
 
 struct BestMerged<B>(PhantomData<B>);
 
-impl<B: Best> Body for BestMerged<B> {
+impl<B: Best> SimdBody for BestMerged<B> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold n accumulators and positions each.
         let (dst, positions, a, others) = unsafe {
             (
@@ -457,8 +457,8 @@ impl<B: Best> Body for BestMerged<B> {
 
 macro_rules! best {
     ($versions:ident, $ty:ty, $worst:expr, |$a:ident, $b:ident| $beats:expr) => {{
-        struct F;
-        impl Best for F {
+        struct BestFn;
+        impl Best for BestFn {
             type In = $ty;
             const WORST: $ty = $worst;
             #[inline(always)]
@@ -466,14 +466,14 @@ macro_rules! best {
                 $beats
             }
         }
-        Fold {
+        FoldLoops {
             accumulator: size_of::<$ty>(),
             position: true,
-            identity: u64_of(F::WORST.to_ne_bytes()),
-            rows: $versions::pick::<BestRows<F>>(),
-            columns: $versions::pick::<BestColumns<F>>(),
+            identity: u64_of(BestFn::WORST.to_ne_bytes()),
+            rows: $versions::pick::<BestRows<BestFn>>(),
+            columns: $versions::pick::<BestColumns<BestFn>>(),
             products: None,
-            merge: Plain::pick::<BestMerged<F>>(),
+            merge: Plain::pick::<BestMerged<BestFn>>(),
             finish: None,
         }
     }};
@@ -514,7 +514,7 @@ macro_rules! float {
 }
 
 /// The loops of a reduction over values of this type.
-pub fn fold(op: ReduceOp, ty: Ty) -> Fold {
+pub fn fold(op: ReduceOp, ty: Ty) -> FoldLoops {
     let narrow = || Some(map!(Lean, f64 => f32, |x| x as f32));
     let bits = |identity: f64| u64_of(identity.to_ne_bytes());
     match ty {
@@ -522,7 +522,7 @@ pub fn fold(op: ReduceOp, ty: Ty) -> Fold {
             Full,
             op,
             f32,
-            Fold {
+            FoldLoops {
                 products: Some([Full::pick::<ProductRows>(), Full::pick::<ProductColumns>()]),
                 ..values::<Sum32, Full>(narrow(), bits)
             },

@@ -3,7 +3,7 @@
 //! Each rounds as it would alone.
 #![allow(unsafe_code)]
 
-use super::{Args, Body, Full, Level, Raw, Versions, input, output};
+use super::{Full, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, output};
 use crate::kernel::BinaryOp;
 
 const ADD: u8 = 0;
@@ -16,11 +16,11 @@ const FROM: u8 = 3;
 /// value.
 struct Fused<const FIRST: u8, const SECOND: u8, const A: bool, const B: bool, const C: bool>;
 
-impl<const FIRST: u8, const SECOND: u8, const A: bool, const B: bool, const C: bool> Body
+impl<const FIRST: u8, const SECOND: u8, const A: bool, const B: bool, const C: bool> SimdBody
     for Fused<FIRST, SECOND, A, B, C>
 {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         let n = args.n;
         let lanes = |all: bool| if all { n } else { 1 };
         // SAFETY: the caller's arguments hold n lanes, or one value.

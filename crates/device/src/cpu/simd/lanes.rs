@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Args, Body, Full, Lean, Level, Plain, Raw, Versions, input, output};
+use super::{Full, Lean, Plain, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, output};
 use crate::normal::normal;
 use crate::philox4x32_10;
 
@@ -127,9 +127,9 @@ pub unsafe fn gather(dst: *mut u8, src: *const u8, offsets: &[i64], mask: Option
 /// `dst[i] = if c[i] { a[i] } else { b[i] }`; `A` and `B` say which have lanes.
 struct Select<T, const A: bool, const B: bool>(PhantomData<T>);
 
-impl<T: Copy, const A: bool, const B: bool> Body for Select<T, A, B> {
+impl<T: Copy, const A: bool, const B: bool> SimdBody for Select<T, A, B> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         let n = args.n;
         // SAFETY: the caller's arguments hold n lanes, or one.
         let (dst, a, b, c) = unsafe {
@@ -198,9 +198,9 @@ trait Draw {
 }
 
 /// The words themselves.
-struct Bits;
+struct RandomBits;
 
-impl Draw for Bits {
+impl Draw for RandomBits {
     type Lane = u32;
     #[inline(always)]
     fn all(words: [u32; 4]) -> [u32; 4] {
@@ -235,7 +235,7 @@ fn pair(words: [u32; 4], index: u32) -> [u32; 2] {
 }
 
 /// `dst[i]` is drawn from word `a[i] % 4` of the generator at the counter `(a[i] / 4, 0, b[2], b[3])` under the key `(b[0], b[1])`.
-struct Random<D>(PhantomData<D>);
+struct RandomBody<D>(PhantomData<D>);
 
 /// A function, since a closure used so often isn't inlined, and then its loops don't vectorise.
 #[inline(always)]
@@ -243,9 +243,9 @@ fn block(words: [u32; 4], counter: u32) -> [u32; 4] {
     philox4x32_10([counter, 0, words[2], words[3]], [words[0], words[1]])
 }
 
-impl<D: Draw> Body for Random<D> {
+impl<D: Draw> SimdBody for RandomBody<D> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold n lanes of 32 bits, and four words in `b`.
         let (dst, a, words) = unsafe {
             (output::<D::Lane>(args.dst, args.n), input::<u32>(args.a, args.n), input::<u32>(args.b, 4))
@@ -296,10 +296,10 @@ impl<D: Draw> Body for Random<D> {
 
 /// The loop of [`crate::kernel::Instr::Philox`].
 pub fn random() -> Raw {
-    Full::pick::<Random<Bits>>()
+    Full::pick::<RandomBody<RandomBits>>()
 }
 
 /// The loop of [`crate::kernel::Instr::Normal`].
 pub fn normals() -> Raw {
-    Full::pick::<Random<Normals>>()
+    Full::pick::<RandomBody<Normals>>()
 }

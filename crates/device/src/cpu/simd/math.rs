@@ -4,21 +4,21 @@
 //! f32 one after the other. `docs/numerics.md` states how far they are from the truth.
 //! NaN, infinities, zeros' signs and subnormal numbers come out as in C's math library.
 
-use super::Level;
+use super::SimdLevel;
 
 #[inline(always)]
-fn fma<L: Level>(a: f32, b: f32, c: f32) -> f32 {
+fn fma<L: SimdLevel>(a: f32, b: f32, c: f32) -> f32 {
     if L::FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 #[inline(always)]
-fn fma64<L: Level>(a: f64, b: f64, c: f64) -> f64 {
+fn fma64<L: SimdLevel>(a: f64, b: f64, c: f64) -> f64 {
     if L::FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// `c[0] + c[1] x + c[2] x² + …`
 #[inline(always)]
-fn poly<L: Level, const N: usize>(x: f32, c: [f32; N]) -> f32 {
+fn poly<L: SimdLevel, const N: usize>(x: f32, c: [f32; N]) -> f32 {
     let mut sum = c[N - 1];
     for i in (0..N - 1).rev() {
         sum = fma::<L>(sum, x, c[i]);
@@ -27,7 +27,7 @@ fn poly<L: Level, const N: usize>(x: f32, c: [f32; N]) -> f32 {
 }
 
 #[inline(always)]
-fn poly64<L: Level, const N: usize>(x: f64, c: [f64; N]) -> f64 {
+fn poly64<L: SimdLevel, const N: usize>(x: f64, c: [f64; N]) -> f64 {
     let mut sum = c[N - 1];
     for i in (0..N - 1).rev() {
         sum = fma64::<L>(sum, x, c[i]);
@@ -44,7 +44,7 @@ const LN2_LOW: f32 = 1.428_606_8e-6;
 
 /// `x = n ln 2 + r` with |r| <= ln 2 / 2, for |x| < 2^22 ln 2: n as an integer, and r.
 #[inline(always)]
-fn split_exponent<L: Level>(x: f32) -> (i32, f32) {
+fn split_exponent<L: SimdLevel>(x: f32) -> (i32, f32) {
     let rounded = fma::<L>(x, std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
     let r = fma::<L>(n, -LN2_LOW, fma::<L>(n, -LN2_HIGH, x));
@@ -58,13 +58,13 @@ fn power_of_two(n: i32) -> f32 {
 }
 
 #[inline(always)]
-fn exp_reduced<L: Level>(r: f32) -> f32 {
+fn exp_reduced<L: SimdLevel>(r: f32) -> f32 {
     let p = poly::<L, 5>(r, [0.5, 0.166_665_15, 0.041_666_374, 0.008_369_394, 0.001_394_325_4]);
     fma::<L>(p, r * r, r) + 1.0
 }
 
 #[inline(always)]
-pub fn exp<L: Level>(x: f32) -> f32 {
+pub fn exp<L: SimdLevel>(x: f32) -> f32 {
     // Beyond these the result is infinite or 0; NaN passes.
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
@@ -76,13 +76,13 @@ pub fn exp<L: Level>(x: f32) -> f32 {
 
 /// exp for -80 < x < 80.
 #[inline(always)]
-fn exp_inside<L: Level>(x: f32) -> f32 {
+fn exp_inside<L: SimdLevel>(x: f32) -> f32 {
     let (n, r) = split_exponent::<L>(x);
     exp_reduced::<L>(r) * power_of_two(n)
 }
 
 #[inline(always)]
-pub fn expm1<L: Level>(x: f32) -> f32 {
+pub fn expm1<L: SimdLevel>(x: f32) -> f32 {
     let bounded = if x > 89.0 { 89.0 } else { x };
     let bounded = if bounded < -20.0 { -20.0 } else { bounded };
     let (n, r) = split_exponent::<L>(bounded);
@@ -97,7 +97,7 @@ pub fn expm1<L: Level>(x: f32) -> f32 {
 
 /// The logarithm of `x (1 + correction)` for a tiny correction.
 #[inline(always)]
-fn log_corrected<L: Level>(x: f32, correction: f32) -> f32 {
+fn log_corrected<L: SimdLevel>(x: f32, correction: f32) -> f32 {
     let tiny = x < f32::MIN_POSITIVE;
     let scaled = if tiny { x * 8_388_608.0 } else { x };
     let shift = if tiny { -23.0 } else { 0.0 };
@@ -131,12 +131,12 @@ fn log_corrected<L: Level>(x: f32, correction: f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn log<L: Level>(x: f32) -> f32 {
+pub fn log<L: SimdLevel>(x: f32) -> f32 {
     log_corrected::<L>(x, 0.0)
 }
 
 #[inline(always)]
-pub fn log1p<L: Level>(x: f32) -> f32 {
+pub fn log1p<L: SimdLevel>(x: f32) -> f32 {
     let sum = 1.0 + x;
     // What the sum lost.
     let lost = if x > 1.0 { 1.0 - (sum - x) } else { x - (sum - 1.0) };
@@ -146,7 +146,7 @@ pub fn log1p<L: Level>(x: f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn tanh<L: Level>(x: f32) -> f32 {
+pub fn tanh<L: SimdLevel>(x: f32) -> f32 {
     let square = x * x;
     let p = poly::<L, 6>(
         square,
@@ -160,13 +160,13 @@ pub fn tanh<L: Level>(x: f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn sigmoid<L: Level>(x: f32) -> f32 {
+pub fn sigmoid<L: SimdLevel>(x: f32) -> f32 {
     let e = exp::<L>(-x.abs());
     (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
 }
 
 #[inline(always)]
-pub fn erf<L: Level>(x: f32) -> f32 {
+pub fn erf<L: SimdLevel>(x: f32) -> f32 {
     let square = x * x;
     let p = poly::<L, 7>(
         square,
@@ -205,7 +205,7 @@ pub const TRIGONOMETRIC_LIMIT: f32 = 4_000_000.0;
 
 /// The sine (shift 0) or cosine (shift 1).
 #[inline(always)]
-fn sin_shifted<L: Level>(x: f32, shift: u32) -> f32 {
+fn sin_shifted<L: SimdLevel>(x: f32, shift: u32) -> f32 {
     // pi/2 in two parts; products of the first, of 30 bits, with quadrants are exact.
     const HIGH: f64 = 1.570_796_325_802_803;
     const LOW: f64 = 9.920_935_796_805_404e-10;
@@ -223,13 +223,13 @@ fn sin_shifted<L: Level>(x: f32, shift: u32) -> f32 {
 }
 
 #[inline(always)]
-pub fn sin<L: Level>(x: f32) -> f32 {
+pub fn sin<L: SimdLevel>(x: f32) -> f32 {
     let result = sin_shifted::<L>(x, 0);
     if x == 0.0 { x } else { result }
 }
 
 #[inline(always)]
-pub fn cos<L: Level>(x: f32) -> f32 {
+pub fn cos<L: SimdLevel>(x: f32) -> f32 {
     sin_shifted::<L>(x, 1)
 }
 
@@ -247,7 +247,7 @@ pub fn cos_far(x: f32) -> f32 {
 
 /// C's pow, computed in f64.
 #[inline(always)]
-pub fn pow<L: Level>(x: f32, y: f32) -> f32 {
+pub fn pow<L: SimdLevel>(x: f32, y: f32) -> f32 {
     let base = f64::from(x.abs());
     let exponent = f64::from(y);
     // base = 2^e m with m between sqrt(1/2) and sqrt(2); log m = 2 atanh((m - 1) / (m + 1))

@@ -1,7 +1,7 @@
 //! The loops that the interpreter's instructions run over a block of lanes, compiled once for each vector width that
 //! the processor may have.
 //!
-//! A loop is a [`Body`]: Rust over slices that the compiler vectorises. [`Versions`] returns the one for this
+//! A loop is a [`SimdBody`]: Rust over slices that the compiler vectorises. [`Versions`] returns the one for this
 //! processor: AVX-512, AVX2 with FMA, or what every processor of the target has (SSE2, NEON).
 #![allow(unsafe_code)]
 
@@ -15,7 +15,7 @@ pub mod unary;
 
 /// What a loop works on. Each loop says which fields it reads; slices behind them have their lengths in lanes.
 #[derive(Clone, Copy)]
-pub struct Args {
+pub struct SimdArgs {
     /// Where results go; overlaps no operand.
     pub dst: *mut u8,
     /// The first operand.
@@ -32,23 +32,23 @@ pub struct Args {
     pub start: usize,
 }
 
-impl Args {
+impl SimdArgs {
     /// Arguments of a loop from `a` to `dst`.
-    pub fn new(dst: *mut u8, a: *const u8, n: usize) -> Args {
-        Args { dst, a, b: a, c: a, n, rows: 1, start: 0 }
+    pub fn new(dst: *mut u8, a: *const u8, n: usize) -> SimdArgs {
+        SimdArgs { dst, a, b: a, c: a, n, rows: 1, start: 0 }
     }
 }
 
 /// A compiled loop. Calling it is sound if its arguments point to as many aligned values of its types as it says.
-pub type Raw = unsafe fn(&Args);
+pub type Raw = unsafe fn(&SimdArgs);
 
 /// The instructions that a version of a loop may use.
-pub trait Level {
+pub trait SimdLevel {
     /// Whether a fused multiply-add is one instruction.
     const FMA: bool;
 
     /// A loop's version for the same instructions, to be called where inlining it would spoil it.
-    fn version<B: Body>() -> Raw;
+    fn version<B: SimdBody>() -> Raw;
 }
 
 /// Asks for the cache line at an address, which need not be valid.
@@ -66,10 +66,10 @@ pub fn prefetch(at: *const u8) {
 
 /// What every processor of the target has.
 pub struct Baseline;
-impl Level for Baseline {
+impl SimdLevel for Baseline {
     const FMA: bool = cfg!(target_arch = "aarch64");
 
-    fn version<B: Body>() -> Raw {
+    fn version<B: SimdBody>() -> Raw {
         baseline::<B>
     }
 }
@@ -78,10 +78,10 @@ impl Level for Baseline {
 #[cfg(target_arch = "x86_64")]
 pub struct Avx2;
 #[cfg(target_arch = "x86_64")]
-impl Level for Avx2 {
+impl SimdLevel for Avx2 {
     const FMA: bool = true;
 
-    fn version<B: Body>() -> Raw {
+    fn version<B: SimdBody>() -> Raw {
         avx2::<B>
     }
 }
@@ -90,38 +90,38 @@ impl Level for Avx2 {
 #[cfg(target_arch = "x86_64")]
 pub struct Avx512;
 #[cfg(target_arch = "x86_64")]
-impl Level for Avx512 {
+impl SimdLevel for Avx512 {
     const FMA: bool = true;
 
-    fn version<B: Body>() -> Raw {
+    fn version<B: SimdBody>() -> Raw {
         avx512::<B>
     }
 }
 
 /// A loop that can be compiled for any level. Its `run` must be `#[inline(always)]`.
-pub trait Body {
+pub trait SimdBody {
     /// The loop.
     ///
     /// # Safety
     /// The arguments point to as many aligned values as the loop reads and writes, and `dst` overlaps nothing.
-    unsafe fn run<L: Level>(args: &Args);
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs);
 }
 
-unsafe fn baseline<B: Body>(args: &Args) {
+unsafe fn baseline<B: SimdBody>(args: &SimdArgs) {
     // SAFETY: passed on to the caller.
     unsafe { B::run::<Baseline>(args) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn avx2<B: Body>(args: &Args) {
+unsafe fn avx2<B: SimdBody>(args: &SimdArgs) {
     // SAFETY: passed on to the caller.
     unsafe { B::run::<Avx2>(args) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn avx512<B: Body>(args: &Args) {
+unsafe fn avx512<B: SimdBody>(args: &SimdArgs) {
     // SAFETY: passed on to the caller.
     unsafe { B::run::<Avx512>(args) }
 }
@@ -143,13 +143,13 @@ fn has_avx512() -> bool {
 /// Which versions of a loop there are: each costs compile time, and only f32's loops are worth them all.
 pub trait Versions {
     /// The version of a loop for this processor.
-    fn pick<B: Body>() -> Raw;
+    fn pick<B: SimdBody>() -> Raw;
 }
 
 /// A version for each vector width: for what training spends its time on.
 pub struct Full;
 impl Versions for Full {
-    fn pick<B: Body>() -> Raw {
+    fn pick<B: SimdBody>() -> Raw {
         #[cfg(target_arch = "x86_64")]
         {
             if has_avx512() {
@@ -166,7 +166,7 @@ impl Versions for Full {
 /// At most AVX2: for what is bound by memory even so.
 pub struct Lean;
 impl Versions for Lean {
-    fn pick<B: Body>() -> Raw {
+    fn pick<B: SimdBody>() -> Raw {
         #[cfg(target_arch = "x86_64")]
         if has_avx2() {
             return avx2::<B>;
@@ -178,7 +178,7 @@ impl Versions for Lean {
 /// One version: for loops that call functions for each lane, or that hardly ever run.
 pub struct Plain;
 impl Versions for Plain {
-    fn pick<B: Body>() -> Raw {
+    fn pick<B: SimdBody>() -> Raw {
         baseline::<B>
     }
 }

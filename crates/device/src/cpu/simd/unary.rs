@@ -3,22 +3,22 @@
 
 use std::marker::PhantomData;
 
-use super::{Args, Body, Full, Level, Raw, Versions, input, math, output};
+use super::{Full, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, math, output};
 use crate::kernel::{Ty, UnaryOp};
 
 /// A function of one lane.
-pub trait Map {
+pub trait LaneMap {
     type In: Copy;
     type Out: Copy;
-    fn apply<L: Level>(x: Self::In) -> Self::Out;
+    fn apply<L: SimdLevel>(x: Self::In) -> Self::Out;
 }
 
 /// `dst[i] = f(a[i])` for i below n.
 pub struct Mapped<F>(PhantomData<F>);
 
-impl<F: Map> Body for Mapped<F> {
+impl<F: LaneMap> SimdBody for Mapped<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold n lanes of these types.
         let (dst, a) = unsafe { (output::<F::Out>(args.dst, args.n), input::<F::In>(args.a, args.n)) };
         for (dst, &x) in dst.iter_mut().zip(a) {
@@ -30,18 +30,18 @@ impl<F: Map> Body for Mapped<F> {
 /// The loop of a function that is written like a closure, in these versions. `L` is the level in it.
 macro_rules! map {
     ($versions:ident, $in:ty => $out:ty, |$x:ident| $result:expr) => {{
-        struct F;
-        impl $crate::cpu::simd::unary::Map for F {
+        struct MapFn;
+        impl $crate::cpu::simd::unary::LaneMap for MapFn {
             type In = $in;
             type Out = $out;
             #[inline(always)]
             #[allow(clippy::extra_unused_type_parameters)]
-            fn apply<L: $crate::cpu::simd::Level>($x: $in) -> $out {
+            fn apply<L: $crate::cpu::simd::SimdLevel>($x: $in) -> $out {
                 $result
             }
         }
         <$crate::cpu::simd::$versions as $crate::cpu::simd::Versions>::pick::<
-            $crate::cpu::simd::unary::Mapped<F>,
+            $crate::cpu::simd::unary::Mapped<MapFn>,
         >()
     }};
 }
@@ -50,15 +50,15 @@ pub(super) use map;
 /// A function with a branch-free form for most arguments, and another for the few beyond a limit.
 trait Limited {
     const LIMIT: f32;
-    fn near<L: Level>(x: f32) -> f32;
+    fn near<L: SimdLevel>(x: f32) -> f32;
     fn far(x: f32) -> f32;
 }
 
 struct LimitedMap<F>(PhantomData<F>);
 
-impl<F: Limited> Body for LimitedMap<F> {
+impl<F: Limited> SimdBody for LimitedMap<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         // SAFETY: the caller's arguments hold n lanes of f32.
         let (dst, a) = unsafe { (output::<f32>(args.dst, args.n), input::<f32>(args.a, args.n)) };
         let mut beyond = 0u32;
@@ -80,7 +80,7 @@ struct Sin;
 impl Limited for Sin {
     const LIMIT: f32 = math::TRIGONOMETRIC_LIMIT;
     #[inline(always)]
-    fn near<L: Level>(x: f32) -> f32 {
+    fn near<L: SimdLevel>(x: f32) -> f32 {
         math::sin::<L>(x)
     }
     fn far(x: f32) -> f32 {
@@ -92,7 +92,7 @@ struct Cos;
 impl Limited for Cos {
     const LIMIT: f32 = math::TRIGONOMETRIC_LIMIT;
     #[inline(always)]
-    fn near<L: Level>(x: f32) -> f32 {
+    fn near<L: SimdLevel>(x: f32) -> f32 {
         math::cos::<L>(x)
     }
     fn far(x: f32) -> f32 {

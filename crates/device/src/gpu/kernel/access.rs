@@ -5,10 +5,10 @@
 //! guarded ones and those of vectors that end beyond the space are bounded by the binding's last element; checked
 //! indices are moved inside. Rounding up to whole vectors stays inside since blocks are multiples of 256 bytes.
 
-use super::body::{Body, spread};
+use super::body::{ShaderBody, spread};
 use super::emit::{Emitter, LANES, Width};
 use super::nest::{buffer_name, further};
-use crate::gpu::program::Patch;
+use crate::gpu::program::UniformPatch;
 use crate::kernel::{Access, Instr, Reg, Store, Ty};
 use crate::{DType, Error, Result};
 
@@ -25,7 +25,7 @@ pub(super) enum Form {
 
 /// How four elements of an access lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Run {
+enum VectorLayout {
     /// Consecutive, beginning at a multiple of four.
     Aligned,
     /// At a constant distance.
@@ -34,13 +34,13 @@ enum Run {
 
 const COMPONENTS: [&str; 4] = ["x", "y", "z", "w"];
 
-impl Body<'_> {
+impl ShaderBody<'_> {
     /// Decides the form of every buffer from all of its accesses.
     pub(super) fn find_forms(&mut self) {
         let kernel = &self.nest.kernel;
         for (i, access) in kernel.accesses.iter().enumerate() {
             let all = kernel.accesses.iter().enumerate().filter(|(_, a)| a.buffer == access.buffer);
-            let aligned = all.clone().all(|(j, _)| self.run(j) == Run::Aligned);
+            let aligned = all.clone().all(|(j, _)| self.run(j) == VectorLayout::Aligned);
             let packed_store = all.clone().any(|(j, a)| a.dtype.size() < 4 && self.is_stored(j));
             let form = match (aligned, packed_store) {
                 _ if self.is_wide(access.buffer) => Form::Elements,
@@ -57,10 +57,10 @@ impl Body<'_> {
         self.nest.kernel.stores.iter().any(|store| store.access == access)
     }
 
-    fn run(&self, index: usize) -> Run {
+    fn run(&self, index: usize) -> VectorLayout {
         let kernel = &self.nest.kernel;
         let access = &kernel.accesses[index];
-        let Some(d) = self.vector.filter(|&d| access.strides[d] == 1) else { return Run::Strided };
+        let Some(d) = self.vector.filter(|&d| access.strides[d] == 1) else { return VectorLayout::Strided };
         let four = |n: isize| n % 4 == 0;
         let mut steps = access.strides.iter().enumerate();
         let aligned = four(access.offset)
@@ -72,7 +72,11 @@ impl Body<'_> {
         let others = |j: usize| j != index && kernel.accesses[j].buffer == access.buffer && self.is_stored(j);
         let alone = kernel.sizes.len() == 1 && !access.partial && !(0..kernel.accesses.len()).any(others);
         // Without its own whole vectors a store would write over its neighbours.
-        if aligned && (!self.is_stored(index) || whole_rows || alone) { Run::Aligned } else { Run::Strided }
+        if aligned && (!self.is_stored(index) || whole_rows || alone) {
+            VectorLayout::Aligned
+        } else {
+            VectorLayout::Strided
+        }
     }
 
     /// The widest of the values that index an access.
@@ -175,13 +179,13 @@ impl Body<'_> {
         let aligned = form == Form::Vectors
             && width == Width::Four
             && moved.is_empty()
-            && self.run(index) == Run::Aligned;
+            && self.run(index) == VectorLayout::Aligned;
         let wide = self.is_wide(access.buffer);
         let bounded = !access.guards.is_empty() || (self.valid.is_some() && width == Width::Four && !aligned);
         // A wide buffer's windows bound what is read from each of them.
         let last = (bounded && !wide).then(|| self.last(e, &label, access));
         let memory =
-            Memory { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
+            ShaderBuffer { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
         let loaded = if aligned {
             e.line(format!("let {name}_at = {};", bound(&first, last.as_deref(), Width::One)));
             memory.load_vector(&format!("{name}_at"))
@@ -240,7 +244,7 @@ impl Body<'_> {
     fn element(
         &self,
         e: &mut Emitter<'_>,
-        memory: &Memory<'_>,
+        memory: &ShaderBuffer<'_>,
         access: &Access,
         label: &str,
         at: &str,
@@ -255,8 +259,8 @@ impl Body<'_> {
         for (n, window) in windows.enumerate() {
             let name = if n == 0 { memory.buffer.to_owned() } else { format!("{}_window{n}", memory.buffer) };
             let binding = e.bind(&name, element, window.clone());
-            let last = e.patched(&format!("{label}_last{n}"), "u32", Patch::Last { binding, bytes });
-            let part = Memory { buffer: &name, ..*memory };
+            let last = e.patched(&format!("{label}_last{n}"), "u32", UniformPatch::Last { binding, bytes });
+            let part = ShaderBuffer { buffer: &name, ..*memory };
             if n == 0 {
                 found = part.load(&format!("min({at}, {last})"));
                 continue;
@@ -274,7 +278,7 @@ impl Body<'_> {
         // The binding was declared just before.
         let window = self.windows.get(&access.buffer).cloned();
         let binding = window.map_or(0, |window| e.bind(&buffer_name(access.buffer), "", window));
-        let patch = Patch::Last { binding, bytes: access.dtype.size() as u64 };
+        let patch = UniformPatch::Last { binding, bytes: access.dtype.size() as u64 };
         e.patched(&format!("{label}_last"), "u32", patch)
     }
 
@@ -290,7 +294,7 @@ impl Body<'_> {
         let form = self.forms[&access.buffer];
         let first = self.address(e, &label, access);
         let memory =
-            Memory { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
+            ShaderBuffer { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
         let steps = self.vector.is_some_and(|d| access.strides[d] != 0);
         if let Some(live) = &self.live {
             e.open(format!("if ({live}) {{"));
@@ -369,14 +373,14 @@ pub(super) const fn element_type(dtype: DType, mixed: bool, vectors: bool) -> &'
 }
 
 /// A declared buffer, for expressions that read and write it.
-pub(super) struct Memory<'a> {
+pub(super) struct ShaderBuffer<'a> {
     pub(super) buffer: &'a str,
     pub(super) dtype: DType,
     pub(super) form: Form,
     pub(super) mixed: bool,
 }
 
-impl Memory<'_> {
+impl ShaderBuffer<'_> {
     fn word(&self, index: &str) -> String {
         match self.form {
             Form::Atomic => format!("atomicLoad(&{}[{index}])", self.buffer),

@@ -6,17 +6,16 @@
 use std::collections::BTreeMap;
 
 use super::access::Form;
-use super::alike::representatives;
 use super::emit::{Emitter, LANES, Width, type_name};
-use super::nest::Nest;
-use crate::gpu::program::Window;
+use super::nest::{BufferWindows, Nest};
+use super::value_numbering::representatives;
 use crate::kernel::{BinaryOp, Const, Instr, Level, Reg, Ty, UnaryOp};
 use crate::{DType, Error, Result, Scalar};
 
 /// A loop's body while its text is written.
-pub(super) struct Body<'n> {
+pub(super) struct ShaderBody<'n> {
     pub(super) nest: &'n Nest,
-    pub(super) windows: &'n BTreeMap<usize, Window>,
+    pub(super) windows: &'n BufferWindows,
     pub(super) types: Vec<Ty>,
     pub(super) levels: Vec<Level>,
     pub(super) stages: Vec<usize>,
@@ -27,7 +26,7 @@ pub(super) struct Body<'n> {
     /// The expressions of the values that are known at this place of the text.
     names: Vec<Option<String>>,
     /// For each value the first that is the same.
-    alike: Vec<Reg>,
+    numbering: Vec<Reg>,
     /// Registers by the order in which they became known.
     known: Vec<Reg>,
     /// The expression of [`Instr::Accumulator`].
@@ -38,21 +37,21 @@ pub(super) struct Body<'n> {
     pub(super) live: Option<String>,
 }
 
-impl<'n> Body<'n> {
+impl<'n> ShaderBody<'n> {
     pub(super) fn new(
         nest: &'n Nest,
-        windows: &'n BTreeMap<usize, Window>,
+        windows: &'n BufferWindows,
         vector: Option<usize>,
         accumulator: Ty,
-    ) -> Body<'n> {
+    ) -> ShaderBody<'n> {
         let types = nest.kernel.types(accumulator);
-        let mut body = Body {
+        let mut body = ShaderBody {
             levels: nest.kernel.levels(),
             stages: nest.kernel.stages(),
             widths: Vec::new(),
             forms: BTreeMap::new(),
             names: vec![None; types.len()],
-            alike: representatives(&nest.kernel),
+            numbering: representatives(&nest.kernel),
             known: Vec::new(),
             accumulator: None,
             valid: None,
@@ -114,7 +113,7 @@ impl<'n> Body<'n> {
         widths
     }
 
-    /// A mark to return to with [`Body::forget`].
+    /// A mark to return to with [`ShaderBody::forget`].
     pub(super) fn mark(&self) -> usize {
         self.known.len()
     }
@@ -229,7 +228,7 @@ impl<'n> Body<'n> {
 
     /// Whether two values are computed in the same way.
     fn is_same(&self, a: Reg, b: Reg) -> bool {
-        self.alike[a as usize] == self.alike[b as usize]
+        self.numbering[a as usize] == self.numbering[b as usize]
     }
 
     /// Whether a range check holds.

@@ -7,10 +7,10 @@ use std::fmt::Write;
 
 use super::nest::memory_of;
 use super::scan::TEMPS;
-use crate::gpu::Shared;
-use crate::gpu::pipeline::Source;
+use crate::gpu::GpuShared;
+use crate::gpu::pipeline::ShaderSource;
 use crate::gpu::prelude;
-use crate::gpu::program::{Dispatch, Patch, Slot, Window};
+use crate::gpu::program::{BoundMemory, Dispatch, UniformPatch, Window};
 use crate::kernel::Ty;
 use crate::{Error, Result};
 
@@ -73,12 +73,12 @@ pub(super) const LANES: &str = "vec4<u32>(0u, 1u, 2u, 3u)";
 
 /// The kernel being written.
 pub(super) struct Emitter<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a GpuShared,
     title: &'static str,
     workgroup: u32,
     params: Vec<(String, &'static str)>,
     words: Vec<u32>,
-    patches: Vec<(usize, Patch)>,
+    patches: Vec<(usize, UniformPatch)>,
     bindings: Vec<(String, String)>,
     windows: Vec<Window>,
     internal: bool,
@@ -91,7 +91,7 @@ pub(super) struct Emitter<'a> {
 }
 
 impl<'a> Emitter<'a> {
-    pub(super) fn new(shared: &'a Shared, title: &'static str, workgroup: u32) -> Emitter<'a> {
+    pub(super) fn new(shared: &'a GpuShared, title: &'static str, workgroup: u32) -> Emitter<'a> {
         let mut emitter = Emitter {
             shared,
             title,
@@ -128,8 +128,8 @@ impl<'a> Emitter<'a> {
     /// A named u32 that says where in a buffer elements of this size begin, counted from the binding on.
     pub(super) fn offset(&mut self, name: &str, value: isize, buffer: usize, bytes: usize) -> String {
         let known = self.params.iter().any(|(known, _)| known == name);
-        if let (false, Slot::Buffer(buffer @ ..TEMPS)) = (known, memory_of(buffer)) {
-            self.patches.push((self.words.len(), Patch::Begin { buffer, bytes: bytes as u64 }));
+        if let (false, BoundMemory::Buffer(buffer @ ..TEMPS)) = (known, memory_of(buffer)) {
+            self.patches.push((self.words.len(), UniformPatch::Begin { buffer, bytes: bytes as u64 }));
         }
         self.signed(name, value)
     }
@@ -148,7 +148,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// A number that is known at launch only.
-    pub(super) fn patched(&mut self, name: &str, ty: &'static str, patch: Patch) -> String {
+    pub(super) fn patched(&mut self, name: &str, ty: &'static str, patch: UniformPatch) -> String {
         if !self.params.iter().any(|(known, _)| known == name) {
             self.patches.push((self.words.len(), patch));
         }
@@ -158,7 +158,7 @@ impl<'a> Emitter<'a> {
     /// A parameter of the launch, as a scalar.
     pub(super) fn scalar(&mut self, param: usize, ty: Ty) -> String {
         let name = format!("param{param}");
-        let patch = Patch::Scalar { param, ty };
+        let patch = UniformPatch::Scalar { param, ty };
         match ty {
             Ty::F32 => self.patched(&format!("{name}_f32"), "f32", patch),
             Ty::I32 => self.patched(&format!("{name}_i32"), "i32", patch),
@@ -282,7 +282,7 @@ impl<'a> Emitter<'a> {
         })
     }
 
-    fn source(&self) -> Source {
+    fn source(&self) -> ShaderSource {
         let mut head = format!("// {}\n\nstruct Params {{\n", self.title);
         for (name, ty) in &self.params {
             let _ = writeln!(head, "    {name}: {ty},");
@@ -316,7 +316,7 @@ impl<'a> Emitter<'a> {
             );
         }
         let library = prelude::functions_for(&format!("{head}{tail}"));
-        Source {
+        ShaderSource {
             wgsl: format!("{head}{library}{tail}"),
             bindings: self.bindings.len(),
             params_bytes: self.words.len() * 4,

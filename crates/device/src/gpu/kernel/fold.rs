@@ -6,12 +6,12 @@ use crate::kernel::{BinaryOp, ReduceOp, Ty};
 
 /// A reduction over values of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fold {
+pub(super) struct ShaderFold {
     pub(super) op: ReduceOp,
     pub(super) ty: Ty,
 }
 
-impl Fold {
+impl ShaderFold {
     fn is_search(self) -> bool {
         matches!(self.op, ReduceOp::ArgMax | ReduceOp::ArgMin)
     }
@@ -22,7 +22,7 @@ impl Fold {
     }
 
     /// Whether the invocations of a subgroup can tell each other its state.
-    pub(super) fn is_tellable(self) -> bool {
+    pub(super) fn is_broadcastable(self) -> bool {
         !self.is_search() && matches!(self.ty, Ty::F32 | Ty::I32 | Ty::U32)
     }
 

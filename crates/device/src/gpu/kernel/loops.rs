@@ -7,15 +7,13 @@
 //! - Few long rows are cut into chunks: one dispatch folds the chunks into partial results, a second one joins them in
 //!   a fixed order; later stages follow in the same way, and stores of elements last.
 
-use std::collections::BTreeMap;
-
-use super::body::Body;
+use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, LANES, Width, element_bytes};
-use super::fold::Fold;
-use super::nest::{Nest, raise};
+use super::fold::ShaderFold;
+use super::nest::{BufferWindows, Nest, raise};
 use crate::Result;
-use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Window};
+use crate::gpu::GpuShared;
+use crate::gpu::program::Dispatch;
 use crate::kernel::{Instr, Level, Loop, Reg, Store, Ty};
 
 /// Loop iterations that an invocation may run: software adapters stop all loops of an invocation after 65,535.
@@ -25,21 +23,18 @@ const BLOCK: usize = 32;
 
 /// How the rows of a loop are spread over invocations.
 #[derive(Clone, Debug)]
-struct Rows {
+struct RowSchedule {
     /// The dim whose indices are taken four at a time.
     vector: Option<usize>,
     /// Invocations that walk along one row.
     lanes: u32,
     workgroup: u32,
     /// Whether the lanes of a row are a whole workgroup and one subgroup, so that they can tell each other what they found.
-    told: bool,
+    broadcasts: bool,
 }
 
-/// The windows of the buffers of a part.
-type Windows = BTreeMap<usize, Window>;
-
 /// The steps of a loop, and the bytes that its buffers need.
-pub(super) fn plan(shared: &Shared, kernel: &Loop, needs: &mut Vec<u64>) -> Result<Vec<Dispatch>> {
+pub(super) fn plan(shared: &GpuShared, kernel: &Loop, needs: &mut Vec<u64>) -> Result<Vec<Dispatch>> {
     let nest = Nest::new(kernel, 0);
     nest.needs(needs);
     if nest.kernel.rows() == 0 || (nest.kernel.inner == 0 && nest.kernel.row_elements() == 0) {
@@ -64,7 +59,7 @@ pub(super) fn plan(shared: &Shared, kernel: &Loop, needs: &mut Vec<u64>) -> Resu
     Ok(steps)
 }
 
-fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Dispatch>> {
+fn elementwise(shared: &GpuShared, nest: &Nest) -> Result<Vec<Dispatch>> {
     let rank = nest.kernel.sizes.len();
     let last = nest.kernel.sizes.last().copied().unwrap_or(1);
     let vector = (rank > 0 && (last >= 16 || last % 4 == 0)).then(|| rank - 1);
@@ -80,10 +75,15 @@ fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Dispatch>> {
 }
 
 /// One dispatch for a loop without inner dims.
-fn elements(shared: &Shared, nest: &Nest, windows: &Windows, vector: Option<usize>) -> Result<Dispatch> {
+fn elements(
+    shared: &GpuShared,
+    nest: &Nest,
+    windows: &BufferWindows,
+    vector: Option<usize>,
+) -> Result<Dispatch> {
     // A workgroup is a GPU's unit of parallel work, and a call of a function on the processor.
     let (workgroup, each) = if shared.caps.spread.software { (8, 64) } else { (64, 1) };
-    let mut body = Body::new(nest, windows, vector, Ty::F32);
+    let mut body = ShaderBody::new(nest, windows, vector, Ty::F32);
     let mut e = Emitter::new(shared, "Elementwise work.", workgroup);
     let dims: Vec<usize> = (0..nest.kernel.sizes.len()).collect();
     let threads = count(nest, &dims, vector);
@@ -137,7 +137,7 @@ pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: 
 }
 
 /// Says which of four indices exist, where some may not.
-pub(super) fn validity(e: &mut Emitter<'_>, body: &mut Body<'_>) {
+pub(super) fn validity(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>) {
     body.valid = None;
     if let Some(d) = body.vector.filter(|&d| !body.nest.kernel.sizes[d].is_multiple_of(4)) {
         let size = e.number(&format!("size{d}"), body.nest.kernel.sizes[d]);
@@ -146,7 +146,7 @@ pub(super) fn validity(e: &mut Emitter<'_>, body: &mut Body<'_>) {
     }
 }
 
-fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
+fn choose_rows(shared: &GpuShared, nest: &Nest) -> RowSchedule {
     let kernel = &nest.kernel;
     let (outer, rank) = (kernel.outer(), kernel.sizes.len());
     let (mut along, mut across) = (0, 0);
@@ -161,7 +161,7 @@ fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
     if across > along && outer > 0 {
         let vector = long_enough(kernel.sizes[outer - 1]).then(|| outer - 1);
         let workgroup = if shared.caps.spread.software { 16 } else { 64 };
-        return Rows { vector, lanes: 1, workgroup, told: false };
+        return RowSchedule { vector, lanes: 1, workgroup, broadcasts: false };
     }
     let vector = (rank > outer && long_enough(kernel.sizes[rank - 1])).then(|| rank - 1);
     let dims: Vec<usize> = (outer..rank).collect();
@@ -173,11 +173,11 @@ fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
         (false, ..=1024) => (64, 64),
         (false, _) => (256, 256),
     };
-    let told = lanes == workgroup && shared.caps.spread.subgroup == Some(lanes as usize);
-    Rows { vector, lanes, workgroup, told }
+    let broadcasts = lanes == workgroup && shared.caps.spread.subgroup == Some(lanes as usize);
+    RowSchedule { vector, lanes, workgroup, broadcasts }
 }
 
-impl Rows {
+impl RowSchedule {
     /// Whether the four indices of a vector belong to four rows.
     fn across(&self, nest: &Nest) -> bool {
         self.vector.is_some_and(|d| d < nest.kernel.outer())
@@ -201,7 +201,7 @@ fn inner_dims(nest: &Nest) -> Vec<usize> {
 }
 
 /// The passes over a row that a loop needs.
-fn passes(body: &Body<'_>) -> Vec<usize> {
+fn passes(body: &ShaderBody<'_>) -> Vec<usize> {
     let folds = body.nest.kernel.body.iter().enumerate();
     let folds = folds.filter(|(_, i)| matches!(i, Instr::Reduce { .. })).map(|(r, _)| body.stages[r] - 1);
     let stores = body.nest.kernel.stores.iter().filter(|s| is_element_store(body, s));
@@ -211,19 +211,19 @@ fn passes(body: &Body<'_>) -> Vec<usize> {
     passes
 }
 
-fn is_element_store(body: &Body<'_>, store: &Store) -> bool {
+fn is_element_store(body: &ShaderBody<'_>, store: &Store) -> bool {
     body.nest.kernel.store_level(&body.nest.kernel.accesses[store.access]) == Level::Element
 }
 
 /// The folds that a pass carries out.
-fn folds_of(body: &Body<'_>, pass: usize) -> Vec<(Reg, Reg, Fold)> {
+fn folds_of(body: &ShaderBody<'_>, pass: usize) -> Vec<(Reg, Reg, ShaderFold)> {
     let kernel = &body.nest.kernel;
     let mut folds = Vec::new();
     for (reg, instr) in kernel.body.iter().enumerate() {
         if let Instr::Reduce { op, a } = instr
             && body.stages[reg] == pass + 1
         {
-            folds.push((reg as Reg, *a, Fold { op: *op, ty: body.types[*a as usize] }));
+            folds.push((reg as Reg, *a, ShaderFold { op: *op, ty: body.types[*a as usize] }));
         }
     }
     folds
@@ -245,7 +245,7 @@ fn weight(nest: &Nest) -> usize {
 }
 
 /// Whether a loop's rows are cut into chunks: they are too long for one walk, or too few to keep the device busy.
-fn is_split(shared: &Shared, nest: &Nest, rows: &Rows) -> bool {
+fn is_split(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> bool {
     let threads = count(nest, &outer_dims(nest), rows.vector) * rows.lanes as usize;
     let vectors = count(nest, &inner_dims(nest), rows.vector);
     let walk = vectors.div_ceil(rows.lanes as usize);
@@ -259,8 +259,13 @@ fn is_split(shared: &Shared, nest: &Nest, rows: &Rows) -> bool {
 }
 
 /// One dispatch that does everything for whole rows.
-fn whole_rows(shared: &Shared, nest: &Nest, windows: &Windows, rows: &Rows) -> Result<Dispatch> {
-    let mut body = Body::new(nest, windows, rows.vector, Ty::F32);
+fn whole_rows(
+    shared: &GpuShared,
+    nest: &Nest,
+    windows: &BufferWindows,
+    rows: &RowSchedule,
+) -> Result<Dispatch> {
+    let mut body = ShaderBody::new(nest, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Rows of elements, folded and mixed.", rows.workgroup);
     let groups = begin_rows(&mut e, &mut body, rows, None);
     let passes = passes(&body);
@@ -284,7 +289,12 @@ fn whole_rows(shared: &Shared, nest: &Nest, windows: &Windows, rows: &Rows) -> R
 }
 
 /// Defines the invocation's row and lane, and its outer indices. With chunks, the chunk too.
-fn begin_rows(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, chunks: Option<usize>) -> usize {
+fn begin_rows(
+    e: &mut Emitter<'_>,
+    body: &mut ShaderBody<'_>,
+    rows: &RowSchedule,
+    chunks: Option<usize>,
+) -> usize {
     let nest = body.nest;
     let (lanes, workgroup) = (rows.lanes, rows.workgroup);
     let threads = count(nest, &outer_dims(nest), rows.vector);
@@ -321,7 +331,7 @@ fn begin_rows(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, chunks: Opt
 }
 
 /// Writes the values of the row that a pass's elements and folds need from the row.
-fn row_values(e: &mut Emitter<'_>, body: &mut Body<'_>, pass: usize) -> Result<()> {
+fn row_values(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, pass: usize) -> Result<()> {
     let kernel = &body.nest.kernel;
     let mut targets: Vec<Reg> = folds_of(body, pass).iter().map(|&(_, a, _)| a).collect();
     let stores = kernel.stores.iter().filter(|s| is_element_store(body, s));
@@ -331,7 +341,7 @@ fn row_values(e: &mut Emitter<'_>, body: &mut Body<'_>, pass: usize) -> Result<(
 }
 
 /// The row values among what some values need.
-fn needed_rows(body: &Body<'_>, targets: &[Reg]) -> Vec<Reg> {
+fn needed_rows(body: &ShaderBody<'_>, targets: &[Reg]) -> Vec<Reg> {
     let mut seen = vec![false; body.types.len()];
     let mut open = targets.to_vec();
     let mut rows = Vec::new();
@@ -351,8 +361,8 @@ fn needed_rows(body: &Body<'_>, targets: &[Reg]) -> Vec<Reg> {
 /// Writes one pass over the vectors `range` of a row: folds end in `state_<register>`, joined over the lanes.
 fn walk_row(
     e: &mut Emitter<'_>,
-    body: &mut Body<'_>,
-    rows: &Rows,
+    body: &mut ShaderBody<'_>,
+    rows: &RowSchedule,
     pass: usize,
     range: &(String, String),
     walk: usize,
@@ -429,10 +439,10 @@ fn walk_row(
 
 /// How many states of each type lie in workgroup memory at a time: none is a bound where those of all folds fit into it, else as many
 /// as fit, and at least one.
-fn states_at_once(e: &Emitter<'_>, body: &Body<'_>, rows: &Rows) -> Option<usize> {
+fn states_at_once(e: &Emitter<'_>, body: &ShaderBody<'_>, rows: &RowSchedule) -> Option<usize> {
     let passes = body.stages.iter().copied().max().unwrap_or(0) + 1;
     let folds = (0..passes).flat_map(|pass| folds_of(body, pass));
-    let shown = folds.filter(|(_, _, fold)| !(rows.told && fold.is_tellable()));
+    let shown = folds.filter(|(_, _, fold)| !(rows.broadcasts && fold.is_broadcastable()));
     let mut types: Vec<&str> = shown.map(|(_, _, fold)| fold.shared_state()).collect();
     let bytes = |types: &[&str]| types.iter().map(|ty| element_bytes(ty) * rows.workgroup).sum::<u32>();
     if bytes(&types) <= e.room() {
@@ -444,17 +454,22 @@ fn states_at_once(e: &Emitter<'_>, body: &Body<'_>, rows: &Rows) -> Option<usize
 }
 
 /// Joins the lanes' states in a fixed tree; those in workgroup memory in turns if it does not hold them all.
-fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)], at_once: Option<usize>) {
+fn join_lanes(
+    e: &mut Emitter<'_>,
+    rows: &RowSchedule,
+    folds: &[(Reg, Reg, ShaderFold)],
+    at_once: Option<usize>,
+) {
     if rows.lanes == 1 || folds.is_empty() {
         return;
     }
-    let (told, shown): (Vec<_>, Vec<_>) =
-        folds.iter().partition(|(_, _, fold)| rows.told && fold.is_tellable());
-    for &(reg, _, fold) in told {
+    let (broadcast, shown): (Vec<_>, Vec<_>) =
+        folds.iter().partition(|(_, _, fold)| rows.broadcasts && fold.is_broadcastable());
+    for &(reg, _, fold) in broadcast {
         for i in 0..rows.lanes {
-            e.line(format!("let told_{reg}_{i} = subgroupBroadcast(own_{reg}, {i}u);"));
+            e.line(format!("let broadcast_{reg}_{i} = subgroupBroadcast(own_{reg}, {i}u);"));
         }
-        join_last(e, reg, fold, (0..rows.lanes).map(|i| format!("told_{reg}_{i}")).collect());
+        join_last(e, reg, fold, (0..rows.lanes).map(|i| format!("broadcast_{reg}_{i}")).collect());
     }
     let last = rows.lanes.min(8);
     for turn in turns(&shown, at_once) {
@@ -471,11 +486,11 @@ fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)], at_o
 }
 
 /// The folds that lie in workgroup memory together, each with the name of its array there.
-fn turns(folds: &[&(Reg, Reg, Fold)], at_once: Option<usize>) -> Vec<Vec<(Reg, Fold, String)>> {
-    let mut turns: Vec<Vec<(Reg, Fold, String)>> = Vec::new();
+fn turns(folds: &[&(Reg, Reg, ShaderFold)], at_once: Option<usize>) -> Vec<Vec<(Reg, ShaderFold, String)>> {
+    let mut turns: Vec<Vec<(Reg, ShaderFold, String)>> = Vec::new();
     for &&(reg, _, fold) in folds {
         let state = fold.shared_state();
-        let alike = |turn: &Vec<(Reg, Fold, String)>| {
+        let alike = |turn: &Vec<(Reg, ShaderFold, String)>| {
             turn.iter().filter(|(_, f, _)| f.shared_state() == state).count()
         };
         let place = turns.last().map_or(0, alike);
@@ -495,7 +510,7 @@ fn turns(folds: &[&(Reg, Reg, Fold)], at_once: Option<usize>) -> Vec<Vec<(Reg, F
 /// Lays the lanes' states in workgroup memory, and joins them there until `last` are left of each row.
 ///
 /// The last few are joined by every lane on its own: cheaper than the barriers between them.
-fn show_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Fold, String)], last: u32) {
+fn show_lanes(e: &mut Emitter<'_>, rows: &RowSchedule, folds: &[(Reg, ShaderFold, String)], last: u32) {
     for (reg, fold, lanes) in folds {
         e.workgroup_array(lanes, fold.shared_state(), rows.workgroup);
         e.line(format!("{lanes}[local] = {};", fold.to_shared(&format!("own_{reg}"))));
@@ -519,7 +534,7 @@ fn show_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Fold, String)], l
 }
 
 /// Joins states in pairs until one is left, which is the row's.
-fn join_last(e: &mut Emitter<'_>, reg: Reg, fold: Fold, mut states: Vec<String>) {
+fn join_last(e: &mut Emitter<'_>, reg: Reg, fold: ShaderFold, mut states: Vec<String>) {
     let mut level = 0;
     while states.len() > 1 {
         let mut joined = Vec::new();
@@ -535,7 +550,7 @@ fn join_last(e: &mut Emitter<'_>, reg: Reg, fold: Fold, mut states: Vec<String>)
 }
 
 /// The element's position in the row, in row-major order.
-fn position(e: &mut Emitter<'_>, body: &Body<'_>, rows: &Rows) -> String {
+fn position(e: &mut Emitter<'_>, body: &ShaderBody<'_>, rows: &RowSchedule) -> String {
     let nest = body.nest;
     let mut terms = Vec::new();
     let mut stride = 1usize;
@@ -558,7 +573,12 @@ fn position(e: &mut Emitter<'_>, body: &Body<'_>, rows: &Rows) -> String {
 }
 
 /// Writes the stores of row values, by the first lane of each row.
-fn store_rows(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, stored: &mut [bool]) -> Result<()> {
+fn store_rows(
+    e: &mut Emitter<'_>,
+    body: &mut ShaderBody<'_>,
+    rows: &RowSchedule,
+    stored: &mut [bool],
+) -> Result<()> {
     let nest = body.nest;
     let all = nest.kernel.stores.iter().enumerate();
     let now: Vec<&Store> = all

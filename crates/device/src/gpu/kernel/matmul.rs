@@ -9,17 +9,15 @@
 //! - A factor's rows, columns or inner dim may be made of several dims, so that windows are read where they lie.
 //! - Rows and columns change places where the result is tall and narrow.
 
-use std::collections::BTreeMap;
-
 use smallvec::smallvec;
 
-use super::access::{Form, Memory, element_type, zero};
-use super::body::Body;
+use super::access::{Form, ShaderBuffer, element_type, zero};
+use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, LANES, Width, type_name};
 use super::loops::{count, indices, validity};
-use super::nest::{Nest, access_bytes};
-use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Slot, Window};
+use super::nest::{BufferWindows, Nest, access_bytes};
+use crate::gpu::GpuShared;
+use crate::gpu::program::{BoundMemory, Dispatch, Window};
 use crate::kernel::{Access, Instr, Loop, Matmul, Reg, Ty};
 use crate::layout::Strides;
 use crate::{Error, Result};
@@ -28,9 +26,7 @@ mod left;
 mod parts;
 mod split;
 mod tiles;
-use tiles::{Names, Operand, in_registers, through_workgroup_memory};
-
-type Windows = BTreeMap<usize, Window>;
+use tiles::{Names, ShaderOperand, in_registers, through_workgroup_memory};
 
 /// Steps along the inner dim that one invocation takes at most.
 const MAX_INNER: usize = 32 << 10;
@@ -43,7 +39,7 @@ const BATCH_DIMS: usize = 2;
 const MAX_TEMP: u64 = 64 << 20;
 
 /// A part of a product: a space of `batch.., m, n, k` with the epilogue's accesses, then lhs and rhs.
-struct Product<'k> {
+struct MatmulNest<'k> {
     kernel: &'k Matmul,
     nest: Nest,
     /// The dims of the result's rows and columns.
@@ -55,7 +51,7 @@ struct Product<'k> {
 
 /// Where a dispatch leaves its products.
 #[derive(Clone, Copy)]
-enum Target<'n> {
+enum ProductTarget<'n> {
     /// The epilogue takes them.
     Epilogue,
     /// A chunk of a temporary that holds this part of the result.
@@ -64,7 +60,7 @@ enum Target<'n> {
 
 /// The steps of a product, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
-    shared: &Shared,
+    shared: &GpuShared,
     kernel: &Matmul,
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
@@ -72,7 +68,7 @@ pub(super) fn plan(
     let padded = if shared.caps.spread.software { with_batch_dims(kernel) } else { None };
     let kernel = padded.as_ref().unwrap_or(kernel);
     let rank = kernel.epilogue.sizes.len();
-    let product = Product::new(kernel);
+    let product = MatmulNest::new(kernel);
     product.nest.needs(needs);
     if kernel.epilogue.sizes.contains(&0) {
         return Ok(Vec::new());
@@ -104,8 +100,8 @@ pub(super) fn plan(
             return spaces
                 .into_iter()
                 .map(|(nest, windows)| {
-                    let part = Product { nest, ..product };
-                    dispatch(shared, &part, &windows, Target::Epilogue)
+                    let part = MatmulNest { nest, ..product };
+                    dispatch(shared, &part, &windows, ProductTarget::Epilogue)
                 })
                 .collect();
         }
@@ -150,7 +146,7 @@ fn with_batch_dims(kernel: &Matmul) -> Option<Matmul> {
 }
 
 /// The number of chunks of the inner dim that keeps the device busy and its loops short.
-fn wanted_chunks(shared: &Shared, product: &Product<'_>) -> usize {
+fn wanted_chunks(shared: &GpuShared, product: &MatmulNest<'_>) -> usize {
     let sizes = &product.nest.kernel.sizes;
     let k = sizes[product.k];
     let tile = product.tile(shared);
@@ -163,8 +159,8 @@ fn wanted_chunks(shared: &Shared, product: &Product<'_>) -> usize {
 
 /// Adds the steps of a product in chunks of the inner dim, for parts of the result that temporaries can hold.
 fn in_chunks(
-    shared: &Shared,
-    product: &Product<'_>,
+    shared: &GpuShared,
+    product: &MatmulNest<'_>,
     chunks: usize,
     steps: &mut Vec<Dispatch>,
     temp_bytes: &mut u64,
@@ -182,7 +178,7 @@ fn in_chunks(
         let whole = nest.kernel.sizes[d];
         let half = if whole >= 16 { (whole / 2).next_multiple_of(4) } else { whole / 2 };
         for (start, len) in [(0, half), (half, whole - half)] {
-            let part = Product { nest: nest.restrict(d, start, len), ..*product };
+            let part = MatmulNest { nest: nest.restrict(d, start, len), ..*product };
             in_chunks(shared, &part, chunks, steps, temp_bytes)?;
         }
         return Ok(());
@@ -196,8 +192,8 @@ fn in_chunks(
     while chunk * size < k {
         let here = nest.restrict(product.k, chunk * size, size.min(k - chunk * size));
         for (part, windows) in here.spaces(&operands, &dims, Some(product.columns), &shared.caps)? {
-            let part = Product { nest: part, ..*product };
-            steps.push(dispatch(shared, &part, &windows, Target::Chunk { chunk, held: nest })?);
+            let part = MatmulNest { nest: part, ..*product };
+            steps.push(dispatch(shared, &part, &windows, ProductTarget::Chunk { chunk, held: nest })?);
         }
         chunk += 1;
     }
@@ -206,8 +202,8 @@ fn in_chunks(
 
 /// One dispatch, or a few, that add the chunks' products and run the epilogue.
 fn epilogue_of_chunks(
-    shared: &Shared,
-    product: &Product<'_>,
+    shared: &GpuShared,
+    product: &MatmulNest<'_>,
     chunks: usize,
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
@@ -217,7 +213,7 @@ fn epilogue_of_chunks(
     let used: Vec<usize> = (0..product.kernel.epilogue.accesses.len()).collect();
     let vector = Some(product.columns);
     for (nest, windows) in product.nest.spaces(&used, &dims, vector, &shared.caps)? {
-        let mut body = Body::new(&nest, &windows, vector, product.ty);
+        let mut body = ShaderBody::new(&nest, &windows, vector, product.ty);
         let mut e = Emitter::new(shared, "Chunks of a product, added, and what follows.", WORKGROUP);
         let threads = count(&nest, &dims, vector);
         let limit = e.number("threads", threads);
@@ -256,7 +252,7 @@ fn epilogue_of_chunks(
     Ok(())
 }
 
-fn finish_epilogue(e: &mut Emitter<'_>, body: &mut Body<'_>, epilogue: &Loop) -> Result<()> {
+fn finish_epilogue(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, epilogue: &Loop) -> Result<()> {
     let values: Vec<Reg> = epilogue.stores.iter().map(|store| store.value).collect();
     body.require(e, &values)?;
     for store in &epilogue.stores {
@@ -266,7 +262,7 @@ fn finish_epilogue(e: &mut Emitter<'_>, body: &mut Body<'_>, epilogue: &Loop) ->
 }
 
 fn temp_window() -> Window {
-    Window { slot: Slot::Temp(0), start: 0, end: 256 }
+    Window { slot: BoundMemory::Temp(0), start: 0, end: 256 }
 }
 
 /// The dtype that chunks' products of a type are kept as.
@@ -283,13 +279,13 @@ fn memory_type(ty: Ty) -> &'static str {
     if ty == Ty::Bool { "i32" } else { type_name(ty, Width::One) }
 }
 
-fn temp_memory(ty: Ty) -> Memory<'static> {
-    Memory { buffer: "products", dtype: temp_dtype(ty), form: Form::Elements, mixed: false }
+fn temp_memory(ty: Ty) -> ShaderBuffer<'static> {
+    ShaderBuffer { buffer: "products", dtype: temp_dtype(ty), form: Form::Elements, mixed: false }
 }
 
 /// The places of four columns' products in a chunk of the temporary, for a part of the result that the temporary holds. They count
 /// from where what it holds begins.
-fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, part: &Nest, held: &Nest) -> String {
+fn temp_place(e: &mut Emitter<'_>, product: &MatmulNest<'_>, part: &Nest, held: &Nest) -> String {
     let mut stride = 1;
     let mut terms = Vec::new();
     let mut lanes = String::new();
@@ -309,7 +305,7 @@ fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, part: &Nest, held: &Ne
 }
 
 /// How much of the result a workgroup computes.
-struct Tile {
+struct MatmulTile {
     /// Rows of a workgroup.
     rows: usize,
     /// Invocations side by side.
@@ -319,19 +315,19 @@ struct Tile {
     /// Whether slices of the operands go through workgroup memory.
     shared: bool,
     /// The invocations, if they are one subgroup and tell each other what they load.
-    told_by: Option<usize>,
+    subgroup: Option<usize>,
     /// Steps along the inner dim that are one of the loop's: 1 or 4.
     steps: usize,
 }
 
-impl Tile {
+impl MatmulTile {
     fn columns(&self) -> usize {
         self.lanes * self.vectors * 4
     }
 }
 
-impl<'k> Product<'k> {
-    fn new(kernel: &'k Matmul) -> Product<'k> {
+impl<'k> MatmulNest<'k> {
+    fn new(kernel: &'k Matmul) -> MatmulNest<'k> {
         let rank = kernel.epilogue.sizes.len();
         let mut whole = kernel.epilogue.clone();
         whole.inner = 0;
@@ -347,7 +343,7 @@ impl<'k> Product<'k> {
         let first = vec![0; rank + 1];
         let full = whole.sizes.to_vec();
         let nest = Nest { kernel: whole, first, full };
-        Product { kernel, nest, rows, columns, k: rank, ty: kernel.accumulator() }
+        MatmulNest { kernel, nest, rows, columns, k: rank, ty: kernel.accumulator() }
     }
 
     /// The operand whose rows are the result's rows, and the one whose columns are its columns.
@@ -357,7 +353,7 @@ impl<'k> Product<'k> {
         if self.rows < self.columns { [lhs, rhs] } else { [rhs, lhs] }
     }
 
-    fn tile(&self, shared: &Shared) -> Tile {
+    fn tile(&self, shared: &GpuShared) -> MatmulTile {
         let rows = self.nest.kernel.sizes[self.rows];
         let few = match rows {
             1 => 1,
@@ -367,20 +363,20 @@ impl<'k> Product<'k> {
         if shared.caps.spread.software {
             // Loads cost more than arithmetic here: the more each invocation keeps, the better, unless they share loads.
             let columns = self.nest.kernel.sizes[self.columns];
-            let told_by = shared.caps.spread.subgroup;
-            let lanes = told_by.unwrap_or(8);
-            let vectors = if rows >= 32 && columns > 32 && told_by.is_none() { 2 } else { 1 };
+            let subgroup = shared.caps.spread.subgroup;
+            let lanes = subgroup.unwrap_or(8);
+            let vectors = if rows >= 32 && columns > 32 && subgroup.is_none() { 2 } else { 1 };
             // Compiling a long text takes longer than little work.
             if rows.saturating_mul(columns).saturating_mul(self.nest.kernel.sizes[self.k]) <= SMALL {
-                return Tile { rows: few.min(4), lanes, vectors: 1, shared: false, told_by, steps: 1 };
+                return MatmulTile { rows: few.min(4), lanes, vectors: 1, shared: false, subgroup, steps: 1 };
             }
             let rows = if rows > 8 { 16 } else { few };
-            return Tile { rows, lanes, vectors, shared: false, told_by, steps: 4 };
+            return MatmulTile { rows, lanes, vectors, shared: false, subgroup, steps: 4 };
         }
         if rows > 8 && matches!(self.ty, Ty::F32 | Ty::I32) {
-            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true, told_by: None, steps: 4 };
+            return MatmulTile { rows: 64, lanes: 16, vectors: 1, shared: true, subgroup: None, steps: 4 };
         }
-        Tile { rows: few, lanes: 64, vectors: 1, shared: false, told_by: None, steps: 4 }
+        MatmulTile { rows: few, lanes: 64, vectors: 1, shared: false, subgroup: None, steps: 4 }
     }
 }
 
@@ -390,16 +386,16 @@ fn add(ty: Ty, a: &str, b: &str) -> String {
 
 /// One dispatch over a part of the product.
 fn dispatch(
-    shared: &Shared,
-    product: &Product<'_>,
-    windows: &Windows,
-    target: Target<'_>,
+    shared: &GpuShared,
+    product: &MatmulNest<'_>,
+    windows: &BufferWindows,
+    target: ProductTarget<'_>,
 ) -> Result<Dispatch> {
     let tile = product.tile(shared);
     let sizes = &product.nest.kernel.sizes;
     let workgroup = if tile.shared { 256 } else { tile.lanes as u32 };
     let mut e = Emitter::new(shared, "A matrix product.", workgroup);
-    let mut body = Body::new(&product.nest, windows, Some(product.columns), product.ty);
+    let mut body = ShaderBody::new(&product.nest, windows, Some(product.columns), product.ty);
     // The operands are read by elements where the epilogue reads them too.
     let accesses = &product.nest.kernel.accesses;
     let users = |buffer: usize| accesses.iter().filter(|a| a.buffer == buffer).count();
@@ -410,9 +406,17 @@ fn dispatch(
     }
     write_result(&mut e, &mut body, product, target)?;
     let [left, right] = product.operands();
-    let left = Operand::new(&mut e, product, windows, left, "left", product.rows, users(left.buffer) > 1);
-    let right =
-        Operand::new(&mut e, product, windows, right, "right", product.columns, users(right.buffer) > 1);
+    let left =
+        ShaderOperand::new(&mut e, product, windows, left, "left", product.rows, users(left.buffer) > 1);
+    let right = ShaderOperand::new(
+        &mut e,
+        product,
+        windows,
+        right,
+        "right",
+        product.columns,
+        users(right.buffer) > 1,
+    );
     let row_tiles = sizes[product.rows].div_ceil(tile.rows);
     let column_tiles = sizes[product.columns].div_ceil(tile.columns());
     let batch_dims: Vec<usize> = (0..product.k - 2).collect();
@@ -452,20 +456,20 @@ fn dispatch(
 /// Writes the function that takes four columns' finished products.
 fn write_result(
     e: &mut Emitter<'_>,
-    body: &mut Body<'_>,
-    product: &Product<'_>,
-    target: Target<'_>,
+    body: &mut ShaderBody<'_>,
+    product: &MatmulNest<'_>,
+    target: ProductTarget<'_>,
 ) -> Result<()> {
     let t = type_name(product.ty, Width::Four);
     let params: Vec<String> = (0..product.k).map(|d| format!("i{d}: u32")).collect();
     let signature = format!("fn finish({}, accumulator: {t})", params.join(", "));
     validity(e, body);
     match target {
-        Target::Epilogue => {
+        ProductTarget::Epilogue => {
             body.accumulator = Some("accumulator".to_owned());
             finish_epilogue(e, body, &product.kernel.epilogue)?;
         }
-        Target::Chunk { chunk, held } => {
+        ProductTarget::Chunk { chunk, held } => {
             e.bind("products", element_type(temp_dtype(product.ty), false, false), temp_window());
             let elements: usize = held.kernel.sizes[..product.k].iter().product();
             let chunk = e.number("chunk_offset", chunk * elements);

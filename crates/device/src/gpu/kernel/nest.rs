@@ -4,10 +4,13 @@
 use std::collections::BTreeMap;
 
 use crate::gpu::Caps;
-use crate::gpu::program::{Slot, Window};
+use crate::gpu::program::{BoundMemory, Window};
 use crate::kernel::{Access, Instr, Loop, ReduceOp};
 use crate::layout::Strides;
 use crate::{Error, Result};
+
+/// For each buffer of a kernel the window of its memory that a dispatch binds.
+pub(super) type BufferWindows = BTreeMap<usize, Window>;
 
 /// The most elements or vectors of one dispatch, so that their numbers fit into 31 bits.
 const MAX_THREADS: usize = 1 << 30;
@@ -29,7 +32,7 @@ pub(super) struct Nest {
 
 /// The windows of buffers, or an access whose elements do not fit into one.
 pub(super) enum Fit {
-    Windows(BTreeMap<usize, Window>),
+    Windows(BufferWindows),
     TooWide(usize),
 }
 
@@ -231,7 +234,7 @@ impl Nest {
         dims: &[usize],
         vector_dim: Option<usize>,
         caps: &Caps,
-    ) -> Result<Vec<(Nest, BTreeMap<usize, Window>)>> {
+    ) -> Result<Vec<(Nest, BufferWindows)>> {
         let count =
             |dims: &[usize]| dims.iter().map(|&d| self.kernel.sizes[d]).fold(1usize, usize::saturating_mul);
         let half = |d: usize| self.half(d, vector_dim);
@@ -277,8 +280,8 @@ impl Nest {
 }
 
 /// The memory behind a buffer's number, which may be that of a part.
-pub(super) const fn memory_of(number: usize) -> Slot {
-    Slot::Buffer(number % PARTS)
+pub(super) const fn memory_of(number: usize) -> BoundMemory {
+    BoundMemory::Buffer(number % PARTS)
 }
 
 /// What a buffer, or a part of one, is called in the text.
@@ -295,7 +298,7 @@ pub(super) const fn further(buffer: usize, n: usize) -> usize {
 }
 
 /// Windows side by side over a part of a buffer.
-fn several_windows(buffer: usize, low: u64, high: u64, max_binding: u64) -> BTreeMap<usize, Window> {
+fn several_windows(buffer: usize, low: u64, high: u64, max_binding: u64) -> BufferWindows {
     let starts = (low / 256 * 256..high).step_by(max_binding as usize);
     let window = |(n, start)| {
         let end = high.min(start + max_binding);

@@ -5,8 +5,8 @@
 
 use super::emit::{Emitter, GROUP};
 use super::scan::{self, TEMPS};
-use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Slot, Window};
+use crate::gpu::GpuShared;
+use crate::gpu::program::{BoundMemory, Dispatch, Window};
 use crate::kernel::{Access, ReduceOp};
 use crate::{DType, Result};
 
@@ -23,7 +23,7 @@ struct Digits {
 
 impl Digits {
     /// For rows of so many keys, of which the last bits count. Large tables of counts fit a processor's memory, not a GPU's registers.
-    fn of(shared: &Shared, length: usize, bits: usize) -> Digits {
+    fn of(shared: &GpuShared, length: usize, bits: usize) -> Digits {
         let large = shared.caps.spread.software && length > 256 && bits > 4;
         if large { Digits { bits: 8, share: 1024 } } else { Digits { bits: 4, share: 256 } }
     }
@@ -42,7 +42,7 @@ pub(super) struct Keys {
 }
 
 /// Temporaries for rows of keys: where they are, and where they are moved to.
-pub(super) struct Rows {
+pub(super) struct RadixRows {
     pub(super) rows: usize,
     pub(super) length: usize,
     pub(super) at: Keys,
@@ -63,7 +63,7 @@ pub(super) fn temp(temps: &mut Vec<usize>, bytes: usize) -> usize {
 const PLACE: &str = include_str!("../../../shaders/radix_place.wgsl");
 
 pub(super) fn temp_window(temp: usize) -> Window {
-    Window { slot: Slot::Temp(temp), start: 0, end: 256 }
+    Window { slot: BoundMemory::Temp(temp), start: 0, end: 256 }
 }
 
 /// Begins a kernel in which each invocation has a number below `threads`.
@@ -75,31 +75,31 @@ pub(super) fn begin(e: &mut Emitter<'_>, threads: usize) {
     e.close();
 }
 
-impl Rows {
+impl RadixRows {
     /// The temporaries for sorting these keys by their last bits.
     pub(super) fn new(
-        shared: &Shared,
+        shared: &GpuShared,
         rows: usize,
         length: usize,
         bits: usize,
         at: Keys,
         temps: &mut Vec<usize>,
-    ) -> Rows {
+    ) -> RadixRows {
         let spare = Keys { keys: temp(temps, rows * length * 4), order: temp(temps, rows * length * 4) };
         let by = Digits::of(shared, length, bits);
         let blocks = if length > by.share { length.div_ceil(by.share) } else { 0 };
-        Rows { rows, length, at, spare, bits, by, counts: temp(temps, rows * blocks * by.count() * 4) }
+        RadixRows { rows, length, at, spare, bits, by, counts: temp(temps, rows * blocks * by.count() * 4) }
     }
 
     /// The first so many rows only, in the same temporaries.
-    pub(super) fn first(&self, rows: usize) -> Rows {
-        Rows { rows, ..*self }
+    pub(super) fn first(&self, rows: usize) -> RadixRows {
+        RadixRows { rows, ..*self }
     }
 
     /// Adds the steps that sort each row; the sorted keys are then where `at` says.
     pub(super) fn sort(
         &mut self,
-        shared: &Shared,
+        shared: &GpuShared,
         temps: &mut Vec<usize>,
         steps: &mut Vec<Dispatch>,
     ) -> Result<()> {

@@ -3,13 +3,13 @@
 //! Longer rows take three steps: the pieces' totals, a running fold of those (in the same way), and the pieces again,
 //! each beginning where the one before ended. The order is fixed, whatever the device.
 
-use super::body::Body;
+use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, Width};
-use super::fold::Fold;
+use super::fold::ShaderFold;
 use super::loops::{count, indices};
 use super::nest::Nest;
-use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Slot, Window};
+use crate::gpu::GpuShared;
+use crate::gpu::program::{BoundMemory, Dispatch, Window};
 use crate::kernel::{Access, Instr, Loop, ReduceOp, Scan, Store, Ty};
 use crate::layout::{Dims, Strides, contiguous_strides};
 use crate::{DType, Result};
@@ -25,7 +25,7 @@ pub(super) const TEMPS: usize = 1 << 20;
 
 /// The steps of a scan, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
-    shared: &Shared,
+    shared: &GpuShared,
     scan: &Scan,
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
@@ -41,7 +41,7 @@ pub(super) fn plan(
 
 /// Adds the steps of a scan between buffers or temporaries.
 pub(super) fn run(
-    shared: &Shared,
+    shared: &GpuShared,
     op: ReduceOp,
     sizes: &Dims,
     source: &Access,
@@ -49,7 +49,7 @@ pub(super) fn run(
     temps: &mut Vec<usize>,
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
-    let fold = Fold { op, ty: Ty::of(source.dtype) };
+    let fold = ShaderFold { op, ty: Ty::of(source.dtype) };
     let (outer, n) = sizes.split_at(sizes.len().saturating_sub(1));
     let n = n.first().copied().unwrap_or(1);
     let rows: usize = outer.iter().product();
@@ -88,8 +88,8 @@ pub(super) fn nest(sizes: Dims, accesses: Vec<Access>) -> Nest {
 
 /// Lets a window of a temporary, which accesses name by a buffer's number, say so.
 pub(super) fn name_temp(window: &mut Window) {
-    if let Slot::Buffer(number @ TEMPS..) = window.slot {
-        window.slot = Slot::Temp(number - TEMPS);
+    if let BoundMemory::Buffer(number @ TEMPS..) = window.slot {
+        window.slot = BoundMemory::Temp(number - TEMPS);
     }
 }
 
@@ -105,8 +105,8 @@ fn in_pieces(access: &Access, size: usize, along: bool) -> Access {
 /// if there are `totals`, or without a target the totals themselves.
 #[allow(clippy::too_many_arguments)]
 fn pieces(
-    shared: &Shared,
-    fold: Fold,
+    shared: &GpuShared,
+    fold: ShaderFold,
     outer: &[usize],
     n: usize,
     size: usize,
@@ -141,7 +141,7 @@ fn pieces(
     let dims: Vec<usize> = (0..=piece).collect();
     for (part, mut windows) in nest.spaces(&used, &dims, None, &shared.caps)? {
         windows.values_mut().for_each(name_temp);
-        let mut body = Body::new(&part, &windows, None, fold.ty);
+        let mut body = ShaderBody::new(&part, &windows, None, fold.ty);
         let mut e = Emitter::new(shared, "Pieces of rows, folded as they run.", WORKGROUP);
         let threads = count(&part, &dims, None);
         let limit = e.number("threads", threads);

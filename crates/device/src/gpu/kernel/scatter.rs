@@ -8,18 +8,16 @@
 
 mod keys;
 
-use std::collections::BTreeMap;
-
-use super::access::{Form, Memory, element_type};
-use super::body::Body;
+use super::access::{Form, ShaderBuffer, element_type};
+use super::body::ShaderBody;
 use super::emit::{Emitter, Width, type_name};
-use super::fold::Fold;
+use super::fold::ShaderFold;
 use super::loops::{count, indices};
-use super::nest::{Fit, Nest, raise};
+use super::nest::{BufferWindows, Fit, Nest, raise};
 use super::radix::{WORKGROUP, begin, temp, temp_window};
 use super::scan;
-use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Slot, Window};
+use crate::gpu::GpuShared;
+use crate::gpu::program::{BoundMemory, Dispatch, Window};
 use crate::kernel::{Instr, ReduceOp, Scatter, ScatterOp, Ty};
 use crate::{DType, Error, Result};
 use keys::{make_keys, sort};
@@ -32,11 +30,8 @@ const FEW: usize = 256;
 /// The position of the target among a layout's accesses.
 const TARGET: usize = 1;
 
-/// The windows of the buffers of values and indices.
-type Windows = BTreeMap<usize, Window>;
-
 /// How the entries and the rest of the space are told apart.
-struct Layout<'k> {
+struct ScatterSpace<'k> {
     kernel: &'k Scatter,
     /// The source's space, with the accesses: the source, the target's affine part, the indices.
     nest: Nest,
@@ -51,7 +46,7 @@ struct Layout<'k> {
 
 /// The steps of a scatter, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
-    shared: &Shared,
+    shared: &GpuShared,
     kernel: &Scatter,
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
@@ -83,14 +78,14 @@ pub(super) fn plan(
 /// Adds the steps of a scatter. Where the values, the indices or the entries are more than can be bound, its halves
 /// follow each other: the second one starts from what the first one left. Sums of halves are rounded in between.
 fn in_parts(
-    shared: &Shared,
+    shared: &GpuShared,
     kernel: &Scatter,
     nest: Nest,
     temps: &mut Vec<usize>,
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
     let max_binding = shared.caps.max_binding;
-    let layout = Layout::new(kernel, nest);
+    let layout = ScatterSpace::new(kernel, nest);
     let read: Vec<usize> = (0..layout.nest.kernel.accesses.len()).filter(|&i| i != TARGET).collect();
     let whole = layout.entries as u64 * 4 <= max_binding;
     let wide = match layout.nest.fit(&read, &shared.caps) {
@@ -137,9 +132,9 @@ fn in_parts(
 
 /// Adds the steps of a scatter whose operands can be bound.
 fn one_part(
-    shared: &Shared,
-    layout: &Layout<'_>,
-    windows: &Windows,
+    shared: &GpuShared,
+    layout: &ScatterSpace<'_>,
+    windows: &BufferWindows,
     temps: &mut Vec<usize>,
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
@@ -181,8 +176,8 @@ impl Sorted {
     }
 }
 
-impl<'k> Layout<'k> {
-    fn new(kernel: &'k Scatter, nest: Nest) -> Layout<'k> {
+impl<'k> ScatterSpace<'k> {
+    fn new(kernel: &'k Scatter, nest: Nest) -> ScatterSpace<'k> {
         let rank = kernel.sizes.len();
         let indexed = |d: usize| kernel.indices.iter().any(|access| access.strides[d] != 0);
         let mut free_dims: Vec<usize> = (0..rank)
@@ -194,21 +189,21 @@ impl<'k> Layout<'k> {
         let entry_dims: Vec<usize> = (0..rank).filter(|d| !free_dims.contains(d)).collect();
         let product = |dims: &[usize]| dims.iter().map(|&d| kernel.sizes[d]).product();
         let (entries, free) = (product(&entry_dims), product(&free_dims));
-        Layout { kernel, nest, entry_dims, free_dims, entries, free, ty: Ty::of(kernel.target.dtype) }
+        ScatterSpace { kernel, nest, entry_dims, free_dims, entries, free, ty: Ty::of(kernel.target.dtype) }
     }
 
     fn value_bytes(&self) -> usize {
         values_memory(self.ty, "").dtype.size()
     }
 
-    fn fold(&self) -> Fold {
+    fn fold(&self) -> ShaderFold {
         let op = match self.kernel.op {
             ScatterOp::Assign | ScatterOp::Add => ReduceOp::Sum,
             ScatterOp::Mul => ReduceOp::Prod,
             ScatterOp::Max => ReduceOp::Max,
             ScatterOp::Min => ReduceOp::Min,
         };
-        Fold { op, ty: self.ty }
+        ShaderFold { op, ty: self.ty }
     }
 }
 
@@ -234,14 +229,14 @@ fn is_mixed_radix(kernel: &Scatter, free_dims: &[usize]) -> bool {
 }
 
 /// The array of values in a temporary.
-fn values_memory(ty: Ty, name: &str) -> Memory<'_> {
+fn values_memory(ty: Ty, name: &str) -> ShaderBuffer<'_> {
     let dtype = match ty {
         Ty::I64 => DType::I64,
         Ty::F32 => DType::F32,
         Ty::F64 => DType::F64,
         _ => DType::I32,
     };
-    Memory { buffer: name, dtype, form: Form::Elements, mixed: false }
+    ShaderBuffer { buffer: name, dtype, form: Form::Elements, mixed: false }
 }
 
 fn from_memory(ty: Ty, value: &str) -> String {
@@ -249,11 +244,11 @@ fn from_memory(ty: Ty, value: &str) -> String {
 }
 
 /// Writes the function that reads the source's value of an entry.
-fn source_function(e: &mut Emitter<'_>, layout: &Layout<'_>, windows: &Windows) -> Result<()> {
+fn source_function(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, windows: &BufferWindows) -> Result<()> {
     let mut nest = layout.nest.clone();
     nest.kernel.body = vec![Instr::Load { access: 0, indices: Default::default() }];
     nest.kernel.accesses.truncate(1);
-    let mut body = Body::new(&nest, windows, None, Ty::F32);
+    let mut body = ShaderBody::new(&nest, windows, None, Ty::F32);
     indices(e, &layout.nest, &layout.entry_dims, None, "entry");
     indices(e, &layout.nest, &layout.free_dims, None, "free");
     body.require(e, &[0])?;
@@ -264,9 +259,9 @@ fn source_function(e: &mut Emitter<'_>, layout: &Layout<'_>, windows: &Windows) 
 
 /// Joins the values of runs of entries that all have one key; other runs are never read.
 fn join_runs(
-    shared: &Shared,
-    layout: &Layout<'_>,
-    windows: &Windows,
+    shared: &GpuShared,
+    layout: &ScatterSpace<'_>,
+    windows: &BufferWindows,
     sorted: &Sorted,
     length: usize,
 ) -> Result<Dispatch> {
@@ -312,9 +307,9 @@ fn join_runs(
 
 /// Writes all elements of the output, in parts that can be bound.
 fn outputs(
-    shared: &Shared,
-    layout: &Layout<'_>,
-    windows: &Windows,
+    shared: &GpuShared,
+    layout: &ScatterSpace<'_>,
+    windows: &BufferWindows,
     sorted: &Sorted,
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
@@ -328,9 +323,9 @@ fn outputs(
 }
 
 fn output_part(
-    shared: &Shared,
-    layout: &Layout<'_>,
-    windows: &Windows,
+    shared: &GpuShared,
+    layout: &ScatterSpace<'_>,
+    windows: &BufferWindows,
     sorted: &Sorted,
     first: usize,
     len: usize,
@@ -347,7 +342,7 @@ fn output_part(
     let threads = len.div_ceil(per_word);
     begin(&mut e, threads);
     let window = |buffer: usize| Window {
-        slot: Slot::Buffer(buffer),
+        slot: BoundMemory::Buffer(buffer),
         start: (first * dtype.size()) as u64,
         end: ((first + len) * dtype.size()) as u64,
     };
@@ -363,7 +358,7 @@ fn output_part(
     e.open(format!("for (var part = 0u; part < {per_word}u; part++) {{"));
     e.line(format!("let element = thread * {per_word}u + part;"));
     let start = if kernel.base.is_some() {
-        Memory { buffer: base, dtype, form: Form::Elements, mixed: false }.load("element")
+        ShaderBuffer { buffer: base, dtype, form: Form::Elements, mixed: false }.load("element")
     } else {
         super::access::zero(ty, Width::One)
     };
@@ -376,7 +371,7 @@ fn output_part(
     let value = |i: usize| format!("values[{i}]");
     match dtype {
         DType::F32 | DType::I32 | DType::I64 | DType::F64 => {
-            Memory { buffer: "result", dtype, form: Form::Elements, mixed: false }.store(
+            ShaderBuffer { buffer: "result", dtype, form: Form::Elements, mixed: false }.store(
                 &mut e,
                 "thread",
                 &value(0),
@@ -399,7 +394,7 @@ fn output_part(
 }
 
 /// Joins the values of an element's entries to `value`.
-fn join_entries(e: &mut Emitter<'_>, layout: &Layout<'_>, sorted: &Sorted, first: usize) {
+fn join_entries(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, sorted: &Sorted, first: usize) {
     let kernel = layout.kernel;
     let fold = layout.fold();
     let first = e.number("first_element", first);
@@ -461,7 +456,7 @@ fn join_entries(e: &mut Emitter<'_>, layout: &Layout<'_>, sorted: &Sorted, first
 }
 
 /// Tells the key and the number among the free dims from an element's place.
-fn decode_place(e: &mut Emitter<'_>, layout: &Layout<'_>) {
+fn decode_place(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>) {
     let kernel = layout.kernel;
     let offset = e.signed("target_offset", kernel.target.offset);
     e.line(format!("var rest = place - {offset};"));

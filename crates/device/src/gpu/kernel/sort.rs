@@ -4,13 +4,13 @@
 //! halves, then by the upper ones, which are read in the order found so far. Rows whose keys don't fit into a binding together follow
 //! each other in parts. On GPUs, rows of up to 1,024 elements are read, sorted in workgroup memory and written by one dispatch.
 
-use super::body::Body;
+use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, Width};
 use super::loops::{count, indices};
 use super::nest::{Nest, raise};
-use super::radix::{Keys, Rows, WORKGROUP, begin, temp};
+use super::radix::{Keys, RadixRows, WORKGROUP, begin, temp};
 use super::scan::{self, TEMPS};
-use crate::gpu::Shared;
+use crate::gpu::GpuShared;
 use crate::gpu::program::Dispatch;
 use crate::kernel::{Access, IndexedDim, Instr, Sort, Store, Ty};
 use crate::layout::{Dims, Strides, contiguous_strides};
@@ -42,7 +42,7 @@ const fn key_words(dtype: DType) -> &'static [Word] {
 
 /// The steps of a sort, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
-    shared: &Shared,
+    shared: &GpuShared,
     sort: &Sort,
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
@@ -81,7 +81,7 @@ pub(super) fn plan(
     let largest = parts.iter().map(rows).max().unwrap_or(0);
     let at = Keys { keys: temp(temps, largest * length * 4), order: temp(temps, largest * length * 4) };
     let bits = words.iter().map(|word| word.0).max().unwrap_or(0);
-    let all = Rows::new(shared, largest, length, bits, at, temps);
+    let all = RadixRows::new(shared, largest, length, bits, at, temps);
     let own = temps.len();
     for part in &parts {
         let mut keys = all.first(rows(part));
@@ -99,7 +99,7 @@ pub(super) fn plan(
 }
 
 /// Adds the steps that sort short rows, padded to a power of two: as many in each workgroup as its memory holds.
-fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<Dispatch>) -> Result<()> {
+fn in_workgroups(shared: &GpuShared, sort: &Sort, words: &[Word], steps: &mut Vec<Dispatch>) -> Result<()> {
     let along = sort.sizes.len() - 1;
     let padded = sort.sizes[along].next_power_of_two().max(2);
     // Elements along one dim, wanted places along another.
@@ -113,7 +113,7 @@ fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<D
     nest.kernel.stores = vec![Store { access: 1, value: 1 }];
     let dims: Vec<usize> = (0..along).collect();
     for (part, windows) in nest.spaces(&[0, 1], &dims, None, &shared.caps)? {
-        let mut body = Body::new(&part, &windows, None, Ty::I64);
+        let mut body = ShaderBody::new(&part, &windows, None, Ty::I64);
         let mut e = Emitter::new(shared, "Short rows, sorted in workgroup memory.", WIDE_WORKGROUP);
         let rows = count(&part, &dims, None);
         let each = WORKGROUP_KEYS / padded;
@@ -210,7 +210,7 @@ fn rows_access(temp: usize, sizes: &Dims, length: usize, offset: usize) -> Acces
 /// Writes a word of each element's key; the first one's elements are read in their own order, which is written too, the others in the order
 /// found so far.
 fn make_keys(
-    shared: &Shared,
+    shared: &GpuShared,
     sort: &Sort,
     &(bits, expression): &Word,
     word: usize,
@@ -252,7 +252,7 @@ fn make_keys(
 }
 
 /// Writes the wanted places of the sorted rows.
-fn write_places(shared: &Shared, sort: &Sort, order: usize, steps: &mut Vec<Dispatch>) -> Result<()> {
+fn write_places(shared: &GpuShared, sort: &Sort, order: usize, steps: &mut Vec<Dispatch>) -> Result<()> {
     let sizes = sort.target_sizes();
     let length = sort.sizes.last().copied().unwrap_or(1);
     let order = rows_access(order, &sizes, length, sort.first);
@@ -266,17 +266,17 @@ fn write_places(shared: &Shared, sort: &Sort, order: usize, steps: &mut Vec<Disp
 /// Adds the steps that do what a body says for each index of a space. `accumulate` writes what goes before, and gives the expression of
 /// [`Instr::Accumulator`], an I32.
 fn each(
-    shared: &Shared,
+    shared: &GpuShared,
     title: &'static str,
     nest: &Nest,
     steps: &mut Vec<Dispatch>,
-    accumulate: impl Fn(&mut Emitter<'_>, &mut Body<'_>) -> Result<String>,
+    accumulate: impl Fn(&mut Emitter<'_>, &mut ShaderBody<'_>) -> Result<String>,
 ) -> Result<()> {
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let dims: Vec<usize> = (0..nest.kernel.sizes.len()).collect();
     for (part, mut windows) in nest.spaces(&used, &dims, None, &shared.caps)? {
         windows.values_mut().for_each(scan::name_temp);
-        let mut body = Body::new(&part, &windows, None, Ty::I32);
+        let mut body = ShaderBody::new(&part, &windows, None, Ty::I32);
         let mut e = Emitter::new(shared, title, WORKGROUP);
         let threads = count(&part, &dims, None);
         begin(&mut e, threads);

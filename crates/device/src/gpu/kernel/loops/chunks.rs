@@ -17,7 +17,7 @@ struct Scratch {
 /// How a loop's rows are cut.
 struct Cut {
     /// The parts whose windows fit, with the number of the first chunk of each, and its number of chunks.
-    parts: Vec<(Nest, Windows, usize, usize)>,
+    parts: Vec<(Nest, BufferWindows, usize, usize)>,
     /// Vectors of a chunk.
     size: usize,
     chunks: usize,
@@ -25,7 +25,12 @@ struct Cut {
 }
 
 /// Adds the steps of a loop whose rows are cut into chunks.
-pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -> Result<()> {
+pub(super) fn split(
+    shared: &GpuShared,
+    nest: &Nest,
+    rows: &RowSchedule,
+    steps: &mut Vec<Dispatch>,
+) -> Result<()> {
     let row_level: Vec<usize> = (0..nest.kernel.accesses.len())
         .filter(|&i| nest.kernel.store_level(&nest.kernel.accesses[i]) == Level::Row)
         .collect();
@@ -36,7 +41,7 @@ pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<D
     let Some((cut, row_windows)) = cut else {
         return halve(shared, nest, rows, steps);
     };
-    let body = Body::new(nest, &row_windows, rows.vector, Ty::F32);
+    let body = ShaderBody::new(nest, &row_windows, rows.vector, Ty::F32);
     let passes = passes(&body);
     let last_fold = passes.iter().copied().filter(|&pass| !folds_of(&body, pass).is_empty()).max();
     for &pass in &passes {
@@ -52,7 +57,7 @@ pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<D
 }
 
 /// The two halves of the rows, one after the other.
-fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -> Result<()> {
+fn halve(shared: &GpuShared, nest: &Nest, rows: &RowSchedule, steps: &mut Vec<Dispatch>) -> Result<()> {
     let halved = outer_dims(nest).into_iter().filter_map(|d| Some((d, nest.half(d, rows.vector)?)));
     let Some((dim, half)) = halved.max_by_key(|&(d, _)| nest.kernel.sizes[d]) else {
         return Err(crate::Error::Unsupported {
@@ -69,9 +74,9 @@ fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -
 }
 
 /// Decides on the chunks; nothing if the rows are too many or too wide for that.
-fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
-    let windows = Windows::new();
-    let body = Body::new(nest, &windows, rows.vector, Ty::F32);
+fn cut(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> Result<Option<Cut>> {
+    let windows = BufferWindows::new();
+    let body = ShaderBody::new(nest, &windows, rows.vector, Ty::F32);
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let inner_vector = rows.vector.filter(|_| !rows.across(nest));
     let Ok(spaces) = nest.spaces(&used, &inner_dims(nest), inner_vector, &shared.caps) else {
@@ -83,7 +88,8 @@ fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
     let vectors: usize = spaces.iter().map(|(part, _)| vectors_of(part)).sum();
     let lanes = rows.lanes as usize;
     let passes = passes(&body);
-    let words = |folds: &[(Reg, Reg, Fold)]| folds.iter().map(|(_, _, fold)| fold.words()).sum::<usize>();
+    let words =
+        |folds: &[(Reg, Reg, ShaderFold)]| folds.iter().map(|(_, _, fold)| fold.words()).sum::<usize>();
     let last_words: usize = passes.iter().map(|&pass| words(&folds_of(&body, pass))).sum();
     let partial_words = passes.iter().map(|&pass| words(&folds_of(&body, pass))).max().unwrap_or(0).max(1);
     let room = shared.caps.scratch_words.saturating_sub(slots * last_words) / (slots * partial_words);
@@ -124,16 +130,16 @@ fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
 /// One dispatch that folds the chunks of a part, and writes the elements that are known in this pass.
 #[allow(clippy::too_many_arguments)]
 fn fold_chunks(
-    shared: &Shared,
+    shared: &GpuShared,
     part: &Nest,
-    windows: &Windows,
-    rows: &Rows,
+    windows: &BufferWindows,
+    rows: &RowSchedule,
     pass: usize,
     cut: &Cut,
     first: usize,
     chunks: usize,
 ) -> Result<Dispatch> {
-    let mut body = Body::new(part, windows, rows.vector, Ty::F32);
+    let mut body = ShaderBody::new(part, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Chunks of rows, folded.", rows.workgroup);
     let groups = begin_rows(&mut e, &mut body, rows, Some(chunks));
     know_results(&mut e, &mut body, rows, pass, cut);
@@ -164,18 +170,18 @@ fn fold_chunks(
 
 /// One dispatch that joins the chunks of each row, and writes the values of rows after the last fold.
 fn join_chunks(
-    shared: &Shared,
+    shared: &GpuShared,
     nest: &Nest,
-    windows: &Windows,
-    rows: &Rows,
+    windows: &BufferWindows,
+    rows: &RowSchedule,
     pass: usize,
     cut: &Cut,
     last: bool,
 ) -> Result<Dispatch> {
     let width = rows.row_width(nest);
     let lanes = if width == Width::One && cut.chunks > 64 { 64 } else { 1 };
-    let joining = Rows { vector: rows.vector, lanes, workgroup: 64, told: false };
-    let mut body = Body::new(nest, windows, rows.vector, Ty::F32);
+    let joining = RowSchedule { vector: rows.vector, lanes, workgroup: 64, broadcasts: false };
+    let mut body = ShaderBody::new(nest, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Chunks of rows, joined.", joining.workgroup);
     e.use_internal();
     let groups = begin_rows(&mut e, &mut body, &joining, None);
@@ -235,7 +241,7 @@ fn join_chunks(
 }
 
 /// Reads the results of the folds before a pass.
-fn know_results(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, pass: usize, cut: &Cut) {
+fn know_results(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, rows: &RowSchedule, pass: usize, cut: &Cut) {
     let nest = body.nest;
     let width = rows.row_width(nest);
     for earlier in 0..pass {
@@ -252,7 +258,7 @@ fn know_results(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, pass: usi
 }
 
 /// Writes states to scratch, one row's after the other's.
-fn write_state(e: &mut Emitter<'_>, fold: Fold, state: &str, start: &str, place: &str, width: Width) {
+fn write_state(e: &mut Emitter<'_>, fold: ShaderFold, state: &str, start: &str, place: &str, width: Width) {
     let words = fold.words();
     for (c, component) in ["x", "y", "z", "w"].iter().take(width.count()).enumerate() {
         let part = if width == Width::Four { fold.component(state, component) } else { state.to_owned() };
@@ -263,7 +269,7 @@ fn write_state(e: &mut Emitter<'_>, fold: Fold, state: &str, start: &str, place:
 }
 
 /// The expression of states in scratch.
-fn read_state(fold: Fold, start: &str, place: &str, width: Width) -> String {
+fn read_state(fold: ShaderFold, start: &str, place: &str, width: Width) -> String {
     let words = fold.words();
     let one = |c: usize| {
         let word = |k: usize| format!("internal.scratch[{start} + ({place} + {c}u) * {words}u + {k}u]");

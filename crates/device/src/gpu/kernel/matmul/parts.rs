@@ -1,7 +1,7 @@
 //! Rows, columns and inner dims of a factor that are made of several dims, such as those of windows: in the text, a function
 //! takes an index apart. It stands outside of the innermost loops wherever the index does.
 
-use super::Product;
+use super::MatmulNest;
 use crate::gpu::kernel::emit::Emitter;
 use crate::kernel::{Access, IndexedDim, Parts};
 use crate::layout::{Dims, Strides};
@@ -40,7 +40,7 @@ fn made_of(access: &Access, parts: &Parts, batch: usize) -> [Made; 2] {
 }
 
 /// What the outer and the inner dim of the factor are made of whose outer dim is this one.
-pub(super) fn outer_and_inner(product: &Product<'_>, outer: usize) -> [Made; 2] {
+pub(super) fn outer_and_inner(product: &MatmulNest<'_>, outer: usize) -> [Made; 2] {
     let (kernel, batch) = (product.kernel, product.k - 2);
     if outer == batch {
         made_of(&kernel.lhs, &kernel.lhs_parts, batch)

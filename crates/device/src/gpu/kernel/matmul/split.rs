@@ -2,9 +2,9 @@
 
 use smallvec::SmallVec;
 
-use super::{Product, Target, dispatch, epilogue_of_chunks, temp_dtype};
+use super::{MatmulNest, ProductTarget, dispatch, epilogue_of_chunks, temp_dtype};
 use crate::Result;
-use crate::gpu::Shared;
+use crate::gpu::GpuShared;
 use crate::gpu::kernel::scan::{TEMPS, name_temp};
 use crate::gpu::program::Dispatch;
 use crate::kernel::{Access, Instr, Loop, Matmul, Parts, Store, Ty};
@@ -13,8 +13,8 @@ use crate::layout::{Dims, contiguous_strides};
 /// The steps of a product whose chunks are a batch dim of another product, and the bytes of the temporary that holds those products.
 /// As many of the wanted chunks as divide the inner dim; nothing where none do.
 pub(super) fn side_by_side(
-    shared: &Shared,
-    product: &Product<'_>,
+    shared: &GpuShared,
+    product: &MatmulNest<'_>,
     wanted: usize,
     most_bytes: u64,
 ) -> Result<Option<(Vec<Dispatch>, u64)>> {
@@ -57,13 +57,13 @@ pub(super) fn side_by_side(
             sizes,
         },
     };
-    let parts = Product::new(&split);
+    let parts = MatmulNest::new(&split);
     let used: Vec<usize> = (0..parts.nest.kernel.accesses.len()).collect();
     let dims: Vec<usize> = (0..parts.k).collect();
     let mut steps = Vec::new();
     for (nest, mut windows) in parts.nest.spaces(&used, &dims, Some(parts.columns), &shared.caps)? {
         windows.values_mut().for_each(name_temp);
-        steps.push(dispatch(shared, &Product { nest, ..parts }, &windows, Target::Epilogue)?);
+        steps.push(dispatch(shared, &MatmulNest { nest, ..parts }, &windows, ProductTarget::Epilogue)?);
     }
     epilogue_of_chunks(shared, product, chunks, &mut steps)?;
     Ok(Some((steps, bytes)))

@@ -1,14 +1,12 @@
 //! The loops of a matrix product along the inner dim, in the registers of invocations or through workgroup memory.
 
-use std::collections::BTreeMap;
-
 use super::left::Left;
 use super::parts::{function, outer_and_inner};
-use super::{Product, Tile};
-use crate::gpu::kernel::access::{Form, Memory, element_type, zero};
+use super::{MatmulNest, MatmulTile};
+use crate::gpu::kernel::access::{Form, ShaderBuffer, element_type, zero};
 use crate::gpu::kernel::body::choose;
 use crate::gpu::kernel::emit::{Emitter, LANES, Width, type_name};
-use crate::gpu::kernel::nest::{buffer_name, memory_of};
+use crate::gpu::kernel::nest::{BufferWindows, buffer_name, memory_of};
 use crate::gpu::program::Window;
 use crate::kernel::{Access, Ty};
 
@@ -32,7 +30,7 @@ fn multiply_add(ty: Ty, sum: &str, a: &str, b: &str) -> String {
 pub(super) const C: [&str; 4] = ["x", "y", "z", "w"];
 
 /// An operand in the text: how one or four of its elements are read.
-pub(super) struct Operand<'p> {
+pub(super) struct ShaderOperand<'p> {
     access: &'p Access,
     name: &'static str,
     memory_name: String,
@@ -49,16 +47,16 @@ pub(super) struct Operand<'p> {
     offset: String,
 }
 
-impl<'p> Operand<'p> {
+impl<'p> ShaderOperand<'p> {
     pub(super) fn new(
         e: &mut Emitter<'_>,
-        product: &'p Product<'_>,
-        windows: &BTreeMap<usize, Window>,
+        product: &'p MatmulNest<'_>,
+        windows: &BufferWindows,
         access: &'p Access,
         name: &'static str,
         outer: usize,
         by_elements: bool,
-    ) -> Operand<'p> {
+    ) -> ShaderOperand<'p> {
         let sizes = &product.nest.kernel.sizes;
         let window = windows.get(&access.buffer).cloned().unwrap_or(Window {
             slot: memory_of(access.buffer),
@@ -91,7 +89,7 @@ impl<'p> Operand<'p> {
         let first = &product.nest.first;
         let outer_function = function(e, &format!("{name}_outer"), &made[0], first[outer]);
         let inner_function = function(e, &format!("{name}_inner"), &made[1], first[product.k]);
-        Operand {
+        ShaderOperand {
             access,
             name,
             memory_name,
@@ -112,7 +110,7 @@ impl<'p> Operand<'p> {
     }
 
     /// Defines the place of the batch's first element.
-    pub(super) fn begin(&self, e: &mut Emitter<'_>, product: &Product<'_>) {
+    pub(super) fn begin(&self, e: &mut Emitter<'_>, product: &MatmulNest<'_>) {
         let mut at = self.offset.clone();
         for d in (0..product.k - 2).filter(|&d| self.access.strides[d] != 0) {
             let stride = e.signed(&format!("{}_stride{d}", self.name), self.access.strides[d]);
@@ -155,8 +153,8 @@ impl<'p> Operand<'p> {
         (0..count).map(step).collect()
     }
 
-    pub(super) fn memory(&self) -> Memory<'_> {
-        Memory { buffer: &self.memory_name, dtype: self.access.dtype, form: self.form, mixed: false }
+    pub(super) fn memory(&self) -> ShaderBuffer<'_> {
+        ShaderBuffer { buffer: &self.memory_name, dtype: self.access.dtype, form: self.form, mixed: false }
     }
 
     /// One element; of a buffer of vectors, picked out of one.
@@ -171,7 +169,7 @@ impl<'p> Operand<'p> {
                 format!("i64_at(select({words}.xy, {words}.zw, (({at}) & 1u) == 1u))")
             }
             _ if self.access.dtype.size() == 1 => {
-                let word = Memory { form: Form::Elements, ..self.memory() };
+                let word = ShaderBuffer { form: Form::Elements, ..self.memory() };
                 word.load(at)
             }
             _ => format!("{vector}[({at}) & 3u]"),
@@ -210,10 +208,10 @@ pub(super) fn within(ty: Ty, width: Width, value: &str, j: usize) -> String {
 /// Every invocation keeps the tile's rows of its own columns, four of them side by side at a time.
 pub(super) fn in_registers(
     e: &mut Emitter<'_>,
-    product: &Product<'_>,
-    tile: &Tile,
-    left: &Operand<'_>,
-    right: &Operand<'_>,
+    product: &MatmulNest<'_>,
+    tile: &MatmulTile,
+    left: &ShaderOperand<'_>,
+    right: &ShaderOperand<'_>,
     names: &Names,
 ) {
     let ty = product.ty;
@@ -316,16 +314,16 @@ pub(super) fn in_registers(
 /// Slices of both operands go through workgroup memory; 256 invocations keep 4 x 4 elements each.
 pub(super) fn through_workgroup_memory(
     e: &mut Emitter<'_>,
-    product: &Product<'_>,
-    left: &Operand<'_>,
-    right: &Operand<'_>,
+    product: &MatmulNest<'_>,
+    left: &ShaderOperand<'_>,
+    right: &ShaderOperand<'_>,
     names: &Names,
 ) {
     let ty = product.ty;
     let (one, four) = (type_name(ty, Width::One), type_name(ty, Width::Four));
     e.workgroup_array("left_slice", one, 16 * 68);
     e.workgroup_array("right_slice", one, 16 * 68);
-    let fetch = |operand: &Operand<'_>, count: &str, first: &str| {
+    let fetch = |operand: &ShaderOperand<'_>, count: &str, first: &str| {
         let name = operand.name;
         // Neighbouring invocations read neighbouring elements.
         let (outer, inner) = if operand.access.strides[product.k] == 1 {
@@ -364,7 +362,7 @@ pub(super) fn through_workgroup_memory(
     }
 }
 
-fn call_finish(product: &Product<'_>, row: &str, column: &str, sum: &str) -> String {
+fn call_finish(product: &MatmulNest<'_>, row: &str, column: &str, sum: &str) -> String {
     let index = |d: usize| match d {
         d if d == product.rows => row.to_owned(),
         d if d == product.columns => column.to_owned(),
