@@ -1,9 +1,10 @@
 //! Fused loops: a compiled program, the tiles that cover its space, and their way over the threads.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::affine::{AffineMap, Tile, Walk};
+use super::affine::{AffineMap, Groups, Tile};
 use super::compile;
 use super::frame::{CpuFrame, FAR_BYTES, Maps, Port, RawBuffer};
 use super::parallel::parallel;
@@ -71,6 +72,92 @@ struct Chunks {
     run: Option<usize>,
 }
 
+/// A loop whose dims have been dealt into the groups of its tiles.
+struct GroupedLoop<'l> {
+    kernel: &'l Loop,
+    groups: &'l Groups,
+    /// Whether the loop writes each of its buffers.
+    written: &'l [bool],
+    /// Bytes that each buffer must have at least.
+    required: &'l [usize],
+}
+
+impl GroupedLoop<'_> {
+    /// The loop's accesses, ranges and coordinates (those of the dims `coords`) as affine maps over the groups.
+    fn maps(&self, coords: &[usize]) -> Maps {
+        let map = |offset: isize, strides: &[isize]| {
+            AffineMap::new(offset, strides, &self.kernel.sizes, self.groups)
+        };
+        let port = |access: &Access| Port {
+            affine: map(access.offset, &access.strides),
+            buffer: access.buffer,
+            size: access.dtype.size(),
+            load: convert::load(access.dtype),
+            store: convert::store(access.dtype),
+            guards: access.guards.to_vec(),
+            indexed: access.indexed.to_vec(),
+            copied: self.written[access.buffer],
+            far: self.required[access.buffer] >= FAR_BYTES,
+        };
+        let coord = |&dim: &usize| {
+            let mut strides = vec![0; self.kernel.sizes.len()];
+            strides[dim] = 1;
+            map(0, &strides)
+        };
+        let ranges = self.kernel.ranges.iter();
+        Maps {
+            ports: self.kernel.accesses.iter().map(port).collect(),
+            ranges: ranges.map(|range| (map(range.offset, &range.strides), range.size)).collect(),
+            coords: coords.iter().map(coord).collect(),
+        }
+    }
+
+    /// The tiles for a mode, how the program for them is laid out, and the most lanes that a tile has. The lane memory and
+    /// the passes are those of `draft`.
+    fn tiling(&self, mode: Mode, draft: &CpuProgram) -> (ProgramOptions, SpaceTiling, usize) {
+        let count = |dims: &[usize]| dims.iter().map(|&d| self.kernel.sizes[d]).product::<usize>();
+        let (batches, p, q) = (count(&self.groups.batch), count(&self.groups.p), count(&self.groups.q));
+        let maps = self.maps(&[]);
+        let q_run = || {
+            let ports = maps.ports.iter().map(|port| &port.affine);
+            plan::long_run(ports.chain(maps.ranges.iter().map(|(affine, _)| affine)).map(|affine| &affine.q))
+        };
+        let passes = draft.stages.iter().filter(|stage| !stage.element.is_empty()).count();
+        let lanes = plan::tile_lanes(draft.lane_bytes, if mode == Mode::Columns { 0 } else { q });
+        let elementwise = ProgramOptions { expand: false, keep: true, column: false };
+        match mode {
+            _ if self.kernel.rows() == 0 => (draft.options, SpaceTiling::Nothing, 1),
+            Mode::Elements => {
+                (elementwise, SpaceTiling::Elements { total: q, lanes, run: q_run() }, lanes.min(q))
+            }
+            Mode::Tiles => {
+                let (rows, columns) = plan::square_tile(draft.lane_bytes, p, q);
+                (elementwise, SpaceTiling::Tiles { batches, p, q, rows, columns }, rows * columns)
+            }
+            Mode::Rows => {
+                let keep = q <= if passes > 1 { plan::KEPT_LANES.max(lanes) } else { lanes };
+                let block = if q <= lanes / 2 { (lanes / q.max(1)).min(p) } else { 1 };
+                let chunk =
+                    Chunks { lanes: if keep { q.max(1) } else { lanes }, run: q_run().filter(|_| !keep) };
+                let split = plan::split(p, q, 1, chunk.run);
+                let most = if keep { block * q } else { lanes }.max(block);
+                let options = ProgramOptions { expand: block > 1, keep, column: false };
+                (options, SpaceTiling::Rows { rows: p, elements: q, block, chunk, split }, most)
+            }
+            Mode::Columns => {
+                let keep = passes > 1 && p <= 128;
+                let block = if keep { (lanes.max(1024) / p.max(1)).max(64) } else { lanes }.min(q);
+                let rows = if keep { p.max(1) } else { (lanes / block).clamp(1, p.max(1)) };
+                let split = plan::split(batches * q.div_ceil(block), p, block, None).filter(|_| !keep);
+                let options = ProgramOptions { expand: rows > 1, keep, column: true };
+                let chunk = Chunks { lanes: rows, run: None };
+                let cover = SpaceTiling::Columns { batches, columns: q, elements: p, block, chunk, split };
+                (options, cover, rows * block)
+            }
+        }
+    }
+}
+
 impl LoopKernel {
     /// The bytes that it keeps.
     pub fn bytes(&self) -> usize {
@@ -94,86 +181,13 @@ impl LoopKernel {
             required[access.buffer] = required[access.buffer].max(bytes);
         }
         let merged = plan::merge_dims(kernel);
+        // Which dims lanes run along depends on the lane memory of a program, so a first one is compiled to measure it.
         let options = ProgramOptions { expand: true, keep: true, column: false };
         let draft = compile::compile(&merged, options, &mut Vec::new())?;
         let (mode, groups) = plan::choose(&merged, !panel);
-        let sizes = &merged.sizes;
-        let maps = |coords: &[usize]| Maps {
-            ports: merged
-                .accesses
-                .iter()
-                .map(|access| Port {
-                    affine: AffineMap::new(access.offset, &access.strides, sizes, &groups),
-                    buffer: access.buffer,
-                    size: access.dtype.size(),
-                    load: convert::load(access.dtype),
-                    store: convert::store(access.dtype),
-                    guards: access.guards.to_vec(),
-                    indexed: access.indexed.to_vec(),
-                    copied: written[access.buffer],
-                    far: required[access.buffer] >= FAR_BYTES,
-                })
-                .collect(),
-            ranges: merged
-                .ranges
-                .iter()
-                .map(|range| (AffineMap::new(range.offset, &range.strides, sizes, &groups), range.size))
-                .collect(),
-            coords: coords
-                .iter()
-                .map(|&dim| {
-                    let mut strides = vec![0; sizes.len()];
-                    strides[dim] = 1;
-                    AffineMap::new(0, &strides, sizes, &groups)
-                })
-                .collect(),
-        };
-        let count = |dims: &[usize]| dims.iter().map(|&d| sizes[d]).product::<usize>();
-        let (batches, p, q) = (count(&groups.batch), count(&groups.p), count(&groups.q));
-        let layout = maps(&[]);
-        let walks = |pick: fn(&AffineMap) -> &Walk| {
-            let ports = layout.ports.iter().map(|port| &port.affine);
-            plan::long_run(ports.chain(layout.ranges.iter().map(|(affine, _)| affine)).map(pick))
-        };
-        let passes = draft.stages.iter().filter(|stage| !stage.element.is_empty()).count();
-        let lanes = plan::tile_lanes(draft.lane_bytes, if mode == Mode::Columns { 0 } else { q });
-        let (options, cover, most) = match mode {
-            _ if merged.rows() == 0 => (options, SpaceTiling::Nothing, 1),
-            Mode::Elements => {
-                let options = ProgramOptions { expand: false, ..options };
-                (options, SpaceTiling::Elements { total: q, lanes, run: walks(|a| &a.q) }, lanes.min(q))
-            }
-            Mode::Tiles => {
-                let options = ProgramOptions { expand: false, ..options };
-                let (rows, columns) = plan::square_tile(draft.lane_bytes, p, q);
-                (options, SpaceTiling::Tiles { batches, p, q, rows, columns }, rows * columns)
-            }
-            Mode::Rows => {
-                let keep = q <= if passes > 1 { plan::KEPT_LANES.max(lanes) } else { lanes };
-                let block = if q <= lanes / 2 { (lanes / q.max(1)).min(p) } else { 1 };
-                let chunk = Chunks {
-                    lanes: if keep { q.max(1) } else { lanes },
-                    run: walks(|a| &a.q).filter(|_| !keep),
-                };
-                let split = plan::split(p, q, 1, chunk.run);
-                let most = if keep { block * q } else { lanes }.max(block);
-                let options = ProgramOptions { expand: block > 1, keep, column: false };
-                (options, SpaceTiling::Rows { rows: p, elements: q, block, chunk, split }, most)
-            }
-            Mode::Columns => {
-                let keep = passes > 1 && p <= 128;
-                let block = if keep { (lanes.max(1024) / p.max(1)).max(64) } else { lanes }.min(q);
-                let rows = if keep { p.max(1) } else { (lanes / block).clamp(1, p.max(1)) };
-                let split = plan::split(batches * q.div_ceil(block), p, block, None).filter(|_| !keep);
-                let options = ProgramOptions { expand: rows > 1, keep, column: true };
-                let chunk = Chunks { lanes: rows, run: None };
-                (
-                    options,
-                    SpaceTiling::Columns { batches, columns: q, elements: p, block, chunk, split },
-                    rows * block,
-                )
-            }
-        };
+        let grouped =
+            GroupedLoop { kernel: &merged, groups: &groups, written: &written, required: &required };
+        let (options, cover, most) = grouped.tiling(mode, &draft);
         let mut coords = Vec::new();
         let mut program = compile::compile(&merged, options, &mut coords)?;
         if matches!(
@@ -188,7 +202,7 @@ impl LoopKernel {
         program.place(most.max(1));
         let elements = kernel.sizes.iter().fold(1usize, |n, &size| n.saturating_mul(size));
         let work = elements.saturating_mul(program.work);
-        let maps = maps(&coords);
+        let maps = grouped.maps(&coords);
         Ok(LoopKernel { maps, program, cover, required, written, params: kernel.params(), work })
     }
 
@@ -294,7 +308,7 @@ impl LoopKernel {
         &self,
         buffers: &[RawBuffer],
         params: &[Scalar],
-        mut ranges: impl Iterator<Item = std::ops::Range<usize>>,
+        mut ranges: impl Iterator<Item = Range<usize>>,
     ) -> Result<()> {
         let SpaceTiling::Elements { lanes, run, .. } = self.cover else { return Ok(()) };
         // SAFETY: passed on to the caller.
@@ -326,7 +340,7 @@ impl LoopKernel {
             frame.run(&stage.row, unit, 0)?;
             frame.run(&stage.row_stores, unit, 0)?;
             frame.begin(&stage.folds, unit.lanes());
-            self.pass(frame, stage, unit, 0, elements, chunk)?;
+            self.pass(frame, stage, unit, 0..elements, chunk)?;
         }
         Ok(())
     }
@@ -337,16 +351,15 @@ impl LoopKernel {
         frame: &mut CpuFrame,
         stage: &Stage,
         unit: &Tile,
-        start: usize,
-        end: usize,
+        range: Range<usize>,
         chunk: Chunks,
     ) -> Result<()> {
         if stage.element.is_empty() {
             return Ok(());
         }
-        let mut at = start;
-        while at < end {
-            let n = plan::next_tile(at, end, chunk.run, chunk.lanes);
+        let mut at = range.start;
+        while at < range.end {
+            let n = plan::next_tile(at, range.end, chunk.run, chunk.lanes);
             let tile = if self.program.options.column {
                 Tile { p: at, rows: n, ..*unit }
             } else {
@@ -386,7 +399,7 @@ impl LoopKernel {
                     frame.run(&stage.row, unit, 0)?;
                 }
                 let end = ((task + 1) * split).min(elements);
-                self.pass(&mut frame, stage, unit, task * split, end, chunk)?;
+                self.pass(&mut frame, stage, unit, task * split..end, chunk)?;
                 *parts[task].lock().unwrap_or_else(PoisonError::into_inner) = frame.accumulators().to_vec();
                 Ok(())
             })?;

@@ -81,6 +81,22 @@ unsafe impl Send for FactorPointer {}
 // SAFETY: as above.
 unsafe impl Sync for FactorPointer {}
 
+/// What all tasks of a launch use.
+#[derive(Clone, Copy)]
+struct Launch<'l> {
+    buffers: &'l [RawBuffer],
+    params: &'l [Scalar],
+    lhs: FactorPointer,
+    rhs: FactorPointer,
+}
+
+/// The part of the result that one task computes.
+struct Panel {
+    batch: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
 impl MatmulKernel {
     /// The bytes that it keeps.
     pub fn bytes(&self) -> usize {
@@ -199,6 +215,7 @@ impl MatmulKernel {
             // No block of the factor that is copied is copied by two tasks.
             (lhs, _) => lhs,
         };
+        let launch = Launch { buffers, params, lhs, rhs };
         let (side, unit) = if by_rows { (m, 8) } else { (n, 16) };
         let piece = side.div_ceil(wanted).next_multiple_of(unit);
         let pieces = side.div_ceil(piece);
@@ -206,31 +223,23 @@ impl MatmulKernel {
             let (batch, start) = (task / pieces, task % pieces * piece);
             let end = (start + piece).min(side);
             let (rows, columns) = if by_rows { (start..end, 0..n) } else { (0..m, start..end) };
-            // SAFETY: passed on to the caller; panels are disjoint.
-            unsafe { self.panel(buffers, params, lhs, rhs, batch, rows, columns) }
+            // SAFETY: passed on to the caller; the panels of the tasks are disjoint.
+            unsafe { self.panel(launch, Panel { batch, rows, columns }) }
         })
     }
 
     /// # Safety
     /// As for [`MatmulKernel::run`]; nobody else computes these elements.
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn panel(
-        &self,
-        buffers: &[RawBuffer],
-        params: &[Scalar],
-        lhs: FactorPointer,
-        rhs: FactorPointer,
-        batch: usize,
-        rows: Range<usize>,
-        columns: Range<usize>,
-    ) -> Result<()> {
+    unsafe fn panel(&self, launch: Launch<'_>, panel: Panel) -> Result<()> {
+        let Launch { buffers, params, lhs, rhs } = launch;
+        let Panel { batch, rows, columns } = panel;
         let size = width(self.ty);
         let rank = self.batch.len();
         let (m, n) = (rows.len(), columns.len());
         let lhs = self.lhs.batch(lhs.start, self.batch_offset(batch, &self.lhs.access.strides), size);
         let rhs = self.rhs.batch(rhs.start, self.batch_offset(batch, &self.rhs.access.strides), size);
         let first = (batch * self.m + rows.start) * self.n + columns.start;
-        let panel;
+        let memory;
         // Where element 0 of the whole product lies, or would lie.
         let start = if let Some(access) = &self.direct {
             let start = buffers[access.buffer].start;
@@ -239,20 +248,22 @@ impl MatmulKernel {
                 + self.batch_offset(batch, &access.strides)
                 + rows.start as isize * strides.0
                 + columns.start as isize * strides.1;
-            let target = start.wrapping_offset(element * size as isize);
-            // SAFETY: the panel lies inside of the output.
-            unsafe { self.multiply(rows, columns, lhs, rhs, target, strides)? };
+            let (row, column) = strides;
+            let target = StridedMatrix { start: start.wrapping_offset(element * size as isize), row, column };
+            // SAFETY: `needs` asks for an output that the whole product fits into, and the panel is a part of it.
+            unsafe { self.multiply(rows, columns, [lhs, rhs], target)? };
             start
         } else {
             // Rows lie as far from each other as in the whole product, so that one map serves the epilogue for all of them.
-            panel = self.pool.alloc(m * self.n * size)?;
-            let target = panel.pointer();
+            memory = self.pool.alloc(m * self.n * size)?;
+            let target = memory.pointer();
             if self.k == 0 {
                 // SAFETY: the panel has as many bytes.
                 unsafe { target.write_bytes(0, m * self.n * size) };
             } else {
-                // SAFETY: as above.
-                unsafe { self.multiply(rows, columns, lhs, rhs, target, (self.n as isize, 1))? };
+                let matrix = StridedMatrix { start: target, row: self.n as isize, column: 1 };
+                // SAFETY: the panel's memory holds its rows at this distance from each other.
+                unsafe { self.multiply(rows, columns, [lhs, rhs], matrix)? };
             }
             target.wrapping_sub(first * size)
         };
@@ -287,10 +298,8 @@ impl MatmulKernel {
         &self,
         rows: Range<usize>,
         columns: Range<usize>,
-        lhs: *const u8,
-        rhs: *const u8,
-        target: *mut u8,
-        strides: (isize, isize),
+        [lhs, rhs]: [*const u8; 2],
+        target: StridedMatrix,
     ) -> Result<()> {
         let size = width(self.ty);
         let (left, right) = (self.lhs.in_blocks, self.rhs.in_blocks);
@@ -307,7 +316,7 @@ impl MatmulKernel {
             for k in (0..self.k).step_by(inner) {
                 let steps = k..(k + inner).min(self.k);
                 // SAFETY: passed on to the caller; a block fits into its room.
-                let b = unsafe {
+                let rhs = unsafe {
                     let block = (steps.clone(), block_columns.clone());
                     self.rhs.block(rhs, block, right_room.pointer(), size, by_rows)
                 };
@@ -315,13 +324,16 @@ impl MatmulKernel {
                     let block_rows = i..(i + m).min(rows.end);
                     let sizes = [block_rows.len(), steps.len(), block_columns.len()];
                     let element =
-                        (i - rows.start) as isize * strides.0 + (j - columns.start) as isize * strides.1;
-                    // SAFETY: as above.
+                        (i - rows.start) as isize * target.row + (j - columns.start) as isize * target.column;
+                    let start = target.start.wrapping_offset(element * size as isize);
+                    // SAFETY: passed on to the caller; a block fits into its room, and the rows and columns of the
+                    // result that this block makes lie inside of the target.
                     unsafe {
                         let block = (block_rows, steps.clone());
-                        let a = self.lhs.block(lhs, block, left_room.pointer(), size, by_rows);
-                        let target = target.wrapping_offset(element * size as isize);
-                        self.multiply_blocks(sizes, a, b, target, strides, k > 0);
+                        let lhs = self.lhs.block(lhs, block, left_room.pointer(), size, by_rows);
+                        let target = StridedMatrix { start, ..target };
+                        let double = self.ty == Ty::F64;
+                        self.multiply_blocks(Gemm { double, sizes, lhs, rhs, target, adds: k > 0 });
                     }
                 }
             }
@@ -333,40 +345,25 @@ impl MatmulKernel {
     ///
     /// # Safety
     /// As for [`MatmulKernel::multiply`].
-    unsafe fn multiply_blocks(
-        &self,
-        [m, k, n]: [usize; 3],
-        a: StridedMatrix,
-        b: StridedMatrix,
-        target: *mut u8,
-        (row, column): (isize, isize),
-        adds: bool,
-    ) {
+    unsafe fn multiply_blocks(&self, product: Gemm) {
         // SAFETY: passed on to the caller.
         unsafe {
-            if !matches!(self.ty, Ty::F32 | Ty::F64) {
-                return self.multiply_integers([m, k, n], a, b, target, (row, column), adds);
+            if matches!(self.ty, Ty::F32 | Ty::F64) {
+                gemm::multiply(product);
+            } else {
+                self.multiply_integers(product);
             }
-            let target = StridedMatrix { start: target, row, column };
-            let double = self.ty == Ty::F64;
-            gemm::multiply(Gemm { double, sizes: [m, k, n], lhs: a, rhs: b, target, adds });
         }
     }
 
     /// # Safety
-    /// As for [`MatmulKernel::multiply`]; the columns of `b` lie side by side.
-    unsafe fn multiply_integers(
-        &self,
-        [m, inner, n]: [usize; 3],
-        a: StridedMatrix,
-        b: StridedMatrix,
-        target: *mut u8,
-        (row, column): (isize, isize),
-        adds: bool,
-    ) {
+    /// As for [`MatmulKernel::multiply`]; the columns of the right factor lie side by side.
+    unsafe fn multiply_integers(&self, product: Gemm) {
         /// Columns whose sums stay in the first-level cache, and rows of `rhs` that stay in the second while all rows
         /// of `lhs` meet them.
         const BLOCK: (usize, usize) = (1024, 64);
+        let Gemm { sizes: [m, inner, n], lhs: a, rhs: b, target, adds, .. } = product;
+        let start = target.start.cast_mut();
         let size = width(self.ty);
         let Some(axpy) = self.axpy else { return };
         let mut sums = [0u64; BLOCK.0];
@@ -377,11 +374,12 @@ impl MatmulKernel {
                 let width = BLOCK.0.min(n - j);
                 for k0 in (0..inner).step_by(BLOCK.1) {
                     for i in 0..m {
-                        let place = target.offset((i as isize * row + j as isize * column) * size as isize);
+                        let element = i as isize * target.row + j as isize * target.column;
+                        let place = start.offset(element * size as isize);
                         if k0 == 0 && !adds {
                             bytes.write_bytes(0, width * size);
                         } else {
-                            super::simd::lanes::copy(bytes, 1, place, column, width, size);
+                            super::simd::lanes::copy(bytes, 1, place, target.column, width, size);
                         }
                         for k in k0..(k0 + BLOCK.1).min(inner) {
                             let factor =
@@ -389,7 +387,7 @@ impl MatmulKernel {
                             let source = b.start.offset((k as isize * b.row + j as isize) * size as isize);
                             axpy(&SimdArgs { b: factor, ..SimdArgs::new(bytes, source, width) });
                         }
-                        super::simd::lanes::copy(place, column, bytes, 1, width, size);
+                        super::simd::lanes::copy(place, target.column, bytes, 1, width, size);
                     }
                 }
             }

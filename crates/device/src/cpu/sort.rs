@@ -6,12 +6,13 @@
 //! each is sorted by all threads.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Needs;
 use super::affine::{AffineMap, Groups};
 use super::frame::RawBuffer;
-use super::memory::CpuPool;
+use super::memory::{CpuMemory, CpuPool};
 use super::parallel::parallel;
 use crate::executor::bytes_of;
 use crate::kernel::Sort;
@@ -183,6 +184,8 @@ impl SortKernel {
         }
     }
 
+    /// Sorts all rows, with the elements' keys in entries of type `E`.
+    ///
     /// # Safety
     /// As for [`SortKernel::with_keys`].
     unsafe fn over<T: Copy, E: SortEntry>(
@@ -191,90 +194,144 @@ impl SortKernel {
         bits: u32,
         key: impl Fn(T) -> u64 + Sync,
     ) -> Result<()> {
-        let (source, target) = (buffers[self.buffers.0], buffers[self.buffers.1]);
-        let too_many = || Error::Unsupported {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            if self.length >= LONG_ROW && self.rows < rayon::current_num_threads() {
+                self.long_rows::<T, E>(buffers, bits, key)
+            } else {
+                self.blocks_of_rows::<T, E>(buffers, bits, key)
+            }
+        }
+    }
+
+    /// Memory for as many entries.
+    fn entries<E>(&self, count: Option<usize>) -> Result<CpuMemory> {
+        let bytes = count.and_then(|count| count.checked_mul(size_of::<E>()));
+        self.pool.alloc(bytes.ok_or_else(|| Error::Unsupported {
             op: "sort",
             reason: format!("keys of rows of {} elements are more than memory can hold", self.length),
-        };
-        if self.length >= LONG_ROW && self.rows < rayon::current_num_threads() {
-            let bytes = self.length.checked_mul(size_of::<E>() * 2).ok_or_else(too_many)?;
-            let memory = self.pool.alloc(bytes)?;
-            let entries = DisjointPointer(memory.pointer().cast::<E>());
-            for row in 0..self.rows {
-                let from = self.source.offset + self.source.q.offset(row);
-                let to = self.target.offset + self.target.q.offset(row);
-                // SAFETY: passed on to the caller; there is room for as many entries, and pieces are one task's each.
-                unsafe {
-                    let from = DisjointPointer(source.cast::<T>().offset(from));
-                    let to = DisjointPointer(target.cast::<i64>().offset(to));
-                    self.pieces(self.length, &|i| {
-                        entries
-                            .at(i as isize)
-                            .write(E::new(key(from.at(i as isize * self.steps.0).read()), i));
-                    })?;
-                    let spare = entries.at(self.length as isize);
-                    let wanted = self.sorted(entries.at(0), spare, bits, PIECES)?;
-                    self.pieces(self.count, &|i| {
-                        to.at(i as isize * self.steps.1).write(wanted[i].place());
-                    })?;
-                }
+        })?)
+    }
+
+    /// Sorts one row after the other, each on all threads.
+    ///
+    /// # Safety
+    /// As for [`SortKernel::with_keys`].
+    unsafe fn long_rows<T: Copy, E: SortEntry>(
+        &self,
+        buffers: &[RawBuffer],
+        bits: u32,
+        key: impl Fn(T) -> u64 + Sync,
+    ) -> Result<()> {
+        let (source, target) = (buffers[self.buffers.0], buffers[self.buffers.1]);
+        let memory = self.entries::<E>(self.length.checked_mul(2))?;
+        let entries = DisjointPointer(memory.pointer().cast::<E>());
+        for row in 0..self.rows {
+            let from = self.source.offset + self.source.q.offset(row);
+            let to = self.target.offset + self.target.q.offset(row);
+            // SAFETY: the caller promises the row's elements and places; there is room for twice as many entries as a row
+            // has, and each piece of them belongs to one task.
+            unsafe {
+                let from = DisjointPointer(source.cast::<T>().offset(from));
+                let to = DisjointPointer(target.cast::<i64>().offset(to));
+                self.pieces(self.length, &|i| {
+                    entries.at(i as isize).write(E::new(key(from.at(i as isize * self.steps.0).read()), i));
+                })?;
+                let spare = entries.at(self.length as isize);
+                let wanted = self.sorted(entries.at(0), spare, bits, PIECES)?;
+                self.pieces(self.count, &|i| {
+                    to.at(i as isize * self.steps.1).write(wanted[i].place());
+                })?;
             }
-            return Ok(());
         }
-        // Memory that runs along rows' numbers is read and written many rows at a time.
+        Ok(())
+    }
+
+    /// Shares the rows out over the threads, in blocks of neighbouring rows where memory runs along the rows' numbers: each
+    /// cache line is then read and written once for the whole block.
+    ///
+    /// # Safety
+    /// As for [`SortKernel::with_keys`].
+    unsafe fn blocks_of_rows<T: Copy, E: SortEntry>(
+        &self,
+        buffers: &[RawBuffer],
+        bits: u32,
+        key: impl Fn(T) -> u64 + Sync,
+    ) -> Result<()> {
         let beside = self.source.q.stride() == 1 && self.steps.0 != 1 && self.length < LONG_ROW;
         let shared_out = self.rows.div_ceil(rayon::current_num_threads());
         let block = if beside { SIDE_BY_SIDE.min(shared_out).max(1) } else { 1 };
         let per_task = (TASK_ELEMENTS / self.length.max(1)).max(1).next_multiple_of(block);
-        let bytes = (block + 1).checked_mul(self.length).and_then(|n| n.checked_mul(size_of::<E>()));
-        let bytes = bytes.ok_or_else(too_many)?;
+        let count = (block + 1).checked_mul(self.length);
         let work = self.rows.saturating_mul(self.length).saturating_mul(64);
         parallel(self.rows.div_ceil(per_task), work, &|task| {
-            let memory = self.pool.alloc(bytes)?;
+            let memory = self.entries::<E>(count)?;
             let entries = memory.pointer().cast::<E>();
             let end = ((task + 1) * per_task).min(self.rows);
             for first_row in (task * per_task..end).step_by(block) {
                 let rows = block.min(end - first_row);
-                let mut places = [(0isize, 0isize); SIDE_BY_SIDE];
-                for (r, place) in places[..rows].iter_mut().enumerate() {
-                    let row = first_row + r;
-                    *place = (
-                        self.source.offset + self.source.q.offset(row),
-                        self.target.offset + self.target.q.offset(row),
-                    );
-                }
-                // SAFETY: passed on to the caller; there is room for as many entries, and rows are one task's each.
+                // SAFETY: the caller promises the rows' elements and places, and a row belongs to one task; there is room
+                // for the entries of `block` rows and of a spare one.
                 unsafe {
-                    let (from, to) = (source.cast::<T>().cast_const(), target.cast::<i64>());
-                    for i in 0..self.length {
-                        let step = i as isize * self.steps.0;
-                        for (r, place) in places[..rows].iter().enumerate() {
-                            let entry = E::new(key(from.offset(place.0 + step).read()), i);
-                            entries.add(r * self.length + i).write(entry);
-                        }
-                    }
                     let spare = entries.add(block * self.length);
-                    let mut wanted: SmallVec<[&[E]; SIDE_BY_SIDE]> = SmallVec::new();
-                    for r in 0..rows {
-                        let row = entries.add(r * self.length);
-                        let mut found = self.sorted(row, spare, bits, 1)?;
-                        // The next row needs the spare memory.
-                        if rows > 1 && found.as_ptr() == spare.add(self.first) {
-                            row.copy_from_nonoverlapping(spare, self.length);
-                            found = std::slice::from_raw_parts(row.add(self.first), self.count);
-                        }
-                        wanted.push(found);
-                    }
-                    for i in 0..self.count {
-                        let step = i as isize * self.steps.1;
-                        for (place, row) in places.iter().zip(&wanted) {
-                            to.offset(place.1 + step).write(row[i].place());
-                        }
-                    }
+                    self.block::<T, E>(buffers, first_row..first_row + rows, (entries, spare), bits, &key)?;
                 }
             }
             Ok(())
         })
+    }
+
+    /// Sorts a block of at most [`SIDE_BY_SIDE`] rows on this thread.
+    ///
+    /// # Safety
+    /// As for [`SortKernel::with_keys`]; nobody else uses the entries, which have room for the rows and for a spare one.
+    #[inline]
+    unsafe fn block<T: Copy, E: SortEntry>(
+        &self,
+        buffers: &[RawBuffer],
+        range: Range<usize>,
+        (entries, spare): (*mut E, *mut E),
+        bits: u32,
+        key: &impl Fn(T) -> u64,
+    ) -> Result<()> {
+        let (source, target) = (buffers[self.buffers.0], buffers[self.buffers.1]);
+        let rows = range.len();
+        let mut places = [(0isize, 0isize); SIDE_BY_SIDE];
+        for (place, row) in places.iter_mut().zip(range) {
+            *place = (
+                self.source.offset + self.source.q.offset(row),
+                self.target.offset + self.target.q.offset(row),
+            );
+        }
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let (from, to) = (source.cast::<T>().cast_const(), target.cast::<i64>());
+            for i in 0..self.length {
+                let step = i as isize * self.steps.0;
+                for (r, place) in places[..rows].iter().enumerate() {
+                    let entry = E::new(key(from.offset(place.0 + step).read()), i);
+                    entries.add(r * self.length + i).write(entry);
+                }
+            }
+            let mut wanted: SmallVec<[&[E]; SIDE_BY_SIDE]> = SmallVec::new();
+            for r in 0..rows {
+                let row = entries.add(r * self.length);
+                let mut found = self.sorted(row, spare, bits, 1)?;
+                // The next row needs the spare memory.
+                if rows > 1 && found.as_ptr() == spare.add(self.first) {
+                    row.copy_from_nonoverlapping(spare, self.length);
+                    found = std::slice::from_raw_parts(row.add(self.first), self.count);
+                }
+                wanted.push(found);
+            }
+            for i in 0..self.count {
+                let step = i as isize * self.steps.1;
+                for (place, row) in places.iter().zip(&wanted) {
+                    to.offset(place.1 + step).write(row[i].place());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The entries of a row that come to the wanted places, in order; they are where they were, or in the spare memory.

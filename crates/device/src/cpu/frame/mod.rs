@@ -7,12 +7,13 @@
 
 mod ahead;
 mod elements;
+mod instructions;
 
 use std::cell::Cell;
 
 use super::affine::{AffineMap, Tile};
 use super::memory::CpuMemory;
-use super::program::{CpuProgram, Inst, LaneOp, ProgramOptions, cell, invalid};
+use super::program::{CpuProgram, Inst, ProgramOptions};
 use super::simd::{Raw, SimdArgs, lanes};
 use crate::executor::bytes_of;
 use crate::kernel::IndexedDim;
@@ -20,7 +21,6 @@ use crate::{Error, Result, Scalar};
 use ahead::Ahead;
 pub use ahead::FAR_BYTES;
 pub use elements::checked;
-use elements::{certain, fill};
 
 /// A buffer's memory during a launch.
 #[derive(Clone, Copy)]
@@ -237,233 +237,6 @@ impl<'a> CpuFrame<'a> {
     unsafe fn element(&self, port: &Port, element: isize) -> *mut u8 {
         // Wrapping, because a panel's start may lie anywhere before its first element.
         self.buffers[port.buffer].start.wrapping_offset(element.wrapping_mul(port.size as isize))
-    }
-
-    /// Runs instructions over a tile whose first element is at this position in its row.
-    pub fn run(&mut self, list: &[Inst], tile: &Tile, start: usize) -> Result<()> {
-        let n = tile.lanes();
-        for inst in list {
-            // SAFETY: in all that follows, the frame's memory was laid out for the program's largest tile, and each
-            // value's lanes were written by its instruction; results never overlap operands.
-            let memory = unsafe { self.memory.add(inst.memory) };
-            self.ahead.fetch();
-            match &inst.op {
-                LaneOp::Const(bits) => self.set_cell(inst, memory, *bits),
-                LaneOp::Param { index, ty } => {
-                    let value = *self.params.get(*index).ok_or_else(|| invalid("too few parameters"))?;
-                    self.set_cell(inst, memory, cell(value, *ty));
-                }
-                LaneOp::Words { params } => {
-                    for i in 0..4 {
-                        let word =
-                            self.params.get(params + i).ok_or_else(|| invalid("too few parameters"))?;
-                        // SAFETY: a cell has room for four words.
-                        unsafe { memory.cast::<u32>().add(i).write(word.as_i64() as u32) };
-                    }
-                    self.set(inst, memory, true);
-                }
-                LaneOp::Load { access, indices } => self.load(inst, *access, indices, tile, memory)?,
-                LaneOp::Coord { coord } => {
-                    let affine = &self.maps.coords[*coord];
-                    let single = fill(affine, tile, memory.cast::<i32>(), |value| value as i32);
-                    self.set(inst, memory, single || n == 1);
-                }
-                LaneOp::InRange { range } => {
-                    let (affine, size) = &self.maps.ranges[*range];
-                    let inside = |value: isize| u8::from(value >= 0 && value < *size as isize);
-                    let single = match affine.grid(tile).and_then(|grid| certain(grid, *size, tile)) {
-                        Some(holds) => {
-                            // SAFETY: there is room for a lane.
-                            unsafe { memory.write(u8::from(holds)) };
-                            true
-                        }
-                        None => fill(affine, tile, memory, inside),
-                    };
-                    self.set(inst, memory, single || n == 1);
-                }
-                LaneOp::Unary { run, a } => {
-                    let a = self.slot(*a);
-                    let dst = self.target(inst, tile, memory, a.single);
-                    // SAFETY: as above.
-                    unsafe { run(&SimdArgs::new(dst, a.at, if a.single { 1 } else { n })) };
-                    self.set(inst, dst, a.single || n == 1);
-                }
-                LaneOp::Binary { run, a, b } => {
-                    let (mut a, mut b) = (self.slot(*a), self.slot(*b));
-                    let single = a.single && b.single;
-                    let dst = self.target(inst, tile, memory, single);
-                    let n = if single { 1 } else { n };
-                    let loops = match run.single {
-                        _ if a.single == b.single => run.lanes,
-                        Some([first, second]) => {
-                            if b.single {
-                                first
-                            } else {
-                                second
-                            }
-                        }
-                        None => {
-                            a = self.spread(a, 0, n, run.width);
-                            b = self.spread(b, 1, n, run.width);
-                            run.lanes
-                        }
-                    };
-                    // SAFETY: as above.
-                    unsafe { loops(&SimdArgs { b: b.at, ..SimdArgs::new(dst, a.at, n) }) };
-                    self.set(inst, dst, n == 1);
-                }
-                LaneOp::Fused { run, operands } => {
-                    let mut values = operands.map(|value| self.slot(value));
-                    let single = values.iter().all(|value| value.single);
-                    let dst = self.target(inst, tile, memory, single);
-                    let n = if single { 1 } else { n };
-                    if values[0].single && values[1].single {
-                        values[0] = self.spread(values[0], 0, n, inst.width);
-                    }
-                    let [a, b, c] = values;
-                    let single = values.map(|value| value.single && n > 1);
-                    // SAFETY: as above.
-                    unsafe {
-                        run.form(single)(&SimdArgs { b: b.at, c: c.at, ..SimdArgs::new(dst, a.at, n) })
-                    };
-                    self.set(inst, dst, n == 1);
-                }
-                LaneOp::Select { run, cond, a, b } => {
-                    let (cond, mut a, mut b) = (self.slot(*cond), self.slot(*a), self.slot(*b));
-                    let single = cond.single && a.single && b.single;
-                    let dst = self.target(inst, tile, memory, single);
-                    let n = if single { 1 } else { n };
-                    if cond.single {
-                        // SAFETY: as above.
-                        unsafe {
-                            let chosen = if cond.at.read() != 0 { a } else { b };
-                            lanes::copy(dst, 1, chosen.at, isize::from(!chosen.single), n, inst.width);
-                        }
-                    } else {
-                        let loops = match (run.single, a.single, b.single) {
-                            (_, false, false) => run.lanes,
-                            (Some([only_b, only_a, neither]), a, b) => match (a, b) {
-                                (true, false) => only_b,
-                                (false, _) => only_a,
-                                (true, true) => neither,
-                            },
-                            (None, ..) => {
-                                a = self.spread(a, 0, n, inst.width);
-                                b = self.spread(b, 1, n, inst.width);
-                                run.lanes
-                            }
-                        };
-                        // SAFETY: as above.
-                        unsafe { loops(&SimdArgs { b: b.at, c: cond.at, ..SimdArgs::new(dst, a.at, n) }) };
-                    }
-                    self.set(inst, dst, n == 1);
-                }
-                LaneOp::Random { run, index, words } => {
-                    let (index, words) = (self.slot(*index), self.slot(*words));
-                    let dst = self.target(inst, tile, memory, index.single);
-                    let n = if index.single { 1 } else { n };
-                    // SAFETY: as above.
-                    unsafe { run(&SimdArgs { b: words.at, ..SimdArgs::new(dst, index.at, n) }) };
-                    self.set(inst, dst, n == 1);
-                }
-                LaneOp::Expand { a } => {
-                    let a = self.slot(*a);
-                    if a.single {
-                        // Copied, because the row value's memory may be given to another from here on.
-                        // SAFETY: as above.
-                        unsafe { lanes::copy(memory, 1, a.at, 1, 1, inst.width) };
-                        self.set(inst, memory, true);
-                        continue;
-                    }
-                    let (rows, columns, width) = (tile.rows, tile.columns, inst.width);
-                    // SAFETY: as above.
-                    unsafe {
-                        if self.program.options.column {
-                            for row in 0..rows {
-                                lanes::copy(memory.add(row * columns * width), 1, a.at, 1, columns, width);
-                            }
-                        } else {
-                            for row in 0..rows {
-                                let (dst, src) = (memory.add(row * columns * width), a.at.add(row * width));
-                                lanes::copy(dst, 1, src, 0, columns, width);
-                            }
-                        }
-                    }
-                    self.set(inst, memory, n == 1);
-                }
-                LaneOp::Fold { fold, a, factor } => {
-                    let place = &self.program.folds[*fold];
-                    let a = self.spread(self.slot(*a), 0, n, inst.width);
-                    let (run, b) = match (factor, place.fold.products) {
-                        (Some(factor), Some([rows, columns])) => {
-                            let run = if self.program.options.column { columns } else { rows };
-                            (run, self.spread(self.slot(*factor), 1, n, inst.width))
-                        }
-                        _ if self.program.options.column => (place.fold.columns, a),
-                        _ => (place.fold.rows, a),
-                    };
-                    // SAFETY: as above; accumulators have room for the rows or columns of a tile.
-                    unsafe {
-                        let accumulators = self.memory.add(self.program.accumulators.0);
-                        run(&SimdArgs {
-                            dst: accumulators.add(place.memory),
-                            a: a.at,
-                            b: b.at,
-                            c: accumulators.add(place.positions),
-                            n: tile.columns,
-                            rows: tile.rows,
-                            start,
-                        });
-                    }
-                }
-                LaneOp::Finish { fold } => {
-                    let place = &self.program.folds[*fold];
-                    let dst = self.target(inst, tile, memory, n == 1);
-                    // SAFETY: as above.
-                    unsafe {
-                        let accumulators = self.memory.add(self.program.accumulators.0);
-                        let values = accumulators.add(place.memory);
-                        match place.fold.finish {
-                            Some(run) => run(&SimdArgs::new(dst, values, n)),
-                            None if place.fold.position => {
-                                lanes::copy(dst, 1, accumulators.add(place.positions), 1, n, 8);
-                            }
-                            None => lanes::copy(dst, 1, values, 1, n, inst.width),
-                        }
-                    }
-                    self.set(inst, dst, n == 1);
-                }
-                LaneOp::Store { access, a } => self.store(*access, self.slot(*a), tile)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Lanes of a value, in a part of the scratch if it is a single number.
-    fn spread(&self, value: LanePointer, part: usize, n: usize, width: usize) -> LanePointer {
-        if !value.single || n == 1 {
-            return value;
-        }
-        // SAFETY: the scratch has room for all lanes.
-        unsafe {
-            let at = self.memory.add(self.program.scratch[part]);
-            lanes::copy(at, 1, value.at, 0, n, width);
-            LanePointer { at, single: false }
-        }
-    }
-
-    fn set_cell(&mut self, inst: &Inst, memory: *mut u8, bits: u64) {
-        // SAFETY: a cell has room for 8 bytes.
-        unsafe { memory.cast::<u64>().write(bits) };
-        self.set(inst, memory, true);
-    }
-
-    /// Where a result goes: into the output, if it is contiguous there, or the frame's memory.
-    fn target(&mut self, inst: &Inst, tile: &Tile, memory: *mut u8, single: bool) -> *mut u8 {
-        let Some(access) = inst.direct.filter(|_| !single) else { return memory };
-        let Some(at) = self.contiguous(&self.maps.ports[access], tile) else { return memory };
-        self.fetch_ahead(access, at, tile);
-        at
     }
 
     /// Has the next tile's elements of an access fetched, if it's worth it, given where this tile's lie.
