@@ -1,7 +1,8 @@
-// Functions of f64, written once over the types D and Q (64-bit floats and words), U, I, L and B. Vulkan's own
-// exponential, logarithm, sine and so on do not take f64: all are made of arithmetic here, by the methods of float.wgsl.
-// NaN and infinity are told by their bits. No step relies on what a rounded sum leaves out, which compilers feel free to
-// simplify: where digits are kept apart, the head is cut off by its bits, and differences that are exact are passed on as `d_kept`.
+// Functions of f64, written once over the types D and Q (64-bit floats and words), U, I, L and B. Vulkan's
+// own exponential, logarithm, sine and so on do not take f64: all are made of arithmetic here, by the methods
+// of float.wgsl. NaN and infinity are told by their bits. No step relies on what a rounded sum leaves out,
+// which compilers feel free to simplify: where digits are kept apart, the head is cut off by its bits, and
+// differences that are exact are passed on as `d_kept`.
 
 fn d_of(low: U, high: U) -> D {
     return bitcast<D>(Q(low) | (Q(high) << U(32u)));
@@ -115,8 +116,8 @@ fn d_upper(x: D) -> D {
     return bitcast<D>((bitcast<Q>(x) + Q(0x4000000)) & Q(0xfffffffff8000000lu));
 }
 
-// x, so that compilers do not see what it was made of: else NVIDIA's (580) takes (a - b) - c for a - (b + c), where the negative of a is at
-// hand. `whole` is an integer below 2^52, whose last bit is 0.
+// x, so that compilers do not see what it was made of: else NVIDIA's (580) takes (a - b) - c for a - (b + c),
+// where the negative of a is at hand. `whole` is an integer below 2^52, whose last bit is 0.
 fn d_kept(x: D, whole: D) -> D {
     return bitcast<D>(bitcast<Q>(x) + (bitcast<Q>(whole) & Q(1)));
 }
@@ -258,8 +259,8 @@ fn d_erf(x: D) -> D {
     return select(result, x, d_is_nan(x));
 }
 
-// x as a number of quarter turns and a rest in -pi/4 ..= pi/4, for sizes where x - n * pi/2 has no digits left: the
-// mantissa is multiplied with those bits of 2/pi that matter to the result (Payne and Hanek).
+// x as a number of quarter turns and a rest in -pi/4 ..= pi/4, for sizes where x - n * pi/2 has no digits
+// left: the mantissa is multiplied with those bits of 2/pi that matter to the result (Payne and Hanek).
 fn d_reduce_large(x: D) -> DI {
     let bits = d_size_bits(x);
     let mantissa = (bits & Q(0x000fffffffffffff)) | Q(0x0010000000000000);
@@ -475,7 +476,8 @@ fn d_to_i32(x: D) -> I {
     return bitcast<I>(d_to_i64(x).lo);
 }
 
-// The bits of f32 below the sign: to the nearest, halves to even; or, where digits are lost, with the last bit set.
+// The bits of f32 below the sign: to the nearest, halves to even; or, where digits are lost, with the last
+// bit set.
 fn d_narrow(x: D, to_odd: bool) -> U {
     let bits = d_size_bits(x);
     let exponent = U(bits >> U(52u));

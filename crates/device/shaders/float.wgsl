@@ -1,6 +1,6 @@
-// Functions of f32, written once over the types F, I, U and B: a scalar and a vec4 instance are made of each, the
-// latter with names that end in 4. A kernel carries only those it uses. NaN and infinity are told by their bits, since
-// some compilers assume that neither exists.
+// Functions of f32, written once over the types F, I, U and B: a scalar and a vec4 instance are made of each,
+// the latter with names that end in 4. A kernel carries only those it uses. NaN and infinity are told by
+// their bits, since some compilers assume that neither exists.
 
 fn f_bits(bits: U) -> F {
     return bitcast<F>(bits);
@@ -220,8 +220,8 @@ fn f_shift_in(high: U, low: U, shift: U) -> U {
     return select((high << shift) | (low >> (U(32u) - max(shift, U(1u)))), high, shift == U(0u));
 }
 
-// x as a number of quarter turns and a rest in -pi/4 ..= pi/4, for sizes where x - n * pi/2 has no digits left: the
-// mantissa is multiplied with those bits of 2/pi that matter to the result (Payne and Hanek).
+// x as a number of quarter turns and a rest in -pi/4 ..= pi/4, for sizes where x - n * pi/2 has no digits
+// left: the mantissa is multiplied with those bits of 2/pi that matter to the result (Payne and Hanek).
 fn f_reduce_large(x: F) -> FI {
     let bits = bitcast<U>(x) & U(0x7fffffffu);
     let mantissa = (bits & U(0x007fffffu)) | U(0x00800000u);
@@ -296,7 +296,8 @@ fn f_upper(x: F) -> F {
 }
 
 // |x|^y by 2^(y log2 x), with the logarithm and its product with y in two floats each. The heads have 12 bits, so that
-// their products are exact; no step relies on what a rounded sum leaves out, which compilers feel free to simplify.
+// their products are exact; no step relies on what a rounded sum leaves out, which compilers feel free to
+// simplify.
 fn f_pow_of_positive(x: F, y: F) -> F {
     let tiny = x < F(1.17549435e-38);
     let scaled = select(x, x * F(8388608.0), tiny);

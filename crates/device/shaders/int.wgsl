@@ -70,7 +70,8 @@ fn i_order(x: I) -> U {
     return bitcast<U>(x) ^ U(0x80000000u);
 }
 
-// n / d and n % d for n < 2^31, by the rounded reciprocal of d: processors divide vectors of floats, not of integers.
+// n / d and n % d for n < 2^31, by the rounded reciprocal of d: processors divide vectors of floats, not of
+// integers.
 fn divide(n: u32, d: u32, reciprocal: f32) -> vec2<u32> {
     let first = u32(f32(n) * reciprocal);
     let rest = bitcast<i32>(n - first * d);

@@ -1,5 +1,6 @@
-// The middle of a matrix product: 64 x 64 elements of the result by 256 invocations, 16 steps of the inner dim at a time.
-// The slices' rows are 68 long, so that invocations that write side by side use different banks.
+// The middle of a matrix product: 64 x 64 elements of the result by 256 invocations, 16 steps of the inner
+// dim at a time. The slices' rows are 68 long, so that invocations that write side by side use different
+// banks.
 let first_row = row_tile * 64u;
 let first_column = column_tile * 64u;
 let row_in_tile = local / 16u * 4u;

@@ -72,7 +72,8 @@ pub struct DeviceOptions {
     pub max_workgroup_memory: Option<u32>,
     /// The most bytes in use and pooled.
     pub memory_limit: Option<u64>,
-    /// Spread work as on a hardware GPU, also on a software adapter: to test those kernels where there is no GPU.
+    /// Spread work as on a hardware GPU, also on a software adapter: to test those kernels where there is no
+    /// GPU.
     pub as_hardware: bool,
     /// Do without subgroups, also where the adapter has them.
     pub without_subgroups: bool,
@@ -112,8 +113,9 @@ pub struct SchedulerState {
 }
 
 impl SchedulerState {
-    /// What the scheduler keeps with the device: made when it is first asked for, dropped with the device. So it must not hold the device
-    /// itself; buffers and prepared kernels don't. `None` where something of another type is kept.
+    /// What the scheduler keeps with the device: made when it is first asked for, dropped with the device. So
+    /// it must not hold the device itself; buffers and prepared kernels don't. `None` where something of
+    /// another type is kept.
     pub fn kept<T: Any + Default + Send + Sync>(&self) -> Option<&T> {
         self.kept.get_or_init(|| Box::new(T::default())).downcast_ref()
     }
@@ -127,7 +129,8 @@ impl Device {
         CPU.clone()
     }
 
-    /// The first Metal GPU, as PyTorch's `mps`. Elsewhere than on Apple systems an [`Error::DeviceUnavailable`].
+    /// The first Metal GPU, as PyTorch's `mps`. Elsewhere than on Apple systems an
+    /// [`Error::DeviceUnavailable`].
     pub fn mps() -> Result<Device> {
         open("mps", 0)
     }
@@ -147,14 +150,14 @@ impl Device {
         open("gl", index)
     }
 
-    /// The i-th adapter of any kind, best first. It is the same device as the one under its backend's name, and is
-    /// shown by that.
+    /// The i-th adapter of any kind, best first. It is the same device as the one under its backend's name,
+    /// and is shown by that.
     pub fn wgpu(index: usize) -> Result<Device> {
         open("wgpu", index)
     }
 
-    /// What `WGRAD_DEVICE` names, if that is set; else a discrete GPU, else an integrated or virtual one, else the CPU.
-    /// Software adapters are used only when named.
+    /// What `WGRAD_DEVICE` names, if that is set; else a discrete GPU, else an integrated or virtual one,
+    /// else the CPU. Software adapters are used only when named.
     pub fn best() -> Result<Device> {
         match std::env::var("WGRAD_DEVICE") {
             Ok(name) if !name.is_empty() => name.parse(),
@@ -174,8 +177,8 @@ impl Device {
         std::iter::once(cpu).chain(adapters()).collect()
     }
 
-    /// A fresh device, shared with nobody, with limits lowered by `options`: to see how a program does on a smaller
-    /// GPU. `name` is an adapter's, as in [`Device::available`].
+    /// A fresh device, shared with nobody, with limits lowered by `options`: to see how a program does on a
+    /// smaller GPU. `name` is an adapter's, as in [`Device::available`].
     pub fn open_with(name: &str, options: DeviceOptions) -> Result<Device> {
         let (family, index) =
             split(name).filter(|(family, _)| *family != "cpu").ok_or_else(|| unreadable(name))?;
@@ -197,8 +200,8 @@ impl Device {
         &self.0.name
     }
 
-    /// Whether tensors of this dtype can live here. f64 is missing on GPUs whose adapter has no 64-bit floats and
-    /// integers: all but those of Vulkan, and some of these. Everything else works everywhere.
+    /// Whether tensors of this dtype can live here. f64 is missing on GPUs whose adapter has no 64-bit floats
+    /// and integers: all but those of Vulkan, and some of these. Everything else works everywhere.
     ///
     /// ```
     /// use wgrad_device::{DType, Device};
@@ -247,7 +250,8 @@ impl Device {
         self.executor().trim();
     }
 
-    /// Bounds the device's memory, in bytes; an allocation over it is an [`Error::OutOfMemory`]. `None` lifts the bound.
+    /// Bounds the device's memory, in bytes; an allocation over it is an [`Error::OutOfMemory`]. `None` lifts
+    /// the bound.
     pub fn set_memory_limit(&self, limit: Option<u64>) {
         self.executor().set_memory_limit(limit);
     }
@@ -276,7 +280,8 @@ impl fmt::Debug for Device {
 impl FromStr for Device {
     type Err = Error;
 
-    /// Reads `cpu`, `mps`, `mps:0`, `vulkan:0`, `dx12:0`, `gl:0` and `wgpu:0`; without an index the first is meant.
+    /// Reads `cpu`, `mps`, `mps:0`, `vulkan:0`, `dx12:0`, `gl:0` and `wgpu:0`; without an index the first is
+    /// meant.
     fn from_str(text: &str) -> Result<Device> {
         match split(text) {
             Some(("cpu", 0)) => Ok(Device::cpu()),

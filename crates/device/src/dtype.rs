@@ -10,8 +10,8 @@ use crate::{Error, Result, Scalar};
 
 /// The element type of an array.
 ///
-/// Promotion ([`DType::promote`]) follows PyTorch's lattice: bool < u8 < i32 < i64 < f16 | bf16 < f32 < f64, and
-/// f16 with bf16 gives f32.
+/// Promotion ([`DType::promote`]) follows PyTorch's lattice: bool < u8 < i32 < i64 < f16 | bf16 < f32 < f64,
+/// and f16 with bf16 gives f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
     /// Truth values, one byte each; `torch.bool`.
@@ -28,7 +28,8 @@ pub enum DType {
     BF16,
     /// Single precision; `torch.float32`, the default unless [`set_default_dtype`] says otherwise.
     F32,
-    /// Double precision; `torch.float64`. On GPUs only where the adapter has it: [`Device::supports`](crate::Device::supports).
+    /// Double precision; `torch.float64`. On GPUs only where the adapter has it:
+    /// [`Device::supports`](crate::Device::supports).
     F64,
 }
 
@@ -72,7 +73,8 @@ impl DType {
         matches!(self.category(), Category::Float)
     }
 
-    /// Itself if it is a float dtype, else [`default_dtype`]: the dtype of a function of such elements whose values are fractions.
+    /// Itself if it is a float dtype, else [`default_dtype`]: the dtype of a function of such elements whose
+    /// values are fractions.
     pub fn floating(self) -> DType {
         if self.is_float() { self } else { default_dtype() }
     }
@@ -128,15 +130,17 @@ impl DType {
 /// The place of the default dtype in [`DType::ALL`].
 static DEFAULT: AtomicUsize = AtomicUsize::new(6);
 
-/// The dtype of floats for which none is given, in the whole process; `torch.get_default_dtype`. f32 at first.
+/// The dtype of floats for which none is given, in the whole process; `torch.get_default_dtype`. f32 at
+/// first.
 ///
-/// New tensors of zeros, ones, random numbers and the like have it, tensors made of f32 and f64 numbers, quotients and functions of integers,
-/// and integers joined with a fraction.
+/// New tensors of zeros, ones, random numbers and the like have it, tensors made of f32 and f64 numbers,
+/// quotients and functions of integers, and integers joined with a fraction.
 pub fn default_dtype() -> DType {
     DType::ALL[DEFAULT.load(Ordering::Relaxed)]
 }
 
-/// Sets [`default_dtype`] for what the process makes from now on; `torch.set_default_dtype`. What is there keeps its dtype.
+/// Sets [`default_dtype`] for what the process makes from now on; `torch.set_default_dtype`. What is there
+/// keeps its dtype.
 ///
 /// ```
 /// use wgrad_device::{DType, default_dtype, set_default_dtype};

@@ -8,8 +8,8 @@ use crate::DType;
 
 /// The most characters of a list of sizes or dims in an error's text.
 const LIST: usize = 90;
-/// The most characters of a reason, so that a whole text stays below 500: an error is read on a screen and kept in logs, whatever the
-/// shapes that led to it.
+/// The most characters of a reason, so that a whole text stays below 500: an error is read on a screen and
+/// kept in logs, whatever the shapes that led to it.
 const REASON: usize = 240;
 
 /// The result of everything that can fail.
@@ -19,7 +19,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// A failed call leaves all its arguments as they were.
 ///
-/// The text has fewer than 500 characters. Long shapes, and reasons that hold such, lose their middle; the fields have them whole.
+/// The text has fewer than 500 characters. Long shapes, and reasons that hold such, lose their middle; the
+/// fields have them whole.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -85,7 +86,8 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
-    /// A matrix for which there is no such result: singular, not positive definite, not finite. PyTorch's `LinAlgError`.
+    /// A matrix for which there is no such result: singular, not positive definite, not finite. PyTorch's
+    /// `LinAlgError`.
     #[error("{op}: matrix {matrix} of the batch {}", brief(.reason, REASON))]
     LinAlg {
         /// The operation.

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 use crate::kernel::Kernel;
 use crate::{Error, Result, Scalar, Stats};
 
-/// Memory of a device. Cloning shares it; when the last handle goes, the memory returns to the device's pool at once,
-/// also while kernels that use it are still on their way (a device runs its work in order).
+/// Memory of a device. Cloning shares it; when the last handle goes, the memory returns to the device's pool
+/// at once, also while kernels that use it are still on their way (a device runs its work in order).
 #[derive(Clone)]
 pub struct Buffer(Arc<dyn Memory>);
 
@@ -84,7 +84,8 @@ impl Place<'_> {
     }
 }
 
-/// Bytes of this machine's memory that work for a device needs for a while. They count as in use until this is dropped.
+/// Bytes of this machine's memory that work for a device needs for a while. They count as in use until this
+/// is dropped.
 #[must_use = "the bytes are given back as soon as this is dropped"]
 pub struct Reservation(#[expect(dead_code, reason = "held for its drop")] Option<Box<dyn Any + Send + Sync>>);
 
@@ -97,9 +98,9 @@ impl Reservation {
 
 /// A kernel made ready on one device: compiled, its numbers laid out.
 pub trait Prepared: Send + Sync {
-    /// Runs it, or puts it into the device's queue. `places` in the order of the kernel's buffer numbers, `params` in that of
-    /// its parameters; offsets of accesses count from the places. An output's contents are undefined before; inputs must hold
-    /// their values.
+    /// Runs it, or puts it into the device's queue. `places` in the order of the kernel's buffer numbers,
+    /// `params` in that of its parameters; offsets of accesses count from the places. An output's contents
+    /// are undefined before; inputs must hold their values.
     fn launch_at(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()>;
 
     /// [`Prepared::launch_at`] from the buffers' beginnings on.
@@ -108,8 +109,8 @@ pub trait Prepared: Send + Sync {
         self.launch_at(&places, params)
     }
 
-    /// About how many bytes of this machine's memory it keeps, its share of a text that several have in common included. What the driver keeps
-    /// of compiled code is bounded by the device itself.
+    /// About how many bytes of this machine's memory it keeps, its share of a text that several have in
+    /// common included. What the driver keeps of compiled code is bounded by the device itself.
     fn bytes(&self) -> usize;
 }
 
@@ -118,7 +119,8 @@ pub(crate) fn bytes_of<T>(items: &Vec<T>) -> usize {
     items.capacity() * size_of::<T>()
 }
 
-/// That no memory is written and given under another number too: `written` says so of the buffers that a kernel uses.
+/// That no memory is written and given under another number too: `written` says so of the buffers that a
+/// kernel uses.
 pub(crate) fn check_written(places: &[Place<'_>], written: &[bool]) -> Result<()> {
     let used = &places[..written.len().min(places.len())];
     for (number, place) in used.iter().enumerate().filter(|&(number, _)| written[number]) {
@@ -137,8 +139,9 @@ pub struct Limits {
     pub buffers: usize,
     /// The most instructions that a fused body should have.
     pub instructions: usize,
-    /// Whether a function counts among them as what it is made of ([`UnaryOp::size`](crate::kernel::UnaryOp::size)), since all of that
-    /// is compiled wherever it is called.
+    /// Whether a function counts among them as what it is made of
+    /// ([`UnaryOp::size`](crate::kernel::UnaryOp::size)), since all of that is compiled wherever it is
+    /// called.
     pub inlined: bool,
     /// The most bytes over which one operand of a kernel should reach.
     pub binding: usize,
@@ -148,31 +151,32 @@ pub struct Limits {
     pub f64: bool,
 }
 
-/// A device's memory and its way to run kernels. All methods may be called from several threads at once; work launched by one thread runs in
-/// the order of its launches.
+/// A device's memory and its way to run kernels. All methods may be called from several threads at once; work
+/// launched by one thread runs in the order of its launches.
 pub trait Executor: Send + Sync {
     /// What the scheduler must keep to.
     fn limits(&self) -> &Limits;
     /// Fresh memory with undefined contents.
     fn alloc(&self, bytes: usize) -> Result<Buffer>;
-    /// Counts bytes that the host needs for a while on the device's behalf, such as a factorization's, as in use: an
-    /// [`Error::OutOfMemory`] if there is no room for them under the limit. An executor that has no limit to keep counts nothing.
+    /// Counts bytes that the host needs for a while on the device's behalf, such as a factorization's, as in
+    /// use: an [`Error::OutOfMemory`] if there is no room for them under the limit. An executor that has no
+    /// limit to keep counts nothing.
     fn reserve(&self, bytes: usize) -> Result<Reservation> {
         let _ = bytes;
         Ok(Reservation::new(None))
     }
     /// Fresh memory with these contents.
     fn upload(&self, bytes: &[u8]) -> Result<Buffer>;
-    /// Waits for the work before it and reads `out.len()` bytes from `offset` on. The first read after a kernel met a
-    /// bad index, or after the device refused work, returns that error.
+    /// Waits for the work before it and reads `out.len()` bytes from `offset` on. The first read after a
+    /// kernel met a bad index, or after the device refused work, returns that error.
     fn download(&self, buffer: &Buffer, offset: usize, out: &mut [u8]) -> Result<()>;
-    /// Whether all indices that were read since the last time were in range: waits for the kernels that read them. An executor whose
-    /// launches report such an index themselves has nothing to say here.
+    /// Whether all indices that were read since the last time were in range: waits for the kernels that read
+    /// them. An executor whose launches report such an index themselves has nothing to say here.
     fn check_indices(&self) -> Result<()> {
         Ok(())
     }
-    /// How many times an index was found to be out of range after the launch that read it had returned. Another thread's read may have
-    /// been told of it.
+    /// How many times an index was found to be out of range after the launch that read it had returned.
+    /// Another thread's read may have been told of it.
     fn index_failures(&self) -> u64 {
         0
     }

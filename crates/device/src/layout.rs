@@ -54,7 +54,8 @@ impl Layout {
         self.shape.iter().product()
     }
 
-    /// Whether the elements lie one after the other in row-major order. Strides of dims of size 1 don't matter.
+    /// Whether the elements lie one after the other in row-major order. Strides of dims of size 1 don't
+    /// matter.
     pub fn is_contiguous(&self) -> bool {
         let mut expected = 1isize;
         for (&size, &stride) in self.shape.iter().zip(&self.strides).rev() {
@@ -127,8 +128,8 @@ pub fn contiguous_strides(shape: &[usize]) -> Strides {
     strides
 }
 
-/// The number of elements of a shape, or an error if it (or its bytes, at up to 8 each) cannot be addressed, or there are more than
-/// [`MAX_RANK`] dims. Every shape passes here before an array gets it.
+/// The number of elements of a shape, or an error if it (or its bytes, at up to 8 each) cannot be addressed,
+/// or there are more than [`MAX_RANK`] dims. Every shape passes here before an array gets it.
 ///
 /// A shape with an empty dim has no elements; the other sizes only have to make strides that are numbers.
 pub fn checked_elements(op: &'static str, shape: &[usize]) -> Result<usize> {

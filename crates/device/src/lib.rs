@@ -1,9 +1,9 @@
 //! Where wgrad's bytes live and its kernels run.
 //!
-//! This crate knows dtypes, layouts, memory and kernels, and nothing of arrays or gradients. The scheduler above it
-//! describes work as a [`kernel::Kernel`]; a [`Device`]'s [`Executor`] prepares and launches it. There are two: the
-//! block-wise interpreter in `cpu`, and the WGSL generator on wgpu in `gpu` (feature `gpu`). Both run the same
-//! kernels, so each checks the other.
+//! This crate knows dtypes, layouts, memory and kernels, and nothing of arrays or gradients. The scheduler
+//! above it describes work as a [`kernel::Kernel`]; a [`Device`]'s [`Executor`] prepares and launches it.
+//! There are two: the block-wise interpreter in `cpu`, and the WGSL generator on wgpu in `gpu` (feature
+//! `gpu`). Both run the same kernels, so each checks the other.
 
 mod cpu;
 mod device;

@@ -1,23 +1,28 @@
 //! Standard normal numbers from random words, in integers.
 //!
-//! G. Box, M. Muller: "A note on the generation of random normal deviates", Annals of Mathematical Statistics 29, 1958: for u and v
-//! uniform in (0, 1), `sqrt(-2 ln u) sin(2πv)` and `sqrt(-2 ln u) cos(2πv)` are two independent normal numbers.
+//! G. Box, M. Muller: "A note on the generation of random normal deviates", Annals of Mathematical Statistics
+//! 29, 1958: for u and v uniform in (0, 1), `sqrt(-2 ln u) sin(2πv)` and `sqrt(-2 ln u) cos(2πv)` are two
+//! independent normal numbers.
 //!
-//! The bits must be the same on every device, and no device promises those of a logarithm, or whether `a * b + c` is rounded once or
-//! twice. Sums, products and shifts of integers it does promise. So numbers here are fractions with a fixed point in 32 bits, functions
-//! are polynomials whose terms are upper halves of products, and the f32 is put together from its bits. `shaders/normal.wgsl` says the
-//! same in WGSL. The result is within one unit in the last place of the formula's, for every pair of words.
+//! The bits must be the same on every device, and no device promises those of a logarithm, or whether `a * b
+//! + c` is rounded once or twice. Sums, products and shifts of integers it does promise. So numbers here are
+//! fractions with a fixed point in 32 bits, functions are polynomials whose terms are upper halves of
+//! products, and the f32 is put together from its bits. `shaders/normal.wgsl` says the same in WGSL. The
+//! result is within one unit in the last place of the formula's, for every pair of words.
 
 /// sqrt(1/2) in 32 bits behind the point, which is sqrt(2) in 31.
 const ROOT: u32 = 0xB504_F334;
 /// ln 2 in 26 bits behind the point.
 const LN_2: u32 = 0x02C5_C860;
-/// `-ln(1 - x) / x` within 1e-8 for x in 0..0.293: coefficients in 31 bits behind the point, that of x^6 first.
+/// `-ln(1 - x) / x` within 1e-8 for x in 0..0.293: coefficients in 31 bits behind the point, that of x^6
+/// first.
 const LOG: [u32; 7] =
     [0x3274_798D, 0x05AF_1A01, 0x1D09_00B0, 0x1FA0_7BA2, 0x2AAF_8435, 0x3FFF_E89D, 0x8000_0012];
-/// `1 / sqrt(x)` within 0.4 % for x in 1/4..1, with alternating signs: coefficients in 29 bits behind the point, that of x^3 first.
+/// `1 / sqrt(x)` within 0.4 % for x in 1/4..1, with alternating signs: coefficients in 29 bits behind the
+/// point, that of x^3 first.
 const RSQRT: [u32; 4] = [0x4EDB_128E, 0xC8F3_2AC9, 0xBE16_4C07, 0x63C2_5A9C];
-/// `sin(πx / 2) / x` as a polynomial in x², with alternating signs: coefficients in 31 bits behind the point, that of x^10 first.
+/// `sin(πx / 2) / x` as a polynomial in x², with alternating signs: coefficients in 31 bits behind the point,
+/// that of x^10 first.
 const SINE: [u32; 6] = [0x0000_1CCA, 0x0005_4050, 0x0099_6898, 0x0A33_5E03, 0x52AE_F394, 0xC90F_DAA2];
 
 /// The product of two fractions: the upper half of 64 bits.
@@ -43,7 +48,8 @@ pub(crate) fn normal([a, b]: [u32; 2], quarters: u32) -> f32 {
     let low = top < ROOT;
     let m = if low { times(top, ROOT) << 1 } else { top };
     let halves = 2 * zeros + u32::from(low);
-    // -2 ln u = halves ln 2 - 2 ln m, as t / 2^scale with an even scale; near u = 1 the digits begin at the first that isn't 0.
+    // -2 ln u = halves ln 2 - 2 ln m, as t / 2^scale with an even scale; near u = 1 the digits begin at the
+    // first that isn't 0.
     let x = m.wrapping_neg();
     let series = LOG.into_iter().reduce(|sum, c| c.wrapping_add(times(sum, x))).unwrap_or(0);
     let near = halves == 0;
@@ -66,7 +72,8 @@ pub(crate) fn normal([a, b]: [u32; 2], quarters: u32) -> f32 {
     let w = mirrored << 2 | 2;
     let first = w.leading_zeros();
     let sine = times(w << first, alternating(SINE, times(w, w)));
-    // Their product, rounded to 24 bits; one that rounds up to a power of two raises the exponent, as it must.
+    // Their product, rounded to 24 bits; one that rounds up to a power of two raises the exponent, as it
+    // must.
     let product = times(root << 1, sine);
     let zeros = product.leading_zeros();
     let digits = (((product << zeros) >> 7) + 1) >> 1;

@@ -4,8 +4,8 @@ use half::{bf16, f16};
 
 use crate::dtype::{Category, DType, default_dtype};
 
-/// A number with PyTorch's three kinds: they take part in promotion by their category only, so an i64 array times
-/// `2` stays i64, and times `2.0` becomes f32, or what else the [`default_dtype`] is.
+/// A number with PyTorch's three kinds: they take part in promotion by their category only, so an i64 array
+/// times `2` stays i64, and times `2.0` becomes f32, or what else the [`default_dtype`] is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
     /// A truth value.
@@ -67,8 +67,8 @@ impl Scalar {
         }
     }
 
-    /// The value that an element of this dtype holds after this number was stored in it: rounded for floats, cut
-    /// off and wrapped for integers.
+    /// The value that an element of this dtype holds after this number was stored in it: rounded for floats,
+    /// cut off and wrapped for integers.
     pub fn cast(self, dtype: DType) -> Scalar {
         match dtype {
             DType::Bool => Scalar::Bool(self.as_bool()),

@@ -7,8 +7,8 @@
 pub struct Stats {
     /// Kernels run: dispatches on a GPU, kernel launches on the CPU.
     pub dispatches: u64,
-    /// Kernels of a GPU that the CPU ran, on copies of their memory, since a piece of it that cannot be cut is larger than the GPU
-    /// binds at a time.
+    /// Kernels of a GPU that the CPU ran, on copies of their memory, since a piece of it that cannot be cut
+    /// is larger than the GPU binds at a time.
     pub hosted: u64,
     /// Command buffers handed to the driver; 0 on the CPU.
     pub submits: u64,

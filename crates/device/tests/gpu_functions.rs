@@ -1,5 +1,6 @@
-//! Every operation on values on every adapter: f32 functions against f64 in units in the last place, special values,
-//! integers of all widths, casts, random bits. Loops are long enough to run as vectors, and short ones run as scalars.
+//! Every operation on values on every adapter: f32 functions against f64 in units in the last place, special
+//! values, integers of all widths, casts, random bits. Loops are long enough to run as vectors, and short
+//! ones run as scalars.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -125,7 +126,8 @@ fn binary_functions_are_accurate() {
         (BinaryOp::Rem, 1.0),
         (BinaryOp::Pow, 4.0),
     ];
-    // WGSL asks nothing of divisors above 2^126, whose reciprocals are subnormal, and NVIDIA's driver makes use of that.
+    // WGSL asks nothing of divisors above 2^126, whose reciprocals are subnormal, and NVIDIA's driver makes
+    // use of that.
     let defined = |b: f32| !(2f32.powi(126)..f32::INFINITY).contains(&b.abs());
     let (dividends, divisors): (Vec<f32>, Vec<f32>) =
         a.iter().zip(&b).filter(|(_, b)| defined(**b)).map(|(&a, &b)| (a, b)).unzip();

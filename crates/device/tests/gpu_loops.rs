@@ -49,7 +49,8 @@ impl Builder<'_> {
         self.contents.len() - 1
     }
 
-    /// Strides over a fresh buffer: contiguous, permuted, broadcast or with gaps; the offset and the elements.
+    /// Strides over a fresh buffer: contiguous, permuted, broadcast or with gaps; the offset and the
+    /// elements.
     fn layout(&mut self, sizes: &[usize], output: bool) -> (Strides, isize, usize) {
         let mut order: Vec<usize> = (0..sizes.len()).collect();
         if self.random.chance(30) {
@@ -407,7 +408,8 @@ fn in_f64() {
     }
 }
 
-/// More reductions of a row than workgroup memory holds the states of: searches of i64, the widest, and others between them, in two stages.
+/// More reductions of a row than workgroup memory holds the states of: searches of i64, the widest, and
+/// others between them, in two stages.
 #[test]
 fn reductions_take_turns_in_workgroup_memory() {
     let least = DeviceOptions { max_workgroup_memory: Some(0), ..hardware() };

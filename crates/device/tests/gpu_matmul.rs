@@ -10,8 +10,8 @@ use wgrad_device::kernel::{Access, BinaryOp, Const, Instr, Kernel, Loop, Matmul,
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{DType, Device, Scalar};
 
-/// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, perhaps with operands that are transposed, broadcast or offset, with
-/// `|product * scale + bias|` as its epilogue, and with zeros above the diagonal.
+/// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, perhaps with operands that are transposed, broadcast or offset,
+/// with `|product * scale + bias|` as its epilogue, and with zeros above the diagonal.
 fn product(
     random: &mut Random,
     dtype: DType,

@@ -41,7 +41,8 @@ fn exact(random: &mut Random, dtype: DType, elements: usize) -> Vec<u8> {
 }
 
 #[allow(clippy::too_many_arguments)]
-/// `index_add` of rows [count, features] into [size, features]; or `scatter_add` along dim 0, with an index for each.
+/// `index_add` of rows [count, features] into [size, features]; or `scatter_add` along dim 0, with an index
+/// for each.
 fn scatter(
     device: &Device,
     seed: u64,

@@ -16,7 +16,8 @@ fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }
 }
 
-/// Every operation on a type in one elementwise loop, each result stored by a fold over the last dim or by itself.
+/// Every operation on a type in one elementwise loop, each result stored by a fold over the last dim or by
+/// itself.
 fn operations(dtype: DType, sizes: &[usize], inner: usize) -> Loop {
     let ty = Ty::of(dtype);
     let rank = sizes.len();
@@ -218,7 +219,8 @@ fn prepare_everything(device: &Device) {
     }
 }
 
-/// Parses and validates a source, and writes it in every language that it may run in: f64 exists on Vulkan only.
+/// Parses and validates a source, and writes it in every language that it may run in: f64 exists on Vulkan
+/// only.
 fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
     use naga::{back, valid};
     let module = naga::front::wgsl::parse_str(source)?;

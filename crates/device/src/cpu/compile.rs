@@ -1,7 +1,7 @@
-//! From a fused loop's body to instruction lists.
+//! Compiles the body of a fused loop to instruction lists.
 //!
-//! Values that are the same everywhere are computed once a launch, those that belong to rows once a row, the others for
-//! all lanes of a tile at a time. Each list is straight-line.
+//! Uniform values (the same at every index) are computed once a launch, values of rows once a row, and all
+//! others for all lanes of a tile at a time. Each list is straight-line code.
 
 use smallvec::SmallVec;
 
@@ -10,7 +10,7 @@ use super::simd::{binary, convert, fold, fused, lanes, unary};
 use crate::Result;
 use crate::kernel::{BinaryOp, Instr, Level, Loop, ReduceOp, Reg, Store, Ty};
 
-/// Where a value is computed.
+/// How often a value is computed: once a launch, once a row, or for each element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ValueScope {
     Uniform,
@@ -28,24 +28,25 @@ struct Compiler<'a> {
     read: Vec<bool>,
     coords: &'a mut Vec<usize>,
     folds: Vec<FoldPlace>,
-    /// The fold of each reduction.
+    /// The number of each reduction's fold.
     fold_of: Vec<usize>,
-    /// For each instruction: how it runs together with one of its operands.
+    /// For each instruction the fused form in which it runs together with one of its operands.
     pairs: Vec<Option<Pair>>,
-    /// Whether an instruction runs together with its only user.
+    /// Whether an instruction runs as a part of its only user.
     absorbed: Vec<bool>,
 }
 
 /// Two instructions that run as one.
 #[derive(Clone, Copy)]
 enum Pair {
-    /// Two operations on three values.
+    /// Two binary operations on three values.
     Fused(fused::Pairing, [Reg; 3]),
     /// A sum of products.
     Products([Reg; 2]),
 }
 
-/// Compiles the body of a checked kernel. Dims of coordinates are added to `coords` in the order of [`LaneOp::Coord`]'s numbers.
+/// Compiles the body of a checked kernel. The dims of its coordinates are appended to `coords`, in the order
+/// in which [`LaneOp::Coord`] numbers them.
 pub fn compile(kernel: &Loop, options: ProgramOptions, coords: &mut Vec<usize>) -> Result<CpuProgram> {
     let buffers = kernel.accesses.iter().map(|a| a.buffer + 1).max().unwrap_or(0);
     let mut read = vec![false; buffers];
@@ -109,7 +110,7 @@ pub fn compile(kernel: &Loop, options: ProgramOptions, coords: &mut Vec<usize>) 
 }
 
 impl Compiler<'_> {
-    /// Finds instructions of elements that can run together with their only user.
+    /// Finds element instructions that can be fused with their only user.
     fn pair(&mut self) {
         let count = self.types.len();
         let mut uses = vec![0usize; count];
@@ -149,7 +150,7 @@ impl Compiler<'_> {
                 continue;
             }
             for (value, other, reversed) in [(a, b, false), (b, a, true)] {
-                // Where values stay from pass to pass, each is computed in its own.
+                // If values are kept from pass to pass, both must be computed in the same pass.
                 let together = !self.options.keep || self.stages[value as usize] == self.stages[i];
                 if let Some((before, x, y)) = first(self, value).filter(|_| together)
                     && let Some(run) = fused::fused(before, op, reversed)
@@ -162,7 +163,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The values that an instruction reads, together with what it absorbed.
+    /// The values that an instruction reads; for a fused one, those of both operations.
     fn operands(&self, i: usize) -> SmallVec<[Reg; 3]> {
         match self.pairs[i] {
             Some(Pair::Fused(_, operands)) => operands.into(),
@@ -214,7 +215,8 @@ impl Compiler<'_> {
         let kernel = self.kernel;
         let (row_stores, stores): (Vec<&Store>, Vec<&Store>) =
             kernel.stores.iter().filter(here).partition(|store| by_row(store));
-        // The reductions that this pass feeds (each with one value, or with the product of two), and what else it must compute.
+        // The reductions that this pass feeds, each with one value or with the product of two, and the other
+        // values that the pass must compute.
         let feeds = |i: usize| -> Option<(usize, Option<usize>)> {
             match (&kernel.body[i], self.pairs[i]) {
                 (Instr::Reduce { .. }, _) if !self.needed[i] || self.stages[i] != number + 1 => None,
@@ -280,7 +282,8 @@ impl Compiler<'_> {
         Inst::new(LaneOp::Store { access: store.access, a }, u32::MAX, width)
     }
 
-    /// The number of a value's lanes for instructions of elements.
+    /// The value number under which element instructions read a value: that of its broadcast to lanes if it
+    /// is a row value.
     fn expand(&self, value: usize, expanded: &mut [bool], list: &mut Vec<Inst>) -> u32 {
         if self.places[value] != ValueScope::Row || !self.options.expand {
             return value as u32;
@@ -292,7 +295,8 @@ impl Compiler<'_> {
         lanes
     }
 
-    /// An access that this value is stored through in this stage, if it may be computed in that memory.
+    /// An access through which this stage stores the value, if the value may be computed in the output
+    /// itself.
     fn direct(&self, value: usize, stage: usize) -> Option<usize> {
         if self.stages[value] != stage || matches!(self.kernel.body[value], Instr::Load { .. }) {
             return None;
@@ -311,7 +315,7 @@ impl Compiler<'_> {
     fn emit(&mut self, i: usize, list: &mut Vec<Inst>, direct: Option<usize>) -> Result<()> {
         let count = self.types.len();
         let ty = |r: Reg| self.types[r as usize];
-        // Element instructions read row values through their expansion.
+        // Element instructions read a row value through its broadcast to lanes.
         let spread = self.options.expand && self.places[i] == ValueScope::Element;
         let operand = |r: &Reg| {
             let row = self.places[*r as usize] == ValueScope::Row;

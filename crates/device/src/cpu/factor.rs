@@ -1,12 +1,14 @@
-//! The rows and columns of a product's factors: dims of one stride, or made of several, as those of windows are. Blocks of
-//! the latter are copied to contiguous memory that stays in the cache while it is multiplied.
+//! The rows and columns of a product's factors. Each is a dim with one stride, or is composed of several
+//! dims, as those of convolution windows are. Blocks of composed ones are packed: copied to contiguous memory
+//! that stays in the cache while the block is multiplied.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
-/// The rows or the columns of a matrix in memory: the sizes that their index is made of, outermost first, and their strides.
+/// The rows or the columns of a matrix in memory: the sizes and strides of the dims that they are composed
+/// of, outermost first.
 pub struct MatrixAxis {
     parts: SmallVec<[(usize, isize); 4]>,
 }
@@ -14,16 +16,16 @@ pub struct MatrixAxis {
 /// A matrix in memory.
 #[derive(Clone, Copy)]
 pub struct StridedMatrix {
-    /// Its first element.
+    /// The address of the first element.
     pub start: *const u8,
-    /// Elements from a row to the next.
+    /// The stride from row to row, in elements.
     pub row: isize,
-    /// Elements from a column to the next.
+    /// The stride from column to column, in elements.
     pub column: isize,
 }
 
 impl MatrixAxis {
-    /// A line of these parts; those that continue each other become one.
+    /// An axis that is composed of these dims. Neighbouring dims that one stride can walk through become one.
     pub fn new(sizes: &[usize], strides: &[isize]) -> MatrixAxis {
         let mut parts: SmallVec<[(usize, isize); 4]> = SmallVec::new();
         for (&size, &stride) in sizes.iter().zip(strides) {
@@ -39,7 +41,7 @@ impl MatrixAxis {
         MatrixAxis { parts }
     }
 
-    /// The stride, if there is only one.
+    /// The stride, if one stride leads through all indices.
     pub fn stride(&self) -> Option<isize> {
         match self.parts[..] {
             [(_, stride)] => Some(stride),
@@ -47,7 +49,7 @@ impl MatrixAxis {
         }
     }
 
-    /// Elements from the first row or column to this one.
+    /// The distance from index 0 to this index, in elements.
     pub fn offset(&self, mut index: usize) -> isize {
         let mut offset = 0;
         for &(size, stride) in self.parts[1..].iter().rev() {
@@ -57,12 +59,12 @@ impl MatrixAxis {
         offset + index as isize * self.parts[0].1
     }
 
-    /// The size and the stride of the innermost part.
+    /// The size and the stride of the innermost dim.
     fn innermost(&self) -> (usize, isize) {
         self.parts[self.parts.len() - 1]
     }
 
-    /// Offsets and lengths of the pieces of a range that have one stride.
+    /// The offset and the length of each run of a range of indices that has one stride.
     fn runs(&self, range: Range<usize>) -> SmallVec<[(isize, usize); 32]> {
         let (size, _) = self.innermost();
         let mut runs = SmallVec::new();
@@ -76,11 +78,11 @@ impl MatrixAxis {
     }
 }
 
-/// Copies a block of a matrix whose first element is at `source` to contiguous memory, along the dim that is read in longer pieces;
-/// by rows if `by_rows`.
+/// Packs a block of the matrix whose first element is at `source` into contiguous memory. It copies along the
+/// axis with the longer runs, or along rows if `by_rows`.
 ///
 /// # Safety
-/// The block's elements of `width` bytes are valid, and there is room for as many at `target`.
+/// The block's elements, of `width` bytes each, are valid, and `target` has room for as many.
 pub unsafe fn pack(
     target: *mut u8,
     source: *const u8,

@@ -1,4 +1,4 @@
-//! Fused loops: a compiled program, the tiles that cover its space, and their way over the threads.
+//! Fused loops: a compiled program, the tiles that cover its space, and their distribution over the threads.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -15,9 +15,9 @@ use crate::executor::bytes_of;
 use crate::kernel::{Access, Level, Loop};
 use crate::{Result, Scalar};
 
-/// Elements that one task of an elementwise loop has at least.
+/// The least number of elements of a task of an elementwise loop.
 const TASK_ELEMENTS: usize = 1 << 14;
-/// Tasks of one launch, at most so many.
+/// The most tasks of one launch.
 const TASKS: usize = 64;
 
 /// A loop that is ready to run.
@@ -25,14 +25,14 @@ pub struct LoopKernel {
     program: CpuProgram,
     maps: Maps,
     cover: SpaceTiling,
-    /// Bytes that each buffer must have at least.
+    /// The least bytes that each buffer must have.
     required: Vec<usize>,
     written: Vec<bool>,
     params: usize,
     work: usize,
 }
 
-/// The tiles of a space.
+/// How tiles cover an index space.
 #[derive(Debug)]
 enum SpaceTiling {
     Nothing,
@@ -65,7 +65,7 @@ enum SpaceTiling {
     },
 }
 
-/// How a row's elements are cut: into tiles of so many lanes, that end with runs.
+/// How the elements of a row are cut into tiles: of so many lanes, ending where runs end.
 #[derive(Clone, Copy, Debug)]
 struct Chunks {
     lanes: usize,
@@ -78,12 +78,13 @@ struct GroupedLoop<'l> {
     groups: &'l Groups,
     /// Whether the loop writes each of its buffers.
     written: &'l [bool],
-    /// Bytes that each buffer must have at least.
+    /// The least bytes that each buffer must have.
     required: &'l [usize],
 }
 
 impl GroupedLoop<'_> {
-    /// The loop's accesses, ranges and coordinates (those of the dims `coords`) as affine maps over the groups.
+    /// The loop's accesses, ranges and coordinates (those of the dims `coords`) as affine maps over the
+    /// groups.
     fn maps(&self, coords: &[usize]) -> Maps {
         let map = |offset: isize, strides: &[isize]| {
             AffineMap::new(offset, strides, &self.kernel.sizes, self.groups)
@@ -112,8 +113,8 @@ impl GroupedLoop<'_> {
         }
     }
 
-    /// The tiles for a mode, how the program for them is laid out, and the most lanes that a tile has. The lane memory and
-    /// the passes are those of `draft`.
+    /// The tiles for a mode, how the program for them is laid out, and the most lanes that a tile has. The
+    /// lane memory and the passes are those of `draft`.
     fn tiling(&self, mode: Mode, draft: &CpuProgram) -> (ProgramOptions, SpaceTiling, usize) {
         let count = |dims: &[usize]| dims.iter().map(|&d| self.kernel.sizes[d]).product::<usize>();
         let (batches, p, q) = (count(&self.groups.batch), count(&self.groups.p), count(&self.groups.q));
@@ -159,14 +160,15 @@ impl GroupedLoop<'_> {
 }
 
 impl LoopKernel {
-    /// The bytes that it keeps.
+    /// The host memory that it keeps, in bytes.
     pub fn bytes(&self) -> usize {
         let lists = bytes_of(&self.required) + bytes_of(&self.written);
         size_of::<LoopKernel>() + self.program.bytes() + self.maps.bytes() + lists
     }
 
-    /// Compiles a loop. A panel's loop runs over ranges of its elements ([`LoopKernel::run_ranges`]), and reads the last
-    /// buffer, whose size isn't checked.
+    /// Compiles a loop. If it is the epilogue of a product's panel (`panel`), it runs over ranges of its
+    /// elements ([`LoopKernel::run_ranges`]) and reads the panel as its last buffer, whose size is not
+    /// checked.
     pub fn new(kernel: &Loop, panel: bool) -> Result<LoopKernel> {
         kernel.check(None).map_err(super::program::invalid)?;
         let buffers = kernel.accesses.iter().map(|a| a.buffer + 1).max().unwrap_or(0);
@@ -181,7 +183,8 @@ impl LoopKernel {
             required[access.buffer] = required[access.buffer].max(bytes);
         }
         let merged = plan::merge_dims(kernel);
-        // Which dims lanes run along depends on the lane memory of a program, so a first one is compiled to measure it.
+        // Which dims lanes run along depends on the lane memory of a program, so a first one is compiled to
+        // measure it.
         let options = ProgramOptions { expand: true, keep: true, column: false };
         let draft = compile::compile(&merged, options, &mut Vec::new())?;
         let (mode, groups) = plan::choose(&merged, !panel);
@@ -194,7 +197,8 @@ impl LoopKernel {
             cover,
             SpaceTiling::Rows { split: Some(_), .. } | SpaceTiling::Columns { split: Some(_), .. }
         ) {
-            // Every chunk computes the row values it needs; only one may write them.
+            // Every chunk of a row computes the row values that it needs, so they must not be computed in an
+            // output that all chunks share.
             for inst in program.stages.iter_mut().flat_map(|stage| &mut stage.row) {
                 inst.direct = None;
             }
@@ -216,18 +220,19 @@ impl LoopKernel {
         self.params
     }
 
-    /// Bytes that each buffer must have at least.
+    /// The least bytes that each buffer must have.
     pub fn required(&self) -> &[usize] {
         &self.required
     }
 
-    /// Runs it.
+    /// Runs the loop over its whole space.
     ///
     /// # Safety
-    /// The buffers have the required bytes, none that is written is another as well, and nobody else uses what is
-    /// written.
+    /// The buffers have the required bytes, none that is written is also given under another number, and
+    /// nobody else uses what is written.
     pub unsafe fn run(&self, buffers: &[RawBuffer], params: &[Scalar]) -> Result<()> {
-        // SAFETY: passed on to the caller; tasks write to the disjoint parts of outputs that the IR promises.
+        // SAFETY: the caller promises the buffers. The IR guarantees that stores reach each element of an
+        // output once, so tasks, whose tiles are disjoint, write to disjoint elements.
         let frame = || unsafe { CpuFrame::new(&self.program, &self.maps, buffers, params) };
         match self.cover {
             SpaceTiling::Nothing => Ok(()),
@@ -303,7 +308,7 @@ impl LoopKernel {
     /// Runs an elementwise loop over ranges of its elements, on this thread.
     ///
     /// # Safety
-    /// As for [`LoopKernel::run`]; the last buffer's elements of the ranges are valid.
+    /// As for [`LoopKernel::run`]; the elements of the last buffer that the ranges address are valid.
     pub unsafe fn run_ranges(
         &self,
         buffers: &[RawBuffer],
@@ -334,7 +339,7 @@ impl LoopKernel {
         Ok(())
     }
 
-    /// All stages of the rows (or columns) of `unit`, a tile of one element each.
+    /// Runs all stages of the rows (or columns) of `unit`, a tile with one element of each.
     fn stages(&self, frame: &mut CpuFrame, unit: &Tile, elements: usize, chunk: Chunks) -> Result<()> {
         for stage in &self.program.stages {
             frame.run(&stage.row, unit, 0)?;
@@ -345,7 +350,7 @@ impl LoopKernel {
         Ok(())
     }
 
-    /// One pass over elements `start..end` of a unit.
+    /// Runs one pass over a range of the elements of each row (or column) of `unit`.
     fn pass(
         &self,
         frame: &mut CpuFrame,
@@ -371,7 +376,7 @@ impl LoopKernel {
         Ok(())
     }
 
-    /// All stages of one unit, with each pass split into chunks of this many elements over the threads.
+    /// Runs all stages of one unit, and splits each pass into chunks of `split` elements over the threads.
     fn split<'f>(
         &self,
         frame: &(impl Fn() -> Result<CpuFrame<'f>> + Sync),
@@ -405,7 +410,8 @@ impl LoopKernel {
             })?;
             for part in &parts {
                 let part = part.lock().unwrap_or_else(PoisonError::into_inner);
-                // SAFETY: they are the accumulators of the same program and unit.
+                // SAFETY: the part is a copy of the accumulators of a frame that ran the same program over
+                // the same unit.
                 unsafe { whole.merge(&stage.folds, lanes, &part) };
             }
         }
@@ -413,9 +419,9 @@ impl LoopKernel {
     }
 }
 
-/// Bytes from the buffer's start that an access may touch without being checked.
+/// The bytes from the buffer's start that an access may touch without being checked.
 fn reach(access: &Access, kernel: &Loop) -> Result<usize> {
-    // With no elements, a loop with inner dims still computes its rows.
+    // A loop whose rows have no elements still computes and stores row values.
     let row_only = kernel.store_level(access) == Level::Row && kernel.inner > 0;
     let empty =
         kernel.sizes.iter().enumerate().any(|(d, &size)| size == 0 && !(row_only && d >= kernel.outer()));

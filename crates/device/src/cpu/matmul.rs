@@ -1,10 +1,11 @@
 //! Matrix products with their epilogues.
 //!
-//! f32 and f64 go through a library ([`super::gemm`]), split by rows, columns or batches over the threads; halves are converted to
-//! f32 first; integers have a plain loop. If the epilogue only stores the product it is computed in place; otherwise
-//! each task runs the epilogue over the panel that it has just computed. However it is split, an element's sum is
-//! formed in the same order. Of a factor whose rows or columns are made of several dims, such as windows, each task copies
-//! a block at a time to memory that stays in its cache, and multiplies that.
+//! f32 and f64 are multiplied by a library ([`super::gemm`]), split by rows, columns or batches over the
+//! threads. Halves are converted to f32 first, and integers have a plain loop. If the epilogue only stores
+//! the product, the product is computed in the output; otherwise each task runs the epilogue over the panel
+//! that it has just computed. However the work is split, the terms of an element's sum are added in the same
+//! order. If the rows or columns of a factor are composed of several dims, as those of windows are, each task
+//! packs one block of it at a time into memory that stays in its cache, and multiplies that.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -26,16 +27,17 @@ use crate::kernel::{Access, Instr, Loop, Matmul, Parts, Store, Ty};
 use crate::layout::{Dims, contiguous_strides};
 use crate::{DType, Result, Scalar};
 
-/// Multiplications that a task has at least.
+/// The least number of multiplications of a task.
 const TASK_WORK: usize = 1 << 20;
 
-/// A product with an epilogue is split by rows from so many on, even if its columns are more.
+/// A product with an epilogue is split by rows if it has at least this many, even if it has more columns.
 const EPILOGUE_ROWS: usize = 128;
 
-/// Steps along the inner dim of a block of a factor that is copied; fewer by a half at most.
+/// The size of a packed block along the inner dim; the last block may have half as much.
 const BLOCK_INNER: usize = 384;
 
-/// Elements of such a block: with what is made of them, they fit into the second-level cache.
+/// The elements of a packed block. Together with the part of the result that it makes, a block fits into the
+/// second-level cache.
 const BLOCK_ELEMENTS: usize = 1 << 16;
 
 /// A matrix product that is ready to run.
@@ -48,37 +50,38 @@ pub struct MatmulKernel {
     ty: Ty,
     lhs: CpuFactor,
     rhs: CpuFactor,
-    /// Where products go right away, if the epilogue stores them as they are.
+    /// The output in which the product is computed, if the epilogue stores the product unchanged.
     direct: Option<Access>,
-    /// What else there is to do.
+    /// The rest of the epilogue.
     epilogue: Option<LoopKernel>,
     params: usize,
-    /// Adds a multiple of one row to another, for integers.
+    /// For integers, the loop that adds a multiple of one row to another.
     axpy: Option<Raw>,
     required: Vec<usize>,
     written: Vec<bool>,
     pool: Arc<CpuPool>,
 }
 
-/// A factor: as it lies in its buffer, or to be copied to a contiguous one of the accumulator's type.
+/// A factor, which is read from its buffer, or from a contiguous copy of the accumulator's type.
 struct CpuFactor {
     access: Access,
-    /// Its rows and columns.
+    /// The axes of its rows and of its columns.
     lines: [MatrixAxis; 2],
-    /// Whether it is multiplied block by block, each copied first.
+    /// Whether its blocks are packed before they are multiplied.
     in_blocks: bool,
     copy: Option<(LoopKernel, usize)>,
 }
 
-/// A factor's place during a launch.
+/// The memory of a factor during a launch.
 #[derive(Clone, Copy)]
 struct FactorPointer {
     start: *const u8,
 }
 
-// SAFETY: factors are only read during a launch.
+// SAFETY: a launch only reads its factors (`Matmul::check` refuses an epilogue that writes to one), so
+// threads may read through the pointer at the same time.
 unsafe impl Send for FactorPointer {}
-// SAFETY: as above.
+// SAFETY: a shared reference gives no more than a copy of the pointer, through which tasks only read.
 unsafe impl Sync for FactorPointer {}
 
 /// What all tasks of a launch use.
@@ -98,7 +101,7 @@ struct Panel {
 }
 
 impl MatmulKernel {
-    /// The bytes that it keeps.
+    /// The host memory that it keeps, in bytes.
     pub fn bytes(&self) -> usize {
         let copies = [&self.lhs, &self.rhs].into_iter().filter_map(|operand| operand.copy.as_ref());
         let loops = copies.map(|(copy, _)| copy).chain(&self.epilogue);
@@ -106,7 +109,7 @@ impl MatmulKernel {
         size_of::<MatmulKernel>() + loops.map(LoopKernel::bytes).sum::<usize>() + lists
     }
 
-    /// Makes a product ready.
+    /// Prepares a product for launches.
     pub fn new(kernel: &Matmul, pool: &Arc<CpuPool>) -> Result<MatmulKernel> {
         let sizes = &kernel.epilogue.sizes;
         let rank = sizes.len();
@@ -114,7 +117,8 @@ impl MatmulKernel {
         let ty = kernel.accumulator();
         let (m, n) = (sizes[rank - 2], sizes[rank - 1]);
 
-        // The epilogue reads products as the elements of one more buffer: a panel's, or that of the output which they are.
+        // The epilogue reads products as the elements of one more buffer: of the panel, or of the output in
+        // which the product is computed.
         let buffers = kernel.epilogue.accesses.iter().map(|a| a.buffer + 1).max().unwrap_or(0);
         let product = buffers.max(kernel.lhs.buffer + 1).max(kernel.rhs.buffer + 1);
         let mut epilogue = kernel.epilogue.clone();
@@ -182,12 +186,12 @@ impl MatmulKernel {
         })
     }
 
-    /// What a launch must bring.
+    /// The buffers and parameters that a launch must provide.
     pub fn needs(&self) -> Needs<'_> {
         Needs { required: &self.required, written: &self.written, params: self.params }
     }
 
-    /// Runs it.
+    /// Computes the product and its epilogue.
     ///
     /// # Safety
     /// The buffers are as [`MatmulKernel::needs`] says, and nobody else uses what is written.
@@ -199,20 +203,20 @@ impl MatmulKernel {
         }
         // SAFETY: passed on to the caller.
         let (lhs, _lhs_copy) = unsafe { self.lhs.bring(buffers, &self.pool)? };
-        // SAFETY: as above.
+        // SAFETY: passed on to the caller.
         let (rhs, _rhs_copy) = unsafe { self.rhs.bring(buffers, &self.pool)? };
-        // Panels: all of a product, or pieces of its longer side.
+        // A panel is a whole product, or a part of its rows or of its columns.
         let work = m.saturating_mul(n).saturating_mul(k.max(1));
         let tasks = match work.saturating_mul(batches) / TASK_WORK {
             0 | 1 => 1,
             tasks => tasks.min(rayon::current_num_threads()),
         };
         let wanted = tasks.div_ceil(batches);
-        // An epilogue's tiles run along whole rows if a panel has them.
+        // A panel of whole rows lets the epilogue's tiles run along whole rows.
         let by_rows = match (self.lhs.in_blocks, self.rhs.in_blocks) {
             (false, false) => m >= n || (self.epilogue.is_some() && m >= EPILOGUE_ROWS),
             (true, true) => m >= n,
-            // No block of the factor that is copied is copied by two tasks.
+            // The split follows the packed factor, so that no two tasks pack the same block.
             (lhs, _) => lhs,
         };
         let launch = Launch { buffers, params, lhs, rhs };
@@ -229,7 +233,7 @@ impl MatmulKernel {
     }
 
     /// # Safety
-    /// As for [`MatmulKernel::run`]; nobody else computes these elements.
+    /// As for [`MatmulKernel::run`]; nobody else uses the elements of this panel.
     unsafe fn panel(&self, launch: Launch<'_>, panel: Panel) -> Result<()> {
         let Launch { buffers, params, lhs, rhs } = launch;
         let Panel { batch, rows, columns } = panel;
@@ -240,7 +244,7 @@ impl MatmulKernel {
         let rhs = self.rhs.batch(rhs.start, self.batch_offset(batch, &self.rhs.access.strides), size);
         let first = (batch * self.m + rows.start) * self.n + columns.start;
         let memory;
-        // Where element 0 of the whole product lies, or would lie.
+        // The address that element 0 of the whole product has or, in a panel of its own, would have.
         let start = if let Some(access) = &self.direct {
             let start = buffers[access.buffer].start;
             let strides = (access.strides[rank], access.strides[rank + 1]);
@@ -250,15 +254,16 @@ impl MatmulKernel {
                 + columns.start as isize * strides.1;
             let (row, column) = strides;
             let target = StridedMatrix { start: start.wrapping_offset(element * size as isize), row, column };
-            // SAFETY: `needs` asks for an output that the whole product fits into, and the panel is a part of it.
+            // SAFETY: `needs` asks for an output that the whole product fits into, and the panel is a part of
+            // it.
             unsafe { self.multiply(rows, columns, [lhs, rhs], target)? };
             start
         } else {
-            // Rows lie as far from each other as in the whole product, so that one map serves the epilogue for all of them.
+            // Rows have the stride of the whole product, so that one map of the epilogue serves all panels.
             memory = self.pool.alloc(m * self.n * size)?;
             let target = memory.pointer();
             if self.k == 0 {
-                // SAFETY: the panel has as many bytes.
+                // SAFETY: the panel was allocated with this many bytes.
                 unsafe { target.write_bytes(0, m * self.n * size) };
             } else {
                 let matrix = StridedMatrix { start: target, row: self.n as isize, column: 1 };
@@ -271,7 +276,8 @@ impl MatmulKernel {
         let mut buffers: smallvec::SmallVec<[RawBuffer; 8]> = buffers[..self.required.len()].into();
         buffers.push(RawBuffer { start, bytes: usize::MAX });
         let ranges = (0..m).map(|row| first + row * self.n..first + row * self.n + n);
-        // SAFETY: passed on to the caller; the ranges' products have been computed.
+        // SAFETY: the caller's obligations are passed on, and the products of these ranges have just been
+        // computed.
         unsafe {
             if n == self.n {
                 epilogue.run_ranges(&buffers, params, std::iter::once(first..first + m * n))
@@ -290,10 +296,12 @@ impl MatmulKernel {
         offset
     }
 
-    /// Multiplies some rows by some columns, given the first elements of the factors' matrices.
+    /// Multiplies some rows of the left factor by some columns of the right one, given the first elements of
+    /// their matrices.
     ///
     /// # Safety
-    /// All elements that the factors' and the target's strides lead to are valid.
+    /// All elements that the axes of the factors and the strides of the target address are valid, and nobody
+    /// else uses those of the target.
     unsafe fn multiply(
         &self,
         rows: Range<usize>,
@@ -315,7 +323,8 @@ impl MatmulKernel {
             let block_columns = j..(j + n).min(columns.end);
             for k in (0..self.k).step_by(inner) {
                 let steps = k..(k + inner).min(self.k);
-                // SAFETY: passed on to the caller; a block fits into its room.
+                // SAFETY: the caller's obligations are passed on, and the memory for packed blocks has room
+                // for `inner` times `n` elements.
                 let rhs = unsafe {
                     let block = (steps.clone(), block_columns.clone());
                     self.rhs.block(rhs, block, right_room.pointer(), size, by_rows)
@@ -326,8 +335,8 @@ impl MatmulKernel {
                     let element =
                         (i - rows.start) as isize * target.row + (j - columns.start) as isize * target.column;
                     let start = target.start.wrapping_offset(element * size as isize);
-                    // SAFETY: passed on to the caller; a block fits into its room, and the rows and columns of the
-                    // result that this block makes lie inside of the target.
+                    // SAFETY: passed on to the caller; a block fits into its room, and the rows and columns
+                    // of the result that this block makes lie inside of the target.
                     unsafe {
                         let block = (block_rows, steps.clone());
                         let lhs = self.lhs.block(lhs, block, left_room.pointer(), size, by_rows);
@@ -341,7 +350,7 @@ impl MatmulKernel {
         Ok(())
     }
 
-    /// The product of two matrices, added to what is there or written over it.
+    /// Multiplies two matrices and writes the product, or adds it to the target.
     ///
     /// # Safety
     /// As for [`MatmulKernel::multiply`].
@@ -359,8 +368,8 @@ impl MatmulKernel {
     /// # Safety
     /// As for [`MatmulKernel::multiply`]; the columns of the right factor lie side by side.
     unsafe fn multiply_integers(&self, product: Gemm) {
-        /// Columns whose sums stay in the first-level cache, and rows of `rhs` that stay in the second while all rows
-        /// of `lhs` meet them.
+        /// The columns whose sums stay in the first-level cache, and the rows of `rhs` that stay in the
+        /// second-level cache while all rows of `lhs` are multiplied by them.
         const BLOCK: (usize, usize) = (1024, 64);
         let Gemm { sizes: [m, inner, n], lhs: a, rhs: b, target, adds, .. } = product;
         let start = target.start.cast_mut();
@@ -413,7 +422,8 @@ impl CpuFactor {
             return Ok(CpuFactor { access: access.clone(), in_blocks: in_blocks(&lines), lines, copy: None });
         }
         if !parts.are_single() {
-            // Windows overlap: what they reach over is copied, and they look at the copy.
+            // Windows overlap, so the memory that they reach over is copied once, and the windows address the
+            // copy.
             let low: isize =
                 access.strides.iter().zip(sizes).map(|(s, &n)| (s * (n as isize - 1)).min(0)).sum();
             let high: isize =
@@ -422,13 +432,13 @@ impl CpuFactor {
             let from = Access::new(0, access.dtype, &[1], access.offset + low);
             let (kernel, bytes) = copy(from, &reach, &[1], ty)?;
             let place = Access { dtype: dtype_of(ty), offset: -low, ..access.clone() };
-            // The loop of integers wants columns side by side, which blocks have.
+            // The loop for integers needs contiguous columns, which packed blocks have.
             let integers = !matches!(ty, Ty::F32 | Ty::F64);
             let lines = lines(&place);
             let in_blocks = integers || in_blocks(&lines);
             return Ok(CpuFactor { lines, in_blocks, access: place, copy: Some((kernel, bytes)) });
         }
-        // Dims that the factor is repeated along aren't copied; of its rows and columns all are.
+        // Batch dims along which the factor is broadcast are not copied; its rows and columns always are.
         let mut copied = sizes.clone();
         for dim in 0..rank - 2 {
             if access.strides[dim] == 0 {
@@ -445,15 +455,15 @@ impl CpuFactor {
         Ok(CpuFactor { lines: lines(&place), in_blocks: false, access: place, copy: Some((kernel, bytes)) })
     }
 
-    /// The first element of a matrix of the batch.
+    /// The first element of the matrix at offset `batch`.
     fn batch(&self, start: *const u8, batch: isize, size: usize) -> *const u8 {
         start.wrapping_offset((self.access.offset + batch) * size as isize)
     }
 
-    /// Some rows and columns of the matrix that begins at `start`: where they lie, or copied to `room`.
+    /// A block of the matrix that begins at `start`: in place, or packed into `room`.
     ///
     /// # Safety
-    /// The elements are valid, and `room` is large enough for them if they are copied.
+    /// The elements are valid, and `room` has space for them if they are packed.
     unsafe fn block(
         &self,
         start: *const u8,
@@ -472,7 +482,8 @@ impl CpuFactor {
         unsafe { pack(room, start, size, &self.lines, (rows, columns), by_rows) }
     }
 
-    /// The factor's memory, and what keeps it alive.
+    /// The factor's memory for this launch: its buffer, or a fresh copy with the owner that keeps the copy
+    /// alive.
     ///
     /// # Safety
     /// As for [`MatmulKernel::run`].
@@ -486,13 +497,15 @@ impl CpuFactor {
             return Ok((FactorPointer { start: source.start }, None));
         };
         let memory = pool.alloc(*bytes)?;
-        // SAFETY: passed on to the caller; the copy is fresh memory of the right size.
+        // SAFETY: the caller's obligations are passed on; the target of the copy is fresh memory of the size
+        // that the loop writes.
         unsafe { kernel.run(&[source, RawBuffer { start: memory.pointer(), bytes: *bytes }], &[])? };
         Ok((FactorPointer { start: memory.pointer() }, Some(memory)))
     }
 }
 
-/// A loop that copies elements to memory with these strides as ones of a type, and the bytes of that memory.
+/// The loop that copies elements to memory with these strides, converted to the register type `ty`, and the
+/// bytes of that memory.
 fn copy(from: Access, sizes: &Dims, strides: &[isize], ty: Ty) -> Result<(LoopKernel, usize)> {
     let dtype = dtype_of(ty);
     let copy = Loop {
@@ -506,7 +519,7 @@ fn copy(from: Access, sizes: &Dims, strides: &[isize], ty: Ty) -> Result<(LoopKe
     Ok((LoopKernel::new(&copy, false)?, sizes.iter().product::<usize>() * dtype.size()))
 }
 
-/// The dtype whose elements are a type's registers.
+/// The dtype whose elements have the bits of a register type.
 fn dtype_of(ty: Ty) -> DType {
     match ty {
         Ty::Bool => DType::Bool,
@@ -538,7 +551,7 @@ impl MultiplyAdd for i64 {
     }
 }
 
-/// Truth values.
+/// Bools: the product is `and`, the sum is `or`.
 impl MultiplyAdd for u8 {
     #[inline(always)]
     fn multiply_add(self, a: u8, b: u8) -> u8 {
@@ -549,7 +562,7 @@ impl MultiplyAdd for u8 {
 impl<T: MultiplyAdd> SimdBody for Axpy<T> {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold n lanes, and one value.
+        // SAFETY: the caller promises n lanes at `dst` and `a`, and one value at `b`.
         let (dst, a, b) =
             unsafe { (output::<T>(args.dst, args.n), input::<T>(args.a, args.n), input::<T>(args.b, 1)) };
         let b = b[0];

@@ -1,9 +1,10 @@
-//! The order of elements along the last dim of a space.
+//! Sorts: the order of the elements along the last dim of a space.
 //!
-//! Each element becomes one number: a key that compares as the element does, above its place in the row. No two are equal, so any sort of
-//! these numbers is stable, and its result does not depend on threads. Long rows are sorted by radix, eight bits of the key at a time,
-//! short ones by comparison; of few wanted places the others are parted from them first. Threads share out rows; of few long rows
-//! each is sorted by all threads.
+//! Each element becomes one number: a key that compares as the element does in the high bits, and its
+//! position in the row in the low bits. No two of these numbers are equal, so any sort of them is stable, and
+//! the result does not depend on threads. Long rows are sorted by radix, eight bits of the key at a time, and
+//! short rows by comparison. If only few places are wanted, a selection separates their elements from the
+//! others first. Threads share out the rows; if there are few long rows, all threads sort each of them.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -20,32 +21,32 @@ use crate::{DType, Error, Result};
 use half::{bf16, f16};
 use smallvec::SmallVec;
 
-/// Elements that a task has at least.
+/// The least number of elements of a task.
 const TASK_ELEMENTS: usize = 1 << 12;
-/// Rows that are read side by side where memory runs along them.
+/// Rows that are read together where memory is contiguous across rows.
 const SIDE_BY_SIDE: usize = 16;
-/// Elements from which on a row is sorted by all threads.
+/// A row of at least this many elements may be sorted by all threads.
 const LONG_ROW: usize = 1 << 15;
-/// Elements that one task reads or writes of a long row.
+/// Elements of a long row that one task reads or writes.
 const PIECE: usize = 1 << 14;
 
-/// Pieces of a long row whose digits are counted together.
+/// A long row is cut into this many pieces, each with digit counts of its own.
 const PIECES: usize = 16;
-/// Elements for each eight bits of a key from which on a row is sorted by radix.
+/// A row is sorted by radix if it has at least this many elements for each digit of eight bits.
 const RADIX: usize = 256;
 
 /// A sort that is ready to run.
 pub struct SortKernel {
     descending: bool,
     dtype: DType,
-    /// From a row's number to its first element.
+    /// The map from a row's number to its first element.
     source: AffineMap,
     target: AffineMap,
-    /// The steps along rows.
+    /// The strides along a row, in the source and in the target.
     steps: (isize, isize),
     rows: usize,
     length: usize,
-    /// The places that are wanted.
+    /// The first place that is wanted, and how many are.
     first: usize,
     count: usize,
     buffers: (usize, usize),
@@ -54,15 +55,15 @@ pub struct SortKernel {
     pool: Arc<CpuPool>,
 }
 
-/// A key with a place below it, as one number.
+/// A key and a position in a row as one number, with the key in the high bits.
 trait SortEntry: Copy + Ord + Send + Sync {
     fn new(key: u64, place: usize) -> Self;
     fn place(self) -> i64;
-    /// Eight bits of the key.
+    /// The digit of eight bits of the key that begins at bit `shift`.
     fn digit(self, shift: u32) -> usize;
 }
 
-/// For keys and places of 32 bits.
+/// For keys and positions of at most 32 bits.
 impl SortEntry for u64 {
     fn new(key: u64, place: usize) -> u64 {
         key << 32 | place as u64
@@ -87,7 +88,7 @@ impl SortEntry for u128 {
     }
 }
 
-/// The key of a float from its bits without the sign: both zeros are one key, and all NaN the largest.
+/// The key of a float from its bits without the sign. Both zeros have one key, and all NaN the largest.
 fn float_key(magnitude: u64, negative: bool, nan: bool, bits: u32) -> u64 {
     let middle = 1 << (bits - 1);
     match (nan, negative) {
@@ -98,12 +99,12 @@ fn float_key(magnitude: u64, negative: bool, nan: bool, bits: u32) -> u64 {
 }
 
 impl SortKernel {
-    /// The bytes that it keeps.
+    /// The host memory that it keeps, in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<SortKernel>() + bytes_of(&self.required) + bytes_of(&self.written)
     }
 
-    /// Makes a sort ready.
+    /// Prepares a sort for launches.
     pub fn new(kernel: &Sort, pool: &Arc<CpuPool>) -> Result<SortKernel> {
         let rank = kernel.sizes.len();
         let (source, target) = (&kernel.source, &kernel.target);
@@ -127,20 +128,21 @@ impl SortKernel {
         })
     }
 
-    /// What a launch must bring.
+    /// The buffers that a launch must provide.
     pub fn needs(&self) -> Needs<'_> {
         Needs { required: &self.required, written: &self.written, params: 0 }
     }
 
-    /// Runs it.
+    /// Sorts the rows.
     ///
     /// # Safety
     /// The buffers are as [`SortKernel::needs`] says, and nobody else uses what is written.
     pub unsafe fn run(&self, buffers: &[RawBuffer]) -> Result<()> {
-        // The key of each dtype, and its bits.
+        // Calls `with_keys` with the key of each dtype and the number of its bits.
         macro_rules! sort {
             ($ty:ty, $bits:literal, $key:expr) => {
-                // SAFETY: passed on to the caller; elements are of this type.
+                // SAFETY: the caller's obligations are passed on, and the dtype says that the elements are of
+                // this type.
                 unsafe { self.with_keys::<$ty>(buffers, $bits, $key) }
             };
         }
@@ -229,8 +231,8 @@ impl SortKernel {
         for row in 0..self.rows {
             let from = self.source.offset + self.source.q.offset(row);
             let to = self.target.offset + self.target.q.offset(row);
-            // SAFETY: the caller promises the row's elements and places; there is room for twice as many entries as a row
-            // has, and each piece of them belongs to one task.
+            // SAFETY: the caller promises the row's elements and places; there is room for twice as many
+            // entries as a row has, and each piece of them belongs to one task.
             unsafe {
                 let from = DisjointPointer(source.cast::<T>().offset(from));
                 let to = DisjointPointer(target.cast::<i64>().offset(to));
@@ -247,8 +249,8 @@ impl SortKernel {
         Ok(())
     }
 
-    /// Shares the rows out over the threads, in blocks of neighbouring rows where memory runs along the rows' numbers: each
-    /// cache line is then read and written once for the whole block.
+    /// Shares the rows out over the threads, in blocks of neighbouring rows where memory runs along the rows'
+    /// numbers: each cache line is then read and written once for the whole block.
     ///
     /// # Safety
     /// As for [`SortKernel::with_keys`].
@@ -270,8 +272,8 @@ impl SortKernel {
             let end = ((task + 1) * per_task).min(self.rows);
             for first_row in (task * per_task..end).step_by(block) {
                 let rows = block.min(end - first_row);
-                // SAFETY: the caller promises the rows' elements and places, and a row belongs to one task; there is room
-                // for the entries of `block` rows and of a spare one.
+                // SAFETY: the caller promises the rows' elements and places, and a row belongs to one task;
+                // there is room for the entries of `block` rows and of a spare one.
                 unsafe {
                     let spare = entries.add(block * self.length);
                     self.block::<T, E>(buffers, first_row..first_row + rows, (entries, spare), bits, &key)?;
@@ -284,7 +286,8 @@ impl SortKernel {
     /// Sorts a block of at most [`SIDE_BY_SIDE`] rows on this thread.
     ///
     /// # Safety
-    /// As for [`SortKernel::with_keys`]; nobody else uses the entries, which have room for the rows and for a spare one.
+    /// As for [`SortKernel::with_keys`]; nobody else uses the entries, which have room for the rows and for a
+    /// spare one.
     #[inline]
     unsafe fn block<T: Copy, E: SortEntry>(
         &self,
@@ -334,10 +337,10 @@ impl SortKernel {
         Ok(())
     }
 
-    /// The entries of a row that come to the wanted places, in order; they are where they were, or in the spare memory.
+    /// The entries that belong to the wanted places, in order. They lie in `row` or in `spare`.
     ///
     /// # Safety
-    /// Both are memory of as many entries as a row has, and nobody else's.
+    /// Both point to memory for as many entries as a row has, which nobody else uses.
     unsafe fn sorted<'e, E: SortEntry>(
         &self,
         row: *mut E,
@@ -376,11 +379,12 @@ impl SortKernel {
     }
 }
 
-/// Sorts entries by these bits of their keys, eight at a time; where they are then. Each of some pieces counts its digits, and then moves its
-/// entries behind those of the pieces before it.
+/// Sorts entries by the low `bits` bits of their keys, one digit of eight bits after the other, and returns
+/// where they lie then: `row` or `spare`. Each piece of the entries is counted, and moved behind the entries
+/// of the pieces before it, by one task.
 ///
 /// # Safety
-/// Both are memory of so many entries, and nobody else's.
+/// Both point to memory for `length` entries, which nobody else uses.
 unsafe fn radix<E: SortEntry>(
     row: *mut E,
     spare: *mut E,
@@ -394,7 +398,7 @@ unsafe fn radix<E: SortEntry>(
     let piece = |p: usize| (p * size).min(length) as isize..((p + 1) * size).min(length) as isize;
     for shift in (0..bits).step_by(8) {
         let places = DisjointPointer(counts.as_mut_ptr());
-        // SAFETY: pieces are one task's each, with their counts.
+        // SAFETY: task p alone uses the counts of piece p, and all tasks only read the entries.
         parallel(pieces, length * 16, &|p| unsafe {
             let places = &mut *places.at(p as isize);
             places.fill(0);
@@ -411,7 +415,8 @@ unsafe fn radix<E: SortEntry>(
             }
         }
         let places = DisjointPointer(counts.as_mut_ptr());
-        // SAFETY: as above; no two entries have one place.
+        // SAFETY: task p alone uses the places of piece p. The prefix sums over digits and pieces give each
+        // entry a place of its own below `length`, so no two tasks write to one place.
         parallel(pieces, length * 32, &|p| unsafe {
             let places = &mut *places.at(p as isize);
             for i in piece(p) {
@@ -427,17 +432,17 @@ unsafe fn radix<E: SortEntry>(
     Ok(from.0)
 }
 
-/// Memory of which each thread uses its own part.
+/// A pointer to memory of which each task uses a part of its own.
 struct DisjointPointer<T>(*mut T);
 
 impl<T> DisjointPointer<T> {
     /// # Safety
-    /// The place lies in the memory.
+    /// The place lies inside of the memory.
     unsafe fn at(&self, place: isize) -> *mut T {
         // SAFETY: passed on to the caller.
         unsafe { self.0.offset(place) }
     }
 }
 
-// SAFETY: threads use parts that do not overlap, or only read.
+// SAFETY: the functions that share it between tasks give each a disjoint part to write to, or only read.
 unsafe impl<T> Sync for DisjointPointer<T> {}

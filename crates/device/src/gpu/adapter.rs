@@ -12,10 +12,11 @@ use super::{Gpu, Spread, windowless};
 use crate::device::{DeviceInfo, DeviceKind, DeviceOptions};
 use crate::{Device, Error, Result};
 
-/// Bytes that a binding has at least, however low a limit is asked for: no adapter has less, and kernels rely on it.
+/// Bytes that a binding has at least, however low a limit is asked for: no adapter has less, and kernels rely
+/// on it.
 const LEAST_BINDING: u64 = 4096;
-/// Bytes of workgroup memory that kernels rely on: a short sort's keys and places, and a state of each type for each of 256 lanes.
-/// WebGPU promises 16 KiB, and 256 invocations that share them.
+/// Bytes of workgroup memory that kernels rely on: a short sort's keys and places, and a state of each type
+/// for each of 256 lanes. WebGPU promises 16 KiB, and 256 invocations that share them.
 const LEAST_WORKGROUP_MEMORY: u32 = 12 << 10;
 
 /// An adapter and the device that was opened on it.
@@ -72,9 +73,9 @@ fn can_compute(adapter: &wgpu::Adapter) -> bool {
         && limits.max_compute_workgroup_storage_size >= LEAST_WORKGROUP_MEMORY
 }
 
-/// Whether a context of this version, `4.5 (Core Profile) …` or `OpenGL ES 3.2 …`, has kernels in its shading language, and a choice
-/// between integers (`mix`), which version 4.5 brought and ES 3.1 has. A driver may give one of version 3.3 with extensions that wgpu takes
-/// for the same.
+/// Whether a context of this version, `4.5 (Core Profile) …` or `OpenGL ES 3.2 …`, has kernels in its shading
+/// language, and a choice between integers (`mix`), which version 4.5 brought and ES 3.1 has. A driver may
+/// give one of version 3.3 with extensions that wgpu takes for the same.
 pub(super) fn gl_has_kernels(version: &str) -> bool {
     let (least, number) = match version.strip_prefix("OpenGL ES ") {
         Some(number) => ([3, 1], number),
@@ -137,7 +138,8 @@ impl Adapter {
         }
     }
 
-    /// The device on this adapter; opened on the first call, shared from then on. After it was lost, a new one.
+    /// The device on this adapter; opened on the first call, shared from then on. After it was lost, a new
+    /// one.
     pub(crate) fn device(&self) -> Result<Device> {
         let mut device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((device, failures)) = &*device

@@ -1,7 +1,8 @@
-//! Kernels that a device cannot run, because a piece of their memory that cannot be cut is larger than it binds at a time: the
-//! CPU executor runs them on copies.
+//! Kernels that a device cannot run, because a piece of their memory that cannot be cut is larger than it
+//! binds at a time: the CPU executor runs them on copies.
 //!
-//! Slow, but right: such a launch waits for the device, and moves all buffers of the kernel in both directions.
+//! Slow, but right: such a launch waits for the device, and moves all buffers of the kernel in both
+//! directions.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,7 +47,8 @@ impl Prepared for Hosted {
             let mut bytes = vec![0; copies[number].bytes()];
             cpu.executor().download(&copies[number], 0, &mut bytes)?;
             let _turn = shared.turn();
-            // Nothing is encoded since the downloads that a write could overtake, unless by other threads, which use other buffers.
+            // Nothing is encoded since the downloads that a write could overtake, unless by other threads,
+            // which use other buffers.
             shared.stream().write(shared, blocks[number], &bytes);
         }
         shared.counters.hosted.fetch_add(1, Ordering::Relaxed);

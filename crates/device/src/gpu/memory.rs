@@ -1,11 +1,12 @@
 //! Device memory: a pool that asks the driver for few large buffers and hands out parts of them.
 //!
-//! - Sizes are rounded up to classes, and a freed block serves the next request of its class. Blocks up to 64 KiB are
-//!   parts of pages of 1 MiB, larger ones are buffers of their own.
-//! - Every block starts and ends at a multiple of 256 bytes: it can be bound, and a vector that begins inside the bytes
-//!   asked for never leaves the block.
-//! - A block may be handed out again while kernels that use it are still queued, since the queue runs in order. Only
-//!   uploads overtake kernels that are encoded and not yet submitted; [`GpuBlock::epoch`] tells when that matters.
+//! - Sizes are rounded up to classes, and a freed block serves the next request of its class. Blocks up to 64
+//!   KiB are parts of pages of 1 MiB, larger ones are buffers of their own.
+//! - Every block starts and ends at a multiple of 256 bytes: it can be bound, and a vector that begins inside
+//!   the bytes asked for never leaves the block.
+//! - A block may be handed out again while kernels that use it are still queued, since the queue runs in
+//!   order. Only uploads overtake kernels that are encoded and not yet submitted; [`GpuBlock::epoch`] tells
+//!   when that matters.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -207,7 +208,8 @@ impl GpuPool {
         self.create(&mut self.lock(), size, size, Usage::MAP_READ | Usage::COPY_DST)
     }
 
-    /// A buffer from the driver for an allocation of so many bytes. If it has none, it gets back what is free and in no bind group.
+    /// A buffer from the driver for an allocation of so many bytes. If it has none, it gets back what is free
+    /// and in no bind group.
     fn create(&self, state: &mut GpuPoolState, bytes: u64, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
         if let Some(buffer) = self.try_create(size, usage) {
             return Ok(buffer);

@@ -1,13 +1,14 @@
 //! The wgpu executor: kernels become WGSL, run on Metal, Vulkan, Direct3D 12 and OpenGL.
 //!
-//! In the order in which data flows: `adapter` finds (through `windowless`) and opens devices, `memory` holds bytes, `kernel` plans a
-//! kernel and writes its WGSL (with the shared functions from `prelude`), `pipeline` compiles it and keeps what is in use, `program` launches it, and
-//! `stream` sends it to the device and reads results back. What a device's limits rule out, `hosted` gives to the CPU. `failure`
-//! keeps what went wrong until somebody asks.
+//! In the order in which data flows: `adapter` finds (through `windowless`) and opens devices, `memory` holds
+//! bytes, `kernel` plans a kernel and writes its WGSL (with the shared functions from `prelude`), `pipeline`
+//! compiles it and keeps what is in use, `program` launches it, and `stream` sends it to the device and reads
+//! results back. What a device's limits rule out, `hosted` gives to the CPU. `failure` keeps what went wrong
+//! until somebody asks.
 //!
-//! Guarantees: results are the same bits on every run on one device; no invocation runs more than a few thousand loop
-//! iterations, and no dispatch exceeds the adapter's limits, whatever the sizes; errors of the driver become errors of
-//! the next call that needs a value.
+//! Guarantees: results are the same bits on every run on one device; no invocation runs more than a few
+//! thousand loop iterations, and no dispatch exceeds the adapter's limits, whatever the sizes; errors of the
+//! driver become errors of the next call that needs a value.
 
 mod adapter;
 mod failure;
@@ -53,7 +54,8 @@ struct GpuShared {
     /// Whether calls of the driver take turns with those of other threads.
     takes_turns: bool,
     name: String,
-    // In the order in which they are dropped: what the driver gives up takes a turn, which the pool then waits for itself.
+    // In the order in which they are dropped: what the driver gives up takes a turn, which the pool then
+    // waits for itself.
     stream: Mutex<CommandStream>,
     pipelines: Pipelines,
     queue: wgpu::Queue,
@@ -72,8 +74,8 @@ struct GpuShared {
 struct Spread {
     /// Runs on the processor: few wide workgroups, cheap sequential work.
     software: bool,
-    /// Invocations that can tell each other their values; only known on software adapters, and where the number never
-    /// changes.
+    /// Invocations that can tell each other their values; only known on software adapters, and where the
+    /// number never changes.
     subgroup: Option<usize>,
 }
 

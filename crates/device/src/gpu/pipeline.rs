@@ -1,9 +1,10 @@
 //! Compiled kernels, found by their source and kept as long as there is room.
 //!
-//! A driver keeps far more of a kernel than its text: Mesa's software adapters a megabyte. So a device keeps compiled kernels up to a
-//! bound; beyond it goes what has not been launched for longest, whoever holds the program that it belongs to. A program whose
-//! kernel had to go compiles it again, and raises the bound by as much, so that programs that take turns do not compile
-//! for ever: what a device keeps is the bound, or what the programs at hand run.
+//! A driver keeps far more of a kernel than its text: Mesa's software adapters a megabyte. So a device keeps
+//! compiled kernels up to a bound; beyond it goes what has not been launched for longest, whoever holds the
+//! program that it belongs to. A program whose kernel had to go compiles it again, and raises the bound by as
+//! much, so that programs that take turns do not compile for ever: what a device keeps is the bound, or what
+//! the programs at hand run.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -17,8 +18,8 @@ use crate::Result;
 /// The bytes of compiled kernels that a device keeps before it looks for one that may go.
 const KEPT: u64 = 256 << 20;
 
-/// What drivers are taken to keep of a kernel for each byte of its text. Mesa's software adapters keep about as much; others, which keep
-/// less, then keep more kernels.
+/// What drivers are taken to keep of a kernel for each byte of its text. Mesa's software adapters keep about
+/// as much; others, which keep less, then keep more kernels.
 const BYTES_OF_TEXT: u64 = 96;
 
 /// A kernel's source with what is needed to bind its arguments.

@@ -1,7 +1,8 @@
 //! The shared WGSL functions: a kernel's source gets exactly those that it calls.
 //!
-//! The files under `shaders/` write each function once over the types F, I, U, B and L (f32, i32, u32, bool, 64-bit
-//! integer), and D and Q (f64 and words of 64 bits, where the device has them). `name` is its instance over scalars, `name4` that over vectors of four.
+//! The files under `shaders/` write each function once over the types F, I, U, B and L (f32, i32, u32, bool,
+//! 64-bit integer), and D and Q (f64 and words of 64 bits, where the device has them). `name` is its instance
+//! over scalars, `name4` that over vectors of four.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -37,7 +37,8 @@ pub(super) enum UniformPatch {
     Scalar { param: usize, ty: Ty },
     /// The position of the last element of this size in a binding.
     Last { binding: usize, bytes: u64 },
-    /// Added to the number: how many elements of this size the memory given for a buffer begins after its binding.
+    /// Added to the number: how many elements of this size the memory given for a buffer begins after its
+    /// binding.
     Begin { buffer: usize, bytes: u64 },
 }
 
@@ -56,7 +57,8 @@ pub(super) struct Dispatch {
 
 /// A prepared kernel.
 pub(super) struct GpuProgram {
-    // Before `shared`, which gives up what the driver holds in its turn: what these hold it holds too, while it is compiled.
+    // Before `shared`, which gives up what the driver holds in its turn: what these hold it holds too, while
+    // it is compiled.
     pub(super) steps: Vec<Dispatch>,
     pub(super) shared: Arc<GpuShared>,
     /// Bytes of each temporary.

@@ -1,7 +1,7 @@
 //! The device's queue: dispatches are gathered into command buffers and sent off many at a time.
 //!
-//! - All numbers of the dispatches of one command buffer lie in one uniform buffer, written once a submit; each dispatch
-//!   binds its part by a dynamic offset.
+//! - All numbers of the dispatches of one command buffer lie in one uniform buffer, written once a submit;
+//!   each dispatch binds its part by a dynamic offset.
 //! - Bind groups are cached by what they bind. A program that repeats itself creates no driver objects.
 //! - Work runs in the order in which it was encoded; few submits are in flight at a time.
 
@@ -259,7 +259,8 @@ impl CommandStream {
         for part in whole.chunks(MAX_STAGING as usize) {
             shared.queue.write_buffer(&block.buffer, start, part);
             start += part.len() as u64;
-            // The driver copies what is written to memory of its own until it is sent, and loses the device where it has none.
+            // The driver copies what is written to memory of its own until it is sent, and loses the device
+            // where it has none.
             self.unsent += part.len() as u64;
             if self.unsent >= MAX_STAGING {
                 self.unsent = 0;
@@ -296,7 +297,8 @@ fn wait(shared: &GpuShared, submission_index: Option<wgpu::SubmissionIndex>) {
     };
     let mut outcome = poll(submission_index);
     if let Ok(Err(error @ wgpu::PollError::WrongSubmissionIndex(..))) = &outcome {
-        // The submit was refused: all before it decide, and whether the device was lost is found out with them.
+        // The submit was refused: all before it decide, and whether the device was lost is found out with
+        // them.
         shared.failures.record(shared.failures.refused(error.to_string()));
         outcome = poll(None);
     }

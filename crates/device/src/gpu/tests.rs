@@ -1,4 +1,5 @@
-//! What the driver does to a program: a device that is lost at any moment, work that is refused. On every adapter present.
+//! What the driver does to a program: a device that is lost at any moment, work that is refused. On every
+//! adapter present.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -321,7 +322,8 @@ fn refused_work_is_an_error_of_the_next_read_and_of_no_other() {
     });
 }
 
-/// The bound is kept, programs go on whose kernels had to go, and those that take turns come to an end of compiling.
+/// The bound is kept, programs go on whose kernels had to go, and those that take turns come to an end of
+/// compiling.
 #[test]
 fn compiled_kernels_are_kept_up_to_a_bound() {
     let ops = [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not];

@@ -1,5 +1,6 @@
-//! Whose turn it is to call OpenGL. All of its devices share one context, which wgpu locks for each call, also for one that
-//! waits for the GPU; a thread that cannot lock it within seconds panics there. Here threads wait as long as it takes.
+//! Whose turn it is to call OpenGL. All of its devices share one context, which wgpu locks for each call,
+//! also for one that waits for the GPU; a thread that cannot lock it within seconds panics there. Here
+//! threads wait as long as it takes.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 

@@ -1,8 +1,8 @@
 //! wgpu's instances: one for each way to reach drivers, none of which looks for windows.
 //!
-//! wgpu asks Vulkan for the extensions that draw into windows of Wayland and X11. Mesa's layer that orders devices then connects to the
-//! desktop to ask it for its favourite, and where there is none, libwayland writes to standard error. A library that draws nothing has
-//! no business there.
+//! wgpu asks Vulkan for the extensions that draw into windows of Wayland and X11. Mesa's layer that orders
+//! devices then connects to the desktop to ask it for its favourite, and where there is none, libwayland
+//! writes to standard error. A library that draws nothing has no business there.
 #![allow(unsafe_code)]
 
 use wgpu::{Backends, Instance, InstanceFlags};
@@ -41,9 +41,9 @@ fn vulkan(flags: InstanceFlags) -> Option<Instance> {
         let windows = [c"VK_KHR_wayland_surface", c"VK_KHR_xcb_surface", c"VK_KHR_xlib_surface"];
         args.extensions.retain(|extension| !windows.contains(extension));
     };
-    // SAFETY: the list of extensions becomes that of a machine without a desktop: wgpu-hal leaves out what a driver does not offer,
-    // and looks for each of these three before it makes a surface of its kind, which is all that it uses them for. No surface is ever
-    // made here.
+    // SAFETY: the list of extensions becomes that of a machine without a desktop: wgpu-hal leaves out what a
+    // driver does not offer, and looks for each of these three before it makes a surface of its kind, which
+    // is all that it uses them for. No surface is ever made here.
     let instance =
         unsafe { vulkan::Instance::init_with_callback(&descriptor, Some(Box::new(without_windows))) };
     // SAFETY: the instance was made just now, is Vulkan's, and nobody else holds it.

@@ -13,7 +13,8 @@ pub enum Level {
     Element,
 }
 
-/// Bytes that a kernel plans to read and to write: each access counted once, with the distinct elements it touches.
+/// Bytes that a kernel plans to read and to write: each access counted once, with the distinct elements it
+/// touches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes read.
@@ -92,9 +93,9 @@ impl Loop {
         levels
     }
 
-    /// The pass over the row in which each value is known: a reduction's result is known one pass after its operand.
-    /// Row values of stage s are computed between pass s - 1 and pass s; a loop has `max stage + 1` stages, of which the
-    /// last may have row values only.
+    /// The pass over the row in which each value is known: a reduction's result is known one pass after its
+    /// operand. Row values of stage s are computed between pass s - 1 and pass s; a loop has `max stage + 1`
+    /// stages, of which the last may have row values only.
     pub fn stages(&self) -> Vec<usize> {
         let mut stages: Vec<usize> = Vec::with_capacity(self.body.len());
         for instr in &self.body {

@@ -1,5 +1,6 @@
-//! What an executor refuses: kernels that break the IR's rules. Both ask here, so both refuse the same ones, and neither meets
-//! a kernel that names what it doesn't have, reaches before its buffers, or writes what it still has to read.
+//! What an executor refuses: kernels that break the IR's rules. Both ask here, so both refuse the same ones,
+//! and neither meets a kernel that names what it doesn't have, reaches before its buffers, or writes what it
+//! still has to read.
 
 use smallvec::SmallVec;
 
@@ -41,8 +42,8 @@ impl Kernel {
 }
 
 impl Loop {
-    /// That operands come first, that their types fit, and that everything named is there. `accumulator` is the type of
-    /// [`Instr::Accumulator`] where there is one.
+    /// That operands come first, that their types fit, and that everything named is there. `accumulator` is
+    /// the type of [`Instr::Accumulator`] where there is one.
     pub(crate) fn check(&self, accumulator: Option<Ty>) -> Result<(), Reason> {
         for (i, instr) in self.body.iter().enumerate() {
             if instr.operands().iter().any(|&r| r as usize >= i) {
@@ -197,7 +198,8 @@ impl Scan {
     }
 }
 
-/// That a space's indices, and eight bytes for each, can be counted; without the dims of size 0, which must not hide the others.
+/// That a space's indices, and eight bytes for each, can be counted; without the dims of size 0, which must
+/// not hide the others.
 fn check_sizes(sizes: &[usize]) -> Result<(), Reason> {
     let product = sizes.iter().try_fold(8usize, |product, &size| product.checked_mul(size.max(1)));
     match product {

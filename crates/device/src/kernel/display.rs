@@ -1,8 +1,9 @@
-//! Kernels as text: a line that says what kind of work it is and over which sizes, and with `{:#}` the body, a line an
-//! instruction.
+//! Kernels as text: a line that says what kind of work it is and over which sizes, and with `{:#}` the body,
+//! a line an instruction.
 //!
-//! A space's dims are `i0`, `i1`, …; values are `%0`, `%1`, …; buffers have the names that [`Kernel::named`] is given, or `b0`,
-//! `b1`, …. Strides and offsets are stated where the elements don't lie one after the other in the order of the space.
+//! A space's dims are `i0`, `i1`, …; values are `%0`, `%1`, …; buffers have the names that [`Kernel::named`]
+//! is given, or `b0`, `b1`, …. Strides and offsets are stated where the elements don't lie one after the
+//! other in the order of the space.
 
 use std::fmt::{self, Display, Formatter};
 

@@ -1,17 +1,19 @@
 //! The kernel IR: what the scheduler asks an executor to run, and what both executors agree on.
 //!
-//! A [`Kernel`] is plain data: index spaces, accesses to numbered buffers, and for the fused ones a straight-line body
-//! in SSA form. An executor turns it into something it can launch ([`crate::Executor::prepare`]), again and again with
-//! other buffers and parameters. Everything that is a number here (sizes, strides, offsets) may change without
-//! changing what an executor compiles; only the structure decides that.
+//! A [`Kernel`] is plain data: index spaces, accesses to numbered buffers, and for the fused ones a
+//! straight-line body in SSA form. An executor turns it into something it can launch
+//! ([`crate::Executor::prepare`]), again and again with other buffers and parameters. Everything that is a
+//! number here (sizes, strides, offsets) may change without changing what an executor compiles; only the
+//! structure decides that.
 //!
-//! Guarantees that every kernel given to an executor keeps (`check` refuses what breaks one that would do harm):
+//! Guarantees that every kernel given to an executor keeps (`check` refuses what breaks one that would do
+//! harm):
 //! - body operands come before their users; their types agree ([`Loop::types`]);
-//! - every unguarded access stays inside its buffer for every index of the space; indexed accesses are checked by the
-//!   executor while it runs;
+//! - every unguarded access stays inside its buffer for every index of the space; indexed accesses are
+//!   checked by the executor while it runs;
 //! - strides of dims of size 1 are 0, and the sizes of a space are never negative; a size may be 0;
-//! - every buffer is either only read, only written, or read and written by accesses with equal strides and offset
-//!   in a kernel without inner dims (an element is then read before it is written);
+//! - every buffer is either only read, only written, or read and written by accesses with equal strides and
+//!   offset in a kernel without inner dims (an element is then read before it is written);
 //! - an output's accesses reach all of it, each element once.
 
 mod analysis;
@@ -50,10 +52,10 @@ pub enum Kernel {
 
 /// A fused loop nest over an index space of `outer` dims (rows) and `inner` dims (the elements of a row).
 ///
-/// With `inner == 0` it is elementwise: each index is a row of one element. Otherwise [`Instr::Reduce`] folds a value
-/// over all elements of its row; its result belongs to the row, and instructions after it may mix it with elements
-/// again, so that a softmax is one loop: as many passes over the row as there are reductions that wait for each
-/// other ([`Loop::stages`]).
+/// With `inner == 0` it is elementwise: each index is a row of one element. Otherwise [`Instr::Reduce`] folds
+/// a value over all elements of its row; its result belongs to the row, and instructions after it may mix it
+/// with elements again, so that a softmax is one loop: as many passes over the row as there are reductions
+/// that wait for each other ([`Loop::stages`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Loop {
     /// Sizes of the dims, outermost first: the outer ones, then the inner ones.
@@ -81,13 +83,14 @@ pub struct Access {
     pub strides: Strides,
     /// Where the element at index 0 lies; negative only where guards keep that from being read.
     pub offset: isize,
-    /// Positions in [`Loop::ranges`]: unless all hold, a load gives 0, touches no memory, and its indices aren't
-    /// checked. Never on stores.
+    /// Positions in [`Loop::ranges`]: unless all hold, a load gives 0, touches no memory, and its indices
+    /// aren't checked. Never on stores.
     pub guards: SmallVec<[usize; 2]>,
-    /// Dims addressed by values of the body, for [`Instr::Load`]'s `indices`, in their order. Never on stores.
+    /// Dims addressed by values of the body, for [`Instr::Load`]'s `indices`, in their order. Never on
+    /// stores.
     pub indexed: SmallVec<[IndexedDim; 1]>,
-    /// Its buffer holds other elements beside those of the access, which a store leaves as they are. Without it what lies
-    /// behind the last element stored may be written over.
+    /// Its buffer holds other elements beside those of the access, which a store leaves as they are. Without
+    /// it what lies behind the last element stored may be written over.
     pub partial: bool,
 }
 
@@ -113,8 +116,8 @@ pub struct Range {
     pub size: usize,
 }
 
-/// A value written to memory. A store of a loop with inner dims whose access steps along none of them writes once a
-/// row ([`Loop::store_level`]); its value then belongs to the row too.
+/// A value written to memory. A store of a loop with inner dims whose access steps along none of them writes
+/// once a row ([`Loop::store_level`]); its value then belongs to the row too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Store {
     /// Where: an access without guards and indices, whose dtype has the value's type.
@@ -126,8 +129,8 @@ pub struct Store {
 /// One instruction. Operands are registers of earlier instructions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Instr {
-    /// The element that an access addresses, moved by the values (I32 or I64) of its indexed dims. Gives the access's
-    /// dtype's type.
+    /// The element that an access addresses, moved by the values (I32 or I64) of its indexed dims. Gives the
+    /// access's dtype's type.
     Load {
         /// Position in [`Loop::accesses`].
         access: usize,
@@ -180,25 +183,27 @@ pub enum Instr {
         /// The value where it doesn't.
         b: Reg,
     },
-    /// The value that an element of this dtype holds after storing `a` in it, as the dtype's register type: floats are
-    /// rounded to f16 and bf16, cut off towards zero for integers, which wrap; anything is `!= 0` as Bool.
+    /// The value that an element of this dtype holds after storing `a` in it, as the dtype's register type:
+    /// floats are rounded to f16 and bf16, cut off towards zero for integers, which wrap; anything is `!= 0`
+    /// as Bool.
     Cast {
         /// The operand, of any type.
         a: Reg,
         /// The dtype.
         to: DType,
     },
-    /// Random bits (U32): word `index % 4` of Philox4x32-10 with the counter (index / 4, 0, stream low, stream high)
-    /// and the key (seed low, seed high).
+    /// Random bits (U32): word `index % 4` of Philox4x32-10 with the counter (index / 4, 0, stream low,
+    /// stream high) and the key (seed low, seed high).
     Philox {
         /// The element's number: an I32 whose bits are taken as unsigned.
         index: Reg,
         /// The first of four parameters: seed low, seed high, stream low, stream high.
         params: usize,
     },
-    /// A number of the standard normal distribution (F32), the same bits everywhere: with the pair of words a, b of Philox that
-    /// word `index % 4` is of (as of [`Instr::Philox`]), u = (a | 1) / 2^32 and v = (b + 1/2) / 2^32, it is `sqrt(-2 ln u) sin(2πv)` for
-    /// an even index and `sqrt(-2 ln u) cos(2πv)` for an odd one, within one unit in the last place.
+    /// A number of the standard normal distribution (F32), the same bits everywhere: with the pair of words
+    /// a, b of Philox that word `index % 4` is of (as of [`Instr::Philox`]), u = (a | 1) / 2^32 and v = (b +
+    /// 1/2) / 2^32, it is `sqrt(-2 ln u) sin(2πv)` for an even index and `sqrt(-2 ln u) cos(2πv)` for an odd
+    /// one, within one unit in the last place.
     Normal {
         /// The element's number: an I32 whose bits are taken as unsigned.
         index: Reg,
@@ -253,7 +258,8 @@ impl Const {
 
 /// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, then an elementwise epilogue on the product.
 ///
-/// Both operands have one dtype. Halves are multiplied and summed in f32, f64 in f64; integers wrap in their own type.
+/// Both operands have one dtype. Halves are multiplied and summed in f32, f64 in f64; integers wrap in their
+/// own type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Matmul {
     /// The inner size, summed over; 0 gives a product of zeros.
@@ -266,16 +272,17 @@ pub struct Matmul {
     pub lhs_parts: Parts,
     /// What k and n of `rhs` are made of.
     pub rhs_parts: Parts,
-    /// A loop without inner dims over `batch.. , m, n`; [`Instr::Accumulator`] is the product. Its outputs are not the
-    /// buffers of `lhs` and `rhs`.
+    /// A loop without inner dims over `batch.. , m, n`; [`Instr::Accumulator`] is the product. Its outputs
+    /// are not the buffers of `lhs` and `rhs`.
     pub epilogue: Loop,
 }
 
-/// What the rows and columns of a product's factor are made of: sizes, outermost first, whose row-major order the row's or
-/// column's index counts. The factor's access then has a stride for each of them instead of one. Empty: a single dim.
+/// What the rows and columns of a product's factor are made of: sizes, outermost first, whose row-major order
+/// the row's or column's index counts. The factor's access then has a stride for each of them instead of one.
+/// Empty: a single dim.
 ///
-/// So a product reads windows where they lie: of an image, column (y, x) and row (channel, y, x within the window) meet at the
-/// element (channel, y + y, x + x).
+/// So a product reads windows where they lie: of an image, column (y, x) and row (channel, y, x within the
+/// window) meet at the element (channel, y + y, x + x).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Parts {
     /// The sizes that the rows are made of.
@@ -313,8 +320,9 @@ impl Matmul {
         [(&self.lhs, sizes(self.lhs_parts.of(m, self.k))), (&self.rhs, sizes(self.rhs_parts.of(self.k, n)))]
     }
 
-    /// Whether the factors fit the space: they have its batch dims, m and k, k and n, one dtype, a stride for each of the sizes that
-    /// their rows and columns are made of, and these sizes multiply to the rows and columns. Executors refuse other products.
+    /// Whether the factors fit the space: they have its batch dims, m and k, k and n, one dtype, a stride for
+    /// each of the sizes that their rows and columns are made of, and these sizes multiply to the rows and
+    /// columns. Executors refuse other products.
     pub fn fits(&self) -> bool {
         let [.., m, n] = self.epilogue.sizes[..] else { return false };
         let made = |parts: &Dims, whole: usize| {
@@ -353,7 +361,8 @@ pub struct Scatter {
     pub indices: Vec<Access>,
     /// Where: an affine part and indexed dims, in the output's elements. Of the source's dtype.
     pub target: Access,
-    /// What the output starts from: a buffer with as many elements as the output, in the same order; none: zeros.
+    /// What the output starts from: a buffer with as many elements as the output, in the same order; none:
+    /// zeros.
     pub base: Option<usize>,
     /// Elements of the output, which is contiguous.
     pub elements: usize,
@@ -387,8 +396,9 @@ pub struct Scan {
     pub target: Access,
 }
 
-/// The stable order of the elements along the last dim of the space: `target[.., i]` is the place (I64) of the element that comes
-/// `first + i`-th. Equal elements keep their order, descending too; NaN counts as larger than every number, all NaN as equal, and so do -0 and 0.
+/// The stable order of the elements along the last dim of the space: `target[.., i]` is the place (I64) of
+/// the element that comes `first + i`-th. Equal elements keep their order, descending too; NaN counts as
+/// larger than every number, all NaN as equal, and so do -0 and 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sort {
     /// Whether the largest comes first.

@@ -1,4 +1,5 @@
-//! The scalar operations of the kernel IR: what one element undergoes. Each executor implements exactly these.
+//! The scalar operations of the kernel IR: what one element undergoes. Each executor implements exactly
+//! these.
 
 use crate::DType;
 
@@ -74,9 +75,10 @@ pub enum Gives {
     Truth,
 }
 
-/// What is known of elementwise operations, a row each: the name in errors, the operands' types, the result's, the *size* (about how
-/// many simple operations it is made of where a compiler copies it to each place that calls it, a dozen counting as one) and the *cost* of
-/// computing it again, in simple operations on an element.
+/// What is known of elementwise operations, a row each: the name in errors, the operands' types, the
+/// result's, the *size* (about how many simple operations it is made of where a compiler copies it to each
+/// place that calls it, a dozen counting as one) and the *cost* of computing it again, in simple operations
+/// on an element.
 macro_rules! operations {
     ($(#[$enum_doc:meta])* $enum:ident: $(
         $(#[$doc:meta])*
@@ -115,8 +117,8 @@ macro_rules! operations {
                 }
             }
 
-            /// About how many simple operations it is made of where a compiler copies it to each place that calls it, a dozen
-            /// counting as one.
+            /// About how many simple operations it is made of where a compiler copies it to each place that
+            /// calls it, a dozen counting as one.
             pub const fn size(self) -> usize {
                 match self { $($enum::$op => $size,)* }
             }
@@ -191,8 +193,8 @@ operations! {
     Div = "div" of Numbers, gives Same, size 1, cost 1;
     /// The remainder with the sign of `b` (`torch.remainder`); an integer by 0 gives 0.
     Rem = "remainder" of Numbers, gives Same, size 4, cost 1;
-    /// `a` to the `b`. Floats as C's pow, negative bases and special values included; integers by squaring, and 0 for
-    /// negative exponents unless the base is 1 or -1.
+    /// `a` to the `b`. Floats as C's pow, negative bases and special values included; integers by squaring,
+    /// and 0 for negative exponents unless the base is 1 or -1.
     Pow = "pow" of Numbers, gives Same, size 8, cost 16;
     /// The larger; NaN if either is. Or of Bools.
     Max = "maximum" of All, gives Same, size 1, cost 1;

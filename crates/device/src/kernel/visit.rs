@@ -1,5 +1,6 @@
-//! One walk over a kernel's accesses. The memory that it moves, the buffers that it writes, the types that it uses, how far it reaches and
-//! what is left of it without its numbers are read off this walk: nothing else lists a kernel's parts.
+//! One walk over a kernel's accesses. The memory that it moves, the buffers that it writes, the types that it
+//! uses, how far it reaches and what is left of it without its numbers are read off this walk: nothing else
+//! lists a kernel's parts.
 
 use smallvec::{SmallVec, smallvec};
 

@@ -56,8 +56,8 @@ pub fn elements(rng: &mut Rng, dtype: DType, n: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Strides and an offset that visit distinct places for the dims that aren't expanded: dims in any order, some flipped,
-/// some with gaps; and the elements that the buffer needs.
+/// Strides and an offset that visit distinct places for the dims that aren't expanded: dims in any order,
+/// some flipped, some with gaps; and the elements that the buffer needs.
 pub fn layout(rng: &mut Rng, sizes: &[usize], expand: &[bool], plain: bool) -> (Vec<isize>, isize, usize) {
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     if !plain {
@@ -170,7 +170,8 @@ impl Builder<'_> {
             access.guards.push(self.case.kernel.ranges.len() - 1);
             access.offset += shift * strides[dim];
         } else if !steps.is_empty() && self.rng.chance(5) {
-            // A dim's coordinate is replaced by a value: one that is loaded itself, or the coordinate reversed.
+            // A dim's coordinate is replaced by a value: one that is loaded itself, or the coordinate
+            // reversed.
             let dim = self.rng.pick(&steps);
             let size = sizes[dim];
             let coord = self.push(Instr::Coord { dim }, Ty::I32, true, 0.0);

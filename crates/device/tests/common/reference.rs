@@ -1,7 +1,7 @@
 //! The meaning of the kernel IR, written as plainly as possible: the truth that executors are tested against.
 //!
-//! One value at a time, row by row, in row-major order; every F32 operation is computed in f64 and rounded once, every
-//! reduction of floats accumulates in f64. Nothing here is shared with the executors.
+//! One value at a time, row by row, in row-major order; every F32 operation is computed in f64 and rounded
+//! once, every reduction of floats accumulates in f64. Nothing here is shared with the executors.
 
 use wgrad_device::kernel::{
     Access, BinaryOp, Gives, Instr, Kernel, Level, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp,
@@ -335,7 +335,8 @@ fn run_sort(kernel: &Sort, buffers: &mut [Vec<u8>]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether `a` beats `b` as the largest (or the smallest); NaN beats numbers, and equals don't beat each other.
+/// Whether `a` beats `b` as the largest (or the smallest); NaN beats numbers, and equals don't beat each
+/// other.
 fn beats(a: Value, b: Value, largest: bool) -> bool {
     let greater = |order: Option<std::cmp::Ordering>| {
         order == Some(if largest { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Less })

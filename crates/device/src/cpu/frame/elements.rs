@@ -1,7 +1,8 @@
-//! How a tile's elements come from memory to lanes and go back.
+//! Moves a tile's elements from memory to lanes and back.
 //!
-//! Contiguous ones are used where they lie; others are gathered and scattered run by run, along the memory's direction.
-//! What guards and indices decide is checked here before it is read.
+//! Contiguous elements are used in place; others are gathered and scattered run by run, in the direction in
+//! which memory is contiguous. Elements whose addresses depend on guards or indices are checked here before
+//! they are read.
 #![allow(unsafe_code)]
 
 use super::{CpuFrame, LanePointer, Port};
@@ -18,8 +19,9 @@ impl CpuFrame<'_> {
         let scratch = self.program.scratch[0];
         let (size, lane_step) = (port.size as isize, isize::from(!value.single));
         let contiguous = self.contiguous(port, tile);
-        // SAFETY: the frame's memory was laid out for such tiles, and all elements of a stored tile lie inside of the
-        // buffer.
+        // SAFETY: `CpuProgram::place` gave the scratch area room for all lanes of a tile, the value's lanes
+        // were written by its instruction, and a store is never guarded or indexed, so the caller of
+        // `CpuFrame::new` has promised that the tile's elements lie inside of the buffer.
         unsafe {
             let mut source = value.at;
             if let Some(convert) = port.store {
@@ -63,8 +65,8 @@ impl CpuFrame<'_> {
     ) -> Result<()> {
         let port = &self.maps.ports[access];
         let n = tile.lanes();
-        // Raw elements that aren't registers yet go to the scratch first.
-        // SAFETY: the frame's memory was laid out for such tiles.
+        // Elements that must be converted to register values are gathered in scratch memory first.
+        // SAFETY: `CpuProgram::place` put the scratch area inside of the frame's memory.
         let raw =
             if port.load.is_some() { unsafe { self.memory.add(self.program.scratch[0]) } } else { memory };
         let found = if !indices.is_empty() {
@@ -79,7 +81,8 @@ impl CpuFrame<'_> {
         }
         let (at, single) = match port.load {
             Some(convert) => {
-                // SAFETY: as above.
+                // SAFETY: `found` points to the tile's lanes, or to one value; the result has room for all
+                // lanes and does not overlap the scratch area.
                 unsafe { convert(&SimdArgs::new(memory, found.at, if found.single { 1 } else { n })) };
                 (memory, found.single)
             }
@@ -89,10 +92,12 @@ impl CpuFrame<'_> {
         Ok(())
     }
 
-    /// Elements that all lie inside of the buffer, where they are or gathered in `raw`.
+    /// Loads elements that all lie inside of the buffer: in place where they are contiguous, else gathered in
+    /// `raw`.
     fn load_inside(&self, port: &Port, tile: &Tile, raw: *mut u8) -> LanePointer {
         let n = tile.lanes();
-        // SAFETY: the elements of the tile lie inside of the buffer, and `raw` has room for all lanes.
+        // SAFETY: the elements of the tile lie inside of the buffer (the caller of `CpuFrame::new` promises
+        // it, or `check` has found it), and `raw` has room for all lanes.
         unsafe {
             let Some(grid) = port.affine.grid(tile) else {
                 port.affine.patches(tile, |patch| {
@@ -125,7 +130,7 @@ impl CpuFrame<'_> {
         }
     }
 
-    /// Elements where all guards hold, zeros elsewhere.
+    /// Loads the elements for which all guards hold, and zeros for the others.
     fn load_guarded(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<LanePointer> {
         let n = tile.lanes();
         let mut all = true;
@@ -136,7 +141,7 @@ impl CpuFrame<'_> {
             match grid.and_then(|grid| certain(grid, *size, tile)) {
                 Some(true) => continue,
                 Some(false) => {
-                    // SAFETY: `raw` has room for a lane of 8 bytes.
+                    // SAFETY: `raw` has room for one lane, which has at most 8 bytes.
                     unsafe { raw.write_bytes(0, 8) };
                     return Ok(LanePointer { at: raw, single: true });
                 }
@@ -178,7 +183,8 @@ impl CpuFrame<'_> {
         Ok(LanePointer { at: raw, single: false })
     }
 
-    /// Elements where all guards hold, zeros elsewhere, run by run: a run is one for the access and for every guard.
+    /// As [`load_guarded`](Self::load_guarded), run by run, where the guards or the access form no grid over
+    /// the tile. A run has one stride in the access and in every guard.
     fn load_guarded_runs(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<LanePointer> {
         // SAFETY: `raw` has room for all lanes; what is read was checked.
         unsafe {
@@ -212,7 +218,7 @@ impl CpuFrame<'_> {
         Ok(LanePointer { at: raw, single: false })
     }
 
-    /// That these elements lie inside of the buffer.
+    /// Checks that elements `low..=high` lie inside of the buffer.
     fn check(&self, port: &Port, low: isize, high: isize) -> Result<()> {
         let elements = self.buffers[port.buffer].bytes / port.size;
         if low < 0 || high >= elements as isize {
@@ -221,7 +227,7 @@ impl CpuFrame<'_> {
         Ok(())
     }
 
-    /// Elements moved by values of the body.
+    /// Loads elements whose addresses depend on index values that the body computed.
     fn load_indexed(
         &self,
         port: &Port,
@@ -229,14 +235,15 @@ impl CpuFrame<'_> {
         tile: &Tile,
         raw: *mut u8,
     ) -> Result<LanePointer> {
-        // One index for the whole tile moves the access as it is.
+        // If each index is one number for the whole tile, it only shifts the access.
         if port.guards.is_empty()
             && indices.iter().all(|&(value, _)| self.slot(value).single)
             && let Some(grid) = port.affine.grid(tile)
         {
             let mut moved = 0;
             for (dim, &(value, ty)) in port.indexed.iter().zip(indices) {
-                // SAFETY: the slot holds an index of this type.
+                // SAFETY: the index's instruction wrote a value of this type to its slot (`Loop::check`
+                // compares the types).
                 let index = unsafe { index_at(self.slot(value).at, ty, 0) };
                 moved += checked(dim, index)? * dim.stride;
             }
@@ -249,7 +256,7 @@ impl CpuFrame<'_> {
         self.load_masked(port, indices, tile, raw)
     }
 
-    /// Lane by lane: where guards hold, the element that the map and the indices lead to.
+    /// Loads lane by lane: where all guards hold, the element that the affine map and the indices address.
     fn load_masked(
         &self,
         port: &Port,
@@ -258,7 +265,8 @@ impl CpuFrame<'_> {
         raw: *mut u8,
     ) -> Result<LanePointer> {
         let n = tile.lanes();
-        // SAFETY: the scratch has room for all lanes, and is initialised before it is read.
+        // SAFETY: both scratch areas have room for all lanes, do not overlap, and are initialised here before
+        // slices of them are made.
         let (offsets, mask) = unsafe {
             let offsets = self.memory.add(self.program.scratch[1]).cast::<i64>();
             let mask = self.memory.add(self.program.scratch[2]);
@@ -285,7 +293,7 @@ impl CpuFrame<'_> {
             let slot = self.slot(value);
             for (i, (offset, inside)) in offsets.iter_mut().zip(mask.iter()).enumerate() {
                 if *inside != 0 {
-                    // SAFETY: the slot holds indices of this type.
+                    // SAFETY: the slot holds n lanes of this type, or one if it is `single`.
                     let index = unsafe { index_at(slot.at, ty, if slot.single { 0 } else { i }) };
                     *offset += (checked(dim, index)? * dim.stride) as i64;
                 }
@@ -297,16 +305,17 @@ impl CpuFrame<'_> {
             return Err(invalid(format!("element {offset} of a buffer of {elements}")));
         }
         let mask = if port.guards.is_empty() { None } else { Some(&*mask) };
-        // SAFETY: `raw` has room for all lanes; the offsets were checked.
+        // SAFETY: `raw` has room for all lanes, and every offset whose mask is set was found to be below the
+        // number of elements.
         unsafe { lanes::gather(raw, self.element(port, 0), offsets, mask, port.size) };
         Ok(LanePointer { at: raw, single: false })
     }
 }
 
-/// An index from its lanes.
+/// Reads lane `lane` of index values.
 ///
 /// # Safety
-/// There is such a lane of this type.
+/// There are more than `lane` lanes of this type.
 unsafe fn index_at(lanes: *const u8, ty: Ty, lane: usize) -> i64 {
     // SAFETY: passed on to the caller.
     unsafe {
@@ -317,7 +326,7 @@ unsafe fn index_at(lanes: *const u8, ty: Ty, lane: usize) -> i64 {
     }
 }
 
-/// An index that lies inside of its dim.
+/// Checks that an index lies inside of its dim, and returns it.
 pub fn checked(dim: &IndexedDim, index: i64) -> Result<isize> {
     if index < 0 || index as u64 >= dim.size as u64 {
         return Err(Error::Index { op: dim.op, index, size: dim.size, called_at: None });
@@ -325,7 +334,7 @@ pub fn checked(dim: &IndexedDim, index: i64) -> Result<isize> {
     Ok(index as isize)
 }
 
-/// Whether a range check holds for all of a tile or for none of it; `None` if for some.
+/// Whether a range check holds for all lanes of a tile or for none; `None` if it holds for some.
 pub(super) fn certain(grid: Grid, size: usize, tile: &Tile) -> Option<bool> {
     let (low, high) = grid.bounds(tile.rows, tile.columns);
     if low >= 0 && high < size as isize {
@@ -351,7 +360,8 @@ fn inside(start: isize, stride: isize, size: isize, n: isize) -> (isize, isize) 
     (from, to.clamp(from, n))
 }
 
-/// Writes a function of a map's values to lanes; true if one stands for all.
+/// Writes a function of a map's values to the lanes of a tile. Returns true if one value stands for all
+/// lanes.
 pub(super) fn fill<T: Copy>(
     affine: &AffineMap,
     tile: &Tile,
@@ -362,7 +372,7 @@ pub(super) fn fill<T: Copy>(
         && (tile.rows == 1 || grid.row == 0)
         && (tile.columns == 1 || grid.column == 0)
     {
-        // SAFETY: there is room for the tile's lanes.
+        // SAFETY: all callers pass the memory of a result, which has room for the tile's lanes.
         unsafe { dst.write(value(grid.base)) };
         return true;
     }
@@ -370,7 +380,7 @@ pub(super) fn fill<T: Copy>(
         for i in 0..patch.rows {
             let (lane, start) = (patch.lane + i * patch.columns, patch.start + i as isize * patch.row);
             for j in 0..patch.columns {
-                // SAFETY: as above.
+                // SAFETY: the patches of a tile cover its lanes, and there is room for all of them.
                 unsafe { dst.add(lane + j).write(value(start + j as isize * patch.column)) };
             }
         }

@@ -2,12 +2,14 @@
 //!
 //! The SAFETY comments of this module rely on three invariants of a compiled program:
 //!
-//! - *Room*: [`CpuProgram::place`] lays out a frame's memory for the program's largest tile. There is room for all lanes of
-//!   each result, of each accumulator and of each scratch area, and 64 bytes for a uniform value.
-//! - *Definedness*: the compiler places an instruction after those that make its operands. Each operand's pointer was
-//!   therefore set in this launch, and leads to as many initialised lanes as the tile has, or to one value if it is `single`.
-//! - *No overlap*: liveness analysis gives a result memory that no live value has. A result that is computed in an output
-//!   (`Inst::direct`) overlaps no operand either, since the kernel does not read that output.
+//! - *Room*: [`CpuProgram::place`] lays out a frame's memory for the program's largest tile. There is room
+//!   for all lanes of each result, of each accumulator and of each scratch area, and 64 bytes for a uniform
+//!   value.
+//! - *Definedness*: the compiler places an instruction after those that make its operands. Each operand's
+//!   pointer was therefore set in this launch, and leads to as many initialised lanes as the tile has, or to
+//!   one value if it is `single`.
+//! - *No overlap*: liveness analysis gives a result memory that no live value has. A result that is computed
+//!   in an output (`Inst::direct`) overlaps no operand either, since the kernel does not read that output.
 //!
 //! [`CpuProgram::place`]: crate::cpu::program::CpuProgram::place
 #![allow(unsafe_code)]
@@ -133,8 +135,8 @@ impl CpuFrame<'_> {
                 run.lanes
             }
         };
-        // SAFETY: the operands are defined, with lanes where this form of the loop reads lanes; the result has room for n
-        // lanes and overlaps neither.
+        // SAFETY: the operands are defined, with lanes where this form of the loop reads lanes; the result
+        // has room for n lanes and overlaps neither.
         unsafe { loops(&SimdArgs { b: b.at, ..SimdArgs::new(dst, a.at, n) }) };
         self.set(step.inst, dst, n == 1);
     }
@@ -149,8 +151,8 @@ impl CpuFrame<'_> {
         }
         let [a, b, c] = values;
         let single = values.map(|value| value.single && n > 1);
-        // SAFETY: the operands are defined, with lanes where this form of the loop reads lanes; the result has room for n
-        // lanes and overlaps none.
+        // SAFETY: the operands are defined, with lanes where this form of the loop reads lanes; the result
+        // has room for n lanes and overlaps none.
         unsafe { run.form(single)(&SimdArgs { b: b.at, c: c.at, ..SimdArgs::new(dst, a.at, n) }) };
         self.set(step.inst, dst, n == 1);
     }
@@ -181,8 +183,8 @@ impl CpuFrame<'_> {
                     run.lanes
                 }
             };
-            // SAFETY: the operands are defined, with lanes where this form of the loop reads lanes; the result has room
-            // for n lanes and overlaps none.
+            // SAFETY: the operands are defined, with lanes where this form of the loop reads lanes; the
+            // result has room for n lanes and overlaps none.
             unsafe { loops(&SimdArgs { b: b.at, c: cond.at, ..SimdArgs::new(dst, a.at, n) }) };
         }
         self.set(step.inst, dst, n == 1);
@@ -192,7 +194,8 @@ impl CpuFrame<'_> {
     fn random(&mut self, step: Step<'_>, run: Raw, index: LanePointer, words: LanePointer) {
         let dst = self.target(step.inst, step.tile, step.memory, index.single);
         let n = if index.single { 1 } else { step.n };
-        // SAFETY: the indices and the four words are defined; the result has room for n lanes and overlaps neither.
+        // SAFETY: the indices and the four words are defined; the result has room for n lanes and overlaps
+        // neither.
         unsafe { run(&SimdArgs { b: words.at, ..SimdArgs::new(dst, index.at, n) }) };
         self.set(step.inst, dst, n == 1);
     }
@@ -201,15 +204,16 @@ impl CpuFrame<'_> {
     fn expand(&mut self, step: Step<'_>, a: LanePointer) {
         let Step { inst, tile, n, memory, .. } = step;
         if a.single {
-            // The value is copied, because liveness analysis may give the row value's memory to another from here on.
+            // The value is copied, because liveness analysis may give the row value's memory to another from
+            // here on.
             // SAFETY: the operand is defined, and the result has room for one lane elsewhere.
             unsafe { lanes::copy(memory, 1, a.at, 1, 1, inst.width) };
             self.set(inst, memory, true);
             return;
         }
         let (rows, columns, width) = (tile.rows, tile.columns, inst.width);
-        // SAFETY: the operand is defined and has a lane for each column, or for each row; the result has room for rows
-        // times columns lanes elsewhere.
+        // SAFETY: the operand is defined and has a lane for each column, or for each row; the result has room
+        // for rows times columns lanes elsewhere.
         unsafe {
             if self.program.options.column {
                 for row in 0..rows {
@@ -238,8 +242,8 @@ impl CpuFrame<'_> {
             _ if self.program.options.column => (place.fold.columns, a),
             _ => (place.fold.rows, a),
         };
-        // SAFETY: the operands are defined and have n lanes; the accumulators have room for the rows or columns of a tile
-        // and lie apart from all values.
+        // SAFETY: the operands are defined and have n lanes; the accumulators have room for the rows or
+        // columns of a tile and lie apart from all values.
         unsafe {
             let accumulators = self.memory.add(self.program.accumulators.0);
             run(&SimdArgs {
@@ -259,7 +263,8 @@ impl CpuFrame<'_> {
         let Step { inst, tile, n, memory, .. } = step;
         let place = &self.program.folds[fold];
         let dst = self.target(inst, tile, memory, n == 1);
-        // SAFETY: `begin` initialised the accumulators of n lanes; the result has room for n lanes and lies apart from them.
+        // SAFETY: `begin` initialised the accumulators of n lanes; the result has room for n lanes and lies
+        // apart from them.
         unsafe {
             let accumulators = self.memory.add(self.program.accumulators.0);
             let values = accumulators.add(place.memory);
@@ -293,7 +298,8 @@ impl CpuFrame<'_> {
         self.set(inst, memory, true);
     }
 
-    /// The memory for a result: the output, if the result is stored contiguously there, else the frame's memory.
+    /// The memory for a result: the output, if the result is stored contiguously there, else the frame's
+    /// memory.
     fn target(&mut self, inst: &Inst, tile: &Tile, memory: *mut u8, single: bool) -> *mut u8 {
         let Some(access) = inst.direct.filter(|_| !single) else { return memory };
         let Some(at) = self.contiguous(&self.maps.ports[access], tile) else { return memory };

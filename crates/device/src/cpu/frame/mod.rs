@@ -1,8 +1,8 @@
 //! A frame: one thread's state while it runs a program over tiles.
 //!
-//! Every value is a pointer to its lanes, or to one number that stands for all of them. Loads of contiguous memory point
-//! right into the buffer, results that are stored contiguously are computed right there; everything else lies in the
-//! frame's own memory, which a thread keeps from launch to launch.
+//! Every value is a pointer to its lanes, or to one number that stands for all of them. A load of contiguous
+//! memory points into the buffer itself, and a result that is stored contiguously is computed in the output
+//! itself. Everything else lies in the frame's own memory, which a thread keeps from launch to launch.
 #![allow(unsafe_code)]
 
 mod ahead;
@@ -38,47 +38,49 @@ impl RawBuffer {
     }
 }
 
-// SAFETY: launches write to disjoint places from their threads, and their callers order them.
+// SAFETY: the threads of a launch write to disjoint elements (each kernel splits its output), and the
+// executor's contract obliges callers to order launches that share buffers. So sending the pointer to another
+// thread cannot make a data race.
 unsafe impl Send for RawBuffer {}
-// SAFETY: as above.
+// SAFETY: a shared reference gives no more than a copy of the pointer, for which the argument above holds.
 unsafe impl Sync for RawBuffer {}
 
-/// An access, ready to run.
+/// An access of a kernel, with what the interpreter needs to run it.
 #[derive(Debug)]
 pub struct Port {
-    /// The element at each index.
+    /// The map from indices of the space to elements of the buffer.
     pub affine: AffineMap,
-    /// Which buffer.
+    /// The number of the buffer.
     pub buffer: usize,
-    /// Bytes of an element.
+    /// The size of an element in bytes.
     pub size: usize,
-    /// From elements to registers.
+    /// The loop that converts elements to register values; `None` if they have the same bits.
     pub load: Option<Raw>,
-    /// From registers to elements.
+    /// The loop that converts register values to elements; `None` if they have the same bits.
     pub store: Option<Raw>,
-    /// Positions of its ranges.
+    /// The numbers of the ranges that guard the access.
     pub guards: Vec<usize>,
     /// Its indexed dims.
     pub indexed: Vec<IndexedDim>,
-    /// Whether loads must copy, because the kernel writes to the buffer.
+    /// Whether loads must copy elements, because the kernel also writes to the buffer.
     pub copied: bool,
-    /// Whether its memory is so large that it's worth fetching ahead.
+    /// Whether the buffer is so large that prefetching its elements pays.
     pub far: bool,
 }
 
-/// What the maps of a kernel are in a layout.
+/// The affine maps of a kernel over its space, once the dims have been dealt into groups.
 #[derive(Debug)]
 pub struct Maps {
-    /// Its accesses.
+    /// The accesses.
     pub ports: Vec<Port>,
-    /// Its ranges with their sizes.
+    /// The range checks: each is a map and the size that its values must stay below.
     pub ranges: Vec<(AffineMap, usize)>,
-    /// Coordinates.
+    /// The maps of the coordinates that the body uses.
     pub coords: Vec<AffineMap>,
 }
 
 impl Maps {
-    /// The bytes of its lists.
+    /// The heap memory that the maps take, in bytes.
     pub fn bytes(&self) -> usize {
         bytes_of(&self.ports) + bytes_of(&self.ranges) + bytes_of(&self.coords)
     }
@@ -87,7 +89,7 @@ impl Maps {
 #[derive(Clone, Copy)]
 struct LanePointer {
     at: *mut u8,
-    /// One number stands for all lanes.
+    /// Whether one number stands for all lanes.
     single: bool,
 }
 
@@ -105,7 +107,7 @@ struct FrameMemory {
 
 impl Drop for FrameMemory {
     fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout, and is dropped once.
+        // SAFETY: `CpuFrame::new` allocated the memory with this layout, and only this drop frees it.
         unsafe { std::alloc::dealloc(self.start, self.layout) };
     }
 }
@@ -128,17 +130,17 @@ pub struct CpuFrame<'a> {
 impl Drop for CpuFrame<'_> {
     fn drop(&mut self) {
         let reserve = std::mem::take(&mut self.reserve);
-        // A thread that is ending has no use for it.
+        // Setting fails only while the thread ends; then the reserve is simply freed.
         let _ = RESERVE.try_with(|cell| cell.set(Some(reserve)));
     }
 }
 
 impl<'a> CpuFrame<'a> {
-    /// A frame for a program, with its uniform values computed.
+    /// Makes a frame for a program, and computes the program's uniform values.
     ///
     /// # Safety
-    /// Every unguarded and not indexed access stays inside of its buffer over the whole space, and nobody else writes
-    /// to what it reads or uses what it writes until the frame is dropped.
+    /// Every access that is neither guarded nor indexed stays inside of its buffer over the whole space.
+    /// Until the frame is dropped, nobody else writes to what the frame reads or uses what the frame writes.
     pub unsafe fn new(
         program: &'a CpuProgram,
         maps: &'a Maps,
@@ -151,7 +153,7 @@ impl<'a> CpuFrame<'a> {
             let bytes = program.memory.next_power_of_two().max(1 << 16);
             let out_of_memory = || Error::OutOfMemory { requested: bytes as u64, used: 0, limit: u64::MAX };
             let layout = std::alloc::Layout::from_size_align(bytes, 4096).map_err(|_| out_of_memory())?;
-            // SAFETY: the layout's size isn't 0.
+            // SAFETY: the size is at least 64 KiB, so it is not 0.
             let start = unsafe { std::alloc::alloc_zeroed(layout) };
             if start.is_null() {
                 return Err(out_of_memory());
@@ -170,17 +172,19 @@ impl<'a> CpuFrame<'a> {
     /// The frame's accumulators.
     pub fn accumulators(&mut self) -> &mut [u8] {
         let (start, bytes) = self.program.accumulators;
-        // SAFETY: the region lies in the frame's memory, and `begin` initialises what is read of it.
+        // SAFETY: `CpuProgram::place` put the region inside of the frame's memory. The memory was zeroed when
+        // it was allocated, so every byte is initialised.
         unsafe { std::slice::from_raw_parts_mut(self.memory.add(start), bytes) }
     }
 
-    /// Sets a stage's accumulators of this many lanes to where folds start.
+    /// Sets the accumulators of a stage's folds to the identity of each fold, for `lanes` lanes.
     pub fn begin(&mut self, folds: &[usize], lanes: usize) {
         let start = self.program.accumulators.0;
         for &fold in folds {
             let place = &self.program.folds[fold];
             let identity = place.fold.identity.to_ne_bytes();
-            // SAFETY: `CpuProgram::place` made room for as many lanes.
+            // SAFETY: `CpuProgram::place` made room for the accumulators of the largest tile, which has at
+            // least `lanes` lanes.
             unsafe {
                 let values = self.memory.add(start + place.memory);
                 lanes::copy(values, 1, identity.as_ptr(), 0, lanes, place.fold.accumulator);
@@ -191,15 +195,18 @@ impl<'a> CpuFrame<'a> {
         }
     }
 
-    /// Folds the accumulators of a stage that another frame left after later elements into this one's.
+    /// Merges the accumulators that another frame computed from later elements of the same row into this
+    /// frame's.
     ///
     /// # Safety
-    /// `other` is a copy of a frame's accumulators of the same program and as many lanes.
+    /// `other` is a copy of the accumulators of a frame that runs the same program with the same number of
+    /// lanes.
     pub unsafe fn merge(&mut self, folds: &[usize], lanes: usize, other: &[u8]) {
         let start = self.program.accumulators.0;
         for &fold in folds {
             let place = &self.program.folds[fold];
-            // SAFETY: both have room for as many lanes.
+            // SAFETY: the caller promises that both regions were laid out by the same program, so each has
+            // room for `lanes` values at the same places; a copy does not overlap the original.
             unsafe {
                 (place.fold.merge)(&SimdArgs {
                     dst: self.memory.add(start + place.memory),
@@ -222,29 +229,32 @@ impl<'a> CpuFrame<'a> {
         self.reserve.slots[inst.value as usize] = LanePointer { at, single };
     }
 
-    /// Where an access's elements of a tile lie, if they are contiguous.
+    /// The address of an access's elements of a tile, if they are contiguous in lane order.
     fn contiguous(&self, port: &Port, tile: &Tile) -> Option<*mut u8> {
         let grid = port.affine.grid(tile)?;
         let columns = tile.columns == 1 || grid.column == 1;
         let step = if tile.columns == 1 { 1 } else { tile.columns as isize };
         let rows = tile.rows == 1 || grid.row == step;
-        // SAFETY: the tile lies inside of the space, and its elements inside of the buffer.
+        // SAFETY: tiles lie inside of the space, and the caller of `CpuFrame::new` promises that an unguarded
+        // access stays inside of its buffer over the whole space.
         (columns && rows).then(|| unsafe { self.element(port, grid.base) })
     }
 
     /// # Safety
     /// The element lies inside of the buffer.
     unsafe fn element(&self, port: &Port, element: isize) -> *mut u8 {
-        // Wrapping, because a panel's start may lie anywhere before its first element.
+        // The arithmetic wraps, because the start of a product's panel is the address that element 0 of the
+        // whole product would have, which may lie outside of the panel's memory.
         self.buffers[port.buffer].start.wrapping_offset(element.wrapping_mul(port.size as isize))
     }
 
-    /// Has the next tile's elements of an access fetched, if it's worth it, given where this tile's lie.
+    /// Notes the elements of an access in the next tile for prefetching, given where this tile's elements
+    /// lie.
     fn fetch_ahead(&mut self, access: usize, at: *const u8, tile: &Tile) {
         let port = &self.maps.ports[access];
         if port.far {
             let ProgramOptions { column, keep, .. } = self.program.options;
-            // Tiles go along the rows, unless they have whole ones.
+            // Consecutive tiles follow each other along a row, unless a tile holds whole rows.
             let by_rows = (column || keep) && port.affine.p.rank() == 1;
             let elements =
                 if by_rows { port.affine.p.stride() * tile.rows as isize } else { tile.lanes() as isize };
@@ -253,7 +263,7 @@ impl<'a> CpuFrame<'a> {
     }
 }
 
-/// The raw memory of a buffer, from one of its bytes on.
+/// The memory of a buffer from byte `begin` on.
 pub fn raw(memory: &CpuMemory, begin: usize, bytes: usize) -> RawBuffer {
     let begin = begin.min(bytes);
     RawBuffer { start: memory.pointer().wrapping_add(begin), bytes: bytes - begin }

@@ -1,9 +1,11 @@
-//! Folding lanes into accumulators: rows whose elements lie side by side, and columns, whose rows do.
+//! Loops that fold lanes into accumulators: along rows, whose elements are contiguous, and along columns,
+//! whose rows are.
 //!
-//! An accumulator is a value of [`FoldLoops::accumulator`] bytes, and for positions an i64 beside it. Sums of f32 accumulate
-//! in f64 across blocks, and in f32 only over the few elements of a lane within a block; products of f32 are f64 throughout. The order of all additions
-//! depends on sizes alone. Loops are written out: the standard library's folds aren't always inlined, and then lose the
-//! vector width that they are called at.
+//! An accumulator is a value of [`FoldLoops::accumulator`] bytes and, for searches, an i64 position beside
+//! it. Sums of f32 accumulate in f64 across blocks, and in f32 only over the few elements of a lane within a
+//! block; products of f32 accumulate in f64 throughout. The order of all additions depends on sizes alone.
+//! Loops are written out, because the iterator methods of the standard library are not always inlined and
+//! then lose the vector width of their caller.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -15,21 +17,25 @@ use crate::kernel::{ReduceOp, Ty};
 /// The loops of one reduction over one type.
 #[derive(Clone, Copy, Debug)]
 pub struct FoldLoops {
-    /// Bytes of an accumulated value.
+    /// The bytes of an accumulated value.
     pub accumulator: usize,
-    /// Whether there are positions beside the values.
+    /// Whether each value has a position beside it.
     pub position: bool,
-    /// The bits of the value that a fold starts from.
+    /// The bits of the identity, from which a fold starts.
     pub identity: u64,
-    /// `dst[r]` folds the n elements of `a`'s row r, whose first is at position `start`; positions are in `c`.
+    /// Folds the n elements of row r of `a`, the first of which is at position `start`, into `dst[r]`.
+    /// Positions are in `c`.
     pub rows: Raw,
-    /// `dst[i]` folds the elements `a[r * n + i]` of all rows r, at position `start + r`; positions are in `c`.
+    /// Folds the elements `a[r * n + i]` of all rows r, at positions `start + r`, into `dst[i]`. Positions
+    /// are in `c`.
     pub columns: Raw,
-    /// As `rows` and as `columns`, of the products of `a`'s elements and `b`'s; for sums of f32.
+    /// As `rows` and as `columns`, for the products of the elements of `a` and `b`; only for sums of f32.
     pub products: Option<[Raw; 2]>,
-    /// `dst[i]` folds the n accumulators `a`, that belong to later elements; positions are in `c` and `b`.
+    /// Merges the n accumulators `a`, which belong to later elements, into `dst`. Positions are in `c` and,
+    /// for `a`, in `b`.
     pub merge: Raw,
-    /// From an accumulated value to the result; `None` if it is the result, or if its position is.
+    /// Converts an accumulated value to the result; `None` if the result is the value itself, or its
+    /// position.
     pub finish: Option<Raw>,
 }
 
@@ -47,7 +53,7 @@ struct Values<F>(PhantomData<F>);
 impl<F: Folding> SimdBody for Values<F> {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold rows accumulators, and n lanes for each.
+        // SAFETY: the caller promises `rows` accumulators, and n lanes for each of them.
         let (dst, a) =
             unsafe { (output::<F::Acc>(args.dst, args.rows), input::<F::In>(args.a, args.rows * args.n)) };
         if args.n < 16 {
@@ -71,7 +77,7 @@ struct Columns<F>(PhantomData<F>);
 impl<F: Folding> SimdBody for Columns<F> {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold n accumulators, and rows of n lanes.
+        // SAFETY: the caller promises n accumulators, and `rows` rows of n lanes.
         let (dst, a) =
             unsafe { (output::<F::Acc>(args.dst, args.n), input::<F::In>(args.a, args.rows * args.n)) };
         for row in a.chunks_exact(args.n.max(1)) {
@@ -87,7 +93,7 @@ struct Merged<F>(PhantomData<F>);
 impl<F: Folding> SimdBody for Merged<F> {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold n accumulators each.
+        // SAFETY: the caller promises n accumulators on each side.
         let (dst, a) = unsafe { (output::<F::Acc>(args.dst, args.n), input::<F::Acc>(args.a, args.n)) };
         for (acc, &x) in dst.iter_mut().zip(a) {
             *acc = F::merge(*acc, x);
@@ -95,20 +101,20 @@ impl<F: Folding> SimdBody for Merged<F> {
     }
 }
 
-/// Joins elements of one type, in any order.
+/// An associative and commutative operation that joins elements of one type.
 trait Join {
     type Of: Copy;
     const NEUTRAL: Self::Of;
     fn join(a: Self::Of, b: Self::Of) -> Self::Of;
 }
 
-/// `dst[i]` joins the elements `a[64 * k + i]` of all k, for 64 numbers i.
+/// Joins the elements `a[64 * k + i]` of all k into `dst[i]`, for i below 64.
 struct Lanes<J>(PhantomData<J>);
 
 impl<J: Join> SimdBody for Lanes<J> {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold 64 accumulators, and n lanes.
+        // SAFETY: the caller promises 64 accumulators and n lanes.
         let (dst, a) = unsafe { (output::<J::Of>(args.dst, 64), input::<J::Of>(args.a, args.n)) };
         let mut accumulators = [J::NEUTRAL; 64];
         for part in a.as_chunks::<64>().0 {
@@ -120,16 +126,16 @@ impl<J: Join> SimdBody for Lanes<J> {
     }
 }
 
-/// Joins a slice: in 64 lanes, and these in a tree.
+/// Joins a slice into 64 lanes, and the lanes in a tree.
 ///
-/// The lanes are a call of their own: inlined among other loops they end up in memory instead of registers, which takes three
-/// times as long.
+/// The loop over lanes is a call of its own: if it is inlined among other loops, its accumulators are kept in
+/// memory instead of registers, and it takes three times as long.
 #[inline(always)]
 fn tree<J: Join, L: SimdLevel>(a: &[J::Of]) -> J::Of {
     let (whole, rest) = a.split_at(a.len() / 64 * 64);
     let mut lanes = [J::NEUTRAL; 64];
     if !whole.is_empty() {
-        // SAFETY: there are 64 accumulators, and as many lanes.
+        // SAFETY: `lanes` has 64 accumulators, and `whole` has `whole.len()` lanes.
         unsafe {
             L::version::<Lanes<J>>()(&SimdArgs::new(
                 lanes.as_mut_ptr().cast(),
@@ -141,7 +147,7 @@ fn tree<J: Join, L: SimdLevel>(a: &[J::Of]) -> J::Of {
     finish::<J>(&lanes, rest)
 }
 
-/// Joins 64 lanes, and the elements that are left.
+/// Joins 64 lanes and the remaining elements.
 #[inline(always)]
 fn finish<J: Join>(a: &[J::Of; 64], rest: &[J::Of]) -> J::Of {
     let step = J::join;
@@ -232,7 +238,7 @@ impl Join for Sum32 {
     }
 }
 
-/// The product of f32 in f64: in f32 each factor of a long one adds a rounding of the whole.
+/// The product of f32 in f64, since in f32 each factor would add a rounding error of the whole product.
 struct Prod32;
 impl Folding for Prod32 {
     type In = f32;
@@ -269,13 +275,13 @@ impl Join for Prod32 {
     }
 }
 
-/// As [`Lanes`], of products.
+/// As [`Lanes`], for products.
 struct ProductLanes;
 
 impl SimdBody for ProductLanes {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold 64 accumulators, and n lanes of each factor.
+        // SAFETY: the caller promises 64 accumulators, and n lanes of each factor.
         let (dst, a, b) = unsafe {
             (output::<f32>(args.dst, 64), input::<f32>(args.a, args.n), input::<f32>(args.b, args.n))
         };
@@ -296,7 +302,7 @@ impl SimdBody for ProductRows {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         let lanes = args.rows * args.n;
-        // SAFETY: the caller's arguments hold rows accumulators, and n lanes of each factor for each.
+        // SAFETY: the caller promises `rows` accumulators, and n lanes of each factor for each of them.
         let (dst, a, b) = unsafe {
             (output::<f64>(args.dst, args.rows), input::<f32>(args.a, lanes), input::<f32>(args.b, lanes))
         };
@@ -311,7 +317,7 @@ impl SimdBody for ProductRows {
                 }
                 if whole > 0 {
                     let sums = sums.as_mut_ptr().cast();
-                    // SAFETY: there are 64 accumulators, and as many lanes of both.
+                    // SAFETY: `sums` has 64 accumulators, and both factors have at least `whole` lanes.
                     unsafe {
                         L::version::<ProductLanes>()(&SimdArgs {
                             b: b.as_ptr().cast(),
@@ -332,7 +338,7 @@ impl SimdBody for ProductColumns {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         let lanes = args.rows * args.n;
-        // SAFETY: the caller's arguments hold n accumulators, and rows of n lanes of each factor.
+        // SAFETY: the caller promises n accumulators, and `rows` rows of n lanes of each factor.
         let (dst, a, b) = unsafe {
             (output::<f64>(args.dst, args.n), input::<f32>(args.a, lanes), input::<f32>(args.b, lanes))
         };
@@ -345,7 +351,7 @@ impl SimdBody for ProductColumns {
     }
 }
 
-/// The bits of a value, first byte first, as the interpreter copies them.
+/// The bytes of a value in a u64, in memory order, as the interpreter copies them.
 fn u64_of<const N: usize>(bytes: [u8; N]) -> u64 {
     let mut all = [0; 8];
     all[..N].copy_from_slice(&bytes);
@@ -365,11 +371,11 @@ fn values<F: Folding, V: Versions>(finish: Option<Raw>, bits: impl Fn(F::Acc) ->
     }
 }
 
-/// Finding the first best value.
+/// A search for the first best value.
 trait Best {
     type In: Copy + PartialEq;
     const WORST: Self::In;
-    /// Whether `a` is better than `b`; equals aren't.
+    /// Whether `a` is better than `b`; false for equal values.
     fn beats(a: Self::In, b: Self::In) -> bool;
 }
 
@@ -378,7 +384,7 @@ struct BestRows<B>(PhantomData<B>);
 impl<B: Best> SimdBody for BestRows<B> {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold rows accumulators and positions, and n lanes for each.
+        // SAFETY: the caller promises `rows` accumulators and positions, and n lanes for each of them.
         let (dst, positions, a) = unsafe {
             (
                 output::<B::In>(args.dst, args.rows),
@@ -390,7 +396,8 @@ impl<B: Best> SimdBody for BestRows<B> {
         for ((acc, position), row) in dst.iter_mut().zip(positions).zip(rows) {
             let best = tree::<BestRows<B>, L>(row);
             if B::beats(best, *acc) {
-                // NaN, which differs from itself, is found by not being beaten.
+                // NaN differs from itself, so its position is that of the first element that the best value
+                // does not beat.
                 let first = row.iter().position(|&x| x == best || !B::beats(best, x));
                 *acc = best;
                 *position = (args.start + first.unwrap_or(0)) as i64;
@@ -413,7 +420,7 @@ struct BestColumns<B>(PhantomData<B>);
 impl<B: Best> SimdBody for BestColumns<B> {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold n accumulators and positions, and rows of n lanes.
+        // SAFETY: the caller promises n accumulators and positions, and `rows` rows of n lanes.
         let (dst, positions, a) = unsafe {
             (
                 output::<B::In>(args.dst, args.n),
@@ -437,7 +444,7 @@ struct BestMerged<B>(PhantomData<B>);
 impl<B: Best> SimdBody for BestMerged<B> {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold n accumulators and positions each.
+        // SAFETY: the caller promises n accumulators and n positions on each side.
         let (dst, positions, a, others) = unsafe {
             (
                 output::<B::In>(args.dst, args.n),

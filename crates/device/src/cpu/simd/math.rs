@@ -1,8 +1,8 @@
-//! f32 functions without branches, so that loops over them vectorise.
+//! f32 functions without branches, so that loops that call them vectorise.
 //!
-//! Each is a range reduction and a minimax polynomial, fitted in extended precision with its coefficients rounded to
-//! f32 one after the other. `docs/numerics.md` states how far they are from the truth.
-//! NaN, infinities, zeros' signs and subnormal numbers come out as in C's math library.
+//! Each function is a range reduction and a minimax polynomial, fitted in extended precision with its
+//! coefficients rounded to f32 one after the other. `docs/numerics.md` states the errors. NaN, infinities,
+//! the signs of zeros and subnormal numbers are treated as in C's math library.
 
 use super::SimdLevel;
 
@@ -35,10 +35,10 @@ fn poly64<L: SimdLevel, const N: usize>(x: f64, c: [f64; N]) -> f64 {
     sum
 }
 
-/// Adding it rounds to an integer, which then stands in the low bits.
+/// Adding this number rounds to an integer, which is then in the low bits of the sum.
 const ROUND: f32 = 12_582_912.0;
 const ROUND64: f64 = 6_755_399_441_055_744.0;
-// ln 2 in two parts; products of the first with exponents are exact.
+// ln 2 as the sum of two parts. Products of the first part with exponents are exact.
 const LN2_HIGH: f32 = 0.693_145_75;
 const LN2_LOW: f32 = 1.428_606_8e-6;
 
@@ -65,11 +65,11 @@ fn exp_reduced<L: SimdLevel>(r: f32) -> f32 {
 
 #[inline(always)]
 pub fn exp<L: SimdLevel>(x: f32) -> f32 {
-    // Beyond these the result is infinite or 0; NaN passes.
+    // Beyond these bounds the result is infinite or 0. NaN passes both comparisons.
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
     let (n, r) = split_exponent::<L>(x);
-    // In two steps, so that results may be infinite or subnormal.
+    // Scaling in two steps allows infinite and subnormal results.
     let half = n >> 1;
     exp_reduced::<L>(r) * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
@@ -89,7 +89,7 @@ pub fn expm1<L: SimdLevel>(x: f32) -> f32 {
     let p =
         poly::<L, 6>(r, [0.5, 0.166_666_67, 0.041_666_48, 0.008_333_208, 0.001_393_356_5, 0.000_199_442_66]);
     let p = fma::<L>(p, r * r, r);
-    // 2^n (p + 1) - 1, halved so that 2^n may be 2^128.
+    // 2^n (p + 1) - 1, computed as twice its half, since 2^n may be 2^128.
     let scale = power_of_two(n.wrapping_sub(1));
     let result = 2.0 * fma::<L>(scale, p, scale - 0.5);
     if x == 0.0 { x } else { result }
@@ -138,7 +138,7 @@ pub fn log<L: SimdLevel>(x: f32) -> f32 {
 #[inline(always)]
 pub fn log1p<L: SimdLevel>(x: f32) -> f32 {
     let sum = 1.0 + x;
-    // What the sum lost.
+    // The rounding error of the sum.
     let lost = if x > 1.0 { 1.0 - (sum - x) } else { x - (sum - 1.0) };
     let correction = if sum > 0.0 && sum < f32::INFINITY { lost / sum } else { 0.0 };
     let result = log_corrected::<L>(sum, correction);
@@ -155,7 +155,7 @@ pub fn tanh<L: SimdLevel>(x: f32) -> f32 {
     let small = fma::<L>(p * square, x, x);
     let magnitude = if x.abs() > 10.0 { 10.0 } else { x.abs() };
     let large = 1.0 - 2.0 / (exp_inside::<L>(2.0 * magnitude) + 1.0);
-    // The sign of -0 too.
+    // `copysign` also keeps the sign of -0.
     (if x.abs() < 0.625 { small } else { large }).copysign(x)
 }
 
@@ -181,7 +181,7 @@ pub fn erf<L: SimdLevel>(x: f32) -> f32 {
         ],
     );
     let small = fma::<L>(p, x, x);
-    // erfc(t) = exp(-t - q(t)) further out.
+    // For larger arguments, erfc(t) = exp(-t - q(t)).
     let t = if x.abs() > 4.05 { 4.05 } else { x.abs() };
     let q = poly::<L, 8>(
         t,
@@ -200,13 +200,14 @@ pub fn erf<L: SimdLevel>(x: f32) -> f32 {
     if x.abs() < 0.92 { small } else { large }
 }
 
-/// Up to here the reduction of [`sin`] and [`cos`] is exact enough; beyond, loops use [`sin_far`] and [`cos_far`].
+/// The largest magnitude for which the range reduction of [`sin`] and [`cos`] is exact enough. Loops use
+/// [`sin_far`] and [`cos_far`] beyond it.
 pub const TRIGONOMETRIC_LIMIT: f32 = 4_000_000.0;
 
 /// The sine (shift 0) or cosine (shift 1).
 #[inline(always)]
 fn sin_shifted<L: SimdLevel>(x: f32, shift: u32) -> f32 {
-    // pi/2 in two parts; products of the first, of 30 bits, with quadrants are exact.
+    // pi/2 as the sum of two parts. The first has 30 bits, so its products with quadrant numbers are exact.
     const HIGH: f64 = 1.570_796_325_802_803;
     const LOW: f64 = 9.920_935_796_805_404e-10;
     let rounded = f64::from(x) * std::f64::consts::FRAC_2_PI + ROUND64;
@@ -233,13 +234,13 @@ pub fn cos<L: SimdLevel>(x: f32) -> f32 {
     sin_shifted::<L>(x, 1)
 }
 
-/// The sine of any number, one at a time.
+/// The sine of any number, one lane at a time.
 #[cold]
 pub fn sin_far(x: f32) -> f32 {
     f64::from(x).sin() as f32
 }
 
-/// The cosine of any number, one at a time.
+/// The cosine of any number, one lane at a time.
 #[cold]
 pub fn cos_far(x: f32) -> f32 {
     f64::from(x).cos() as f32
@@ -285,7 +286,7 @@ pub fn pow<L: SimdLevel>(x: f32, y: f32) -> f32 {
     );
     let scale = f64::from_bits(rounded.to_bits().wrapping_add(1023).wrapping_shl(52));
     let magnitude = (power * scale) as f32;
-    // A negative base wants an integer exponent, and is negative itself under an odd one.
+    // A power of a negative base is NaN unless the exponent is an integer, and is negative if that is odd.
     let integer = y.trunc() == y;
     let half = y * 0.5;
     let odd = integer && half.trunc() != half;
@@ -293,7 +294,7 @@ pub fn pow<L: SimdLevel>(x: f32, y: f32) -> f32 {
     let result = if negative && odd { -magnitude } else { magnitude };
     let result = if x < 0.0 && !integer && x != f32::NEG_INFINITY { f32::NAN } else { result };
     let result = if x.is_nan() || y.is_nan() { f32::NAN } else { result };
-    // An infinite exponent is an even integer to C.
+    // C's pow treats an infinite exponent as an even integer.
     let result = if x == -1.0 && y.abs() == f32::INFINITY { 1.0 } else { result };
     if x == 1.0 || y == 0.0 { 1.0 } else { result }
 }
@@ -303,7 +304,7 @@ mod tests {
     use super::*;
     use crate::cpu::simd::Baseline;
 
-    /// The same bounds as with fused multiply-adds hold, with a little more room, on processors that have none.
+    /// Processors without fused multiply-add keep nearly the same error bounds.
     #[test]
     fn functions_are_as_good_without_fused_multiply_add() {
         type Pair = (&'static str, fn(f32) -> f32, fn(f64) -> f64);

@@ -19,7 +19,7 @@ pub struct Mapped<F>(PhantomData<F>);
 impl<F: LaneMap> SimdBody for Mapped<F> {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold n lanes of these types.
+        // SAFETY: the caller promises n lanes of these types.
         let (dst, a) = unsafe { (output::<F::Out>(args.dst, args.n), input::<F::In>(args.a, args.n)) };
         for (dst, &x) in dst.iter_mut().zip(a) {
             *dst = F::apply::<L>(x);
@@ -27,7 +27,8 @@ impl<F: LaneMap> SimdBody for Mapped<F> {
     }
 }
 
-/// The loop of a function that is written like a closure, in these versions. `L` is the level in it.
+/// The loop of a function that is written like a closure, in the versions that `$versions` picks. In the
+/// function, `L` is the instruction set.
 macro_rules! map {
     ($versions:ident, $in:ty => $out:ty, |$x:ident| $result:expr) => {{
         struct MapFn;
@@ -47,7 +48,7 @@ macro_rules! map {
 }
 pub(super) use map;
 
-/// A function with a branch-free form for most arguments, and another for the few beyond a limit.
+/// A function that has a branch-free form for most arguments, and a slower one for those beyond a limit.
 trait Limited {
     const LIMIT: f32;
     fn near<L: SimdLevel>(x: f32) -> f32;
@@ -59,7 +60,7 @@ struct LimitedMap<F>(PhantomData<F>);
 impl<F: Limited> SimdBody for LimitedMap<F> {
     #[inline(always)]
     unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
-        // SAFETY: the caller's arguments hold n lanes of f32.
+        // SAFETY: the caller promises n lanes of f32.
         let (dst, a) = unsafe { (output::<f32>(args.dst, args.n), input::<f32>(args.a, args.n)) };
         let mut beyond = 0u32;
         for (dst, &x) in dst.iter_mut().zip(a) {
@@ -112,7 +113,7 @@ macro_rules! signed {
     };
 }
 
-/// The loop of an operation on this type; `None` where the operation isn't for it.
+/// The loop of an operation on this type; `None` if the operation does not take the type.
 pub fn unary(op: UnaryOp, ty: Ty) -> Option<Raw> {
     match ty {
         Ty::F32 => Some(float32(op)?),
@@ -162,7 +163,7 @@ fn float32(op: UnaryOp) -> Option<Raw> {
     })
 }
 
-/// f64's transcendentals are the standard library's, lane by lane.
+/// The loops of f64. Transcendental functions are the standard library's, called for each lane.
 fn float64(op: UnaryOp) -> Option<Raw> {
     Some(match op {
         UnaryOp::Neg => map!(Lean, f64 => f64, |x| -x),

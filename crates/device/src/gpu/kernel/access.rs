@@ -1,9 +1,10 @@
 //! How a loop's elements are read and written: addresses, packed dtypes, guards, checked indices.
 //!
-//! Guarantee: every address that a load or a store uses lies inside its binding, for all indices of the space and all
-//! values of the data. Affine addresses do by the kernel's promise and the launch's check of the buffers' sizes;
-//! guarded ones and those of vectors that end beyond the space are bounded by the binding's last element; checked
-//! indices are moved inside. Rounding up to whole vectors stays inside since blocks are multiples of 256 bytes.
+//! Guarantee: every address that a load or a store uses lies inside its binding, for all indices of the space
+//! and all values of the data. Affine addresses do by the kernel's promise and the launch's check of the
+//! buffers' sizes; guarded ones and those of vectors that end beyond the space are bounded by the binding's
+//! last element; checked indices are moved inside. Rounding up to whole vectors stays inside since blocks are
+//! multiples of 256 bytes.
 
 use super::body::{ShaderBody, spread};
 use super::emit::{Emitter, LANES, Width};

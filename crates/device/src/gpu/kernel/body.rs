@@ -1,7 +1,7 @@
 //! The body of a loop as WGSL: which values are vectors, and what each instruction says.
 //!
-//! One dim may be vectorised: an invocation then handles four consecutive indices of it, and values that change along
-//! that dim are vec4s; all others stay scalars, and are spread where they meet.
+//! One dim may be vectorised: an invocation then handles four consecutive indices of it, and values that
+//! change along that dim are vec4s; all others stay scalars, and are spread where they meet.
 
 use std::collections::BTreeMap;
 

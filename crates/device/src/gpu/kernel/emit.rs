@@ -1,7 +1,7 @@
 //! A WGSL kernel in the making: its text, its bindings and its numbers, kept in step.
 //!
-//! Text comes from the structure of a kernel only. Every number becomes a named member of the uniform `p`, so that
-//! another size finds the same text, and with it the same pipeline.
+//! Text comes from the structure of a kernel only. Every number becomes a named member of the uniform `p`, so
+//! that another size finds the same text, and with it the same pipeline.
 
 use std::fmt::Write;
 

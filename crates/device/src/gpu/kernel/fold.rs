@@ -37,8 +37,8 @@ impl ShaderFold {
         }
     }
 
-    /// Whether its state is a bool. In workgroup memory it lies as a number: with bools there, NVIDIA's driver for Vulkan (580) gives wrong
-    /// results.
+    /// Whether its state is a bool. In workgroup memory it lies as a number: with bools there, NVIDIA's
+    /// driver for Vulkan (580) gives wrong results.
     fn is_truth(self) -> bool {
         self.ty == Ty::Bool && !self.is_search()
     }

@@ -1,11 +1,12 @@
 //! Fused loops: how they are spread over workgroups, and their text.
 //!
 //! - Without inner dims each invocation computes one element, or four consecutive ones.
-//! - Rows: some lanes walk along a row and join what they found in a fixed tree; a pass over the row for each stage.
-//! - Where the elements of a row lie far apart and those of neighbouring rows side by side, each invocation walks one
-//!   row, or four.
-//! - Few long rows are cut into chunks: one dispatch folds the chunks into partial results, a second one joins them in
-//!   a fixed order; later stages follow in the same way, and stores of elements last.
+//! - Rows: some lanes walk along a row and join what they found in a fixed tree; a pass over the row for each
+//!   stage.
+//! - Where the elements of a row lie far apart and those of neighbouring rows side by side, each invocation
+//!   walks one row, or four.
+//! - Few long rows are cut into chunks: one dispatch folds the chunks into partial results, a second one
+//!   joins them in a fixed order; later stages follow in the same way, and stores of elements last.
 
 use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, LANES, Width, element_bytes};
@@ -16,7 +17,8 @@ use crate::gpu::GpuShared;
 use crate::gpu::program::Dispatch;
 use crate::kernel::{Instr, Level, Loop, Reg, Store, Ty};
 
-/// Loop iterations that an invocation may run: software adapters stop all loops of an invocation after 65,535.
+/// Loop iterations that an invocation may run: software adapters stop all loops of an invocation after
+/// 65,535.
 const MAX_ITERATIONS: usize = 16 << 10;
 /// Iterations after which a float sum is put aside and begun anew: long sums are trees of sums this long.
 const BLOCK: usize = 32;
@@ -29,7 +31,8 @@ struct RowSchedule {
     /// Invocations that walk along one row.
     lanes: u32,
     workgroup: u32,
-    /// Whether the lanes of a row are a whole workgroup and one subgroup, so that they can tell each other what they found.
+    /// Whether the lanes of a row are a whole workgroup and one subgroup, so that they can tell each other
+    /// what they found.
     broadcasts: bool,
 }
 
@@ -244,7 +247,8 @@ fn weight(nest: &Nest) -> usize {
     1 + nest.kernel.body.iter().map(of).sum::<usize>()
 }
 
-/// Whether a loop's rows are cut into chunks: they are too long for one walk, or too few to keep the device busy.
+/// Whether a loop's rows are cut into chunks: they are too long for one walk, or too few to keep the device
+/// busy.
 fn is_split(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> bool {
     let threads = count(nest, &outer_dims(nest), rows.vector) * rows.lanes as usize;
     let vectors = count(nest, &inner_dims(nest), rows.vector);
@@ -437,8 +441,8 @@ fn walk_row(
     Ok(())
 }
 
-/// How many states of each type lie in workgroup memory at a time: none is a bound where those of all folds fit into it, else as many
-/// as fit, and at least one.
+/// How many states of each type lie in workgroup memory at a time: none is a bound where those of all folds
+/// fit into it, else as many as fit, and at least one.
 fn states_at_once(e: &Emitter<'_>, body: &ShaderBody<'_>, rows: &RowSchedule) -> Option<usize> {
     let passes = body.stages.iter().copied().max().unwrap_or(0) + 1;
     let folds = (0..passes).flat_map(|pass| folds_of(body, pass));

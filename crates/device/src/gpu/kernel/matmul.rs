@@ -1,12 +1,13 @@
 //! Matrix products: tiles of the result in registers, the epilogue inlined.
 //!
 //! - A GPU's workgroup computes 64 x 64 elements, with slices of both operands in workgroup memory.
-//! - On software adapters, and for types other than 32-bit numbers, each invocation keeps some rows of four columns, and
-//!   reads the left operand at addresses that its whole workgroup shares.
-//! - Where the result has few tiles or the operands are too large to be bound, the inner dim is cut into chunks whose
-//!   products lie in temporary memory; a last dispatch adds them in order and runs the epilogue. On GPUs the chunks are one dispatch if
-//!   their number divides the inner dim (`split`).
-//! - A factor's rows, columns or inner dim may be made of several dims, so that windows are read where they lie.
+//! - On software adapters, and for types other than 32-bit numbers, each invocation keeps some rows of four
+//!   columns, and reads the left operand at addresses that its whole workgroup shares.
+//! - Where the result has few tiles or the operands are too large to be bound, the inner dim is cut into
+//!   chunks whose products lie in temporary memory; a last dispatch adds them in order and runs the epilogue.
+//!   On GPUs the chunks are one dispatch if their number divides the inner dim (`split`).
+//! - A factor's rows, columns or inner dim may be made of several dims, so that windows are read where they
+//!   lie.
 //! - Rows and columns change places where the result is tall and narrow.
 
 use smallvec::smallvec;
@@ -30,8 +31,8 @@ use tiles::{Names, ShaderOperand, in_registers, through_workgroup_memory};
 
 /// Steps along the inner dim that one invocation takes at most.
 const MAX_INNER: usize = 32 << 10;
-/// Multiplications of a product that is small to a software adapter: fewer than a training step's have, so that another batch size
-/// doesn't lead to another text.
+/// Multiplications of a product that is small to a software adapter: fewer than a training step's have, so
+/// that another batch size doesn't lead to another text.
 const SMALL: usize = 2 << 10;
 /// Batch dims that a product's text has on software adapters, if there are no more.
 const BATCH_DIMS: usize = 2;
@@ -121,8 +122,8 @@ pub(super) fn plan(
     }
 }
 
-/// The product with the batch dims of the text that others use, if it has fewer: its own text would take a software adapter far longer
-/// to compile than the indices of these dims take.
+/// The product with the batch dims of the text that others use, if it has fewer: its own text would take a
+/// software adapter far longer to compile than the indices of these dims take.
 fn with_batch_dims(kernel: &Matmul) -> Option<Matmul> {
     let missing = (BATCH_DIMS + 2).checked_sub(kernel.epilogue.sizes.len()).filter(|&missing| missing > 0)?;
     let mut padded = kernel.clone();
@@ -283,8 +284,8 @@ fn temp_memory(ty: Ty) -> ShaderBuffer<'static> {
     ShaderBuffer { buffer: "products", dtype: temp_dtype(ty), form: Form::Elements, mixed: false }
 }
 
-/// The places of four columns' products in a chunk of the temporary, for a part of the result that the temporary holds. They count
-/// from where what it holds begins.
+/// The places of four columns' products in a chunk of the temporary, for a part of the result that the
+/// temporary holds. They count from where what it holds begins.
 fn temp_place(e: &mut Emitter<'_>, product: &MatmulNest<'_>, part: &Nest, held: &Nest) -> String {
     let mut stride = 1;
     let mut terms = Vec::new();
@@ -361,7 +362,8 @@ impl<'k> MatmulNest<'k> {
             _ => 8,
         };
         if shared.caps.spread.software {
-            // Loads cost more than arithmetic here: the more each invocation keeps, the better, unless they share loads.
+            // Loads cost more than arithmetic here: the more each invocation keeps, the better, unless they
+            // share loads.
             let columns = self.nest.kernel.sizes[self.columns];
             let subgroup = shared.caps.spread.subgroup;
             let lanes = subgroup.unwrap_or(8);

@@ -1,5 +1,5 @@
-//! Loops made simple before code is generated: dims dropped, ordered and merged, and cut into parts whose memory fits
-//! into bindings.
+//! Loops made simple before code is generated: dims dropped, ordered and merged, and cut into parts whose
+//! memory fits into bindings.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,8 @@ pub(super) type BufferWindows = BTreeMap<usize, Window>;
 /// The most elements or vectors of one dispatch, so that their numbers fit into 31 bits.
 const MAX_THREADS: usize = 1 << 30;
 
-/// Numbers of buffers, and of temporaries, stay below this; above, the same numbers again stand for other parts of the same memory.
+/// Numbers of buffers, and of temporaries, stay below this; above, the same numbers again stand for other
+/// parts of the same memory.
 const PARTS: usize = 1 << 21;
 /// Numbers of buffers and of their parts stay below this.
 const FURTHER: usize = 1 << (usize::BITS - 8);
@@ -139,7 +140,8 @@ impl Nest {
         part
     }
 
-    /// The first of two halves of a dim: whole vectors along the dim of vectors. Nothing if it cannot be halved.
+    /// The first of two halves of a dim: whole vectors along the dim of vectors. Nothing if it cannot be
+    /// halved.
     pub(super) fn half(&self, dim: usize, vector_dim: Option<usize>) -> Option<usize> {
         let unit = if vector_dim == Some(dim) { 4 } else { 1 };
         let (whole, half) = (self.kernel.sizes[dim], (self.kernel.sizes[dim] / 2).next_multiple_of(unit));
@@ -186,8 +188,8 @@ impl Nest {
         Fit::Windows(windows)
     }
 
-    /// Whether values decide on where a buffer is read, and can reach over more of it than one binding holds: no part of
-    /// the space reads less.
+    /// Whether values decide on where a buffer is read, and can reach over more of it than one binding holds:
+    /// no part of the space reads less.
     fn is_read_anywhere(&self, accesses: &[usize], buffer: usize, max_binding: u64) -> bool {
         let of_buffer = |i: usize| self.kernel.accesses[i].buffer == buffer;
         let reach = |i: usize| {
@@ -198,8 +200,9 @@ impl Nest {
         !is_stored && accesses.iter().any(|&i| of_buffer(i) && reach(i) + 256 > max_binding)
     }
 
-    /// The space with the parts of a buffer under numbers of their own, where accesses that fit into a binding one by one lie too far
-    /// apart for a common one. Nothing if that is not so, if the buffer is written, or if there are too many of them.
+    /// The space with the parts of a buffer under numbers of their own, where accesses that fit into a
+    /// binding one by one lie too far apart for a common one. Nothing if that is not so, if the buffer is
+    /// written, or if there are too many of them.
     fn with_parts_of(&self, buffer: usize, accesses: &[usize], caps: &Caps) -> Option<Nest> {
         let kernel = &self.kernel;
         if kernel.stores.iter().any(|store| kernel.accesses[store.access].buffer == buffer) {

@@ -1,7 +1,8 @@
-//! Rows of keys, sorted with their entries' numbers by radix, a digit at a time, keeping the order of equal keys.
+//! Rows of keys, sorted with their entries' numbers by radix, a digit at a time, keeping the order of equal
+//! keys.
 //!
-//! A short row is one invocation's. Longer ones are cut into blocks: one dispatch counts each block's digits, a running sum over the counts
-//! of a row finds the places, and another dispatch moves the keys there.
+//! A short row is one invocation's. Longer ones are cut into blocks: one dispatch counts each block's digits,
+//! a running sum over the counts of a row finds the places, and another dispatch moves the keys there.
 
 use super::emit::{Emitter, GROUP};
 use super::scan::{self, TEMPS};
@@ -22,7 +23,8 @@ struct Digits {
 }
 
 impl Digits {
-    /// For rows of so many keys, of which the last bits count. Large tables of counts fit a processor's memory, not a GPU's registers.
+    /// For rows of so many keys, of which the last bits count. Large tables of counts fit a processor's
+    /// memory, not a GPU's registers.
     fn of(shared: &GpuShared, length: usize, bits: usize) -> Digits {
         let large = shared.caps.spread.software && length > 256 && bits > 4;
         if large { Digits { bits: 8, share: 1024 } } else { Digits { bits: 4, share: 256 } }

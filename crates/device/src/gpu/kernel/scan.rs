@@ -1,7 +1,7 @@
 //! Running folds along the last dim: each invocation walks a piece of 256 elements.
 //!
-//! Longer rows take three steps: the pieces' totals, a running fold of those (in the same way), and the pieces again,
-//! each beginning where the one before ended. The order is fixed, whatever the device.
+//! Longer rows take three steps: the pieces' totals, a running fold of those (in the same way), and the
+//! pieces again, each beginning where the one before ended. The order is fixed, whatever the device.
 
 use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, Width};
@@ -101,8 +101,8 @@ fn in_pieces(access: &Access, size: usize, along: bool) -> Access {
     Access { strides, ..access.clone() }
 }
 
-/// A walk over all pieces of `size` elements: it writes running values to `target`, beginning from the total before
-/// if there are `totals`, or without a target the totals themselves.
+/// A walk over all pieces of `size` elements: it writes running values to `target`, beginning from the total
+/// before if there are `totals`, or without a target the totals themselves.
 #[allow(clippy::too_many_arguments)]
 fn pieces(
     shared: &GpuShared,

@@ -1,10 +1,10 @@
 //! Values written to indexed places, without float atomics: the same bits on every run.
 //!
-//! Each combination of the dims that decide on the place is an entry with a key: the place it writes to. The entries are
-//! sorted by key, keeping their order (`radix`). Then every element of the output finds its
-//! entries by bisection and joins their values in order; runs of 128 and of 16,384 entries with one key are joined before,
-//! so that many entries in one place stay cheap. Dims that the indices don't depend on, such as an embedding's features,
-//! take no part in the sort.
+//! Each combination of the dims that decide on the place is an entry with a key: the place it writes to. The
+//! entries are sorted by key, keeping their order (`radix`). Then every element of the output finds its
+//! entries by bisection and joins their values in order; runs of 128 and of 16,384 entries with one key are
+//! joined before, so that many entries in one place stay cheap. Dims that the indices don't depend on, such
+//! as an embedding's features, take no part in the sort.
 
 mod keys;
 
@@ -75,8 +75,9 @@ pub(super) fn plan(
     Ok(steps)
 }
 
-/// Adds the steps of a scatter. Where the values, the indices or the entries are more than can be bound, its halves
-/// follow each other: the second one starts from what the first one left. Sums of halves are rounded in between.
+/// Adds the steps of a scatter. Where the values, the indices or the entries are more than can be bound, its
+/// halves follow each other: the second one starts from what the first one left. Sums of halves are rounded
+/// in between.
 fn in_parts(
     shared: &GpuShared,
     kernel: &Scatter,

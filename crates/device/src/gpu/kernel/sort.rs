@@ -1,8 +1,9 @@
 //! The order of elements along the last dim of a space.
 //!
-//! Each element becomes a key of 32 bits, and the rows of keys are sorted by radix with their places. Elements of 64 bits are sorted twice: by their lower
-//! halves, then by the upper ones, which are read in the order found so far. Rows whose keys don't fit into a binding together follow
-//! each other in parts. On GPUs, rows of up to 1,024 elements are read, sorted in workgroup memory and written by one dispatch.
+//! Each element becomes a key of 32 bits, and the rows of keys are sorted by radix with their places.
+//! Elements of 64 bits are sorted twice: by their lower halves, then by the upper ones, which are read in the
+//! order found so far. Rows whose keys don't fit into a binding together follow each other in parts. On GPUs,
+//! rows of up to 1,024 elements are read, sorted in workgroup memory and written by one dispatch.
 
 use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, Width};
@@ -98,7 +99,8 @@ pub(super) fn plan(
     Ok(steps)
 }
 
-/// Adds the steps that sort short rows, padded to a power of two: as many in each workgroup as its memory holds.
+/// Adds the steps that sort short rows, padded to a power of two: as many in each workgroup as its memory
+/// holds.
 fn in_workgroups(shared: &GpuShared, sort: &Sort, words: &[Word], steps: &mut Vec<Dispatch>) -> Result<()> {
     let along = sort.sizes.len() - 1;
     let padded = sort.sizes[along].next_power_of_two().max(2);
@@ -207,8 +209,8 @@ fn rows_access(temp: usize, sizes: &Dims, length: usize, offset: usize) -> Acces
     Access::new(TEMPS + temp, DType::I32, &strides, offset as isize)
 }
 
-/// Writes a word of each element's key; the first one's elements are read in their own order, which is written too, the others in the order
-/// found so far.
+/// Writes a word of each element's key; the first one's elements are read in their own order, which is
+/// written too, the others in the order found so far.
 fn make_keys(
     shared: &GpuShared,
     sort: &Sort,
@@ -263,8 +265,8 @@ fn write_places(shared: &GpuShared, sort: &Sort, order: usize, steps: &mut Vec<D
     each(shared, "The places of sorted elements.", &nest, steps, |_, _| Ok(String::new()))
 }
 
-/// Adds the steps that do what a body says for each index of a space. `accumulate` writes what goes before, and gives the expression of
-/// [`Instr::Accumulator`], an I32.
+/// Adds the steps that do what a body says for each index of a space. `accumulate` writes what goes before,
+/// and gives the expression of [`Instr::Accumulator`], an I32.
 fn each(
     shared: &GpuShared,
     title: &'static str,

@@ -1,5 +1,5 @@
-//! Which values of a body are the same: compilers take `x - x` for 0 and `x / x` for 1, which infinities and NaN are not,
-//! and see through a value that is computed twice.
+//! Which values of a body are the same: compilers take `x - x` for 0 and `x / x` for 1, which infinities and
+//! NaN are not, and see through a value that is computed twice.
 
 use std::collections::HashMap;
 

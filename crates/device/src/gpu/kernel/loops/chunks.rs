@@ -1,7 +1,8 @@
 //! Rows cut into chunks: partial results in the device's scratch memory, joined in a fixed order.
 //!
-//! For each stage of the loop there is a dispatch over chunks that folds them, and one that joins a row's chunks; a last
-//! one over chunks writes the elements that need the last results. Row values are computed anew in each.
+//! For each stage of the loop there is a dispatch over chunks that folds them, and one that joins a row's
+//! chunks; a last one over chunks writes the elements that need the last results. Row values are computed
+//! anew in each.
 
 use super::*;
 use crate::gpu::kernel::nest::Fit;

@@ -1,6 +1,7 @@
 //! How the invocations of a workgroup, which all need the same elements of the left operand, get them.
 //!
-//! Where a workgroup is one subgroup, each invocation loads elements of its own and tells the others; else each loads them all.
+//! Where a workgroup is one subgroup, each invocation loads elements of its own and tells the others; else
+//! each loads them all.
 
 use super::MatmulTile;
 use super::tiles::{C, Names, ShaderOperand, part, within};
@@ -53,7 +54,8 @@ impl<'t> Left<'t> {
         };
         for q in 0..self.tile.rows.div_ceil(lanes) {
             let first = q * lanes;
-            // Where rows are loaded by four they are a multiple of four: an invocation beyond reads the last ones.
+            // Where rows are loaded by four they are a multiple of four: an invocation beyond reads the last
+            // ones.
             let place = if self.along_rows() {
                 format!("min(first_row + {first}u + local / 4u * 4u, {count} - 4u)")
             } else {
@@ -74,8 +76,8 @@ impl<'t> Left<'t> {
         self.operand.steps(e, self.tile.steps, inner, self.along_inner())
     }
 
-    /// Loads what this invocation is to load for the steps from `k` on, which lead so far, and row `r`, or `r` and those that
-    /// follow.
+    /// Loads what this invocation is to load for the steps from `k` on, which lead so far, and row `r`, or
+    /// `r` and those that follow.
     pub(super) fn load(&self, e: &mut Emitter<'_>, r: usize, along: &[String]) {
         let q = match self.subgroup {
             None => r,

@@ -1,5 +1,5 @@
-//! Rows, columns and inner dims of a factor that are made of several dims, such as those of windows: in the text, a function
-//! takes an index apart. It stands outside of the innermost loops wherever the index does.
+//! Rows, columns and inner dims of a factor that are made of several dims, such as those of windows: in the
+//! text, a function takes an index apart. It stands outside of the innermost loops wherever the index does.
 
 use super::MatmulNest;
 use crate::gpu::kernel::emit::Emitter;
@@ -9,8 +9,9 @@ use crate::layout::{Dims, Strides};
 /// The sizes and strides that a dim of a factor is made of, outermost first.
 pub(super) type Made = Vec<(usize, isize)>;
 
-/// A factor over the dims `batch.., m, n, k`: the first dim of its matrix is `first`, the second `second`. A dim that is made of
-/// several has no stride there; its parts are indexed dims of the access, which count as touched as a whole.
+/// A factor over the dims `batch.., m, n, k`: the first dim of its matrix is `first`, the second `second`. A
+/// dim that is made of several has no stride there; its parts are indexed dims of the access, which count as
+/// touched as a whole.
 pub(super) fn over_nest(access: &Access, parts: &Parts, [first, second]: [usize; 2], rank: usize) -> Access {
     let mut strides: Strides = access.strides[..rank - 2].into();
     strides.resize(rank + 1, 0);
@@ -50,7 +51,8 @@ pub(super) fn outer_and_inner(product: &MatmulNest<'_>, outer: usize) -> [Made; 
     }
 }
 
-/// Writes the function from an index of a part of a dim to elements, if the dim is made of several, and says its name.
+/// Writes the function from an index of a part of a dim to elements, if the dim is made of several, and says
+/// its name.
 pub(super) fn function(e: &mut Emitter<'_>, name: &str, made: &Made, first: usize) -> Option<String> {
     if made.len() < 2 {
         return None;

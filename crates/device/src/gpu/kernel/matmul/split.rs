@@ -1,4 +1,5 @@
-//! Chunks of the inner dim side by side in one dispatch, for devices that run more workgroups at a time than a product has tiles.
+//! Chunks of the inner dim side by side in one dispatch, for devices that run more workgroups at a time than
+//! a product has tiles.
 
 use smallvec::SmallVec;
 
@@ -10,8 +11,8 @@ use crate::gpu::program::Dispatch;
 use crate::kernel::{Access, Instr, Loop, Matmul, Parts, Store, Ty};
 use crate::layout::{Dims, contiguous_strides};
 
-/// The steps of a product whose chunks are a batch dim of another product, and the bytes of the temporary that holds those products.
-/// As many of the wanted chunks as divide the inner dim; nothing where none do.
+/// The steps of a product whose chunks are a batch dim of another product, and the bytes of the temporary
+/// that holds those products. As many of the wanted chunks as divide the inner dim; nothing where none do.
 pub(super) fn side_by_side(
     shared: &GpuShared,
     product: &MatmulNest<'_>,
@@ -81,7 +82,8 @@ fn rows_of(parts: &Parts) -> usize {
     parts.rows.len().max(1)
 }
 
-/// A factor with chunks of the inner dim, whose first stride is at `place`, as its first batch dim; and what a chunk of it is made of.
+/// A factor with chunks of the inner dim, whose first stride is at `place`, as its first batch dim; and what
+/// a chunk of it is made of.
 fn chunked(factor: &Access, made: &Dims, place: usize, k: usize, chunks: usize) -> (Access, Dims) {
     let mut factor = factor.clone();
     let first = made.first().copied().unwrap_or(k) / chunks;

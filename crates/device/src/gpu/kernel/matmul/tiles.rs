@@ -1,4 +1,5 @@
-//! The loops of a matrix product along the inner dim, in the registers of invocations or through workgroup memory.
+//! The loops of a matrix product along the inner dim, in the registers of invocations or through workgroup
+//! memory.
 
 use super::left::Left;
 use super::parts::{function, outer_and_inner};
@@ -68,7 +69,8 @@ impl<'p> ShaderOperand<'p> {
         let others = (0..product.k - 2).all(four) && access.offset % 4 == 0 && !by_elements;
         let made = outer_and_inner(product, outer);
         let fours = |parts: &[(usize, isize)]| parts.iter().all(|(_, stride)| stride % 4 == 0);
-        // The last of several parts takes its elements in whole fours, wherever a part of the inner dim begins.
+        // The last of several parts takes its elements in whole fours, wherever a part of the inner dim
+        // begins.
         let last_in_fours = match &made[1][..] {
             [first @ .., (size, 1)] if !first.is_empty() => {
                 size % 4 == 0 && product.nest.first[product.k].is_multiple_of(4) && fours(first)
@@ -135,8 +137,8 @@ impl<'p> ShaderOperand<'p> {
         }
     }
 
-    /// How far the steps from `k` on lead along the inner dim, in lines of their own where that takes more than a product; only
-    /// the first one's if four elements side by side are read at once.
+    /// How far the steps from `k` on lead along the inner dim, in lines of their own where that takes more
+    /// than a product; only the first one's if four elements side by side are read at once.
     pub(super) fn steps(&self, e: &mut Emitter<'_>, count: usize, inner: &str, whole: bool) -> Vec<String> {
         if whole && self.inner_function.is_none() {
             return vec!["k".to_owned()];
@@ -295,8 +297,9 @@ pub(super) fn in_registers(
         }
     }
     e.close();
-    // A loop, so that the epilogue stands in the text once, or twice, and not for each of the sums: drivers inline what
-    // is called. The sums are picked by comparisons, since an array of them takes longer to compile than all copies.
+    // A loop, so that the epilogue stands in the text once, or twice, and not for each of the sums: drivers
+    // inline what is called. The sums are picked by comparisons, since an array of them takes longer to
+    // compile than all copies.
     e.open(format!("for (var row = first_row; row < min(first_row + {}u, {rows}); row++) {{", tile.rows));
     for v in 0..tile.vectors {
         e.open(format!("if (first_column{v} < {columns}) {{"));
