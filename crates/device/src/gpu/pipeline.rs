@@ -20,7 +20,7 @@ const KEPT: u64 = 256 << 20;
 
 /// What drivers are taken to keep of a kernel for each byte of its text. Mesa's software adapters keep about
 /// as much; others, which keep less, then keep more kernels.
-const BYTES_OF_TEXT: u64 = 96;
+const COMPILED_PER_SOURCE: u64 = 96;
 
 /// A kernel's source with what is needed to bind its arguments.
 pub(super) struct ShaderSource {
@@ -37,7 +37,7 @@ pub(super) struct ShaderSource {
 impl ShaderSource {
     /// What its compiled form is taken to cost.
     fn compiled_bytes(&self) -> u64 {
-        self.wgsl.len() as u64 * BYTES_OF_TEXT
+        self.wgsl.len() as u64 * COMPILED_PER_SOURCE
     }
 }
 
@@ -66,29 +66,29 @@ impl Shader {
     }
 
     /// The bytes of its text.
-    pub(super) fn text_bytes(&self) -> usize {
+    pub(super) fn source_bytes(&self) -> usize {
         self.source.wgsl.len()
     }
 }
 
 /// A shader that is found by its text.
-struct ByText(Arc<Shader>);
+struct BySource(Arc<Shader>);
 
-impl Borrow<str> for ByText {
+impl Borrow<str> for BySource {
     fn borrow(&self) -> &str {
         &self.0.source.wgsl
     }
 }
 
-impl PartialEq for ByText {
-    fn eq(&self, other: &ByText) -> bool {
+impl PartialEq for BySource {
+    fn eq(&self, other: &BySource) -> bool {
         self.0.source.wgsl == other.0.source.wgsl
     }
 }
 
-impl Eq for ByText {}
+impl Eq for BySource {}
 
-impl Hash for ByText {
+impl Hash for BySource {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.source.wgsl.hash(state);
     }
@@ -106,7 +106,7 @@ pub(super) struct Pipelines {
 }
 
 struct PipelineCache {
-    shaders: HashSet<ByText>,
+    shaders: HashSet<BySource>,
     /// What all compiled forms are taken to cost, and how much that may be.
     bytes: u64,
     bound: u64,
@@ -216,7 +216,7 @@ impl Pipelines {
         }
         *shader.compiled() = Some(pipeline.clone());
         state.bytes += shader.source.compiled_bytes();
-        state.shaders.insert(ByText(shader.clone()));
+        state.shaders.insert(BySource(shader.clone()));
         state.make_room(shader);
         Ok(pipeline)
     }

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 /// A function of the library, over scalars or over vectors.
 struct LibraryFunction {
-    text: String,
+    source: String,
     /// The library's functions and structs that its text names.
     uses: Vec<String>,
     /// Its place in the library, by which a kernel's functions are ordered.
@@ -86,12 +86,12 @@ pub(super) fn functions_for(source: &str) -> String {
     }
     let mut functions: Vec<&LibraryFunction> = found.into_values().collect();
     functions.sort_by_key(|function| function.place);
-    functions.iter().map(|function| format!("{}\n\n", function.text)).collect()
+    functions.iter().map(|function| format!("{}\n\n", function.source)).collect()
 }
 
 fn library() -> HashMap<String, LibraryFunction> {
-    let mut texts: Vec<(String, String)> =
-        STRUCTS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    let mut sources: Vec<(String, String)> =
+        STRUCTS.iter().map(|(name, source)| ((*name).to_owned(), (*source).to_owned())).collect();
     let generic: Vec<&str> = GENERIC.iter().flat_map(|file| blocks(file)).collect();
     let concrete: Vec<&str> = CONCRETE.iter().flat_map(|file| blocks(file)).collect();
     let written: Vec<&str> = concrete.iter().filter_map(|text| function_name(text)).collect();
@@ -107,26 +107,26 @@ fn library() -> HashMap<String, LibraryFunction> {
                 (vector && names.contains(&token)).then(|| format!("{token}4"))
             });
             if let Some(name) = function_name(&instance) {
-                texts.push((name.to_owned(), instance.clone()));
+                sources.push((name.to_owned(), instance.clone()));
             }
         }
     }
     for text in concrete {
         if let Some(name) = function_name(text) {
-            texts.push((name.to_owned(), text.to_owned()));
+            sources.push((name.to_owned(), text.to_owned()));
         }
     }
-    let known: Vec<String> = texts.iter().map(|(name, _)| name.clone()).collect();
-    let function = |(place, (name, text)): (usize, (String, String))| {
-        let mut uses: Vec<String> = tokens(&text)
+    let known: Vec<String> = sources.iter().map(|(name, _)| name.clone()).collect();
+    let function = |(place, (name, source)): (usize, (String, String))| {
+        let mut uses: Vec<String> = tokens(&source)
             .filter(|token| *token != name && known.iter().any(|k| k == token))
             .map(str::to_owned)
             .collect();
         uses.sort();
         uses.dedup();
-        (name, LibraryFunction { text, uses, place })
+        (name, LibraryFunction { source, uses, place })
     };
-    texts.into_iter().enumerate().map(function).collect()
+    sources.into_iter().enumerate().map(function).collect()
 }
 
 /// The parts of a file between empty lines that hold functions, with the comments right above them.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::GpuShared;
 use super::memory::{GpuBlock, GpuMemory};
 use super::pipeline::Shader;
-use super::stream::Binding;
+use super::stream::{Binding, EncodedDispatch};
 use crate::executor::{bytes_of, check_written};
 use crate::kernel::{Traffic, Ty};
 use crate::{Error, Place, Prepared, Result, Scalar};
@@ -104,7 +104,16 @@ impl Prepared for GpuProgram {
                     }
                 }
             }
-            stream.dispatch(shared, pipeline, &bindings, &words, dispatch.groups, dispatch.checks_indices);
+            stream.dispatch(
+                shared,
+                EncodedDispatch {
+                    pipeline,
+                    bindings: &bindings,
+                    words: &words,
+                    groups: dispatch.groups,
+                    checks_indices: dispatch.checks_indices,
+                },
+            );
         }
         drop(stream);
         shared.counters.read.fetch_add(self.traffic.read, Ordering::Relaxed);
@@ -114,9 +123,9 @@ impl Prepared for GpuProgram {
 
     fn bytes(&self) -> usize {
         let step = |step: &Dispatch| {
-            let text = step.shader.text_bytes() / Arc::strong_count(&step.shader);
+            let source = step.shader.source_bytes() / Arc::strong_count(&step.shader);
             size_of::<Dispatch>()
-                + text
+                + source
                 + bytes_of(&step.windows)
                 + bytes_of(&step.words)
                 + bytes_of(&step.patches)

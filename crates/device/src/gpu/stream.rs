@@ -34,6 +34,19 @@ pub(super) struct Binding<'a> {
     pub(super) size: u64,
 }
 
+/// A dispatch with everything that it binds.
+pub(super) struct EncodedDispatch<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) bindings: &'a [Binding<'a>],
+    /// The words of its uniforms.
+    pub(super) words: &'a [u32],
+    /// Workgroups in each dimension.
+    pub(super) groups: [u32; 3],
+    /// Whether the kernel reports indices that are out of range.
+    pub(super) checks_indices: bool,
+}
+
+/// The number of bindings, and the buffer, the offset and the size of each.
 type GroupKey = (usize, SmallVec<[(u64, u64, u64); 8]>);
 
 /// What is encoded and not yet submitted, and the caches of what dispatches need.
@@ -94,11 +107,7 @@ impl CommandStream {
     pub(super) fn dispatch(
         &mut self,
         shared: &GpuShared,
-        pipeline: &Arc<Pipeline>,
-        bindings: &[Binding<'_>],
-        words: &[u32],
-        groups: [u32; 3],
-        checks_indices: bool,
+        EncodedDispatch { pipeline, bindings, words, groups, checks_indices }: EncodedDispatch<'_>,
     ) {
         let room = pipeline.params_bytes as usize;
         if self.words.len() + room + self.align > PARAMS_BYTES as usize || self.dispatches >= MAX_DISPATCHES {

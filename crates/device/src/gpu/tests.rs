@@ -7,7 +7,7 @@ use smallvec::smallvec;
 
 use super::adapter::{Adapter, adapters};
 use super::pipeline::ShaderSource;
-use super::stream::Binding;
+use super::stream::{Binding, EncodedDispatch};
 use super::*;
 use crate::kernel::{Access, Instr, Loop, Store, UnaryOp};
 use crate::{DType, Device, DeviceOptions, Element};
@@ -303,7 +303,16 @@ fn refused_work_is_an_error_of_the_next_read_and_of_no_other() {
                 // More bytes than the buffer has.
                 let block = own.shared.block(&x).unwrap();
                 let binding = Binding { block, offset: 0, size: 1 << 40 };
-                own.shared.stream().dispatch(&own.shared, &pipeline, &[binding], &[0; 4], [1; 3], false);
+                own.shared.stream().dispatch(
+                    &own.shared,
+                    EncodedDispatch {
+                        pipeline: &pipeline,
+                        bindings: &[binding],
+                        words: &[0; 4],
+                        groups: [1; 3],
+                        checks_indices: false,
+                    },
+                );
             }
             executor.upload(&ones()).unwrap();
             executor.flush().unwrap();

@@ -23,7 +23,7 @@ use crate::cpu::simd::{Raw, SimdArgs, binary, fused, lanes};
 
 /// An instruction with the tile that it runs over.
 #[derive(Clone, Copy)]
-struct Step<'s> {
+struct LaneStep<'s> {
     inst: &'s Inst,
     tile: &'s Tile,
     /// The number of the tile's lanes.
@@ -42,14 +42,14 @@ impl CpuFrame<'_> {
             // SAFETY: the offset lies inside of the frame's memory (room).
             let memory = unsafe { self.memory.add(inst.memory) };
             self.ahead.fetch();
-            self.step(Step { inst, tile, n, start, memory })?;
+            self.step(LaneStep { inst, tile, n, start, memory })?;
         }
         Ok(())
     }
 
     #[inline]
-    fn step(&mut self, step: Step<'_>) -> Result<()> {
-        let Step { inst, tile, memory, .. } = step;
+    fn step(&mut self, step: LaneStep<'_>) -> Result<()> {
+        let LaneStep { inst, tile, memory, .. } = step;
         match &inst.op {
             LaneOp::Const(bits) => self.set_cell(inst, memory, *bits),
             LaneOp::Param { index, ty } => {
@@ -90,7 +90,7 @@ impl CpuFrame<'_> {
     }
 
     /// The key and the stream of a random generator, from the four parameters that begin at `params`.
-    fn words(&mut self, step: Step<'_>, params: usize) -> Result<()> {
+    fn words(&mut self, step: LaneStep<'_>, params: usize) -> Result<()> {
         for i in 0..4 {
             let word = self.params.get(params + i).ok_or_else(|| invalid("too few parameters"))?;
             // SAFETY: a uniform value has room for four words (room).
@@ -101,7 +101,7 @@ impl CpuFrame<'_> {
     }
 
     #[inline]
-    fn in_range(&mut self, step: Step<'_>, range: usize) {
+    fn in_range(&mut self, step: LaneStep<'_>, range: usize) {
         let (affine, size) = &self.maps.ranges[range];
         let inside = |value: isize| u8::from(value >= 0 && value < *size as isize);
         let single = match affine.grid(step.tile).and_then(|grid| certain(grid, *size, step.tile)) {
@@ -116,7 +116,7 @@ impl CpuFrame<'_> {
     }
 
     #[inline]
-    fn binary(&mut self, step: Step<'_>, run: &binary::Forms, mut a: LanePointer, mut b: LanePointer) {
+    fn binary(&mut self, step: LaneStep<'_>, run: &binary::Forms, mut a: LanePointer, mut b: LanePointer) {
         let single = a.single && b.single;
         let dst = self.target(step.inst, step.tile, step.memory, single);
         let n = if single { 1 } else { step.n };
@@ -142,7 +142,7 @@ impl CpuFrame<'_> {
     }
 
     #[inline]
-    fn fused(&mut self, step: Step<'_>, run: &fused::Pairing, mut values: [LanePointer; 3]) {
+    fn fused(&mut self, step: LaneStep<'_>, run: &fused::Pairing, mut values: [LanePointer; 3]) {
         let single = values.iter().all(|value| value.single);
         let dst = self.target(step.inst, step.tile, step.memory, single);
         let n = if single { 1 } else { step.n };
@@ -158,7 +158,7 @@ impl CpuFrame<'_> {
     }
 
     #[inline]
-    fn select(&mut self, step: Step<'_>, run: &lanes::Choice, [cond, mut a, mut b]: [LanePointer; 3]) {
+    fn select(&mut self, step: LaneStep<'_>, run: &lanes::Choice, [cond, mut a, mut b]: [LanePointer; 3]) {
         let width = step.inst.width;
         let single = cond.single && a.single && b.single;
         let dst = self.target(step.inst, step.tile, step.memory, single);
@@ -191,7 +191,7 @@ impl CpuFrame<'_> {
     }
 
     #[inline]
-    fn random(&mut self, step: Step<'_>, run: Raw, index: LanePointer, words: LanePointer) {
+    fn random(&mut self, step: LaneStep<'_>, run: Raw, index: LanePointer, words: LanePointer) {
         let dst = self.target(step.inst, step.tile, step.memory, index.single);
         let n = if index.single { 1 } else { step.n };
         // SAFETY: the indices and the four words are defined; the result has room for n lanes and overlaps
@@ -201,8 +201,8 @@ impl CpuFrame<'_> {
     }
 
     #[inline]
-    fn expand(&mut self, step: Step<'_>, a: LanePointer) {
-        let Step { inst, tile, n, memory, .. } = step;
+    fn expand(&mut self, step: LaneStep<'_>, a: LanePointer) {
+        let LaneStep { inst, tile, n, memory, .. } = step;
         if a.single {
             // The value is copied, because liveness analysis may give the row value's memory to another from
             // here on.
@@ -230,8 +230,8 @@ impl CpuFrame<'_> {
     }
 
     #[inline]
-    fn fold(&mut self, step: Step<'_>, fold: usize, a: u32, factor: Option<u32>) {
-        let Step { inst, tile, n, start, .. } = step;
+    fn fold(&mut self, step: LaneStep<'_>, fold: usize, a: u32, factor: Option<u32>) {
+        let LaneStep { inst, tile, n, start, .. } = step;
         let place = &self.program.folds[fold];
         let a = self.spread(self.slot(a), 0, n, inst.width);
         let (run, b) = match (factor, place.fold.products) {
@@ -259,8 +259,8 @@ impl CpuFrame<'_> {
     }
 
     #[inline]
-    fn finish(&mut self, step: Step<'_>, fold: usize) {
-        let Step { inst, tile, n, memory, .. } = step;
+    fn finish(&mut self, step: LaneStep<'_>, fold: usize) {
+        let LaneStep { inst, tile, n, memory, .. } = step;
         let place = &self.program.folds[fold];
         let dst = self.target(inst, tile, memory, n == 1);
         // SAFETY: `begin` initialised the accumulators of n lanes; the result has room for n lanes and lies

@@ -114,7 +114,7 @@ impl ShaderBody<'_> {
     fn address(&self, e: &mut Emitter<'_>, label: &str, access: &Access) -> String {
         let start =
             self.windows.get(&access.buffer).map_or(0, |window| window.start) / access.dtype.size() as u64;
-        let mut address = e.offset(
+        let mut address = e.offset_uniform(
             &format!("{label}_offset"),
             access.offset - start as isize,
             access.buffer,
@@ -124,7 +124,7 @@ impl ShaderBody<'_> {
             if self.vector == Some(d) && stride == 1 {
                 address = format!("{address} + i{d}");
             } else {
-                let stride = e.signed(&format!("{label}_stride{d}"), stride);
+                let stride = e.signed_uniform(&format!("{label}_stride{d}"), stride);
                 address = format!("{address} + i{d} * {stride}");
             }
         }
@@ -137,7 +137,7 @@ impl ShaderBody<'_> {
             None | Some((_, 0)) => format!("vec4<u32>({first})"),
             Some((_, 1)) => format!("(vec4<u32>({first}) + {LANES})"),
             Some((d, stride)) => {
-                let stride = e.signed(&format!("{label}_stride{d}"), stride);
+                let stride = e.signed_uniform(&format!("{label}_stride{d}"), stride);
                 format!("(vec4<u32>({first}) + {LANES} * {stride})")
             }
         }
@@ -162,10 +162,10 @@ impl ShaderBody<'_> {
         let mut moved = String::new();
         for (k, (dim, &reg)) in access.indexed.iter().zip(indices).enumerate() {
             let index_width = self.widths[reg as usize];
-            let size = e.number(&format!("{label}_size{k}"), dim.size);
+            let size = e.uniform(&format!("{label}_size{k}"), dim.size);
             let op = e.shared.checked_op(dim.op) as usize;
-            let op = e.number(&format!("{label}_op{k}"), op);
-            let stride = e.signed(&format!("{label}_index_stride{k}"), dim.stride);
+            let op = e.uniform(&format!("{label}_op{k}"), op);
+            let stride = e.signed_uniform(&format!("{label}_index_stride{k}"), dim.stride);
             let active = self.active(guard.as_deref(), width, index_width);
             let check = if self.types[reg as usize] == Ty::I64 { "checked_i64" } else { "checked_i32" };
             let lanes = if index_width == Width::Four { "x4" } else { "" };
@@ -260,7 +260,8 @@ impl ShaderBody<'_> {
         for (n, window) in windows.enumerate() {
             let name = if n == 0 { memory.buffer.to_owned() } else { format!("{}_window{n}", memory.buffer) };
             let binding = e.bind(&name, element, window.clone());
-            let last = e.patched(&format!("{label}_last{n}"), "u32", UniformPatch::Last { binding, bytes });
+            let last =
+                e.patched_uniform(&format!("{label}_last{n}"), "u32", UniformPatch::Last { binding, bytes });
             let part = ShaderBuffer { buffer: &name, ..*memory };
             if n == 0 {
                 found = part.load(&format!("min({at}, {last})"));
@@ -268,7 +269,7 @@ impl ShaderBody<'_> {
             }
             // Positions count from the first window.
             let start = (window.start - self.windows[&access.buffer].start) / bytes;
-            let start = e.number(&format!("{label}_window{n}"), start as usize);
+            let start = e.uniform(&format!("{label}_window{n}"), start as usize);
             let value = part.load(&format!("min(max({at}, {start}) - {start}, {last})"));
             found = super::body::choose(ty, Width::One, &found, &value, &format!("({at} >= {start})"));
         }
@@ -280,7 +281,7 @@ impl ShaderBody<'_> {
         let window = self.windows.get(&access.buffer).cloned();
         let binding = window.map_or(0, |window| e.bind(&buffer_name(access.buffer), "", window));
         let patch = UniformPatch::Last { binding, bytes: access.dtype.size() as u64 };
-        e.patched(&format!("{label}_last"), "u32", patch)
+        e.patched_uniform(&format!("{label}_last"), "u32", patch)
     }
 
     /// Writes a store.

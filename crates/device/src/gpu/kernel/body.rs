@@ -170,7 +170,7 @@ impl<'n> ShaderBody<'n> {
                 return Ok(());
             }
             Instr::Param { index, ty } => {
-                let expression = e.scalar(*index, *ty);
+                let expression = e.parameter(*index, *ty);
                 self.know(reg, expression);
                 return Ok(());
             }
@@ -180,7 +180,7 @@ impl<'n> ShaderBody<'n> {
             }
             Instr::Load { access, indices } => self.load(e, *access, indices, &name, width)?,
             Instr::Coord { dim } => {
-                let first = e.number(&format!("first_{dim}"), self.nest.first[*dim]);
+                let first = e.uniform(&format!("first_{dim}"), self.nest.first[*dim]);
                 match width {
                     Width::One => format!("bitcast<i32>(i{dim} + {first})"),
                     Width::Four => format!("bitcast<vec4<i32>>(vec4<u32>(i{dim} + {first}) + {LANES})"),
@@ -208,7 +208,7 @@ impl<'n> ShaderBody<'n> {
             }
             Instr::Cast { a, to } => cast(self.types[*a as usize], *to, width, &self.value(*a, width)),
             instr @ (Instr::Philox { index, params } | Instr::Normal { index, params }) => {
-                let words: Vec<String> = (*params..params + 4).map(|i| e.scalar(i, Ty::U32)).collect();
+                let words: Vec<String> = (*params..params + 4).map(|i| e.parameter(i, Ty::U32)).collect();
                 let name = if matches!(instr, Instr::Normal { .. }) { "normal" } else { "philox" };
                 let (suffix, index) = (width.suffix(), self.value(*index, width));
                 format!("{name}{suffix}({}({index}), {})", type_name(Ty::U32, width), words.join(", "))
@@ -234,15 +234,15 @@ impl<'n> ShaderBody<'n> {
     /// Whether a range check holds.
     pub(super) fn in_range(&self, e: &mut Emitter<'_>, range: usize, width: Width) -> String {
         let check = &self.nest.kernel.ranges[range];
-        let mut value = e.signed(&format!("range{range}_offset"), check.offset);
+        let mut value = e.signed_uniform(&format!("range{range}_offset"), check.offset);
         for (d, &stride) in check.strides.iter().enumerate().filter(|(_, s)| **s != 0) {
-            let stride = e.signed(&format!("range{range}_stride{d}"), stride);
+            let stride = e.signed_uniform(&format!("range{range}_stride{d}"), stride);
             value = format!("{value} + i{d} * {stride}");
         }
-        let size = e.number(&format!("range{range}_size"), check.size);
+        let size = e.uniform(&format!("range{range}_size"), check.size);
         match self.vector.filter(|&d| check.strides[d] != 0) {
             Some(d) => {
-                let stride = e.signed(&format!("range{range}_stride{d}"), check.strides[d]);
+                let stride = e.signed_uniform(&format!("range{range}_stride{d}"), check.strides[d]);
                 format!("((vec4<u32>({value}) + {LANES} * {stride}) < vec4<u32>({size}))")
             }
             None => spread(&format!("({value} < {size})"), Ty::Bool, Width::One, width),

@@ -86,7 +86,7 @@ pub(super) struct Emitter<'a> {
     workgroup_memory: Vec<String>,
     workgroup_bytes: u32,
     functions: String,
-    text: String,
+    main: String,
     indent: usize,
 }
 
@@ -106,40 +106,40 @@ impl<'a> Emitter<'a> {
             workgroup_memory: Vec::new(),
             workgroup_bytes: 0,
             functions: String::new(),
-            text: String::new(),
+            main: String::new(),
             indent: 1,
         };
         // Filled in by `finish`.
-        emitter.number("groups_x", 0);
-        emitter.number("groups_xy", 0);
+        emitter.uniform("groups_x", 0);
+        emitter.uniform("groups_xy", 0);
         emitter
     }
 
     /// A named u32; its expression. The same name gives the same number.
-    pub(super) fn number(&mut self, name: &str, value: usize) -> String {
-        self.typed(name, "u32", value as u32)
+    pub(super) fn uniform(&mut self, name: &str, value: usize) -> String {
+        self.typed_uniform(name, "u32", value as u32)
     }
 
     /// A named u32 that stands for a negative number too: sums and products wrap.
-    pub(super) fn signed(&mut self, name: &str, value: isize) -> String {
-        self.typed(name, "u32", value as u32)
+    pub(super) fn signed_uniform(&mut self, name: &str, value: isize) -> String {
+        self.typed_uniform(name, "u32", value as u32)
     }
 
     /// A named u32 that says where in a buffer elements of this size begin, counted from the binding on.
-    pub(super) fn offset(&mut self, name: &str, value: isize, buffer: usize, bytes: usize) -> String {
+    pub(super) fn offset_uniform(&mut self, name: &str, value: isize, buffer: usize, bytes: usize) -> String {
         let known = self.params.iter().any(|(known, _)| known == name);
         if let (false, BoundMemory::Buffer(buffer @ ..TEMPS)) = (known, memory_of(buffer)) {
             self.patches.push((self.words.len(), UniformPatch::Begin { buffer, bytes: bytes as u64 }));
         }
-        self.signed(name, value)
+        self.signed_uniform(name, value)
     }
 
     /// A named f32.
-    pub(super) fn float(&mut self, name: &str, value: f32) -> String {
-        self.typed(name, "f32", value.to_bits())
+    pub(super) fn float_uniform(&mut self, name: &str, value: f32) -> String {
+        self.typed_uniform(name, "f32", value.to_bits())
     }
 
-    fn typed(&mut self, name: &str, ty: &'static str, word: u32) -> String {
+    fn typed_uniform(&mut self, name: &str, ty: &'static str, word: u32) -> String {
         if !self.params.iter().any(|(known, _)| known == name) {
             self.params.push((name.to_owned(), ty));
             self.words.push(word);
@@ -148,26 +148,26 @@ impl<'a> Emitter<'a> {
     }
 
     /// A number that is known at launch only.
-    pub(super) fn patched(&mut self, name: &str, ty: &'static str, patch: UniformPatch) -> String {
+    pub(super) fn patched_uniform(&mut self, name: &str, ty: &'static str, patch: UniformPatch) -> String {
         if !self.params.iter().any(|(known, _)| known == name) {
             self.patches.push((self.words.len(), patch));
         }
-        self.typed(name, ty, 0)
+        self.typed_uniform(name, ty, 0)
     }
 
     /// A parameter of the launch, as a scalar.
-    pub(super) fn scalar(&mut self, param: usize, ty: Ty) -> String {
+    pub(super) fn parameter(&mut self, param: usize, ty: Ty) -> String {
         let name = format!("param{param}");
         let patch = UniformPatch::Scalar { param, ty };
         match ty {
-            Ty::F32 => self.patched(&format!("{name}_f32"), "f32", patch),
-            Ty::I32 => self.patched(&format!("{name}_i32"), "i32", patch),
-            Ty::U32 => self.patched(&format!("{name}_u32"), "u32", patch),
-            Ty::Bool => format!("({} != 0u)", self.patched(&format!("{name}_bool"), "u32", patch)),
+            Ty::F32 => self.patched_uniform(&format!("{name}_f32"), "f32", patch),
+            Ty::I32 => self.patched_uniform(&format!("{name}_i32"), "i32", patch),
+            Ty::U32 => self.patched_uniform(&format!("{name}_u32"), "u32", patch),
+            Ty::Bool => format!("({} != 0u)", self.patched_uniform(&format!("{name}_bool"), "u32", patch)),
             Ty::I64 | Ty::F64 => {
                 let (suffix, make) = if ty == Ty::I64 { ("", "I64") } else { ("_f64", "d_of") };
-                let low = self.patched(&format!("{name}{suffix}_lo"), "u32", patch);
-                let high = self.number(&format!("{name}{suffix}_hi"), 0);
+                let low = self.patched_uniform(&format!("{name}{suffix}_lo"), "u32", patch);
+                let high = self.uniform(&format!("{name}{suffix}_hi"), 0);
                 format!("{make}({low}, {high})")
             }
         }
@@ -216,10 +216,10 @@ impl<'a> Emitter<'a> {
     /// A line of the text.
     pub(super) fn line(&mut self, text: impl AsRef<str>) {
         for _ in 0..self.indent {
-            self.text.push_str("    ");
+            self.main.push_str("    ");
         }
-        self.text.push_str(text.as_ref());
-        self.text.push('\n');
+        self.main.push_str(text.as_ref());
+        self.main.push('\n');
     }
 
     /// A line that opens a block.
@@ -236,7 +236,7 @@ impl<'a> Emitter<'a> {
 
     /// Ends what was written so far as a function of its own before `main`.
     pub(super) fn end_function(&mut self, signature: &str) {
-        let body = std::mem::take(&mut self.text);
+        let body = std::mem::take(&mut self.main);
         let _ = write!(self.functions, "{signature} {{\n{body}}}\n\n");
     }
 
@@ -305,7 +305,7 @@ impl<'a> Emitter<'a> {
             tail,
             "@compute @workgroup_size({})\nfn main(@builtin(workgroup_id) workgroup: vec3<u32>, \
              @builtin(local_invocation_index) local: u32) {{\n{}}}\n",
-            self.workgroup, self.text
+            self.workgroup, self.main
         );
         if self.internal {
             // The failed index comes first, so that it can be read without knowing anything else.

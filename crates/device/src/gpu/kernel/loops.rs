@@ -90,7 +90,7 @@ fn elements(
     let mut e = Emitter::new(shared, "Elementwise work.", workgroup);
     let dims: Vec<usize> = (0..nest.kernel.sizes.len()).collect();
     let threads = count(nest, &dims, vector);
-    let limit = e.number("threads", threads);
+    let limit = e.uniform("threads", threads);
     let share = workgroup * each;
     if each > 1 {
         e.line(format!("let begin = ({GROUP}) * {share}u;"));
@@ -128,8 +128,8 @@ pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: 
             rest.clone()
         } else {
             let size = count(nest, &[d], vector);
-            let divisor = e.number(&format!("count{d}"), size);
-            let reciprocal = e.float(&format!("reciprocal{d}"), 1.0 / size as f32);
+            let divisor = e.uniform(&format!("count{d}"), size);
+            let reciprocal = e.float_uniform(&format!("reciprocal{d}"), 1.0 / size as f32);
             e.line(format!("let split{d} = divide({rest}, {divisor}, {reciprocal});"));
             rest = format!("split{d}.x");
             format!("split{d}.y")
@@ -143,7 +143,7 @@ pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: 
 pub(super) fn validity(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>) {
     body.valid = None;
     if let Some(d) = body.vector.filter(|&d| !body.nest.kernel.sizes[d].is_multiple_of(4)) {
-        let size = e.number(&format!("size{d}"), body.nest.kernel.sizes[d]);
+        let size = e.uniform(&format!("size{d}"), body.nest.kernel.sizes[d]);
         e.line(format!("let valid = (vec4<u32>(i{d}) + {LANES}) < vec4<u32>({size});"));
         body.valid = Some("valid".to_owned());
     }
@@ -277,10 +277,10 @@ fn whole_rows(
     for &pass in &passes {
         row_values(&mut e, &mut body, pass)?;
         let vectors = count(nest, &inner_dims(nest), rows.vector);
-        let end = e.number("vectors", vectors);
+        let end = e.uniform("vectors", vectors);
         let walk = vectors.div_ceil(rows.lanes as usize);
         let range = ("lane".to_owned(), end);
-        walk_row(&mut e, &mut body, rows, pass, &range, walk, true)?;
+        walk_row(&mut e, &mut body, rows, pass, &range, walk)?;
         for (reg, _, fold) in folds_of(&body, pass) {
             let width = rows.row_width(nest);
             let name = format!("row_{}_{reg}", format!("{:?}", fold.op).to_lowercase());
@@ -304,13 +304,13 @@ fn begin_rows(
     let threads = count(nest, &outer_dims(nest), rows.vector);
     let per_group = (workgroup / lanes) as usize;
     let row_groups = threads.div_ceil(per_group);
-    let limit = e.number("rows", threads);
+    let limit = e.uniform("rows", threads);
     if chunks.is_some() {
-        let groups = e.number("row_groups", row_groups);
-        let reciprocal = e.float("row_groups_reciprocal", 1.0 / row_groups as f32);
+        let groups = e.uniform("row_groups", row_groups);
+        let reciprocal = e.float_uniform("row_groups_reciprocal", 1.0 / row_groups as f32);
         e.line(format!("let chunk_and_group = divide({GROUP}, {groups}, {reciprocal});"));
         e.line("let chunk = chunk_and_group.x;");
-        let count = e.number("chunks_here", chunks.unwrap_or(1));
+        let count = e.uniform("chunks_here", chunks.unwrap_or(1));
         e.line(format!("let chunk_live = chunk < {count};"));
         e.line("let group = chunk_and_group.y;");
     } else {
@@ -370,7 +370,6 @@ fn walk_row(
     pass: usize,
     range: &(String, String),
     walk: usize,
-    stores: bool,
 ) -> Result<()> {
     let nest = body.nest;
     let folds = folds_of(body, pass);
@@ -409,14 +408,12 @@ fn walk_row(
         let state = if blocks && fold.is_rounded() { "part" } else { "fold" };
         e.line(format!("{state}_{reg} = {};", fold.join(&format!("{state}_{reg}"), &lifted, element_width)));
     }
-    if stores {
-        let element_stores = nest.kernel.stores.iter().filter(|s| is_element_store(body, s));
-        let now: Vec<&Store> = element_stores.filter(|s| body.stages[s.value as usize] == pass).collect();
-        let values: Vec<Reg> = now.iter().map(|s| s.value).collect();
-        body.require(e, &values)?;
-        for store in now {
-            body.store(e, store)?;
-        }
+    let element_stores = nest.kernel.stores.iter().filter(|s| is_element_store(body, s));
+    let now: Vec<&Store> = element_stores.filter(|s| body.stages[s.value as usize] == pass).collect();
+    let values: Vec<Reg> = now.iter().map(|s| s.value).collect();
+    body.require(e, &values)?;
+    for store in now {
+        body.store(e, store)?;
     }
     body.forget(mark);
     body.valid = outer_valid;
@@ -559,11 +556,11 @@ fn position(e: &mut Emitter<'_>, body: &ShaderBody<'_>, rows: &RowSchedule) -> S
     let mut terms = Vec::new();
     let mut stride = 1usize;
     for d in inner_dims(nest).into_iter().rev() {
-        let first = e.number(&format!("first_{d}"), nest.first[d]);
+        let first = e.uniform(&format!("first_{d}"), nest.first[d]);
         if d + 1 == nest.kernel.sizes.len() {
             terms.push(format!("i{d} + {first}"));
         } else {
-            let step = e.number(&format!("position_stride{d}"), stride);
+            let step = e.uniform(&format!("position_stride{d}"), stride);
             terms.push(format!("(i{d} + {first}) * {step}"));
         }
         stride *= nest.full[d];

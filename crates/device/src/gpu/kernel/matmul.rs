@@ -27,7 +27,7 @@ mod left;
 mod parts;
 mod split;
 mod tiles;
-use tiles::{Names, ShaderOperand, in_registers, through_workgroup_memory};
+use tiles::{Names, OperandRole, ShaderOperand, in_registers, through_workgroup_memory};
 
 /// Steps along the inner dim that one invocation takes at most.
 const MAX_INNER: usize = 32 << 10;
@@ -217,7 +217,7 @@ fn epilogue_of_chunks(
         let mut body = ShaderBody::new(&nest, &windows, vector, product.ty);
         let mut e = Emitter::new(shared, "Chunks of a product, added, and what follows.", WORKGROUP);
         let threads = count(&nest, &dims, vector);
-        let limit = e.number("threads", threads);
+        let limit = e.uniform("threads", threads);
         e.line(format!("let thread = ({GROUP}) * {WORKGROUP}u + local;"));
         e.open(format!("if (thread >= {limit}) {{"));
         e.line("return;");
@@ -230,8 +230,8 @@ fn epilogue_of_chunks(
         let place = temp_place(&mut e, product, &nest, &product.nest);
         e.line(format!("let places = {place};"));
         let elements: usize = product.nest.kernel.sizes[..rank].iter().product();
-        let all = e.number("elements", elements);
-        let chunks = e.number("chunks", chunks);
+        let all = e.uniform("elements", elements);
+        let chunks = e.uniform("chunks", chunks);
         let t = type_name(product.ty, width);
         e.line(format!("var accumulator: {t} = {};", zero(product.ty, width)));
         e.open(format!("for (var chunk = 0u; chunk < {chunks}; chunk++) {{"));
@@ -291,10 +291,10 @@ fn temp_place(e: &mut Emitter<'_>, product: &MatmulNest<'_>, part: &Nest, held: 
     let mut terms = Vec::new();
     let mut lanes = String::new();
     for d in (0..product.k).rev() {
-        let start = e.number(&format!("place_first{d}"), part.first[d] - held.first[d]);
-        let step = e.number(&format!("place_stride{d}"), stride);
+        let start = e.uniform(&format!("place_first{d}"), part.first[d] - held.first[d]);
+        let step = e.uniform(&format!("place_stride{d}"), stride);
         if d == product.columns {
-            let last = e.number(&format!("place_last{d}"), part.kernel.sizes[d].saturating_sub(1));
+            let last = e.uniform(&format!("place_last{d}"), part.kernel.sizes[d].saturating_sub(1));
             lanes =
                 format!("(min(vec4<u32>(i{d}) + {LANES}, vec4<u32>({last})) + vec4<u32>({start})) * {step}");
         } else {
@@ -407,24 +407,18 @@ fn dispatch(
         }
     }
     write_result(&mut e, &mut body, product, target)?;
-    let [left, right] = product.operands();
-    let left =
-        ShaderOperand::new(&mut e, product, windows, left, "left", product.rows, users(left.buffer) > 1);
-    let right = ShaderOperand::new(
-        &mut e,
-        product,
-        windows,
-        right,
-        "right",
-        product.columns,
-        users(right.buffer) > 1,
-    );
+    let roles = [("left", product.rows), ("right", product.columns)];
+    let [left, right] = [0, 1].map(|i| {
+        let (access, (name, outer)) = (product.operands()[i], roles[i]);
+        let by_elements = users(access.buffer) > 1;
+        ShaderOperand::new(&mut e, product, windows, OperandRole { access, name, outer, by_elements })
+    });
     let row_tiles = sizes[product.rows].div_ceil(tile.rows);
     let column_tiles = sizes[product.columns].div_ceil(tile.columns());
     let batch_dims: Vec<usize> = (0..product.k - 2).collect();
     let batch = count(&product.nest, &batch_dims, None);
     let number = |e: &mut Emitter<'_>, name: &str, n: usize| {
-        (e.number(name, n), e.float(&format!("{name}_reciprocal"), 1.0 / n as f32))
+        (e.uniform(name, n), e.float_uniform(&format!("{name}_reciprocal"), 1.0 / n as f32))
     };
     // Neighbouring workgroups share columns: the right operand's panel stays in the cache.
     let (n, reciprocal) = number(&mut e, "row_tiles", row_tiles);
@@ -433,7 +427,7 @@ fn dispatch(
     let (n, reciprocal) = number(&mut e, "column_tiles", column_tiles);
     e.line(format!("let batch_and_column = divide(tiles.x, {n}, {reciprocal});"));
     e.line("let column_tile = batch_and_column.y;");
-    let batches = e.number("batches", batch);
+    let batches = e.uniform("batches", batch);
     e.line("let batch = batch_and_column.x;");
     // Whole workgroups only: nothing else would keep barriers uniform.
     e.open(format!("if (batch >= {batches}) {{"));
@@ -443,9 +437,9 @@ fn dispatch(
     left.begin(&mut e, product);
     right.begin(&mut e, product);
     let names = Names {
-        rows: e.number("row_count", sizes[product.rows]),
-        columns: e.number("column_count", sizes[product.columns]),
-        inner: e.number("inner_count", sizes[product.k]),
+        rows: e.uniform("row_count", sizes[product.rows]),
+        columns: e.uniform("column_count", sizes[product.columns]),
+        inner: e.uniform("inner_count", sizes[product.k]),
     };
     if tile.shared {
         through_workgroup_memory(&mut e, product, &left, &right, &names);
@@ -474,7 +468,7 @@ fn write_result(
         ProductTarget::Chunk { chunk, held } => {
             e.bind("products", element_type(temp_dtype(product.ty), false, false), temp_window());
             let elements: usize = held.kernel.sizes[..product.k].iter().product();
-            let chunk = e.number("chunk_offset", chunk * elements);
+            let chunk = e.uniform("chunk_offset", chunk * elements);
             let place = temp_place(e, product, &product.nest, held);
             e.line(format!("let places = {place} + vec4<u32>({chunk});"));
             let memory = temp_memory(product.ty);

@@ -8,7 +8,7 @@ use super::emit::{Emitter, GROUP};
 use super::scan::{self, TEMPS};
 use crate::gpu::GpuShared;
 use crate::gpu::program::{BoundMemory, Dispatch, Window};
-use crate::kernel::{Access, ReduceOp};
+use crate::kernel::{Access, ReduceOp, Scan};
 use crate::{DType, Result};
 
 pub(super) const WORKGROUP: u32 = 64;
@@ -70,7 +70,7 @@ pub(super) fn temp_window(temp: usize) -> Window {
 
 /// Begins a kernel in which each invocation has a number below `threads`.
 pub(super) fn begin(e: &mut Emitter<'_>, threads: usize) {
-    let limit = e.number("threads", threads);
+    let limit = e.uniform("threads", threads);
     e.line(format!("let thread = ({GROUP}) * {WORKGROUP}u + local;"));
     e.open(format!("if (thread >= {limit}) {{"));
     e.line("return;");
@@ -130,7 +130,8 @@ impl RadixRows {
             // Every digit's scan uses the same temporaries.
             let mut used: Vec<usize> = temps[..scan_temps].to_vec();
             let sizes = smallvec::smallvec![self.rows, counts];
-            scan::run(shared, ReduceOp::Sum, &sizes, &all, &all, &mut used, steps)?;
+            let sum = Scan { op: ReduceOp::Sum, sizes, source: all.clone(), target: all };
+            scan::run(shared, &sum, &mut used, steps)?;
             if temps.len() == scan_temps {
                 *temps = used;
             }
@@ -159,10 +160,10 @@ impl RadixRows {
             ("digits", format!("{}u", self.by.count())),
             ("mask", format!("{}u", self.by.count() - 1)),
             ("share", format!("{}u", self.by.share)),
-            ("length", e.number("length", self.length)),
-            ("shift", e.number("shift", shift)),
-            ("reciprocal", e.float("blocks_reciprocal", 1.0 / blocks as f32)),
-            ("blocks", e.number("blocks", blocks)),
+            ("length", e.uniform("length", self.length)),
+            ("shift", e.uniform("shift", shift)),
+            ("reciprocal", e.float_uniform("blocks_reciprocal", 1.0 / blocks as f32)),
+            ("blocks", e.uniform("blocks", blocks)),
         ];
         e.insert(file, &places.each_ref().map(|(place, value)| (*place, value.as_str())));
     }

@@ -275,9 +275,9 @@ fn join_runs(
     }
     let count = layout.entries.div_ceil(length);
     begin(&mut e, count * layout.free);
-    let free = e.number("free_count", layout.free);
-    let reciprocal = e.float("free_reciprocal", 1.0 / layout.free as f32);
-    let entries = e.number("entries", layout.entries);
+    let free = e.uniform("free_count", layout.free);
+    let reciprocal = e.float_uniform("free_reciprocal", 1.0 / layout.free as f32);
+    let entries = e.uniform("entries", layout.entries);
     e.line(format!("let run_and_free = divide(thread, {free}, {reciprocal});"));
     e.line(format!("let begin = run_and_free.x * {length}u;"));
     e.line(format!("let end = min(begin + {length}u, {entries});"));
@@ -398,7 +398,7 @@ fn output_part(
 fn join_entries(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, sorted: &Sorted, first: usize) {
     let kernel = layout.kernel;
     let fold = layout.fold();
-    let first = e.number("first_element", first);
+    let first = e.uniform("first_element", first);
     e.line(format!("let place = element + {first};"));
     if layout.free_dims.is_empty() {
         e.line("let key = place;");
@@ -407,7 +407,7 @@ fn join_entries(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, sorted: &Sorted,
     } else {
         decode_place(e, layout);
     }
-    let entries = e.number("entries", layout.entries);
+    let entries = e.uniform("entries", layout.entries);
     e.bind("keys", "u32", temp_window(sorted.keys));
     let take = |value: &str| match kernel.op {
         ScatterOp::Assign => format!("value = {value};"),
@@ -438,7 +438,7 @@ fn join_entries(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, sorted: &Sorted,
     if let Some((runs, long_runs)) = sorted.runs {
         let memory = values_memory(layout.ty, "");
         let element = element_type(memory.dtype, false, false);
-        let count = e.number("free_count", layout.free);
+        let count = e.uniform("free_count", layout.free);
         let long = RUN * RUN;
         let leap = |e: &mut Emitter<'_>, name: &str, temp: usize, length: usize, also: &str| {
             e.bind(name, element, temp_window(temp));
@@ -459,15 +459,15 @@ fn join_entries(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, sorted: &Sorted,
 /// Tells the key and the number among the free dims from an element's place.
 fn decode_place(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>) {
     let kernel = layout.kernel;
-    let offset = e.signed("target_offset", kernel.target.offset);
+    let offset = e.signed_uniform("target_offset", kernel.target.offset);
     e.line(format!("var rest = place - {offset};"));
     e.line(format!("var key = {offset};"));
     e.line(format!("var is_target = place >= {offset};"));
     e.line("rest = select(0u, rest, is_target);");
     for (n, (stride, size, is_free)) in radixes(kernel, &layout.free_dims).into_iter().enumerate() {
-        let step = e.number(&format!("radix_stride{n}"), stride as usize);
-        let reciprocal = e.float(&format!("radix_reciprocal{n}"), 1.0 / stride as f32);
-        let size = e.number(&format!("radix_size{n}"), size);
+        let step = e.uniform(&format!("radix_stride{n}"), stride as usize);
+        let reciprocal = e.float_uniform(&format!("radix_reciprocal{n}"), 1.0 / stride as f32);
+        let size = e.uniform(&format!("radix_size{n}"), size);
         e.line(format!("let radix{n} = divide(rest, {step}, {reciprocal});"));
         e.line(format!("is_target = is_target && radix{n}.x < {size};"));
         e.line(format!("rest = radix{n}.y;"));
@@ -483,7 +483,7 @@ fn decode_place(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>) {
     let mut free = "0u".to_owned();
     for &d in &layout.free_dims {
         let n = parts.iter().position(|&(stride, _, is_free)| is_free && stride == kernel.target.strides[d]);
-        let size = e.number(&format!("free_size{d}"), count(&layout.nest, &[d], None));
+        let size = e.uniform(&format!("free_size{d}"), count(&layout.nest, &[d], None));
         free = format!("({free} * {size} + digit{})", n.unwrap_or(0));
     }
     e.line(format!("let free = {free};"));

@@ -119,8 +119,8 @@ fn in_workgroups(shared: &GpuShared, sort: &Sort, words: &[Word], steps: &mut Ve
         let mut e = Emitter::new(shared, "Short rows, sorted in workgroup memory.", WIDE_WORKGROUP);
         let rows = count(&part, &dims, None);
         let each = WORKGROUP_KEYS / padded;
-        let (limit, length) = (e.number("rows", rows), e.number("length", sort.sizes[along]));
-        let (padded, each_name) = (e.number("padded", padded), e.number("group_rows", each));
+        let (limit, length) = (e.uniform("rows", rows), e.uniform("length", sort.sizes[along]));
+        let (padded, each_name) = (e.uniform("padded", padded), e.uniform("group_rows", each));
         let slots = |e: &mut Emitter<'_>, d: usize, count: &str| {
             e.open(format!("for (var slot = local; slot < {WORKGROUP_KEYS}u; slot += {WIDE_WORKGROUP}u) {{"));
             e.line(format!("let row = ({GROUP}) * {each_name} + slot / {padded};"));
@@ -140,7 +140,7 @@ fn in_workgroups(shared: &GpuShared, sort: &Sort, words: &[Word], steps: &mut Ve
         body.require(&mut e, &[0])?;
         e.line(format!("let x = {};", body.value(0, Width::One)));
         for (n, (name, (bits, expression))) in names.iter().zip(words).enumerate() {
-            let flip = e.number(&format!("flip{n}"), flip(sort, *bits));
+            let flip = e.uniform(&format!("flip{n}"), flip(sort, *bits));
             e.line(format!("{name}[slot] = ({expression}) ^ {flip};"));
         }
         body.forget(mark);
@@ -159,8 +159,8 @@ fn in_workgroups(shared: &GpuShared, sort: &Sort, words: &[Word], steps: &mut Ve
             include_str!("../../../shaders/bitonic.wgsl"),
             &[("padded", &padded), ("load", &load), ("exchange", &exchange), ("after", &after)],
         );
-        let wanted_count = e.number("wanted", sort.count);
-        let first = e.number("first_wanted", sort.first);
+        let wanted_count = e.uniform("wanted", sort.count);
+        let first = e.uniform("first_wanted", sort.first);
         slots(&mut e, wanted, &wanted_count);
         e.open("if (is_element) {");
         indices(&mut e, &part, &dims, None, "row");
@@ -247,7 +247,7 @@ fn make_keys(
         let element = u32::from(word > 0);
         body.require(e, &[element])?;
         e.line(format!("let x = {};", body.value(element, Width::One)));
-        let flip = e.number("flip", flip(sort, bits));
+        let flip = e.uniform("flip", flip(sort, bits));
         e.line(format!("let key = bitcast<i32>(({expression}) ^ {flip});"));
         Ok("key".to_owned())
     })

@@ -15,10 +15,28 @@ struct Scratch {
     slots: usize,
 }
 
+/// A part of the space whose buffers can be bound, and its chunks.
+struct ChunkedPart {
+    nest: Nest,
+    windows: BufferWindows,
+    /// The number of its first chunk, and how many it has.
+    first: usize,
+    chunks: usize,
+}
+
+/// One pass over rows that are cut into chunks.
+#[derive(Clone, Copy)]
+struct ChunkedPass<'c> {
+    shared: &'c GpuShared,
+    rows: &'c RowSchedule,
+    cut: &'c Cut,
+    pass: usize,
+}
+
 /// How a loop's rows are cut.
 struct Cut {
-    /// The parts whose windows fit, with the number of the first chunk of each, and its number of chunks.
-    parts: Vec<(Nest, BufferWindows, usize, usize)>,
+    /// The parts of the space whose buffers can be bound.
+    parts: Vec<ChunkedPart>,
     /// Vectors of a chunk.
     size: usize,
     chunks: usize,
@@ -46,12 +64,12 @@ pub(super) fn split(
     let passes = passes(&body);
     let last_fold = passes.iter().copied().filter(|&pass| !folds_of(&body, pass).is_empty()).max();
     for &pass in &passes {
-        for (part, windows, first, chunks) in &cut.parts {
-            let dispatch = fold_chunks(shared, part, windows, rows, pass, &cut, *first, *chunks)?;
-            steps.push(dispatch);
+        let chunked = ChunkedPass { shared, rows, cut: &cut, pass };
+        for part in &cut.parts {
+            steps.push(fold_chunks(chunked, part)?);
         }
         if !folds_of(&body, pass).is_empty() {
-            steps.push(join_chunks(shared, nest, &row_windows, rows, pass, &cut, last_fold == Some(pass))?);
+            steps.push(join_chunks(chunked, nest, &row_windows, last_fold == Some(pass))?);
         }
     }
     Ok(())
@@ -105,9 +123,9 @@ fn cut(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> Result<Option<Cut
     let size = vectors.div_ceil(chunks).clamp(1, longest);
     let mut parts = Vec::new();
     let mut chunks = 0;
-    for (part, windows) in spaces {
-        let here = vectors_of(&part).div_ceil(size);
-        parts.push((part, windows, chunks, here));
+    for (nest, windows) in spaces {
+        let here = vectors_of(&nest).div_ceil(size);
+        parts.push(ChunkedPart { nest, windows, first: chunks, chunks: here });
         chunks += here;
     }
     let mut partial = vec![0; body.types.len()];
@@ -129,39 +147,31 @@ fn cut(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> Result<Option<Cut
 }
 
 /// One dispatch that folds the chunks of a part, and writes the elements that are known in this pass.
-#[allow(clippy::too_many_arguments)]
-fn fold_chunks(
-    shared: &GpuShared,
-    part: &Nest,
-    windows: &BufferWindows,
-    rows: &RowSchedule,
-    pass: usize,
-    cut: &Cut,
-    first: usize,
-    chunks: usize,
-) -> Result<Dispatch> {
+fn fold_chunks(chunked: ChunkedPass<'_>, part: &ChunkedPart) -> Result<Dispatch> {
+    let ChunkedPass { shared, rows, cut, pass } = chunked;
+    let ChunkedPart { nest: part, windows, first, chunks } = part;
     let mut body = ShaderBody::new(part, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Chunks of rows, folded.", rows.workgroup);
-    let groups = begin_rows(&mut e, &mut body, rows, Some(chunks));
+    let groups = begin_rows(&mut e, &mut body, rows, Some(*chunks));
     know_results(&mut e, &mut body, rows, pass, cut);
     row_values(&mut e, &mut body, pass)?;
     let vectors = count(part, &inner_dims(part), rows.vector);
-    let size = e.number("chunk_size", cut.size);
-    let end = e.number("vectors", vectors);
+    let size = e.uniform("chunk_size", cut.size);
+    let end = e.uniform("vectors", vectors);
     e.line(format!("let chunk_begin = min(chunk * {size}, {end});"));
     e.line(format!("let chunk_end = min(chunk_begin + {size}, {end});"));
     let range = ("(chunk_begin + lane)".to_owned(), "chunk_end".to_owned());
     let walk = cut.size.div_ceil(rows.lanes as usize);
-    walk_row(&mut e, &mut body, rows, pass, &range, walk, true)?;
+    walk_row(&mut e, &mut body, rows, pass, &range, walk)?;
     let folds = folds_of(&body, pass);
     if !folds.is_empty() {
         e.use_internal();
-        let first = e.number("chunk_first", first);
-        let slots = e.number("slots", cut.scratch.slots);
+        let first = e.uniform("chunk_first", *first);
+        let slots = e.uniform("slots", cut.scratch.slots);
         e.open(if rows.lanes > 1 { "if (live && lane == 0u) {" } else { "if (live) {" });
         e.line(format!("let place = (chunk + {first}) * {slots} + row * {}u;", rows.row_width(part).count()));
         for (reg, _, fold) in folds {
-            let start = e.number(&format!("partial_{reg}"), cut.scratch.partial[reg as usize]);
+            let start = e.uniform(&format!("partial_{reg}"), cut.scratch.partial[reg as usize]);
             write_state(&mut e, fold, &format!("state_{reg}"), &start, "place", rows.row_width(part));
         }
         e.close();
@@ -171,14 +181,12 @@ fn fold_chunks(
 
 /// One dispatch that joins the chunks of each row, and writes the values of rows after the last fold.
 fn join_chunks(
-    shared: &GpuShared,
+    chunked: ChunkedPass<'_>,
     nest: &Nest,
     windows: &BufferWindows,
-    rows: &RowSchedule,
-    pass: usize,
-    cut: &Cut,
     last: bool,
 ) -> Result<Dispatch> {
+    let ChunkedPass { shared, rows, cut, pass } = chunked;
     let width = rows.row_width(nest);
     let lanes = if width == Width::One && cut.chunks > 64 { 64 } else { 1 };
     let joining = RowSchedule { vector: rows.vector, lanes, workgroup: 64, broadcasts: false };
@@ -190,8 +198,8 @@ fn join_chunks(
     for (reg, _, fold) in &folds {
         e.line(format!("var fold_{reg}: {} = {};", fold.state(width), fold.start(width)));
     }
-    let chunks = e.number("chunks", cut.chunks);
-    let slots = e.number("slots", cut.scratch.slots);
+    let chunks = e.uniform("chunks", cut.chunks);
+    let slots = e.uniform("slots", cut.scratch.slots);
     let stride = BLOCK as u32 * lanes;
     e.open(format!("for (var block = lane; block < {chunks}; block += {stride}u) {{"));
     for (reg, _, fold) in &folds {
@@ -201,7 +209,7 @@ fn join_chunks(
     e.open(format!("for (var chunk = block; chunk < block_end; chunk += {lanes}u) {{"));
     e.line(format!("let place = chunk * {slots} + row * {}u;", width.count()));
     for (reg, _, fold) in &folds {
-        let start = e.number(&format!("partial_{reg}"), cut.scratch.partial[*reg as usize]);
+        let start = e.uniform(&format!("partial_{reg}"), cut.scratch.partial[*reg as usize]);
         let state = read_state(*fold, &start, "place", width);
         e.line(format!("part_{reg} = {};", fold.join(&format!("part_{reg}"), &state, width)));
     }
@@ -218,7 +226,7 @@ fn join_chunks(
     join_lanes(&mut e, &joining, &folds, at_once);
     e.open(if lanes > 1 { "if (live && lane == 0u) {" } else { "if (live) {" });
     for (reg, _, fold) in &folds {
-        let start = e.number(&format!("last_{reg}"), cut.scratch.last[*reg as usize]);
+        let start = e.uniform(&format!("last_{reg}"), cut.scratch.last[*reg as usize]);
         write_state(
             &mut e,
             *fold,
@@ -248,7 +256,7 @@ fn know_results(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, rows: &RowSchedu
     for earlier in 0..pass {
         for (reg, _, fold) in folds_of(body, earlier) {
             e.use_internal();
-            let start = e.number(&format!("last_{reg}"), cut.scratch.last[reg as usize]);
+            let start = e.uniform(&format!("last_{reg}"), cut.scratch.last[reg as usize]);
             let state = read_state(fold, &start, &format!("row * {}u", width.count()), width);
             let name = format!("row_{}_{reg}", format!("{:?}", fold.op).to_lowercase());
             e.line(format!("let joined_{reg} = {state};"));

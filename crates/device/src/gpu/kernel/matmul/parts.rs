@@ -57,18 +57,18 @@ pub(super) fn function(e: &mut Emitter<'_>, name: &str, made: &Made, first: usiz
     if made.len() < 2 {
         return None;
     }
-    let first = e.number(&format!("{name}_first"), first);
+    let first = e.uniform(&format!("{name}_first"), first);
     e.line(format!("let rest{} = index + {first};", made.len() - 1));
     let mut terms = Vec::new();
     for (i, &(size, stride)) in made.iter().enumerate().skip(1).rev() {
-        let n = e.number(&format!("{name}_size{i}"), size);
-        let reciprocal = e.float(&format!("{name}_reciprocal{i}"), 1.0 / size as f32);
+        let n = e.uniform(&format!("{name}_size{i}"), size);
+        let reciprocal = e.float_uniform(&format!("{name}_reciprocal{i}"), 1.0 / size as f32);
         e.line(format!("let digits{i} = divide(rest{i}, {n}, {reciprocal});"));
         e.line(format!("let rest{} = digits{i}.x;", i - 1));
-        let stride = e.signed(&format!("{name}_step{i}"), stride);
+        let stride = e.signed_uniform(&format!("{name}_step{i}"), stride);
         terms.push(format!("digits{i}.y * {stride}"));
     }
-    let stride = e.signed(&format!("{name}_step0"), made[0].1);
+    let stride = e.signed_uniform(&format!("{name}_step0"), made[0].1);
     terms.push(format!("rest0 * {stride}"));
     e.line(format!("return {};", terms.join(" + ")));
     e.end_function(&format!("fn {name}(index: u32) -> u32"));

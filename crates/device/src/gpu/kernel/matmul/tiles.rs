@@ -48,15 +48,23 @@ pub(super) struct ShaderOperand<'p> {
     offset: String,
 }
 
+/// What an operand is in a product.
+pub(super) struct OperandRole<'p> {
+    pub(super) access: &'p Access,
+    /// The prefix of its variables and uniforms.
+    pub(super) name: &'static str,
+    /// The dim of the result that it has.
+    pub(super) outer: usize,
+    /// Whether it must be read element by element, because the epilogue reads its buffer too.
+    pub(super) by_elements: bool,
+}
+
 impl<'p> ShaderOperand<'p> {
     pub(super) fn new(
         e: &mut Emitter<'_>,
         product: &'p MatmulNest<'_>,
         windows: &BufferWindows,
-        access: &'p Access,
-        name: &'static str,
-        outer: usize,
-        by_elements: bool,
+        OperandRole { access, name, outer, by_elements }: OperandRole<'p>,
     ) -> ShaderOperand<'p> {
         let sizes = &product.nest.kernel.sizes;
         let window = windows.get(&access.buffer).cloned().unwrap_or(Window {
@@ -98,11 +106,11 @@ impl<'p> ShaderOperand<'p> {
             form,
             along_inner,
             along_outer: along_outer && !along_inner,
-            inner_stride: e.signed(&format!("{name}_inner_stride"), access.strides[product.k]),
-            outer_stride: e.signed(&format!("{name}_outer_stride"), access.strides[outer]),
+            inner_stride: e.signed_uniform(&format!("{name}_inner_stride"), access.strides[product.k]),
+            outer_stride: e.signed_uniform(&format!("{name}_outer_stride"), access.strides[outer]),
             inner_function,
             outer_function,
-            offset: e.offset(
+            offset: e.offset_uniform(
                 &format!("{name}_offset"),
                 access.offset - start,
                 access.buffer,
@@ -115,7 +123,7 @@ impl<'p> ShaderOperand<'p> {
     pub(super) fn begin(&self, e: &mut Emitter<'_>, product: &MatmulNest<'_>) {
         let mut at = self.offset.clone();
         for d in (0..product.k - 2).filter(|&d| self.access.strides[d] != 0) {
-            let stride = e.signed(&format!("{}_stride{d}", self.name), self.access.strides[d]);
+            let stride = e.signed_uniform(&format!("{}_stride{d}", self.name), self.access.strides[d]);
             at = format!("{at} + i{d} * {stride}");
         }
         e.line(format!("let {}_batch = {at};", self.name));
@@ -207,7 +215,8 @@ pub(super) fn within(ty: Ty, width: Width, value: &str, j: usize) -> String {
     choose(ty, width, &zero(ty, width), value, &condition)
 }
 
-/// Every invocation keeps the tile's rows of its own columns, four of them side by side at a time.
+/// Writes a product that keeps its sums in registers: an invocation computes all rows of the tile in its own columns, which
+/// are `tile.vectors` times four consecutive ones.
 pub(super) fn in_registers(
     e: &mut Emitter<'_>,
     product: &MatmulNest<'_>,
@@ -218,28 +227,9 @@ pub(super) fn in_registers(
 ) {
     let ty = product.ty;
     let t = type_name(ty, Width::Four);
-    let Names { rows, columns, inner } = names;
+    let inner = &names.inner;
     e.line(format!("let first_row = row_tile * {}u;", tile.rows));
-    for v in 0..tile.vectors {
-        let first = v * tile.lanes;
-        e.line(format!(
-            "let first_column{v} = (column_tile * {}u + {first}u + local) * 4u;",
-            tile.lanes * tile.vectors
-        ));
-        if right.along_outer {
-            // Columns are a multiple of four: an invocation beyond reads the last ones.
-            e.line(format!("let column{v} = right_batch + min(first_column{v}, {columns} - 4u);"));
-        } else if right.outer_function.is_some() {
-            let at = |c: usize| right.outer(&format!("min(first_column{v} + {c}u, {columns} - 1u)"));
-            let places = [0, 1, 2, 3].map(at).join(", ");
-            e.line(format!("let column{v} = vec4<u32>(right_batch) + vec4<u32>({places});"));
-        } else {
-            e.line(format!(
-                "let column{v} = vec4<u32>(right_batch) + min(vec4<u32>(first_column{v}) + {LANES}, vec4<u32>({columns} - 1u)) * {};",
-                right.outer_stride
-            ));
-        }
-    }
+    define_columns(e, tile, right, &names.columns);
     let left = Left::new(left, tile, names, ty);
     left.begin(e);
     for r in 0..tile.rows {
@@ -247,6 +237,56 @@ pub(super) fn in_registers(
             e.line(format!("var sum{r}_{v}: {t} = {};", zero(ty, Width::Four)));
         }
     }
+    e.open(format!("for (var k = 0u; k < {inner}; k += {}u) {{", tile.steps));
+    if tile.steps == 4 {
+        // Steps beyond the end count as zeros in both operands.
+        e.line(format!("let within = vec4<u32>(k) + {LANES} < vec4<u32>({inner});"));
+    }
+    load_right(e, ty, tile, right, inner);
+    let along = left.steps(e);
+    for r in 0..tile.rows {
+        left.load(e, r, &along);
+        for j in 0..tile.steps {
+            let factor = left.element(r, j);
+            e.line(format!("let factor{r}_{j} = {factor};"));
+            for v in 0..tile.vectors {
+                let (sum, factor) = (format!("sum{r}_{v}"), format!("factor{r}_{j}"));
+                let sum = multiply_add(ty, &sum, &factor, &format!("right{j}_{v}"));
+                e.line(format!("sum{r}_{v} = {sum};"));
+            }
+        }
+    }
+    e.close();
+    finish_rows(e, product, tile, names);
+}
+
+/// Defines the first of each four columns of an invocation, and where the right operand's columns begin.
+fn define_columns(e: &mut Emitter<'_>, tile: &MatmulTile, right: &ShaderOperand<'_>, columns: &str) {
+    for v in 0..tile.vectors {
+        let first = v * tile.lanes;
+        e.line(format!(
+            "let first_column{v} = (column_tile * {}u + {first}u + local) * 4u;",
+            tile.lanes * tile.vectors
+        ));
+        if right.along_outer {
+            // The number of columns is a multiple of four: an invocation beyond the last column reads the last four.
+            e.line(format!("let column{v} = right_batch + min(first_column{v}, {columns} - 4u);"));
+        } else if right.outer_function.is_some() {
+            let at = |c: usize| right.outer(&format!("min(first_column{v} + {c}u, {columns} - 1u)"));
+            let places = [0, 1, 2, 3].map(at).join(", ");
+            e.line(format!("let column{v} = vec4<u32>(right_batch) + vec4<u32>({places});"));
+        } else {
+            let first = format!("vec4<u32>(first_column{v}) + {LANES}");
+            let index = format!("min({first}, vec4<u32>({columns} - 1u))");
+            e.line(format!("let column{v} = vec4<u32>(right_batch) + {index} * {};", right.outer_stride));
+        }
+    }
+}
+
+/// Loads the right operand's elements of the invocation's columns, for the steps of the inner dim from `k` on.
+fn load_right(e: &mut Emitter<'_>, ty: Ty, tile: &MatmulTile, right: &ShaderOperand<'_>, inner: &str) {
+    let whole = right.along_inner && tile.steps == 4;
+    let along = right.steps(e, tile.steps, inner, whole);
     let right_at = |v: usize, along: &str| -> String {
         if right.along_outer {
             right.memory().load_vector(&format!("(column{v} + {along})"))
@@ -255,13 +295,6 @@ pub(super) fn in_registers(
             gather(ty, &C.iter().map(at).collect::<Vec<_>>())
         }
     };
-    e.open(format!("for (var k = 0u; k < {inner}; k += {}u) {{", tile.steps));
-    if tile.steps == 4 {
-        // Steps beyond the end count as zeros on both sides.
-        e.line(format!("let within = vec4<u32>(k) + {LANES} < vec4<u32>({inner});"));
-    }
-    let whole = right.along_inner && tile.steps == 4;
-    let along = right.steps(e, tile.steps, inner, whole);
     for v in 0..tile.vectors {
         if whole {
             for c in C {
@@ -279,27 +312,17 @@ pub(super) fn in_registers(
             e.line(format!("let right{j}_{v} = {value};"));
         }
     }
-    let along = left.steps(e);
-    for r in 0..tile.rows {
-        left.load(e, r, &along);
-        for j in 0..tile.steps {
-            let factor = left.element(r, j);
-            e.line(format!("let factor{r}_{j} = {factor};"));
-            for v in 0..tile.vectors {
-                let sum = multiply_add(
-                    ty,
-                    &format!("sum{r}_{v}"),
-                    &format!("factor{r}_{j}"),
-                    &format!("right{j}_{v}"),
-                );
-                e.line(format!("sum{r}_{v} = {sum};"));
-            }
-        }
-    }
-    e.close();
-    // A loop, so that the epilogue stands in the text once, or twice, and not for each of the sums: drivers
-    // inline what is called. The sums are picked by comparisons, since an array of them takes longer to
-    // compile than all copies.
+}
+
+/// Runs the epilogue for all rows of the tile.
+///
+/// The rows are a loop, so that the epilogue is in the source once for each vector of columns and not once for each sum:
+/// drivers inline the function. The sums are picked by comparisons, because an array of them takes longer to compile than
+/// all copies.
+fn finish_rows(e: &mut Emitter<'_>, product: &MatmulNest<'_>, tile: &MatmulTile, names: &Names) {
+    let ty = product.ty;
+    let t = type_name(ty, Width::Four);
+    let Names { rows, columns, .. } = names;
     e.open(format!("for (var row = first_row; row < min(first_row + {}u, {rows}); row++) {{", tile.rows));
     for v in 0..tile.vectors {
         e.open(format!("if (first_column{v} < {columns}) {{"));
@@ -341,8 +364,8 @@ pub(super) fn through_workgroup_memory(
         );
         let value = operand.load(&format!("{name}_at"));
         format!(
-            "        let {name}_place = {outer};\n        let {name}_depth = {inner};\n        let {name}_at = {at};\n        \
-             {name}_slice[{name}_depth * 68u + {name}_place] = select({one}(0), {value}, k0 + {name}_depth < {});",
+            "        let {name}_place = {outer};\n        let {name}_depth = {inner};\n        \
+             let {name}_at = {at};\n        {name}_slice[{name}_depth * 68u + {name}_place] = select({one}(0), {value}, k0 + {name}_depth < {});",
             names.inner
         )
     };

@@ -33,16 +33,16 @@ pub(super) fn make_keys(
     }
     let regs: Vec<u32> = (0..kernel.indices.len() as u32).collect();
     body.require(&mut e, &regs)?;
-    let mut key = e.signed("target_offset", kernel.target.offset);
+    let mut key = e.signed_uniform("target_offset", kernel.target.offset);
     for &d in layout.entry_dims.iter().filter(|&&d| kernel.target.strides[d] != 0) {
-        let stride = e.signed(&format!("target_stride{d}"), kernel.target.strides[d]);
+        let stride = e.signed_uniform(&format!("target_stride{d}"), kernel.target.strides[d]);
         key = format!("{key} + i{d} * {stride}");
     }
     for (k, (dim, &reg)) in kernel.target.indexed.iter().zip(&regs).enumerate() {
-        let size = e.number(&format!("target_size{k}"), dim.size);
+        let size = e.uniform(&format!("target_size{k}"), dim.size);
         let op = shared.checked_op(dim.op) as usize;
-        let op = e.number(&format!("target_op{k}"), op);
-        let stride = e.signed(&format!("target_index_stride{k}"), dim.stride);
+        let op = e.uniform(&format!("target_op{k}"), op);
+        let stride = e.signed_uniform(&format!("target_index_stride{k}"), dim.stride);
         let check = if body.types[reg as usize] == Ty::I64 { "checked_i64" } else { "checked_i32" };
         e.use_checks();
         e.line(format!("let index{k} = {check}({}, {size}, {op}, true);", body.value(reg, Width::One)));
