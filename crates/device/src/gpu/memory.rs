@@ -1,12 +1,12 @@
-//! Device memory: a pool that asks the driver for few large buffers and hands out parts of them.
+//! The pool of device memory. It asks the driver for few large buffers and hands out parts of them.
 //!
-//! - Sizes are rounded up to classes, and a freed block serves the next request of its class. Blocks up to 64
-//!   KiB are parts of pages of 1 MiB, larger ones are buffers of their own.
-//! - Every block starts and ends at a multiple of 256 bytes: it can be bound, and a vector that begins inside
-//!   the bytes asked for never leaves the block.
+//! - Sizes are rounded up to classes, and a freed block serves the next request of its class. Blocks of up to
+//!   64 KiB are parts of pages of 1 MiB; larger ones are buffers of their own.
+//! - Every block starts and ends at a multiple of 256 bytes. So it can be bound, and a vector that begins
+//!   inside of the requested bytes never leaves the block.
 //! - A block may be handed out again while kernels that use it are still queued, since the queue runs in
-//!   order. Only uploads overtake kernels that are encoded and not yet submitted; [`GpuBlock::epoch`] tells
-//!   when that matters.
+//!   order. Only an upload can reach the device before kernels that are encoded and not yet submitted;
+//!   [`GpuBlock::epoch`] tells when that matters.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,24 +28,24 @@ const NEVER: u64 = u64::MAX;
 #[derive(Clone, Debug)]
 pub(super) struct GpuBlock {
     pub(super) buffer: wgpu::Buffer,
-    /// Tells device buffers apart.
+    /// The number of the device buffer.
     pub(super) id: u64,
     pub(super) offset: u64,
     /// A multiple of 256.
     pub(super) size: u64,
-    /// The submit that was being filled when the block was last freed.
+    /// The number of the submit that was being encoded when the block was last freed.
     pub(super) epoch: u64,
 }
 
-/// Hands out blocks and takes them back.
+/// The pool of a device.
 pub(super) struct GpuPool {
     device: wgpu::Device,
     max_buffer: u64,
     state: Mutex<GpuPoolState>,
-    /// Counts submits; written by the stream.
+    /// The number of submits so far; the stream increments it.
     pub(super) epoch: AtomicU64,
     failures: Arc<Failures>,
-    /// Whether calls of the driver take turns.
+    /// Whether calls of the driver must take turns.
     takes_turns: bool,
     last_turn: Option<DriverTurn>,
 }
@@ -53,7 +53,7 @@ pub(super) struct GpuPool {
 #[derive(Default)]
 struct GpuPoolState {
     free: HashMap<u64, Vec<GpuBlock>>,
-    /// Live blocks of each page.
+    /// The number of live blocks of each page.
     pages: HashMap<u64, usize>,
     reserved: u64,
     in_use: u64,
@@ -63,7 +63,7 @@ struct GpuPoolState {
     next_id: u64,
 }
 
-/// What the pool holds, in bytes, and how often it asked the driver.
+/// The bytes that the pool holds, and how often it asked the driver.
 pub(super) struct Held {
     pub(super) in_use: u64,
     pub(super) pooled: u64,
@@ -71,9 +71,10 @@ pub(super) struct Held {
     pub(super) requested: u64,
 }
 
-/// A buffer's memory: a block that goes back to the pool when it is dropped.
+/// The memory of a buffer: a block that returns to the pool when this is dropped.
 pub(super) struct GpuMemory {
-    // Before the pool, which takes a turn if it goes too, and then gives the driver's buffer back itself.
+    // The block is dropped before the pool. If this is the pool's last owner, the pool takes a turn and drops
+    // the driver's buffer itself.
     block: GpuBlock,
     pool: Arc<GpuPool>,
     bytes: usize,
@@ -102,7 +103,7 @@ impl Drop for GpuMemory {
     }
 }
 
-/// Bytes of the host's memory that count as the device's.
+/// Bytes of the host's memory that count as memory of the device.
 pub(super) struct GpuReservation {
     bytes: u64,
     pool: Arc<GpuPool>,
@@ -136,7 +137,7 @@ impl GpuPool {
         }
     }
 
-    /// Memory of at least so many bytes.
+    /// Memory of at least `bytes` bytes.
     pub(super) fn alloc(self: &Arc<GpuPool>, bytes: usize) -> Result<GpuMemory> {
         let block = self.take(bytes as u64)?;
         Ok(GpuMemory { block, pool: self.clone(), bytes })
@@ -159,7 +160,7 @@ impl GpuPool {
         if state.limit.is_some_and(|limit| state.reserved + reserve > limit) {
             state.trim();
         }
-        // Under a tight limit a small block is a buffer of its own.
+        // If the limit has no room for a page, a small block is a buffer of its own.
         let (page, reserve) = match state.limit {
             Some(limit) if state.reserved + reserve > limit && page => (false, size),
             _ => (page, reserve),
@@ -203,13 +204,13 @@ impl GpuPool {
         Ok(GpuReservation { bytes, pool: self.clone() })
     }
 
-    /// A buffer that this machine reads, not counted among the device's memory.
+    /// A buffer that the host can map for reading. It does not count as memory of the device.
     pub(super) fn for_reading(&self, size: u64) -> Result<wgpu::Buffer> {
         self.create(&mut self.lock(), size, size, Usage::MAP_READ | Usage::COPY_DST)
     }
 
-    /// A buffer from the driver for an allocation of so many bytes. If it has none, it gets back what is free
-    /// and in no bind group.
+    /// Creates a buffer for an allocation of `bytes` bytes. If the driver refuses, the pool gives it back all
+    /// free memory that no bind group refers to, and tries again.
     fn create(&self, state: &mut GpuPoolState, bytes: u64, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
         if let Some(buffer) = self.try_create(size, usage) {
             return Ok(buffer);
@@ -230,7 +231,7 @@ impl GpuPool {
             usage,
             mapped_at_creation: false,
         });
-        // Scopes end in the reverse order of their beginnings.
+        // Error scopes are a stack: the last one pushed is popped first.
         let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).count();
         (errors == 0).then_some(buffer)
     }
@@ -245,7 +246,7 @@ impl GpuPool {
         state.free.entry(block.size).or_default().push(block);
     }
 
-    /// Gives everything that is free back to the driver; of pages, those that are wholly free.
+    /// Returns free memory to the driver: buffers, and pages without live blocks.
     pub(super) fn trim(&self) {
         self.lock().trim();
     }
@@ -318,7 +319,7 @@ impl GpuPoolState {
     }
 }
 
-/// The size that a request is rounded up to: at most an eighth more for large ones.
+/// The size of the class of a request. Large requests are rounded up by at most an eighth.
 fn class(bytes: u64) -> Option<u64> {
     let power = bytes.max(ALIGN).checked_next_power_of_two()?;
     let step = if power <= SMALL { power } else { (power / 16).max(ALIGN) };

@@ -1,10 +1,10 @@
-//! The wgpu executor: kernels become WGSL, run on Metal, Vulkan, Direct3D 12 and OpenGL.
+//! The wgpu executor: it translates kernels to WGSL and runs them on Metal, Vulkan, Direct3D 12 and OpenGL.
 //!
-//! In the order in which data flows: `adapter` finds (through `windowless`) and opens devices, `memory` holds
-//! bytes, `kernel` plans a kernel and writes its WGSL (with the shared functions from `prelude`), `pipeline`
-//! compiles it and keeps what is in use, `program` launches it, and `stream` sends it to the device and reads
-//! results back. What a device's limits rule out, `hosted` gives to the CPU. `failure` keeps what went wrong
-//! until somebody asks.
+//! The modules, in the order in which data flows: `adapter` finds devices (through `windowless`) and opens
+//! them, `memory` holds bytes, `kernel` plans a kernel and writes its WGSL (with the shared functions from
+//! `prelude`), `pipeline` compiles it and keeps the compiled form, `program` launches it, and `stream` sends
+//! it to the device and reads results back. Kernels that a device's limits rule out are run on the CPU by
+//! `hosted`. `failure` keeps an error until the next call that reports errors.
 //!
 //! Guarantees: results are the same bits on every run on one device; no invocation runs more than a few
 //! thousand loop iterations, and no dispatch exceeds the adapter's limits, whatever the sizes; errors of the
@@ -40,7 +40,7 @@ use pipeline::Pipelines;
 use stream::CommandStream;
 use turn::DriverTurn;
 
-/// The most bytes of the device's own buffer.
+/// The most bytes of the internal buffer, which holds index failures and scratch memory.
 const INTERNAL_BYTES: u64 = 1 << 20;
 
 /// The executor of one adapter.
@@ -49,13 +49,13 @@ pub(crate) struct Gpu {
     limits: Limits,
 }
 
-/// What programs and memory of a device have in common.
+/// The state of a device that its programs and its memory share.
 struct GpuShared {
-    /// Whether calls of the driver take turns with those of other threads.
+    /// Whether calls of the driver must take turns with those of other threads (see `turn`).
     takes_turns: bool,
     name: String,
-    // In the order in which they are dropped: what the driver gives up takes a turn, which the pool then
-    // waits for itself.
+    // The order of the fields is that in which they are dropped. Dropping objects of the driver needs the
+    // turn, which `last_turn` holds until it is dropped itself; the pool takes a turn of its own after that.
     stream: Mutex<CommandStream>,
     pipelines: Pipelines,
     queue: wgpu::Queue,
@@ -65,17 +65,17 @@ struct GpuShared {
     caps: Caps,
     failures: Arc<Failures>,
     counters: GpuCounters,
-    /// Names of operations whose indices are checked; kernels know them by position.
+    /// The names of operations whose indices are checked; kernels report an operation by its position here.
     checked_ops: Mutex<Vec<&'static str>>,
 }
 
-/// How work is best spread.
+/// What decides how work is spread over workgroups.
 #[derive(Clone, Copy, Debug)]
 struct Spread {
-    /// Runs on the processor: few wide workgroups, cheap sequential work.
+    /// Whether the adapter runs on the processor, where few workgroups and sequential work are cheap.
     software: bool,
-    /// Invocations that can tell each other their values; only known on software adapters, and where the
-    /// number never changes.
+    /// The size of a subgroup, whose invocations can read each other's values by broadcasts. It is set on
+    /// software adapters only, and only where the size never changes.
     subgroup: Option<usize>,
 }
 
@@ -85,17 +85,17 @@ impl Drop for GpuShared {
     }
 }
 
-/// What plans depend on.
+/// The capabilities of a device on which the planning of kernels depends.
 #[derive(Clone, Debug)]
 struct Caps {
     spread: Spread,
     max_binding: u64,
     max_workgroups: u32,
-    /// Words of scratch in the device's own buffer.
+    /// The words of scratch memory in the internal buffer.
     scratch_words: usize,
-    /// Storage buffers that one kernel binds, the device's own left out.
+    /// The storage buffers that one kernel may bind besides the internal buffer.
     max_buffers: usize,
-    /// Bytes of workgroup memory that one kernel declares.
+    /// The bytes of workgroup memory that one kernel may declare.
     workgroup_memory: u32,
     /// Whether kernels may compute in f64.
     f64: bool,
@@ -143,7 +143,7 @@ impl Gpu {
             f64: device.features().contains(wgpu::Features::SHADER_F64),
         };
         let pool = Arc::new(GpuPool::new(device.clone(), takes_turns, failures.clone(), memory_limit));
-        // A binding begins at a multiple of 256.
+        // A binding begins at a multiple of 256 bytes, so up to two such units are lost at its ends.
         let binding = (caps.max_binding as usize).saturating_sub(512);
         let limits = Limits {
             buffers: caps.max_buffers,
@@ -172,7 +172,7 @@ impl Gpu {
 }
 
 impl GpuShared {
-    /// To be held during every call from outside that may reach the driver; such calls do not nest.
+    /// The turn, which every public call that may reach the driver holds. Such calls do not nest.
     fn turn(&self) -> Option<DriverTurn> {
         DriverTurn::wait(self.takes_turns)
     }
@@ -181,7 +181,7 @@ impl GpuShared {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number that kernels report an operation by.
+    /// The number by which kernels report an operation.
     fn checked_op(&self, op: &'static str) -> u32 {
         let mut ops = self.checked_ops.lock().unwrap_or_else(PoisonError::into_inner);
         let known = ops.iter().position(|&known| known == op);
@@ -191,7 +191,7 @@ impl GpuShared {
         }) as u32
     }
 
-    /// Turns what a kernel wrote about a failed index into an error.
+    /// Records the error for an index failure that a kernel wrote to the internal buffer.
     fn record_index_failure(&self, words: &[u32]) {
         let &[failures, op, size, low, high, ..] = words else { return };
         if failures > 0 {
@@ -203,7 +203,7 @@ impl GpuShared {
         }
     }
 
-    /// The block behind a buffer, which must be one of this device.
+    /// The block behind a buffer. It is an error if the buffer belongs to another device.
     fn block<'a>(&self, buffer: &'a Buffer) -> Result<&'a memory::GpuBlock> {
         let memory = buffer.downcast::<GpuMemory>().filter(|memory| memory.is_of(&self.pool));
         memory.map(GpuMemory::block).ok_or_else(|| Error::DeviceMismatch {
@@ -237,7 +237,8 @@ impl Executor for Gpu {
         let memory = shared.pool.alloc(bytes.len())?;
         let block = memory.block();
         let mut stream = shared.stream();
-        // The write overtakes what is encoded: that must not use the block's former contents.
+        // The write reaches the device before the commands that are encoded but not submitted. If those
+        // commands may still use the former contents of the block, they are submitted first.
         if stream.is_pending() && block.epoch == shared.pool.epoch.load(Ordering::Acquire) {
             stream.submit(shared);
         }

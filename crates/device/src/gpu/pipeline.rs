@@ -1,10 +1,10 @@
-//! Compiled kernels, found by their source and kept as long as there is room.
+//! Compiled kernels, which are found by their source and kept up to a bound.
 //!
-//! A driver keeps far more of a kernel than its text: Mesa's software adapters a megabyte. So a device keeps
-//! compiled kernels up to a bound; beyond it goes what has not been launched for longest, whoever holds the
-//! program that it belongs to. A program whose kernel had to go compiles it again, and raises the bound by as
-//! much, so that programs that take turns do not compile for ever: what a device keeps is the bound, or what
-//! the programs at hand run.
+//! A driver keeps far more of a kernel than its source: Mesa's software adapters keep a megabyte. So a device
+//! bounds its compiled kernels. Beyond the bound it drops the one that was launched least recently, even if a
+//! program still refers to it. A program whose kernel was dropped compiles it again and raises the bound by
+//! its size, so that programs that take turns do not compile for ever. What a device keeps is therefore the
+//! bound, or what its active programs need.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -15,27 +15,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::failure::Failures;
 use crate::Result;
 
-/// The bytes of compiled kernels that a device keeps before it looks for one that may go.
+/// The bytes of compiled kernels that a device keeps before it drops one.
 const KEPT: u64 = 256 << 20;
 
-/// What drivers are taken to keep of a kernel for each byte of its text. Mesa's software adapters keep about
-/// as much; others, which keep less, then keep more kernels.
+/// The estimate of the bytes that a driver keeps of a kernel for each byte of its source. Mesa's software
+/// adapters keep about as much; other drivers keep less, so more of their kernels are kept.
 const COMPILED_PER_SOURCE: u64 = 96;
 
-/// A kernel's source with what is needed to bind its arguments.
+/// A kernel's source, and what is needed to bind its arguments.
 pub(super) struct ShaderSource {
-    /// The whole WGSL text; its entry point is `main`.
+    /// The WGSL source; its entry point is `main`.
     pub(super) wgsl: String,
-    /// Storage buffers: bindings 0.. of group 0.
+    /// The number of storage buffers, which are the bindings of group 0.
     pub(super) bindings: usize,
-    /// Bytes of the numbers, in group 1.
+    /// The bytes of the uniforms, which are in group 1.
     pub(super) params_bytes: usize,
-    /// Whether it uses the device's own buffer (index failures and scratch), in group 1.
+    /// Whether it uses the internal buffer (index failures and scratch memory), which is in group 1.
     pub(super) internal: bool,
 }
 
 impl ShaderSource {
-    /// What its compiled form is taken to cost.
+    /// The estimated bytes of its compiled form.
     fn compiled_bytes(&self) -> u64 {
         self.wgsl.len() as u64 * COMPILED_PER_SOURCE
     }
@@ -46,17 +46,17 @@ pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) buffers: wgpu::BindGroupLayout,
     pub(super) params: wgpu::BindGroupLayout,
-    /// Bytes that are bound for the numbers.
+    /// The bytes that are bound for the uniforms.
     pub(super) params_bytes: u64,
     pub(super) bindings: usize,
     pub(super) internal: bool,
 }
 
-/// A kernel's source and, while there is room for it, its compiled form: what programs hold.
+/// A kernel's source and, until it is dropped, its compiled form. Programs hold these.
 pub(super) struct Shader {
     source: ShaderSource,
     compiled: Mutex<Option<Arc<Pipeline>>>,
-    /// When it was last asked for, by the count of [`Pipelines`].
+    /// The time of its last use, by the clock of [`Pipelines`].
     used: AtomicU64,
 }
 
@@ -65,13 +65,13 @@ impl Shader {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bytes of its text.
+    /// The bytes of its source.
     pub(super) fn source_bytes(&self) -> usize {
         self.source.wgsl.len()
     }
 }
 
-/// A shader that is found by its text.
+/// A shader that is hashed and compared by its source.
 struct BySource(Arc<Shader>);
 
 impl Borrow<str> for BySource {
@@ -99,7 +99,7 @@ pub(super) struct Pipelines {
     device: wgpu::Device,
     failures: Arc<Failures>,
     state: Mutex<PipelineCache>,
-    /// Counts what is asked for.
+    /// Counts uses; a shader's last use is a value of this clock.
     clock: AtomicU64,
     pub(super) compiled: AtomicU64,
     pub(super) hits: AtomicU64,
@@ -107,17 +107,17 @@ pub(super) struct Pipelines {
 
 struct PipelineCache {
     shaders: HashSet<BySource>,
-    /// What all compiled forms are taken to cost, and how much that may be.
+    /// The estimated bytes of all compiled forms, and their bound.
     bytes: u64,
     bound: u64,
     buffer_layouts: HashMap<usize, wgpu::BindGroupLayout>,
     param_layouts: HashMap<(u64, bool), wgpu::BindGroupLayout>,
 }
 
-/// Every source that was compiled since a test asked for them.
+/// The sources that have been compiled since a test asked for them.
 static SOURCES: Mutex<Option<BTreeSet<String>>> = Mutex::new(None);
 
-/// Every source that this process compiles while a function runs.
+/// Returns every source that this process compiles while a function runs.
 pub(crate) fn sources(run: impl FnOnce()) -> Vec<String> {
     let sources = || SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
     *sources() = Some(BTreeSet::new());
@@ -148,7 +148,7 @@ impl Pipelines {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The shader of a source, compiled.
+    /// The shader of a source, which is compiled unless its compiled form is kept.
     pub(super) fn shader(&self, source: ShaderSource) -> Result<Arc<Shader>> {
         let mut state = self.lock();
         let known = state.shaders.get(source.wgsl.as_str()).map(|known| known.0.clone());
@@ -164,14 +164,14 @@ impl Pipelines {
         Ok(shader)
     }
 
-    /// A shader's compiled form, made again if it had to go.
+    /// A shader's compiled form, which is compiled again if it was dropped.
     pub(super) fn get(&self, shader: &Arc<Shader>) -> Result<Arc<Pipeline>> {
         self.touch(shader);
         if let Some(pipeline) = &*shader.compiled() {
             return Ok(pipeline.clone());
         }
         let mut state = self.lock();
-        // Another thread may have been faster.
+        // Another thread may have compiled it meanwhile.
         if let Some(pipeline) = &*shader.compiled() {
             return Ok(pipeline.clone());
         }
@@ -179,7 +179,7 @@ impl Pipelines {
         self.compile_and_keep(&mut state, shader)
     }
 
-    /// Gives up the compiled forms that no program holds.
+    /// Drops the shaders that no program holds.
     pub(super) fn trim(&self) {
         let mut state = self.lock();
         let PipelineCache { shaders, bytes, .. } = &mut *state;
@@ -192,13 +192,13 @@ impl Pipelines {
         });
     }
 
-    /// Another bound than the device's own.
+    /// Sets the bound.
     #[cfg(test)]
     pub(super) fn set_bound(&self, bytes: u64) {
         self.lock().bound = bytes;
     }
 
-    /// How many compiled forms there are.
+    /// The number of compiled forms.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.lock().shaders.iter().filter(|shader| shader.0.compiled().is_some()).count()
@@ -264,7 +264,8 @@ impl Pipelines {
 }
 
 impl PipelineCache {
-    /// Gives up what has not been asked for longest until the bound is kept; never the shader given.
+    /// Drops the compiled forms that were used least recently until the bound is kept, but never that of
+    /// `kept`.
     fn make_room(&mut self, kept: &Arc<Shader>) {
         if self.bytes <= self.bound {
             return;
@@ -272,7 +273,7 @@ impl PipelineCache {
         let mut kernels: Vec<Arc<Shader>> = self.shaders.iter().map(|shader| shader.0.clone()).collect();
         kernels.retain(|shader| !Arc::ptr_eq(shader, kept) && shader.compiled().is_some());
         kernels.sort_by_key(|shader| shader.used.load(Ordering::Relaxed));
-        // An eighth at a time, so that the next kernel finds room.
+        // Frees an eighth more, so that the next kernel finds room.
         let target = self.bound - self.bound / 8;
         for shader in kernels {
             if self.bytes <= target {
@@ -281,13 +282,13 @@ impl PipelineCache {
             *shader.compiled() = None;
             self.bytes -= shader.source.compiled_bytes();
         }
-        // A text that no program holds is made again by the kernel that needs it.
+        // Sources that no program holds are dropped too; a kernel that needs one generates it again.
         self.shaders.retain(|shader| Arc::strong_count(&shader.0) > 1 || shader.0.compiled().is_some());
     }
 }
 
 fn storage(binding: u32) -> wgpu::BindGroupLayoutEntry {
-    // Everything is bound writable: parts of one buffer may then be read and written in one dispatch.
+    // All storage is bound writable, so that parts of one buffer may be read and written in one dispatch.
     wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,

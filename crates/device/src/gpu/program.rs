@@ -1,4 +1,4 @@
-//! A prepared kernel: a few dispatches with their numbers laid out, waiting for buffers and parameters.
+//! A prepared kernel: a few dispatches with their uniforms laid out, which need only buffers and parameters.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,16 +11,16 @@ use crate::executor::{bytes_of, check_written};
 use crate::kernel::{Traffic, Ty};
 use crate::{Error, Place, Prepared, Result, Scalar};
 
-/// What a binding refers to.
+/// The memory that a binding refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum BoundMemory {
-    /// A buffer given at launch.
+    /// A buffer that is given at launch.
     Buffer(usize),
-    /// Memory that lives during the launch.
+    /// A temporary, which exists only during the launch.
     Temp(usize),
 }
 
-/// The part of a slot that a dispatch binds.
+/// The part of a buffer or a temporary that a dispatch binds.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     pub(super) slot: BoundMemory,
@@ -30,19 +30,19 @@ pub(super) struct Window {
     pub(super) end: u64,
 }
 
-/// A number that is known at launch only.
+/// A uniform whose value is known at launch only.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum UniformPatch {
     /// A parameter, in the representation of its type.
     Scalar { param: usize, ty: Ty },
     /// The position of the last element of this size in a binding.
     Last { binding: usize, bytes: u64 },
-    /// Added to the number: how many elements of this size the memory given for a buffer begins after its
-    /// binding.
+    /// Adds to the uniform the number of elements of this size by which the memory given for a buffer begins
+    /// after its binding.
     Begin { buffer: usize, bytes: u64 },
 }
 
-/// Bindings begin at multiples of this, in bytes.
+/// Bindings begin at multiples of this many bytes.
 const BINDING_ALIGN: u64 = 256;
 
 /// A dispatch of a compiled kernel.
@@ -57,15 +57,15 @@ pub(super) struct Dispatch {
 
 /// A prepared kernel.
 pub(super) struct GpuProgram {
-    // Before `shared`, which gives up what the driver holds in its turn: what these hold it holds too, while
-    // it is compiled.
+    // The steps are dropped before `shared`, whose last owner must drop the driver's objects while it holds
+    // the turn. Until then `shared` holds the compiled forms of these shaders as well.
     pub(super) steps: Vec<Dispatch>,
     pub(super) shared: Arc<GpuShared>,
-    /// Bytes of each temporary.
+    /// The bytes of each temporary.
     pub(super) temps: Vec<usize>,
-    /// Bytes that each buffer must have.
+    /// The bytes that each buffer must have.
     pub(super) needs: Vec<u64>,
-    /// Which of them are written.
+    /// Whether each buffer is written.
     pub(super) written: Vec<bool>,
     pub(super) params: usize,
     pub(super) traffic: Traffic,
@@ -136,7 +136,8 @@ impl Prepared for GpuProgram {
 }
 
 impl GpuProgram {
-    /// Kernels access memory unchecked within these bounds: a buffer that is too small must not get there.
+    /// Checks a launch. Kernels access memory without checks inside of these bounds, so a buffer that is too
+    /// small must be refused.
     fn check(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()> {
         let wrong = |reason: String| Err(Error::Argument { op: "launch", reason });
         if places.len() < self.needs.len() || params.len() < self.params {
@@ -160,10 +161,11 @@ impl GpuProgram {
     }
 }
 
-/// The part of a block that a window says.
+/// The binding of a window of a block, where the given memory begins at byte `begin` of the block.
 fn bind<'a>(shared: &GpuShared, (block, begin): (&'a GpuBlock, u64), window: &Window) -> Binding<'a> {
     let aligned = begin / BINDING_ALIGN * BINDING_ALIGN;
-    // A window beyond the buffer is one that guards keep from being used.
+    // Only accesses that guards prevent have a window beyond the buffer; any part of the buffer may be bound
+    // for them.
     let start = if aligned + window.start < block.size { aligned + window.start } else { 0 };
     let rest = block.size - start;
     let needed = (begin + window.end).next_multiple_of(BINDING_ALIGN).min(block.size).saturating_sub(start);
@@ -171,7 +173,7 @@ fn bind<'a>(shared: &GpuShared, (block, begin): (&'a GpuBlock, u64), window: &Wi
     Binding { block, offset: start, size: size.min(shared.caps.max_binding) }
 }
 
-/// Writes a parameter in the form in which kernels read its type.
+/// Writes a parameter to the words of a uniform of its type.
 fn write_scalar(words: &mut [u32], value: Scalar, ty: Ty) {
     match ty {
         Ty::Bool => words[0] = u32::from(value.as_bool()),

@@ -1,10 +1,10 @@
-//! How a loop's elements are read and written: addresses, packed dtypes, guards, checked indices.
+//! Reads and writes the elements of a loop: addresses, packed dtypes, guards and checked indices.
 //!
 //! Guarantee: every address that a load or a store uses lies inside its binding, for all indices of the space
-//! and all values of the data. Affine addresses do by the kernel's promise and the launch's check of the
-//! buffers' sizes; guarded ones and those of vectors that end beyond the space are bounded by the binding's
-//! last element; checked indices are moved inside. Rounding up to whole vectors stays inside since blocks are
-//! multiples of 256 bytes.
+//! and all values of the data. Affine addresses do so because the kernel promises it and a launch checks the
+//! buffers' sizes. Guarded addresses and those of vectors that end beyond the space are clamped to the last
+//! element of the binding, and checked indices are clamped to their dim. Rounding up to whole vectors stays
+//! inside, since blocks are multiples of 256 bytes.
 
 use super::body::{ShaderBody, spread};
 use super::emit::{Emitter, LANES, Width};
@@ -13,30 +13,30 @@ use crate::gpu::program::UniformPatch;
 use crate::kernel::{Access, Instr, Reg, Store, Ty};
 use crate::{DType, Error, Result};
 
-/// How a buffer is declared in the source.
+/// The form in which a buffer is declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// By elements, or by words that hold several.
+    /// An array of elements, or of words that hold several elements.
     Elements,
-    /// By four elements.
+    /// An array of vectors of four elements.
     Vectors,
-    /// By words that several invocations write parts of.
+    /// An array of atomic words, because several invocations write parts of one word.
     Atomic,
 }
 
-/// How four elements of an access lie in memory.
+/// How the four elements of a vector lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum VectorLayout {
-    /// Consecutive, beginning at a multiple of four.
+    /// Contiguous, beginning at a multiple of four elements.
     Aligned,
-    /// At a constant distance.
+    /// At a constant stride.
     Strided,
 }
 
 const COMPONENTS: [&str; 4] = ["x", "y", "z", "w"];
 
 impl ShaderBody<'_> {
-    /// Decides the form of every buffer from all of its accesses.
+    /// Decides the form of each buffer from all of its accesses.
     pub(super) fn find_forms(&mut self) {
         let kernel = &self.nest.kernel;
         for (i, access) in kernel.accesses.iter().enumerate() {
@@ -72,7 +72,7 @@ impl ShaderBody<'_> {
         let whole_rows = kernel.sizes[d].is_multiple_of(4);
         let others = |j: usize| j != index && kernel.accesses[j].buffer == access.buffer && self.is_stored(j);
         let alone = kernel.sizes.len() == 1 && !access.partial && !(0..kernel.accesses.len()).any(others);
-        // Without its own whole vectors a store would write over its neighbours.
+        // A store of whole vectors must not overwrite elements of other rows.
         if aligned && (!self.is_stored(index) || whole_rows || alone) {
             VectorLayout::Aligned
         } else {
@@ -80,7 +80,7 @@ impl ShaderBody<'_> {
         }
     }
 
-    /// The widest of the values that index an access.
+    /// The width of the widest index value of an access.
     fn index_width(&self, access: usize) -> Width {
         let widths = self.nest.kernel.body.iter().filter_map(|instr| match instr {
             Instr::Load { access: a, indices } if *a == access => {
@@ -91,7 +91,7 @@ impl ShaderBody<'_> {
         widths.max().unwrap_or(Width::One)
     }
 
-    /// Declares the buffer of an access; its name.
+    /// Declares the buffer of an access, and returns its name.
     fn bind(&self, e: &mut Emitter<'_>, access: &Access) -> String {
         let name = buffer_name(access.buffer);
         let Some(window) = self.windows.get(&access.buffer) else { return name };
@@ -103,14 +103,15 @@ impl ShaderBody<'_> {
         name
     }
 
-    /// Whether a buffer is accessed as elements of several dtypes, and so declared by its words.
+    /// Whether a buffer is accessed as elements of several dtypes, and is therefore declared as an array of
+    /// words.
     fn is_mixed(&self, buffer: usize) -> bool {
         let mut dtypes = self.nest.kernel.accesses.iter().filter(|a| a.buffer == buffer).map(|a| a.dtype);
         let first = dtypes.next();
         dtypes.any(|dtype| Some(dtype) != first)
     }
 
-    /// The position of the element at the invocation's indices, for a vector the first's.
+    /// The position of the element at the invocation's indices; that of the first element for a vector.
     fn address(&self, e: &mut Emitter<'_>, label: &str, access: &Access) -> String {
         let start =
             self.windows.get(&access.buffer).map_or(0, |window| window.start) / access.dtype.size() as u64;
@@ -131,7 +132,7 @@ impl ShaderBody<'_> {
         address
     }
 
-    /// The positions of four elements from the first one's.
+    /// The positions of a vector's four elements, from that of the first.
     fn addresses(&self, e: &mut Emitter<'_>, label: &str, access: &Access, first: &str) -> String {
         match self.vector.map(|d| (d, access.strides[d])) {
             None | Some((_, 0)) => format!("vec4<u32>({first})"),
@@ -183,7 +184,7 @@ impl ShaderBody<'_> {
             && self.run(index) == VectorLayout::Aligned;
         let wide = self.is_wide(access.buffer);
         let bounded = !access.guards.is_empty() || (self.valid.is_some() && width == Width::Four && !aligned);
-        // A wide buffer's windows bound what is read from each of them.
+        // Reads from a buffer in several windows are clamped to each window.
         let last = (bounded && !wide).then(|| self.last(e, &label, access));
         let memory =
             ShaderBuffer { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
@@ -210,7 +211,7 @@ impl ShaderBody<'_> {
         })
     }
 
-    /// The conjunction of an access's guards.
+    /// Defines the conjunction of an access's guards.
     fn guard(&self, e: &mut Emitter<'_>, access: &Access, name: &str, width: Width) -> Option<String> {
         let checks: Vec<String> = access.guards.iter().map(|&g| self.in_range(e, g, width)).collect();
         if checks.is_empty() {
@@ -220,7 +221,7 @@ impl ShaderBody<'_> {
         Some(format!("{name}_inside"))
     }
 
-    /// Whether an index counts: it exists, and no guard keeps it from being used.
+    /// The condition under which an index is checked: it exists, and no guard prevents its use.
     fn active(&self, guard: Option<&str>, guard_width: Width, width: Width) -> String {
         let mut terms = Vec::new();
         if let Some(guard) = guard {
@@ -241,7 +242,7 @@ impl ShaderBody<'_> {
         self.windows.contains_key(&further(buffer, 1))
     }
 
-    /// One element of a buffer, picked from that of its windows in which it lies.
+    /// The expression of one element of a buffer, from the window in which it lies.
     fn element(
         &self,
         e: &mut Emitter<'_>,
@@ -267,7 +268,7 @@ impl ShaderBody<'_> {
                 found = part.load(&format!("min({at}, {last})"));
                 continue;
             }
-            // Positions count from the first window.
+            // Positions are relative to the first window.
             let start = (window.start - self.windows[&access.buffer].start) / bytes;
             let start = e.uniform(&format!("{label}_window{n}"), start as usize);
             let value = part.load(&format!("min(max({at}, {start}) - {start}, {last})"));
@@ -277,7 +278,7 @@ impl ShaderBody<'_> {
     }
 
     fn last(&self, e: &mut Emitter<'_>, label: &str, access: &Access) -> String {
-        // The binding was declared just before.
+        // `bind` has just declared the binding.
         let window = self.windows.get(&access.buffer).cloned();
         let binding = window.map_or(0, |window| e.bind(&buffer_name(access.buffer), "", window));
         let patch = UniformPatch::Last { binding, bytes: access.dtype.size() as u64 };
@@ -346,7 +347,7 @@ fn bound(address: &str, last: Option<&str>, width: Width) -> String {
     }
 }
 
-/// Zero, or false.
+/// The expression of zero or false.
 pub(super) fn zero(ty: Ty, width: Width) -> String {
     let t = super::emit::type_name(ty, width);
     match (ty, width) {
@@ -357,7 +358,7 @@ pub(super) fn zero(ty: Ty, width: Width) -> String {
     }
 }
 
-/// The type of a storage array's elements.
+/// The WGSL type of the elements of a storage array.
 pub(super) const fn element_type(dtype: DType, mixed: bool, vectors: bool) -> &'static str {
     match (dtype, vectors) {
         (DType::F32, false) if !mixed => "f32",
@@ -374,7 +375,7 @@ pub(super) const fn element_type(dtype: DType, mixed: bool, vectors: bool) -> &'
     }
 }
 
-/// A declared buffer, for expressions that read and write it.
+/// A declared buffer, from which expressions read and to which statements write.
 pub(super) struct ShaderBuffer<'a> {
     pub(super) buffer: &'a str,
     pub(super) dtype: DType,
@@ -390,7 +391,7 @@ impl ShaderBuffer<'_> {
         }
     }
 
-    /// One element.
+    /// The expression of one element.
     pub(super) fn load(&self, at: &str) -> String {
         match self.dtype {
             DType::F32 if self.mixed => format!("bitcast<f32>({})", self.word(at)),
@@ -406,7 +407,7 @@ impl ShaderBuffer<'_> {
         }
     }
 
-    /// Four elements that begin at a multiple of four.
+    /// The expression of four contiguous elements that begin at a multiple of four.
     pub(super) fn load_vector(&self, at: &str) -> String {
         let buffer = self.buffer;
         match self.dtype {
@@ -425,7 +426,7 @@ impl ShaderBuffer<'_> {
         }
     }
 
-    /// Writes one element. Of packed ones, only its own bits.
+    /// Writes one element. If several share a word, only the element's own bits are changed.
     pub(super) fn store(&self, e: &mut Emitter<'_>, at: &str, value: &str) {
         let buffer = self.buffer;
         let bits = match self.dtype {
@@ -449,7 +450,7 @@ impl ShaderBuffer<'_> {
         e.line(format!("atomicOr(&{buffer}[{at} >> {shift}u], {bits} << {place});"));
     }
 
-    /// Writes four elements that begin at a multiple of four.
+    /// Writes four contiguous elements that begin at a multiple of four.
     pub(super) fn store_vector(&self, e: &mut Emitter<'_>, at: &str, value: &str) {
         let buffer = self.buffer;
         let vector = match self.dtype {

@@ -1,7 +1,7 @@
-//! The body of a loop as WGSL: which values are vectors, and what each instruction says.
+//! Writes the body of a loop as WGSL: it decides which values are vectors, and translates each instruction.
 //!
-//! One dim may be vectorised: an invocation then handles four consecutive indices of it, and values that
-//! change along that dim are vec4s; all others stay scalars, and are spread where they meet.
+//! One dim may be vectorised. An invocation then handles four consecutive indices of it: values that change
+//! along that dim are vec4s, and all others stay scalars, which are broadcast where they meet vectors.
 
 use std::collections::BTreeMap;
 
@@ -12,28 +12,28 @@ use super::value_numbering::representatives;
 use crate::kernel::{BinaryOp, Const, Instr, Level, Reg, Ty, UnaryOp};
 use crate::{DType, Error, Result, Scalar};
 
-/// A loop's body while its text is written.
+/// The body of a loop while its source is written.
 pub(super) struct ShaderBody<'n> {
     pub(super) nest: &'n Nest,
     pub(super) windows: &'n BufferWindows,
     pub(super) types: Vec<Ty>,
     pub(super) levels: Vec<Level>,
     pub(super) stages: Vec<usize>,
-    /// The dim whose indices are taken four at a time.
+    /// The dim that is vectorised.
     pub(super) vector: Option<usize>,
     pub(super) widths: Vec<Width>,
     pub(super) forms: BTreeMap<usize, Form>,
-    /// The expressions of the values that are known at this place of the text.
+    /// For each value its name, if it is defined at this point of the source.
     names: Vec<Option<String>>,
-    /// For each value the first that is the same.
+    /// The value number of each value: the first value that is computed in the same way.
     numbering: Vec<Reg>,
-    /// Registers by the order in which they became known.
+    /// The values that are defined, in the order of their definitions.
     known: Vec<Reg>,
     /// The expression of [`Instr::Accumulator`].
     pub(super) accumulator: Option<String>,
-    /// Whether each of the four indices exists, where some may not: the name of a vector.
+    /// The name of a vec4<bool> that says which of the four indices exist; `None` if all do.
     pub(super) valid: Option<String>,
-    /// Whether this invocation's row exists, where it may not.
+    /// The name of a bool that says whether this invocation's row exists; `None` if it does.
     pub(super) live: Option<String>,
 }
 
@@ -85,7 +85,7 @@ impl<'n> ShaderBody<'n> {
                 Instr::Accumulator if self.vector.is_some() => Width::Four,
                 _ => Width::One,
             };
-            // A fold along the vectorised dim ends in one value.
+            // A fold along the vectorised dim gives one value.
             let folded =
                 matches!(instr, Instr::Reduce { .. }) && self.vector.is_some_and(|d| d >= kernel.outer());
             let width = if folded {
@@ -95,7 +95,7 @@ impl<'n> ShaderBody<'n> {
             };
             widths.push(width);
         }
-        // Over an outer dim, every fold gives one value for each of the four rows.
+        // If an outer dim is vectorised, every fold gives one value for each of four rows.
         if self.vector.is_some_and(|d| d < kernel.outer()) && kernel.inner > 0 {
             let mut changed = true;
             while changed {
@@ -113,19 +113,19 @@ impl<'n> ShaderBody<'n> {
         widths
     }
 
-    /// A mark to return to with [`ShaderBody::forget`].
+    /// The number of defined values, to return to with [`ShaderBody::forget`].
     pub(super) fn mark(&self) -> usize {
         self.known.len()
     }
 
-    /// Forgets what became known since a mark: its names have left their block.
+    /// Forgets the values that were defined since a mark, because their block has ended.
     pub(super) fn forget(&mut self, mark: usize) {
         for reg in self.known.drain(mark..) {
             self.names[reg as usize] = None;
         }
     }
 
-    /// A value has this name from here on.
+    /// Notes that a value is defined under this name.
     pub(super) fn know(&mut self, reg: Reg, name: String) {
         self.names[reg as usize] = Some(name);
         self.known.push(reg);
@@ -135,13 +135,13 @@ impl<'n> ShaderBody<'n> {
         self.names[reg as usize].is_some()
     }
 
-    /// A known value at this width.
+    /// The expression of a defined value at this width.
     pub(super) fn value(&self, reg: Reg, width: Width) -> String {
         let name = self.names[reg as usize].clone().unwrap_or_default();
         spread(&name, self.types[reg as usize], self.widths[reg as usize], width)
     }
 
-    /// Writes down values and all they need, as far as they aren't known.
+    /// Writes the definitions of values and of all values that they need, unless these are defined already.
     pub(super) fn require(&mut self, e: &mut Emitter<'_>, regs: &[Reg]) -> Result<()> {
         let mut needed = vec![false; self.types.len()];
         let mut open: Vec<Reg> = regs.to_vec();
@@ -213,7 +213,7 @@ impl<'n> ShaderBody<'n> {
                 let (suffix, index) = (width.suffix(), self.value(*index, width));
                 format!("{name}{suffix}({}({index}), {})", type_name(Ty::U32, width), words.join(", "))
             }
-            // Folds are written by the loop around, before anything that needs them.
+            // Folds are written by the surrounding loop, before the values that need them.
             Instr::Reduce { .. } => {
                 return Err(Error::Unsupported {
                     op: "prepare",
@@ -226,12 +226,12 @@ impl<'n> ShaderBody<'n> {
         Ok(())
     }
 
-    /// Whether two values are computed in the same way.
+    /// Whether two values have the same value number.
     fn is_same(&self, a: Reg, b: Reg) -> bool {
         self.numbering[a as usize] == self.numbering[b as usize]
     }
 
-    /// Whether a range check holds.
+    /// The expression of a range check.
     pub(super) fn in_range(&self, e: &mut Emitter<'_>, range: usize, width: Width) -> String {
         let check = &self.nest.kernel.ranges[range];
         let mut value = e.signed_uniform(&format!("range{range}_offset"), check.offset);
@@ -250,7 +250,8 @@ impl<'n> ShaderBody<'n> {
     }
 }
 
-/// A value at another width. Of four values the first is taken: that happens along dims of size 1 only.
+/// Converts an expression to another width. A vector is converted to its first component, which happens along
+/// dims of size 1 only.
 pub(super) fn spread(value: &str, ty: Ty, from: Width, to: Width) -> String {
     match (from, to, ty) {
         (Width::One, Width::Four, Ty::I64) => format!("i64_splat({value})"),
@@ -261,7 +262,7 @@ pub(super) fn spread(value: &str, ty: Ty, from: Width, to: Width) -> String {
     }
 }
 
-/// `a` where the condition fails, `b` where it holds.
+/// The expression that is `a` where the condition fails and `b` where it holds.
 pub(super) fn choose(ty: Ty, width: Width, a: &str, b: &str, condition: &str) -> String {
     match ty {
         Ty::I64 => format!("i64_select{}({a}, {b}, {condition})", width.suffix()),
@@ -284,7 +285,7 @@ fn instr_name(instr: &Instr) -> String {
     }
 }
 
-/// A constant's expression.
+/// The expression of a constant.
 pub(super) fn constant(value: Const) -> String {
     match (value.ty(), value.value()) {
         (Ty::Bool, value) => value.as_bool().to_string(),
@@ -300,7 +301,7 @@ pub(super) fn constant(value: Const) -> String {
     }
 }
 
-/// A float's expression; those that WGSL has no literal for, by their bits.
+/// The expression of an f32. Values that have no literal in WGSL are given by their bits.
 pub(super) fn float(value: f32) -> String {
     if value.is_normal() || value.to_bits() == 0 {
         format!("({value:?}f)")
@@ -309,7 +310,7 @@ pub(super) fn float(value: f32) -> String {
     }
 }
 
-/// An f64's expression.
+/// The expression of an f64.
 fn double(value: f64) -> String {
     let bits = value.to_bits();
     if value.is_normal() || bits == 0 {
@@ -319,7 +320,7 @@ fn double(value: f64) -> String {
     }
 }
 
-/// What names of shared functions of floats begin with.
+/// The prefix of the names of the library's float functions.
 const fn float_prefix(ty: Ty) -> &'static str {
     if matches!(ty, Ty::F64) { "d" } else { "f" }
 }
@@ -347,7 +348,7 @@ fn unary(op: UnaryOp, ty: Ty, width: Width, a: &str) -> String {
     }
 }
 
-/// An operation on two values of a type.
+/// The expression of an operation on two values of one type.
 pub(super) fn binary(op: BinaryOp, ty: Ty, width: Width, a: &str, b: &str) -> String {
     use BinaryOp::*;
     let w = width.suffix();
@@ -368,7 +369,7 @@ pub(super) fn binary(op: BinaryOp, ty: Ty, width: Width, a: &str, b: &str) -> St
         (Ty::Bool, Gt) => format!("({a} & !{b})"),
         (Ty::Bool, Ge) => format!("({a} | !{b})"),
         (_, Eq) => infix("=="),
-        // Of floats `!=` may be an ordered comparison, which fails for NaN.
+        // A driver may translate `!=` of floats to an ordered comparison, which is false for NaN.
         (Ty::F32 | Ty::F64, Ne) => format!("!({a} == {b})"),
         (_, Ne) => infix("!="),
         (_, Lt) => infix("<"),
@@ -389,7 +390,7 @@ pub(super) fn binary(op: BinaryOp, ty: Ty, width: Width, a: &str, b: &str) -> St
     }
 }
 
-/// The value that an element of a dtype holds after storing `a` in it.
+/// The expression of the value that an element of a dtype holds after `a` is stored in it.
 pub(super) fn cast(from: Ty, to: DType, width: Width, a: &str) -> String {
     let w = width.suffix();
     let t = |ty: Ty| type_name(ty, width);
@@ -407,7 +408,7 @@ pub(super) fn cast(from: Ty, to: DType, width: Width, a: &str) -> String {
         Ty::I64 => format!("i64_to_f32{w}({a})"),
         Ty::F32 => a.to_owned(),
         Ty::F64 if to == DType::F32 => format!("d_to_f32{w}({a})"),
-        // To be rounded once more.
+        // Rounding to odd, since the result is rounded once more.
         Ty::F64 => format!("d_to_odd_f32{w}({a})"),
     };
     let as_f64 = || match from {

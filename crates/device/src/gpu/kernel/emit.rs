@@ -1,7 +1,8 @@
-//! A WGSL kernel in the making: its text, its bindings and its numbers, kept in step.
+//! Builds a WGSL kernel: its source, its bindings and the values of its uniforms, which belong together.
 //!
-//! Text comes from the structure of a kernel only. Every number becomes a named member of the uniform `p`, so
-//! that another size finds the same text, and with it the same pipeline.
+//! The source depends on the structure of a kernel only. Every size, stride, offset and count becomes a named
+//! member of the uniform `p`, so that a kernel with other sizes has the same source and therefore the same
+//! pipeline.
 
 use std::fmt::Write;
 
@@ -14,17 +15,17 @@ use crate::gpu::program::{BoundMemory, Dispatch, UniformPatch, Window};
 use crate::kernel::Ty;
 use crate::{Error, Result};
 
-/// How many elements a value of the source holds.
+/// The number of elements that a value of the source holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Width {
     /// One.
     One,
-    /// Four consecutive ones, a vec4.
+    /// Four consecutive ones: a vec4.
     Four,
 }
 
 impl Width {
-    /// What names of shared functions end in.
+    /// The suffix of the library's functions over such values.
     pub(super) const fn suffix(self) -> &'static str {
         match self {
             Width::One => "",
@@ -59,7 +60,7 @@ pub(super) const fn type_name(ty: Ty, width: Width) -> &'static str {
     }
 }
 
-/// Bytes of a value in workgroup memory.
+/// The bytes of a value of this type in workgroup memory.
 pub(super) fn element_bytes(name: &str) -> u32 {
     match name {
         "I64" | "f64" | "Best" => 8,
@@ -68,10 +69,10 @@ pub(super) fn element_bytes(name: &str) -> u32 {
     }
 }
 
-/// The positions of four elements relative to the first.
+/// The offsets of the four indices of a vector from the first one.
 pub(super) const LANES: &str = "vec4<u32>(0u, 1u, 2u, 3u)";
 
-/// The kernel being written.
+/// The kernel that is being written.
 pub(super) struct Emitter<'a> {
     pub(super) shared: &'a GpuShared,
     title: &'static str,
@@ -109,23 +110,23 @@ impl<'a> Emitter<'a> {
             main: String::new(),
             indent: 1,
         };
-        // Filled in by `finish`.
+        // `finish` sets these to the size of the dispatch.
         emitter.uniform("groups_x", 0);
         emitter.uniform("groups_xy", 0);
         emitter
     }
 
-    /// A named u32; its expression. The same name gives the same number.
+    /// Adds a u32 uniform, unless there is one of this name, and returns its expression.
     pub(super) fn uniform(&mut self, name: &str, value: usize) -> String {
         self.typed_uniform(name, "u32", value as u32)
     }
 
-    /// A named u32 that stands for a negative number too: sums and products wrap.
+    /// Adds a uniform for a number that may be negative, as a u32 whose sums and products wrap.
     pub(super) fn signed_uniform(&mut self, name: &str, value: isize) -> String {
         self.typed_uniform(name, "u32", value as u32)
     }
 
-    /// A named u32 that says where in a buffer elements of this size begin, counted from the binding on.
+    /// Adds a uniform for an offset in a buffer, in elements of `bytes` bytes from the start of its binding.
     pub(super) fn offset_uniform(&mut self, name: &str, value: isize, buffer: usize, bytes: usize) -> String {
         let known = self.params.iter().any(|(known, _)| known == name);
         if let (false, BoundMemory::Buffer(buffer @ ..TEMPS)) = (known, memory_of(buffer)) {
@@ -134,7 +135,7 @@ impl<'a> Emitter<'a> {
         self.signed_uniform(name, value)
     }
 
-    /// A named f32.
+    /// Adds an f32 uniform.
     pub(super) fn float_uniform(&mut self, name: &str, value: f32) -> String {
         self.typed_uniform(name, "f32", value.to_bits())
     }
@@ -147,7 +148,7 @@ impl<'a> Emitter<'a> {
         format!("p.{name}")
     }
 
-    /// A number that is known at launch only.
+    /// Adds a uniform whose value is known at launch only.
     pub(super) fn patched_uniform(&mut self, name: &str, ty: &'static str, patch: UniformPatch) -> String {
         if !self.params.iter().any(|(known, _)| known == name) {
             self.patches.push((self.words.len(), patch));
@@ -155,7 +156,7 @@ impl<'a> Emitter<'a> {
         self.typed_uniform(name, ty, 0)
     }
 
-    /// A parameter of the launch, as a scalar.
+    /// The expression of a parameter of the launch.
     pub(super) fn parameter(&mut self, param: usize, ty: Ty) -> String {
         let name = format!("param{param}");
         let patch = UniformPatch::Scalar { param, ty };
@@ -173,7 +174,8 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// A storage buffer; its position. `element` is the type of the array's elements.
+    /// Adds a storage buffer, unless there is one of this name, and returns its binding. `element` is the
+    /// type of the array's elements.
     pub(super) fn bind(&mut self, name: &str, element: &str, window: Window) -> usize {
         if let Some(known) = self.bindings.iter().position(|(known, _)| known == name) {
             return known;
@@ -183,18 +185,19 @@ impl<'a> Emitter<'a> {
         self.bindings.len() - 1
     }
 
-    /// The device's own buffer is used.
+    /// Notes that the kernel uses the internal buffer.
     pub(super) fn use_internal(&mut self) {
         self.internal = true;
     }
 
-    /// Indices are checked and reported.
+    /// Notes that the kernel checks indices and reports failures.
     pub(super) fn use_checks(&mut self) {
         self.internal = true;
         self.checks_indices = true;
     }
 
-    /// An array in workgroup memory, for each of which the device has room ([`Emitter::finish`] counts them).
+    /// Declares an array in workgroup memory. [`Emitter::finish`] checks that the device has room for all of
+    /// them.
     pub(super) fn workgroup_array(&mut self, name: &str, element: &str, count: u32) {
         let declaration = format!("var<workgroup> {name}: array<{element}, {count}>;");
         if !self.workgroup_memory.contains(&declaration) {
@@ -203,17 +206,17 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// Bytes of workgroup memory that a kernel may declare.
+    /// The bytes of workgroup memory that a kernel may declare.
     pub(super) fn room(&self) -> u32 {
         self.shared.caps.workgroup_memory
     }
 
-    /// Whether there is workgroup memory that what follows may find in use.
+    /// Whether the kernel uses workgroup memory so far, which other invocations may still be reading.
     pub(super) fn has_workgroup_memory(&self) -> bool {
         !self.workgroup_memory.is_empty()
     }
 
-    /// A line of the text.
+    /// Adds a line to the body of the current function.
     pub(super) fn line(&mut self, text: impl AsRef<str>) {
         for _ in 0..self.indent {
             self.main.push_str("    ");
@@ -222,25 +225,25 @@ impl<'a> Emitter<'a> {
         self.main.push('\n');
     }
 
-    /// A line that opens a block.
+    /// Adds a line that opens a block.
     pub(super) fn open(&mut self, text: impl AsRef<str>) {
         self.line(text);
         self.indent += 1;
     }
 
-    /// The end of a block.
+    /// Ends a block.
     pub(super) fn close(&mut self) {
         self.indent -= 1;
         self.line("}");
     }
 
-    /// Ends what was written so far as a function of its own before `main`.
+    /// Makes what has been written so far a function of its own, before `main`.
     pub(super) fn end_function(&mut self, signature: &str) {
         let body = std::mem::take(&mut self.main);
         let _ = write!(self.functions, "{signature} {{\n{body}}}\n\n");
     }
 
-    /// Lines from a file, with its marked places filled.
+    /// Adds the lines of a file, in which each `{{place}}` is replaced.
     pub(super) fn insert(&mut self, file: &str, places: &[(&str, &str)]) {
         let fill =
             |text: String, (place, value): &(&str, &str)| text.replace(&format!("{{{{{place}}}}}"), value);
@@ -250,7 +253,7 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// The kernel as a dispatch of so many workgroups.
+    /// Compiles the kernel and returns it as a dispatch of `groups` workgroups.
     pub(super) fn finish(mut self, groups: usize) -> Result<Dispatch> {
         let room = self.room();
         if self.workgroup_bytes > room {
@@ -308,7 +311,8 @@ impl<'a> Emitter<'a> {
             self.workgroup, self.main
         );
         if self.internal {
-            // The failed index comes first, so that it can be read without knowing anything else.
+            // The index failure comes first, so that it can be read without knowing anything about scratch
+            // memory.
             head.push_str(
                 "struct Internal {\n    failures: atomic<u32>,\n    op: u32,\n    size: u32,\n    index_lo: u32,\n    \
                  index_hi: u32,\n    reserved0: u32,\n    reserved1: u32,\n    reserved2: u32,\n    \
@@ -325,5 +329,5 @@ impl<'a> Emitter<'a> {
     }
 }
 
-/// The number of this workgroup among all of them.
+/// The expression of a workgroup's number among all workgroups of the dispatch.
 pub(super) const GROUP: &str = "workgroup.x + workgroup.y * p.groups_x + workgroup.z * p.groups_xy";

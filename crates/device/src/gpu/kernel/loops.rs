@@ -1,12 +1,12 @@
-//! Fused loops: how they are spread over workgroups, and their text.
+//! Fused loops: how they are spread over workgroups, and their source.
 //!
 //! - Without inner dims each invocation computes one element, or four consecutive ones.
-//! - Rows: some lanes walk along a row and join what they found in a fixed tree; a pass over the row for each
-//!   stage.
-//! - Where the elements of a row lie far apart and those of neighbouring rows side by side, each invocation
-//!   walks one row, or four.
-//! - Few long rows are cut into chunks: one dispatch folds the chunks into partial results, a second one
-//!   joins them in a fixed order; later stages follow in the same way, and stores of elements last.
+//! - Some lanes walk along a row and join their partial results in a fixed tree, with one pass over the row
+//!   for each stage.
+//! - If the elements of a row are strided and those of neighbouring rows contiguous, each invocation walks
+//!   along one row, or four.
+//! - Few long rows are cut into chunks: one dispatch folds the chunks into partial results, and a second one
+//!   joins them in a fixed order. Later stages follow in the same way, and stores of elements come last.
 
 use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, LANES, Width, element_bytes};
@@ -17,26 +17,26 @@ use crate::gpu::GpuShared;
 use crate::gpu::program::Dispatch;
 use crate::kernel::{Instr, Level, Loop, Reg, Store, Ty};
 
-/// Loop iterations that an invocation may run: software adapters stop all loops of an invocation after
-/// 65,535.
+/// The most loop iterations of an invocation. Software adapters stop all loops of an invocation after 65,535.
 const MAX_ITERATIONS: usize = 16 << 10;
-/// Iterations after which a float sum is put aside and begun anew: long sums are trees of sums this long.
+/// The iterations after which a float sum is added to the total and begun anew, so that long sums are trees
+/// of short ones.
 const BLOCK: usize = 32;
 
 /// How the rows of a loop are spread over invocations.
 #[derive(Clone, Debug)]
 struct RowSchedule {
-    /// The dim whose indices are taken four at a time.
+    /// The dim that is vectorised.
     vector: Option<usize>,
-    /// Invocations that walk along one row.
+    /// The number of invocations that walk along one row.
     lanes: u32,
     workgroup: u32,
-    /// Whether the lanes of a row are a whole workgroup and one subgroup, so that they can tell each other
-    /// what they found.
+    /// Whether the lanes of a row are a whole workgroup and one subgroup, so that they exchange states by
+    /// subgroup broadcasts.
     broadcasts: bool,
 }
 
-/// The steps of a loop, and the bytes that its buffers need.
+/// The dispatches of a loop, and the bytes that its buffers need.
 pub(super) fn plan(shared: &GpuShared, kernel: &Loop, needs: &mut Vec<u64>) -> Result<Vec<Dispatch>> {
     let nest = Nest::new(kernel, 0);
     nest.needs(needs);
@@ -69,7 +69,8 @@ fn elementwise(shared: &GpuShared, nest: &Nest) -> Result<Vec<Dispatch>> {
     let dims: Vec<usize> = (0..rank).collect();
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let spaces = nest.spaces(&used, &dims, vector, &shared.caps);
-    // Four elements side by side for one access can be further apart for another than a binding holds.
+    // Four elements that are contiguous for one access can be further apart for another than a binding
+    // reaches.
     let (vector, spaces) = match spaces {
         Err(_) if vector.is_some() => (None, nest.spaces(&used, &dims, None, &shared.caps)?),
         spaces => (vector, spaces?),
@@ -84,7 +85,7 @@ fn elements(
     windows: &BufferWindows,
     vector: Option<usize>,
 ) -> Result<Dispatch> {
-    // A workgroup is a GPU's unit of parallel work, and a call of a function on the processor.
+    // To a GPU a workgroup is a unit of parallel work; on a software adapter it is a function call.
     let (workgroup, each) = if shared.caps.spread.software { (8, 64) } else { (64, 1) };
     let mut body = ShaderBody::new(nest, windows, vector, Ty::F32);
     let mut e = Emitter::new(shared, "Elementwise work.", workgroup);
@@ -111,7 +112,7 @@ fn elements(
     e.finish(threads.div_ceil(share as usize))
 }
 
-/// The number of invocations over some dims.
+/// The number of invocations that some dims take.
 pub(super) fn count(nest: &Nest, dims: &[usize], vector: Option<usize>) -> usize {
     let of = |&d: &usize| {
         let size = nest.kernel.sizes[d];
@@ -120,7 +121,7 @@ pub(super) fn count(nest: &Nest, dims: &[usize], vector: Option<usize>) -> usize
     dims.iter().map(of).product()
 }
 
-/// Defines the indices `i0`, `i1`, … of some dims by the number of an invocation.
+/// Defines the indices `i0`, `i1`, … of some dims from the number of an invocation.
 pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: Option<usize>, number: &str) {
     let mut rest = number.to_owned();
     for (n, &d) in dims.iter().enumerate().rev() {
@@ -139,7 +140,7 @@ pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: 
     }
 }
 
-/// Says which of four indices exist, where some may not.
+/// Defines which of the four indices of a vector exist, if some may not.
 pub(super) fn validity(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>) {
     body.valid = None;
     if let Some(d) = body.vector.filter(|&d| !body.nest.kernel.sizes[d].is_multiple_of(4)) {
@@ -203,7 +204,7 @@ fn inner_dims(nest: &Nest) -> Vec<usize> {
     (nest.kernel.outer()..nest.kernel.sizes.len()).collect()
 }
 
-/// The passes over a row that a loop needs.
+/// The passes over a row that the loop needs.
 fn passes(body: &ShaderBody<'_>) -> Vec<usize> {
     let folds = body.nest.kernel.body.iter().enumerate();
     let folds = folds.filter(|(_, i)| matches!(i, Instr::Reduce { .. })).map(|(r, _)| body.stages[r] - 1);
@@ -218,7 +219,7 @@ fn is_element_store(body: &ShaderBody<'_>, store: &Store) -> bool {
     body.nest.kernel.store_level(&body.nest.kernel.accesses[store.access]) == Level::Element
 }
 
-/// The folds that a pass carries out.
+/// The folds of a pass: their registers, the registers of their operands, and the reductions.
 fn folds_of(body: &ShaderBody<'_>, pass: usize) -> Vec<(Reg, Reg, ShaderFold)> {
     let kernel = &body.nest.kernel;
     let mut folds = Vec::new();
@@ -232,7 +233,7 @@ fn folds_of(body: &ShaderBody<'_>, pass: usize) -> Vec<(Reg, Reg, ShaderFold)> {
     folds
 }
 
-/// Loop iterations of an invocation inside of one element's work.
+/// The loop iterations that the work on one element takes.
 fn weight(nest: &Nest) -> usize {
     use crate::kernel::BinaryOp::{Pow, Rem};
     use crate::kernel::UnaryOp::{Cos, Sin};
@@ -247,8 +248,8 @@ fn weight(nest: &Nest) -> usize {
     1 + nest.kernel.body.iter().map(of).sum::<usize>()
 }
 
-/// Whether a loop's rows are cut into chunks: they are too long for one walk, or too few to keep the device
-/// busy.
+/// Whether the rows of a loop are cut into chunks, because they are too long for one walk or too few to keep
+/// the device busy.
 fn is_split(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> bool {
     let threads = count(nest, &outer_dims(nest), rows.vector) * rows.lanes as usize;
     let vectors = count(nest, &inner_dims(nest), rows.vector);
@@ -257,12 +258,12 @@ fn is_split(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> bool {
     if walk * weight(nest) * stages > MAX_ITERATIONS {
         return true;
     }
-    // Invocations that keep the device busy, and the steps of a walk that are worth two dispatches.
+    // The invocations that keep the device busy, and the steps of a walk that are worth two dispatches.
     let (busy, worth) = if shared.caps.spread.software { (16, 2048) } else { (8 << 10, 32) };
     threads <= busy && walk >= worth
 }
 
-/// One dispatch that does everything for whole rows.
+/// One dispatch that runs all stages of whole rows.
 fn whole_rows(
     shared: &GpuShared,
     nest: &Nest,
@@ -292,7 +293,8 @@ fn whole_rows(
     e.finish(groups)
 }
 
-/// Defines the invocation's row and lane, and its outer indices. With chunks, the chunk too.
+/// Defines the invocation's row, its lane and its outer indices, and the number of its chunk if there are
+/// chunks. Returns the number of workgroups.
 fn begin_rows(
     e: &mut Emitter<'_>,
     body: &mut ShaderBody<'_>,
@@ -334,7 +336,7 @@ fn begin_rows(
     row_groups * chunks.unwrap_or(1)
 }
 
-/// Writes the values of the row that a pass's elements and folds need from the row.
+/// Defines the row values that the elements and folds of a pass need.
 fn row_values(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, pass: usize) -> Result<()> {
     let kernel = &body.nest.kernel;
     let mut targets: Vec<Reg> = folds_of(body, pass).iter().map(|&(_, a, _)| a).collect();
@@ -344,7 +346,7 @@ fn row_values(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, pass: usize) -> Re
     body.require(e, &row_regs)
 }
 
-/// The row values among what some values need.
+/// The row values that some values need.
 fn needed_rows(body: &ShaderBody<'_>, targets: &[Reg]) -> Vec<Reg> {
     let mut seen = vec![false; body.types.len()];
     let mut open = targets.to_vec();
@@ -362,7 +364,8 @@ fn needed_rows(body: &ShaderBody<'_>, targets: &[Reg]) -> Vec<Reg> {
     rows
 }
 
-/// Writes one pass over the vectors `range` of a row: folds end in `state_<register>`, joined over the lanes.
+/// Writes one pass over the vectors `range` of a row. Each fold is joined over the lanes and ends in a
+/// variable `state_<register>`.
 fn walk_row(
     e: &mut Emitter<'_>,
     body: &mut ShaderBody<'_>,
@@ -438,8 +441,8 @@ fn walk_row(
     Ok(())
 }
 
-/// How many states of each type lie in workgroup memory at a time: none is a bound where those of all folds
-/// fit into it, else as many as fit, and at least one.
+/// How many states of each type lie in workgroup memory at a time: `None` if those of all folds fit into it,
+/// else as many as fit, and at least one.
 fn states_at_once(e: &Emitter<'_>, body: &ShaderBody<'_>, rows: &RowSchedule) -> Option<usize> {
     let passes = body.stages.iter().copied().max().unwrap_or(0) + 1;
     let folds = (0..passes).flat_map(|pass| folds_of(body, pass));
@@ -454,7 +457,8 @@ fn states_at_once(e: &Emitter<'_>, body: &ShaderBody<'_>, rows: &RowSchedule) ->
     Some((e.room() / bytes(&types)).max(1) as usize)
 }
 
-/// Joins the lanes' states in a fixed tree; those in workgroup memory in turns if it does not hold them all.
+/// Joins the lanes' states in a fixed tree. If workgroup memory does not hold all states, they are joined in
+/// turns.
 fn join_lanes(
     e: &mut Emitter<'_>,
     rows: &RowSchedule,
@@ -475,7 +479,7 @@ fn join_lanes(
     let last = rows.lanes.min(8);
     for turn in turns(&shown, at_once) {
         if at_once.is_some() && e.has_workgroup_memory() {
-            // Others may still read what the turn before left there.
+            // Other invocations may still be reading the states of the turn before.
             e.line("workgroupBarrier();");
         }
         show_lanes(e, rows, &turn, last);
@@ -486,7 +490,7 @@ fn join_lanes(
     }
 }
 
-/// The folds that lie in workgroup memory together, each with the name of its array there.
+/// The folds that lie in workgroup memory at the same time, each with the name of its array there.
 fn turns(folds: &[&(Reg, Reg, ShaderFold)], at_once: Option<usize>) -> Vec<Vec<(Reg, ShaderFold, String)>> {
     let mut turns: Vec<Vec<(Reg, ShaderFold, String)>> = Vec::new();
     for &&(reg, _, fold) in folds {
@@ -508,9 +512,10 @@ fn turns(folds: &[&(Reg, Reg, ShaderFold)], at_once: Option<usize>) -> Vec<Vec<(
     turns
 }
 
-/// Lays the lanes' states in workgroup memory, and joins them there until `last` are left of each row.
+/// Writes the lanes' states to workgroup memory, and joins them there until `last` states of each row are
+/// left.
 ///
-/// The last few are joined by every lane on its own: cheaper than the barriers between them.
+/// Every lane joins the last few on its own, which is cheaper than the barriers between the steps.
 fn show_lanes(e: &mut Emitter<'_>, rows: &RowSchedule, folds: &[(Reg, ShaderFold, String)], last: u32) {
     for (reg, fold, lanes) in folds {
         e.workgroup_array(lanes, fold.shared_state(), rows.workgroup);
@@ -534,7 +539,7 @@ fn show_lanes(e: &mut Emitter<'_>, rows: &RowSchedule, folds: &[(Reg, ShaderFold
     }
 }
 
-/// Joins states in pairs until one is left, which is the row's.
+/// Joins states in pairs until the state of the row is left.
 fn join_last(e: &mut Emitter<'_>, reg: Reg, fold: ShaderFold, mut states: Vec<String>) {
     let mut level = 0;
     while states.len() > 1 {
@@ -550,7 +555,7 @@ fn join_last(e: &mut Emitter<'_>, reg: Reg, fold: ShaderFold, mut states: Vec<St
     e.line(format!("let state_{reg} = {};", states[0]));
 }
 
-/// The element's position in the row, in row-major order.
+/// The position of the element in its row, in row-major order.
 fn position(e: &mut Emitter<'_>, body: &ShaderBody<'_>, rows: &RowSchedule) -> String {
     let nest = body.nest;
     let mut terms = Vec::new();

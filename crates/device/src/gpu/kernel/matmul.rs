@@ -1,14 +1,14 @@
-//! Matrix products: tiles of the result in registers, the epilogue inlined.
+//! Matrix products: they compute tiles of the result in registers and inline the epilogue.
 //!
-//! - A GPU's workgroup computes 64 x 64 elements, with slices of both operands in workgroup memory.
-//! - On software adapters, and for types other than 32-bit numbers, each invocation keeps some rows of four
-//!   columns, and reads the left operand at addresses that its whole workgroup shares.
-//! - Where the result has few tiles or the operands are too large to be bound, the inner dim is cut into
-//!   chunks whose products lie in temporary memory; a last dispatch adds them in order and runs the epilogue.
-//!   On GPUs the chunks are one dispatch if their number divides the inner dim (`split`).
-//! - A factor's rows, columns or inner dim may be made of several dims, so that windows are read where they
-//!   lie.
-//! - Rows and columns change places where the result is tall and narrow.
+//! - On a GPU, a workgroup computes 64 x 64 elements, with slices of both operands in workgroup memory.
+//! - On software adapters, and for types other than 32-bit numbers, each invocation computes four columns of
+//!   some rows, and reads the left operand at addresses that are uniform over its workgroup.
+//! - If the result has few tiles or the operands are too large to be bound, the inner dim is cut into chunks
+//!   whose products lie in temporary memory. A last dispatch adds them in order and runs the epilogue. On
+//!   GPUs, all chunks are one dispatch if their number divides the inner dim (`split`).
+//! - The rows, the columns or the inner dim of a factor may be composed of several dims, so that windows are
+//!   read in place.
+//! - Rows and columns are swapped if the result is tall and narrow.
 
 use smallvec::smallvec;
 
@@ -29,17 +29,18 @@ mod split;
 mod tiles;
 use tiles::{Names, OperandRole, ShaderOperand, in_registers, through_workgroup_memory};
 
-/// Steps along the inner dim that one invocation takes at most.
+/// The most steps along the inner dim that one invocation takes.
 const MAX_INNER: usize = 32 << 10;
-/// Multiplications of a product that is small to a software adapter: fewer than a training step's have, so
-/// that another batch size doesn't lead to another text.
+/// The most multiplications of a product that counts as small on a software adapter. The products of a
+/// training step have more, so that another batch size does not lead to another source.
 const SMALL: usize = 2 << 10;
-/// Batch dims that a product's text has on software adapters, if there are no more.
+/// The number of batch dims that the source of a product has on software adapters, if there are no more.
 const BATCH_DIMS: usize = 2;
-/// Bytes that the chunks' products may take.
+/// The most bytes that the products of chunks take.
 const MAX_TEMP: u64 = 64 << 20;
 
-/// A part of a product: a space of `batch.., m, n, k` with the epilogue's accesses, then lhs and rhs.
+/// A part of a product: an index space of `batch.., m, n, k` with the epilogue's accesses, then those of lhs
+/// and rhs.
 struct MatmulNest<'k> {
     kernel: &'k Matmul,
     nest: Nest,
@@ -50,16 +51,16 @@ struct MatmulNest<'k> {
     ty: Ty,
 }
 
-/// Where a dispatch leaves its products.
+/// What a dispatch does with its products.
 #[derive(Clone, Copy)]
 enum ProductTarget<'n> {
-    /// The epilogue takes them.
+    /// It runs the epilogue on them.
     Epilogue,
-    /// A chunk of a temporary that holds this part of the result.
+    /// It writes them to a chunk of a temporary, which holds the part `held` of the result.
     Chunk { chunk: usize, held: &'n Nest },
 }
 
-/// The steps of a product, and the bytes that its buffers and temporaries need.
+/// The dispatches of a product, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
     shared: &GpuShared,
     kernel: &Matmul,
@@ -74,7 +75,7 @@ pub(super) fn plan(
     if kernel.epilogue.sizes.contains(&0) {
         return Ok(Vec::new());
     }
-    // What is made of several dims is read as a whole.
+    // A factor with composed dims cannot be cut, so all of it must fit into one binding.
     for access in product.operands().into_iter().filter(|access| !access.indexed.is_empty()) {
         let parts = Access { strides: smallvec![], ..access.clone() };
         if access_bytes(&parts, &[]).is_some_and(|(low, high)| high - low + 256 > shared.caps.max_binding) {
@@ -122,13 +123,15 @@ pub(super) fn plan(
     }
 }
 
-/// The product with the batch dims of the text that others use, if it has fewer: its own text would take a
-/// software adapter far longer to compile than the indices of these dims take.
+/// The product with as many batch dims as the source that other products use, if it has fewer. A source of
+/// its own would take a software adapter far longer to compile than computing the indices of these dims
+/// takes.
 fn with_batch_dims(kernel: &Matmul) -> Option<Matmul> {
     let missing = (BATCH_DIMS + 2).checked_sub(kernel.epilogue.sizes.len()).filter(|&missing| missing > 0)?;
     let mut padded = kernel.clone();
     let Matmul { lhs, rhs, epilogue, .. } = &mut padded;
-    // The dims have one index, so no step is ever taken: but a step that isn't 0 stands in the text.
+    // The added dims have size 1, so their strides are never used. But the source contains those that are not
+    // 0, so they are given the strides that other products have.
     let pad = |strides: &mut Strides, step: isize| (0..missing).for_each(|_| strides.insert(0, step));
     pad(&mut lhs.strides, 4);
     pad(&mut rhs.strides, 4);
@@ -158,7 +161,8 @@ fn wanted_chunks(shared: &GpuShared, product: &MatmulNest<'_>) -> usize {
     for_busy.max(k.div_ceil(MAX_INNER))
 }
 
-/// Adds the steps of a product in chunks of the inner dim, for parts of the result that temporaries can hold.
+/// Adds the dispatches of a product in chunks of the inner dim, for parts of the result whose chunks a
+/// temporary can hold.
 fn in_chunks(
     shared: &GpuShared,
     product: &MatmulNest<'_>,
@@ -201,7 +205,7 @@ fn in_chunks(
     epilogue_of_chunks(shared, product, chunk, steps)
 }
 
-/// One dispatch, or a few, that add the chunks' products and run the epilogue.
+/// Adds the dispatches that add the products of the chunks and run the epilogue.
 fn epilogue_of_chunks(
     shared: &GpuShared,
     product: &MatmulNest<'_>,
@@ -226,7 +230,7 @@ fn epilogue_of_chunks(
         validity(&mut e, &mut body);
         let width = Width::Four;
         e.bind("products", element_type(temp_dtype(product.ty), false, false), temp_window());
-        // Columns that don't exist read the last one's.
+        // Columns beyond the last one read the last one.
         let place = temp_place(&mut e, product, &nest, &product.nest);
         e.line(format!("let places = {place};"));
         let elements: usize = product.nest.kernel.sizes[..rank].iter().product();
@@ -266,7 +270,7 @@ fn temp_window() -> Window {
     Window { slot: BoundMemory::Temp(0), start: 0, end: 256 }
 }
 
-/// The dtype that chunks' products of a type are kept as.
+/// The dtype in which products of chunks are stored.
 fn temp_dtype(ty: Ty) -> crate::DType {
     match ty {
         Ty::I64 => crate::DType::I64,
@@ -285,7 +289,7 @@ fn temp_memory(ty: Ty) -> ShaderBuffer<'static> {
 }
 
 /// The places of four columns' products in a chunk of the temporary, for a part of the result that the
-/// temporary holds. They count from where what it holds begins.
+/// temporary holds. They are relative to the first element that the temporary holds.
 fn temp_place(e: &mut Emitter<'_>, product: &MatmulNest<'_>, part: &Nest, held: &Nest) -> String {
     let mut stride = 1;
     let mut terms = Vec::new();
@@ -305,19 +309,20 @@ fn temp_place(e: &mut Emitter<'_>, product: &MatmulNest<'_>, part: &Nest, held: 
     format!("vec4<u32>({}) + {lanes}", terms.join(" + "))
 }
 
-/// How much of the result a workgroup computes.
+/// The part of the result that a workgroup computes.
 struct MatmulTile {
-    /// Rows of a workgroup.
+    /// The rows of the tile.
     rows: usize,
-    /// Invocations side by side.
+    /// The number of invocations in a row of the tile.
     lanes: usize,
-    /// Times four columns that an invocation keeps.
+    /// The number of vectors of four columns that an invocation computes.
     vectors: usize,
     /// Whether slices of the operands go through workgroup memory.
     shared: bool,
-    /// The invocations, if they are one subgroup and tell each other what they load.
+    /// The size of the workgroup, if it is one subgroup whose invocations broadcast the elements that they
+    /// load.
     subgroup: Option<usize>,
-    /// Steps along the inner dim that are one of the loop's: 1 or 4.
+    /// The steps along the inner dim of one loop iteration: 1 or 4.
     steps: usize,
 }
 
@@ -347,7 +352,7 @@ impl<'k> MatmulNest<'k> {
         MatmulNest { kernel, nest, rows, columns, k: rank, ty: kernel.accumulator() }
     }
 
-    /// The operand whose rows are the result's rows, and the one whose columns are its columns.
+    /// The operand that has the rows of the result, and the one that has its columns.
     fn operands(&self) -> [&Access; 2] {
         let accesses = &self.nest.kernel.accesses;
         let (lhs, rhs) = (&accesses[accesses.len() - 2], &accesses[accesses.len() - 1]);
@@ -362,13 +367,13 @@ impl<'k> MatmulNest<'k> {
             _ => 8,
         };
         if shared.caps.spread.software {
-            // Loads cost more than arithmetic here: the more each invocation keeps, the better, unless they
-            // share loads.
+            // On the processor, loads cost more than arithmetic, so each invocation computes as much as it
+            // can, unless loads are shared by broadcasts.
             let columns = self.nest.kernel.sizes[self.columns];
             let subgroup = shared.caps.spread.subgroup;
             let lanes = subgroup.unwrap_or(8);
             let vectors = if rows >= 32 && columns > 32 && subgroup.is_none() { 2 } else { 1 };
-            // Compiling a long text takes longer than little work.
+            // For little work, compiling a long source would take longer than the work.
             if rows.saturating_mul(columns).saturating_mul(self.nest.kernel.sizes[self.k]) <= SMALL {
                 return MatmulTile { rows: few.min(4), lanes, vectors: 1, shared: false, subgroup, steps: 1 };
             }
@@ -398,7 +403,7 @@ fn dispatch(
     let workgroup = if tile.shared { 256 } else { tile.lanes as u32 };
     let mut e = Emitter::new(shared, "A matrix product.", workgroup);
     let mut body = ShaderBody::new(&product.nest, windows, Some(product.columns), product.ty);
-    // The operands are read by elements where the epilogue reads them too.
+    // An operand is read element by element if the epilogue reads its buffer too.
     let accesses = &product.nest.kernel.accesses;
     let users = |buffer: usize| accesses.iter().filter(|a| a.buffer == buffer).count();
     for access in product.operands() {
@@ -420,7 +425,7 @@ fn dispatch(
     let number = |e: &mut Emitter<'_>, name: &str, n: usize| {
         (e.uniform(name, n), e.float_uniform(&format!("{name}_reciprocal"), 1.0 / n as f32))
     };
-    // Neighbouring workgroups share columns: the right operand's panel stays in the cache.
+    // Neighbouring workgroups have the same columns, so that the right operand's panel stays in the cache.
     let (n, reciprocal) = number(&mut e, "row_tiles", row_tiles);
     e.line(format!("let tiles = divide({GROUP}, {n}, {reciprocal});"));
     e.line("let row_tile = tiles.y;");
@@ -429,7 +434,7 @@ fn dispatch(
     e.line("let column_tile = batch_and_column.y;");
     let batches = e.uniform("batches", batch);
     e.line("let batch = batch_and_column.x;");
-    // Whole workgroups only: nothing else would keep barriers uniform.
+    // Only whole workgroups return, so that barriers stay in uniform control flow.
     e.open(format!("if (batch >= {batches}) {{"));
     e.line("return;");
     e.close();
@@ -449,7 +454,7 @@ fn dispatch(
     e.finish(row_tiles * column_tiles * batch)
 }
 
-/// Writes the function that takes four columns' finished products.
+/// Writes the function `finish`, which takes the finished products of four columns.
 fn write_result(
     e: &mut Emitter<'_>,
     body: &mut ShaderBody<'_>,

@@ -1,4 +1,5 @@
-//! From the kernel IR to programs: how work is spread over workgroups, and the WGSL that does it.
+//! Compiles kernels of the IR to programs: it decides how work is spread over workgroups, and writes the
+//! WGSL.
 
 mod access;
 
@@ -21,7 +22,7 @@ use super::program::GpuProgram;
 use crate::kernel::{Kernel, Ty};
 use crate::{DType, Error, Result};
 
-/// Makes a kernel ready to launch.
+/// Prepares a kernel for launches.
 pub(super) fn prepare(shared: &Arc<GpuShared>, kernel: &Kernel) -> Result<GpuProgram> {
     kernel.check().map_err(|reason| shared.failures.refused(reason))?;
     if !shared.caps.f64 && kernel.uses(Ty::F64) {

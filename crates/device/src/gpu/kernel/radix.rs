@@ -1,8 +1,8 @@
-//! Rows of keys, sorted with their entries' numbers by radix, a digit at a time, keeping the order of equal
-//! keys.
+//! Radix sort: sorts rows of keys together with the numbers of their entries, one digit at a time. Equal keys
+//! keep their order.
 //!
-//! A short row is one invocation's. Longer ones are cut into blocks: one dispatch counts each block's digits,
-//! a running sum over the counts of a row finds the places, and another dispatch moves the keys there.
+//! A short row is sorted by one invocation. Longer rows are cut into blocks: one dispatch counts the digits
+//! of each block, a scan of a row's counts gives the places, and another dispatch moves the keys there.
 
 use super::emit::{Emitter, GROUP};
 use super::scan::{self, TEMPS};
@@ -13,62 +13,62 @@ use crate::{DType, Result};
 
 pub(super) const WORKGROUP: u32 = 64;
 
-/// How keys are taken apart.
+/// How keys are split into digits.
 #[derive(Clone, Copy)]
 struct Digits {
-    /// Bits of a digit.
+    /// The bits of a digit.
     bits: usize,
-    /// Keys that one invocation counts and moves.
+    /// The number of keys that one invocation counts and moves.
     share: usize,
 }
 
 impl Digits {
-    /// For rows of so many keys, of which the last bits count. Large tables of counts fit a processor's
-    /// memory, not a GPU's registers.
+    /// The digits for rows of `length` keys whose last `bits` bits are compared. Large tables of counts fit
+    /// into a processor's cache, but not into a GPU's registers.
     fn of(shared: &GpuShared, length: usize, bits: usize) -> Digits {
         let large = shared.caps.spread.software && length > 256 && bits > 4;
         if large { Digits { bits: 8, share: 1024 } } else { Digits { bits: 4, share: 256 } }
     }
 
-    /// Different digits.
+    /// The number of different digits.
     fn count(self) -> usize {
         1 << self.bits
     }
 }
 
-/// Temporaries of keys (u32) and of their entries' numbers.
+/// The temporaries of keys (u32) and of the numbers of their entries.
 #[derive(Clone, Copy)]
 pub(super) struct Keys {
     pub(super) keys: usize,
     pub(super) order: usize,
 }
 
-/// Temporaries for rows of keys: where they are, and where they are moved to.
+/// Rows of keys, and the temporaries in which they lie and to which they are moved.
 pub(super) struct RadixRows {
     pub(super) rows: usize,
     pub(super) length: usize,
     pub(super) at: Keys,
     spare: Keys,
-    /// The bits of a key that count.
+    /// The bits of a key that are compared.
     bits: usize,
     by: Digits,
     counts: usize,
 }
 
-/// A new temporary of so many bytes.
+/// Adds a temporary of this many bytes.
 pub(super) fn temp(temps: &mut Vec<usize>, bytes: usize) -> usize {
     temps.push(bytes.max(4));
     temps.len() - 1
 }
 
-/// The loop that moves keys, after their places are known.
+/// The loop that moves keys to their places.
 const PLACE: &str = include_str!("../../../shaders/radix_place.wgsl");
 
 pub(super) fn temp_window(temp: usize) -> Window {
     Window { slot: BoundMemory::Temp(temp), start: 0, end: 256 }
 }
 
-/// Begins a kernel in which each invocation has a number below `threads`.
+/// Begins a kernel in which `thread` is the number of the invocation, and those beyond `threads` return.
 pub(super) fn begin(e: &mut Emitter<'_>, threads: usize) {
     let limit = e.uniform("threads", threads);
     e.line(format!("let thread = ({GROUP}) * {WORKGROUP}u + local;"));
@@ -78,7 +78,7 @@ pub(super) fn begin(e: &mut Emitter<'_>, threads: usize) {
 }
 
 impl RadixRows {
-    /// The temporaries for sorting these keys by their last bits.
+    /// Adds the temporaries for sorting these keys by their last `bits` bits.
     pub(super) fn new(
         shared: &GpuShared,
         rows: usize,
@@ -93,12 +93,12 @@ impl RadixRows {
         RadixRows { rows, length, at, spare, bits, by, counts: temp(temps, rows * blocks * by.count() * 4) }
     }
 
-    /// The first so many rows only, in the same temporaries.
+    /// The first `rows` rows, in the same temporaries.
     pub(super) fn first(&self, rows: usize) -> RadixRows {
         RadixRows { rows, ..*self }
     }
 
-    /// Adds the steps that sort each row; the sorted keys are then where `at` says.
+    /// Adds the dispatches that sort each row. The sorted keys are then in the temporaries `at`.
     pub(super) fn sort(
         &mut self,
         shared: &GpuShared,
@@ -127,7 +127,7 @@ impl RadixRows {
             steps.push(count.finish((self.rows * blocks).div_ceil(WORKGROUP as usize))?);
             let counts = blocks * self.by.count();
             let all = Access::new(TEMPS + self.counts, DType::I32, &[counts as isize, 1], 0);
-            // Every digit's scan uses the same temporaries.
+            // The scans of all digits use the same temporaries.
             let mut used: Vec<usize> = temps[..scan_temps].to_vec();
             let sizes = smallvec::smallvec![self.rows, counts];
             let sum = Scan { op: ReduceOp::Sum, sizes, source: all.clone(), target: all };

@@ -1,7 +1,8 @@
-//! Running folds along the last dim: each invocation walks a piece of 256 elements.
+//! Scans: running reductions along the last dim. Each invocation walks along a piece of 256 elements.
 //!
-//! Longer rows take three steps: the pieces' totals, a running fold of those (in the same way), and the
-//! pieces again, each beginning where the one before ended. The order is fixed, whatever the device.
+//! Longer rows take three steps: the totals of the pieces, a scan of these totals, and a second walk along
+//! the pieces, each of which begins from the total before it. The order of all operations is fixed, whatever
+//! the device.
 
 use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, Width};
@@ -14,16 +15,16 @@ use crate::kernel::{Access, Instr, Loop, Scan, Store, Ty};
 use crate::layout::{Dims, Strides, contiguous_strides};
 use crate::{DType, Result};
 
-/// Elements of a piece.
+/// The elements of a piece.
 const PIECE: usize = 256;
-/// Rows that keep a device busy without being cut, and their length at most.
+/// At least this many rows keep a device busy and are not cut, if they have at most `SHORT_ROW` elements.
 const MANY_ROWS: usize = 64;
 const SHORT_ROW: usize = 8192;
 const WORKGROUP: u32 = 64;
-/// Accesses to temporaries have buffer numbers from here on.
+/// Accesses to temporaries have buffer numbers from this one on.
 pub(super) const TEMPS: usize = 1 << 20;
 
-/// The steps of a scan, and the bytes that its buffers and temporaries need.
+/// The dispatches of a scan, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
     shared: &GpuShared,
     scan: &Scan,
@@ -39,7 +40,7 @@ pub(super) fn plan(
     Ok(steps)
 }
 
-/// Adds the steps of a scan between buffers or temporaries.
+/// Adds the dispatches of a scan, whose accesses may be to buffers or to temporaries.
 pub(super) fn run(
     shared: &GpuShared,
     Scan { op, sizes, source, target }: &Scan,
@@ -68,7 +69,7 @@ pub(super) fn run(
     Pieces { target: Some(target), ..pieces }.write(shared, steps)
 }
 
-/// The dtype that a running state is kept as.
+/// The dtype in which totals are stored.
 fn state_dtype(ty: Ty) -> DType {
     match ty {
         Ty::Bool => DType::Bool,
@@ -79,21 +80,22 @@ fn state_dtype(ty: Ty) -> DType {
     }
 }
 
-/// A space with accesses and nothing computed.
+/// An index space with accesses and an empty body.
 pub(super) fn nest(sizes: Dims, accesses: Vec<Access>) -> Nest {
     let (first, full) = (vec![0; sizes.len()], sizes.to_vec());
     let kernel = Loop { sizes, inner: 0, accesses, ranges: Vec::new(), body: Vec::new(), stores: Vec::new() };
     Nest { kernel, first, full }
 }
 
-/// Lets a window of a temporary, which accesses name by a buffer's number, say so.
+/// Makes a window refer to a temporary, if its buffer number is that of one.
 pub(super) fn name_temp(window: &mut Window) {
     if let BoundMemory::Buffer(number @ TEMPS..) = window.slot {
         window.slot = BoundMemory::Temp(number - TEMPS);
     }
 }
 
-/// The access of an element in pieces: its last dim becomes the piece and the place in it.
+/// The access with its last dim split in two, the number of the piece and the place in it. With `along` false
+/// it has one element for each piece.
 fn in_pieces(access: &Access, size: usize, along: bool) -> Access {
     let mut strides: Strides = access.strides.clone();
     let last = strides.pop().unwrap_or(0);

@@ -1,10 +1,11 @@
-//! Values written to indexed places, without float atomics: the same bits on every run.
+//! Scatters: values that are written to indexed places. They use no float atomics, so every run gives the
+//! same bits.
 //!
-//! Each combination of the dims that decide on the place is an entry with a key: the place it writes to. The
-//! entries are sorted by key, keeping their order (`radix`). Then every element of the output finds its
-//! entries by bisection and joins their values in order; runs of 128 and of 16,384 entries with one key are
-//! joined before, so that many entries in one place stay cheap. Dims that the indices don't depend on, such
-//! as an embedding's features, take no part in the sort.
+//! Each index of the dims on which the place depends is an entry, whose key is the place that it writes to.
+//! The entries are sorted by key, keeping their order (`radix`). Then every element of the output finds its
+//! entries by bisection, and joins their values in order. Runs of 128 and of 16,384 entries with one key are
+//! joined before that, so that many entries in one place stay cheap. Dims that the indices do not depend on,
+//! such as the features of an embedding, take no part in the sort.
 
 mod keys;
 
@@ -22,29 +23,29 @@ use crate::kernel::{Instr, ReduceOp, Scatter, ScatterOp, Ty};
 use crate::{DType, Error, Result};
 use keys::{make_keys, sort};
 
-/// Entries that are joined before.
+/// The length of runs of entries that are joined before the output is written.
 const RUN: usize = 128;
-/// Up to so many entries, every element looks at all of them.
+/// Up to this many entries, every element looks at all of them, and they are not sorted.
 const FEW: usize = 256;
 
-/// The position of the target among a layout's accesses.
+/// The position of the target among the accesses of a [`ScatterSpace`].
 const TARGET: usize = 1;
 
-/// How the entries and the rest of the space are told apart.
+/// The index space of a scatter, with its dims dealt into those of the entries and the rest.
 struct ScatterSpace<'k> {
     kernel: &'k Scatter,
-    /// The source's space, with the accesses: the source, the target's affine part, the indices.
+    /// The space of the source with these accesses: the source, the affine part of the target, the indices.
     nest: Nest,
-    /// Dims that make entries.
+    /// The dims whose indices number the entries.
     entry_dims: Vec<usize>,
-    /// Dims that the place depends on by a stride of its own only.
+    /// The free dims: those that the place depends on only through a stride of the target.
     free_dims: Vec<usize>,
     entries: usize,
     free: usize,
     ty: Ty,
 }
 
-/// The steps of a scatter, and the bytes that its buffers and temporaries need.
+/// The dispatches of a scatter, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
     shared: &GpuShared,
     kernel: &Scatter,
@@ -75,9 +76,9 @@ pub(super) fn plan(
     Ok(steps)
 }
 
-/// Adds the steps of a scatter. Where the values, the indices or the entries are more than can be bound, its
-/// halves follow each other: the second one starts from what the first one left. Sums of halves are rounded
-/// in between.
+/// Adds the dispatches of a scatter. If the values, the indices or the entries are more than can be bound,
+/// its two halves are run one after the other, and the second one starts from the output of the first. Sums
+/// in 16-bit floats are then rounded in between.
 fn in_parts(
     shared: &GpuShared,
     kernel: &Scatter,
@@ -93,7 +94,7 @@ fn in_parts(
         Fit::Windows(windows) if whole => {
             let mut own = Vec::new();
             one_part(shared, &layout, &windows, &mut own, steps)?;
-            // Parts follow each other, and so use the same temporaries.
+            // Parts are run one after the other, so they share temporaries.
             temps.resize(temps.len().max(own.len()), 0);
             temps.iter_mut().zip(own).for_each(|(bytes, own)| *bytes = own.max(*bytes));
             return Ok(());
@@ -101,7 +102,7 @@ fn in_parts(
         Fit::Windows(_) => None,
         Fit::TooWide(access) => Some(access),
     };
-    // Of the dims that make entries only the outermost one keeps their order.
+    // Only a cut along the outermost dim of the entries keeps their order.
     let first_entry = layout.entry_dims.iter().copied().find(|&d| kernel.sizes[d] > 1);
     let step = |d: usize| {
         let stride = wide.map_or(0, |access| layout.nest.kernel.accesses[access].strides[d]);
@@ -131,7 +132,7 @@ fn in_parts(
     Ok(())
 }
 
-/// Adds the steps of a scatter whose operands can be bound.
+/// Adds the dispatches of a scatter whose operands can be bound.
 fn one_part(
     shared: &GpuShared,
     layout: &ScatterSpace<'_>,
@@ -165,9 +166,9 @@ fn one_part(
 /// The temporaries of the entries.
 struct Sorted {
     keys: usize,
-    /// The entries' numbers by key; none if they are not sorted.
+    /// The numbers of the entries in the order of their keys; `None` if the entries are not sorted.
     order: Option<usize>,
-    /// The values of runs of entries, and of longer runs.
+    /// The joined values of runs of entries, and of longer runs.
     runs: Option<(usize, usize)>,
 }
 
@@ -208,7 +209,8 @@ impl<'k> ScatterSpace<'k> {
     }
 }
 
-/// The parts of a place: strides and sizes, largest stride first, with whether they belong to free dims.
+/// The dims that a place is composed of: strides and sizes, largest stride first, with whether they are free
+/// dims.
 fn radixes(kernel: &Scatter, free_dims: &[usize]) -> Vec<(isize, usize, bool)> {
     let affine = (0..kernel.sizes.len())
         .filter(|&d| kernel.target.strides[d] != 0 && kernel.sizes[d] > 1)
@@ -219,7 +221,7 @@ fn radixes(kernel: &Scatter, free_dims: &[usize]) -> Vec<(isize, usize, bool)> {
     parts
 }
 
-/// Whether every place tells the parts it is made of.
+/// Whether the index of each dim can be recovered from a place.
 fn is_mixed_radix(kernel: &Scatter, free_dims: &[usize]) -> bool {
     let mut below = 1;
     radixes(kernel, free_dims).iter().rev().all(|&(stride, size, _)| {
@@ -229,7 +231,7 @@ fn is_mixed_radix(kernel: &Scatter, free_dims: &[usize]) -> bool {
     })
 }
 
-/// The array of values in a temporary.
+/// The array of joined values in a temporary.
 fn values_memory(ty: Ty, name: &str) -> ShaderBuffer<'_> {
     let dtype = match ty {
         Ty::I64 => DType::I64,
@@ -244,7 +246,7 @@ fn from_memory(ty: Ty, value: &str) -> String {
     if ty == Ty::Bool { format!("({value} != 0)") } else { value.to_owned() }
 }
 
-/// Writes the function that reads the source's value of an entry.
+/// Writes the function that reads the source's element of an entry and a free index.
 fn source_function(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, windows: &BufferWindows) -> Result<()> {
     let mut nest = layout.nest.clone();
     nest.kernel.body = vec![Instr::Load { access: 0, indices: Default::default() }];
@@ -258,7 +260,8 @@ fn source_function(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, windows: &Buf
     Ok(())
 }
 
-/// Joins the values of runs of entries that all have one key; other runs are never read.
+/// One dispatch that joins the values of runs of entries with one key. Other runs are skipped, and never
+/// read.
 fn join_runs(
     shared: &GpuShared,
     layout: &ScatterSpace<'_>,
@@ -306,7 +309,7 @@ fn join_runs(
     e.finish((count * layout.free).div_ceil(WORKGROUP as usize))
 }
 
-/// Writes all elements of the output, in parts that can be bound.
+/// Adds the dispatches that write all elements of the output, in parts that can be bound.
 fn outputs(
     shared: &GpuShared,
     layout: &ScatterSpace<'_>,
@@ -338,7 +341,7 @@ fn output_part(
     if has_entries {
         source_function(&mut e, layout, windows)?;
     }
-    // Packed elements: one invocation writes a whole word.
+    // If several elements share a word, one invocation writes the whole word.
     let per_word = 4 / dtype.size().min(4);
     let threads = len.div_ceil(per_word);
     begin(&mut e, threads);
@@ -394,7 +397,7 @@ fn output_part(
     e.finish(threads.div_ceil(WORKGROUP as usize))
 }
 
-/// Joins the values of an element's entries to `value`.
+/// Joins the values of an element's entries with `value`.
 fn join_entries(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, sorted: &Sorted, first: usize) {
     let kernel = layout.kernel;
     let fold = layout.fold();
@@ -456,7 +459,7 @@ fn join_entries(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, sorted: &Sorted,
     walk(e, "entry < end");
 }
 
-/// Tells the key and the number among the free dims from an element's place.
+/// Computes the key and the free index from the place of an element.
 fn decode_place(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>) {
     let kernel = layout.kernel;
     let offset = e.signed_uniform("target_offset", kernel.target.offset);
@@ -478,7 +481,7 @@ fn decode_place(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>) {
         }
     }
     e.line("is_target = is_target && rest == 0u;");
-    // The digits come by falling stride; the free dims' number is row-major.
+    // The digits are in the order of falling strides, but the free index is row-major.
     let parts = radixes(kernel, &layout.free_dims);
     let mut free = "0u".to_owned();
     for &d in &layout.free_dims {

@@ -1,9 +1,10 @@
-//! The order of elements along the last dim of a space.
+//! Sorts: the order of the elements along the last dim of a space.
 //!
-//! Each element becomes a key of 32 bits, and the rows of keys are sorted by radix with their places.
-//! Elements of 64 bits are sorted twice: by their lower halves, then by the upper ones, which are read in the
-//! order found so far. Rows whose keys don't fit into a binding together follow each other in parts. On GPUs,
-//! rows of up to 1,024 elements are read, sorted in workgroup memory and written by one dispatch.
+//! Each element becomes a key of 32 bits, and a radix sort orders the rows of keys together with the
+//! elements' places. Elements of 64 bits are sorted twice: by their lower halves, and then by their upper
+//! halves, which are read in the order found so far. Rows whose keys do not fit into one binding are sorted
+//! in parts, one after the other. On GPUs, rows of up to 1,024 elements are read, sorted in workgroup memory
+//! and written by one dispatch.
 
 use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, Width};
@@ -20,14 +21,14 @@ use crate::{DType, Error, Result};
 /// The most keys that are sorted at a time.
 const MAX_KEYS: usize = 1 << 28;
 
-/// Elements that a workgroup sorts, and its invocations.
+/// The elements that a workgroup sorts, and the number of its invocations.
 const WORKGROUP_KEYS: usize = 1024;
 const WIDE_WORKGROUP: u32 = 256;
 
-/// A word of a dtype's key: its bits, and its expression over the element's value `x`.
+/// A word of a dtype's key: the number of its bits, and its expression in the element's value `x`.
 type Word = (usize, &'static str);
 
-/// The words of the key that compares as elements of a dtype do, the least first.
+/// The words of the key that compares as the elements of a dtype do, the least significant first.
 const fn key_words(dtype: DType) -> &'static [Word] {
     match dtype {
         DType::F32 => &[(32, "float_key(bitcast<u32>(x), 0x80000000u, 0x7f800000u)")],
@@ -41,7 +42,7 @@ const fn key_words(dtype: DType) -> &'static [Word] {
     }
 }
 
-/// The steps of a sort, and the bytes that its buffers and temporaries need.
+/// The dispatches of a sort, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
     shared: &GpuShared,
     sort: &Sort,
@@ -59,7 +60,7 @@ pub(super) fn plan(
     let length = sort.sizes.last().copied().unwrap_or(1);
     if length <= WORKGROUP_KEYS && !shared.caps.spread.software {
         match in_workgroups(shared, sort, words, &mut steps) {
-            // A row reaches over more than a binding: the keys are written and read in parts of rows.
+            // A row reaches over more than a binding, so the keys are written and read in parts of rows.
             Err(Error::Unsupported { .. }) => steps.clear(),
             result => return result.map(|()| steps),
         }
@@ -78,7 +79,7 @@ pub(super) fn plan(
     let mut parts = Vec::new();
     cut(sort, most, &mut parts);
     let rows = |part: &Sort| part.sizes[..part.sizes.len() - 1].iter().product::<usize>();
-    // Parts follow each other, and so use the same temporaries.
+    // Parts are sorted one after the other, so they share temporaries.
     let largest = parts.iter().map(rows).max().unwrap_or(0);
     let at = Keys { keys: temp(temps, largest * length * 4), order: temp(temps, largest * length * 4) };
     let bits = words.iter().map(|word| word.0).max().unwrap_or(0);
@@ -88,7 +89,7 @@ pub(super) fn plan(
         let mut keys = all.first(rows(part));
         for (n, word) in words.iter().enumerate() {
             make_keys(shared, part, word, n, keys.at, &mut steps)?;
-            // So do words.
+            // The words of a key are sorted one after the other, so they share temporaries as well.
             let mut used = temps[..own].to_vec();
             keys.sort(shared, &mut used, &mut steps)?;
             temps.resize(temps.len().max(used.len()), 0);
@@ -99,12 +100,12 @@ pub(super) fn plan(
     Ok(steps)
 }
 
-/// Adds the steps that sort short rows, padded to a power of two: as many in each workgroup as its memory
-/// holds.
+/// Adds the dispatches that sort short rows, padded to a power of two, with as many rows in each workgroup as
+/// its memory holds.
 fn in_workgroups(shared: &GpuShared, sort: &Sort, words: &[Word], steps: &mut Vec<Dispatch>) -> Result<()> {
     let along = sort.sizes.len() - 1;
     let padded = sort.sizes[along].next_power_of_two().max(2);
-    // Elements along one dim, wanted places along another.
+    // The space has one dim of elements and another of wanted places.
     let (mut sizes, wanted) = (sort.sizes.clone(), along + 1);
     sizes.push(sort.count);
     let (mut source, mut target) = (sort.source.clone(), sort.target.clone());
@@ -132,7 +133,8 @@ fn in_workgroups(shared: &GpuShared, sort: &Sort, words: &[Word], steps: &mut Ve
         names.iter().for_each(|name| e.workgroup_array(name, "u32", WORKGROUP_KEYS as u32));
         slots(&mut e, along, &length);
         e.line(format!("places[slot] = i{along};"));
-        // What pads a row comes last: its places are larger.
+        // Padding comes last, since its keys are the largest and its places are larger than those of all
+        // elements.
         names.iter().for_each(|name| e.line(format!("{name}[slot] = 0xffffffffu;")));
         e.open("if (is_element) {");
         let mark = body.mark();
@@ -174,12 +176,12 @@ fn in_workgroups(shared: &GpuShared, sort: &Sort, words: &[Word], steps: &mut Ve
     Ok(())
 }
 
-/// What a word of the key is joined with, so that the largest comes first where it should.
+/// The bits that are flipped in a word of the key, so that a descending sort is an ascending one.
 fn flip(sort: &Sort, bits: usize) -> usize {
     if sort.descending { (u32::MAX >> (32 - bits)) as usize } else { 0 }
 }
 
-/// Cuts the rows of a sort until each part has at most so many.
+/// Cuts the rows of a sort until each part has at most `most` rows.
 fn cut(sort: &Sort, most: usize, parts: &mut Vec<Sort>) {
     let outer = &sort.sizes[..sort.sizes.len() - 1];
     if outer.iter().product::<usize>() <= most {
@@ -197,7 +199,7 @@ fn cut(sort: &Sort, most: usize, parts: &mut Vec<Sort>) {
     }
 }
 
-/// An access to a temporary of rows of `length` elements, over sizes whose last may be smaller.
+/// An access to a temporary that holds rows of `length` elements, over sizes whose last one may be smaller.
 fn rows_access(temp: usize, sizes: &Dims, length: usize, offset: usize) -> Access {
     let mut whole = sizes.clone();
     if let Some(last) = whole.last_mut() {
@@ -209,8 +211,8 @@ fn rows_access(temp: usize, sizes: &Dims, length: usize, offset: usize) -> Acces
     Access::new(TEMPS + temp, DType::I32, &strides, offset as isize)
 }
 
-/// Writes a word of each element's key; the first one's elements are read in their own order, which is
-/// written too, the others in the order found so far.
+/// Adds the dispatches that write a word of each element's key. For the first word the elements are read in
+/// their own order, which is written as well; for the others they are read in the order found so far.
 fn make_keys(
     shared: &GpuShared,
     sort: &Sort,
@@ -253,7 +255,7 @@ fn make_keys(
     })
 }
 
-/// Writes the wanted places of the sorted rows.
+/// Adds the dispatches that write the wanted places of the sorted rows.
 fn write_places(shared: &GpuShared, sort: &Sort, order: usize, steps: &mut Vec<Dispatch>) -> Result<()> {
     let sizes = sort.target_sizes();
     let length = sort.sizes.last().copied().unwrap_or(1);
@@ -265,8 +267,8 @@ fn write_places(shared: &GpuShared, sort: &Sort, order: usize, steps: &mut Vec<D
     each(shared, "The places of sorted elements.", &nest, steps, |_, _| Ok(String::new()))
 }
 
-/// Adds the steps that do what a body says for each index of a space. `accumulate` writes what goes before,
-/// and gives the expression of [`Instr::Accumulator`], an I32.
+/// Adds the dispatches that run a body at each index of a space. `accumulate` writes statements before it,
+/// and returns the expression of [`Instr::Accumulator`], an I32.
 fn each(
     shared: &GpuShared,
     title: &'static str,

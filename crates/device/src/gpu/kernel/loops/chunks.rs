@@ -1,17 +1,18 @@
-//! Rows cut into chunks: partial results in the device's scratch memory, joined in a fixed order.
+//! Rows that are cut into chunks: their partial results lie in scratch memory and are joined in a fixed
+//! order.
 //!
-//! For each stage of the loop there is a dispatch over chunks that folds them, and one that joins a row's
-//! chunks; a last one over chunks writes the elements that need the last results. Row values are computed
-//! anew in each.
+//! Each stage of the loop is one dispatch that folds the chunks, and one that joins the chunks of each row. A
+//! last dispatch over chunks writes the elements that need the last results. Row values are recomputed in
+//! each dispatch.
 
 use super::*;
 use crate::gpu::kernel::nest::Fit;
 
-/// The places of partial and final states in scratch, in words.
+/// The places of partial and of final states in scratch memory, in words.
 struct Scratch {
     partial: Vec<usize>,
     last: Vec<usize>,
-    /// Rows that states are kept for: whole vectors of them.
+    /// The rows that states are kept for, rounded up to whole vectors.
     slots: usize,
 }
 
@@ -37,13 +38,13 @@ struct ChunkedPass<'c> {
 struct Cut {
     /// The parts of the space whose buffers can be bound.
     parts: Vec<ChunkedPart>,
-    /// Vectors of a chunk.
+    /// The vectors of a chunk.
     size: usize,
     chunks: usize,
     scratch: Scratch,
 }
 
-/// Adds the steps of a loop whose rows are cut into chunks.
+/// Adds the dispatches of a loop whose rows are cut into chunks.
 pub(super) fn split(
     shared: &GpuShared,
     nest: &Nest,
@@ -75,7 +76,7 @@ pub(super) fn split(
     Ok(())
 }
 
-/// The two halves of the rows, one after the other.
+/// Adds the dispatches of the two halves of the rows, one after the other.
 fn halve(shared: &GpuShared, nest: &Nest, rows: &RowSchedule, steps: &mut Vec<Dispatch>) -> Result<()> {
     let halved = outer_dims(nest).into_iter().filter_map(|d| Some((d, nest.half(d, rows.vector)?)));
     let Some((dim, half)) = halved.max_by_key(|&(d, _)| nest.kernel.sizes[d]) else {
@@ -92,7 +93,7 @@ fn halve(shared: &GpuShared, nest: &Nest, rows: &RowSchedule, steps: &mut Vec<Di
     split(shared, &nest.restrict(dim, half, nest.kernel.sizes[dim] - half), rows, steps)
 }
 
-/// Decides on the chunks; nothing if the rows are too many or too wide for that.
+/// Decides on the chunks; `None` if there are too many rows, or if they are too wide.
 fn cut(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> Result<Option<Cut>> {
     let windows = BufferWindows::new();
     let body = ShaderBody::new(nest, &windows, rows.vector, Ty::F32);
@@ -146,7 +147,7 @@ fn cut(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> Result<Option<Cut
     Ok(Some(Cut { parts, size, chunks, scratch: Scratch { partial, last, slots } }))
 }
 
-/// One dispatch that folds the chunks of a part, and writes the elements that are known in this pass.
+/// One dispatch that folds the chunks of a part, and writes the elements whose values are known in this pass.
 fn fold_chunks(chunked: ChunkedPass<'_>, part: &ChunkedPart) -> Result<Dispatch> {
     let ChunkedPass { shared, rows, cut, pass } = chunked;
     let ChunkedPart { nest: part, windows, first, chunks } = part;
@@ -179,7 +180,7 @@ fn fold_chunks(chunked: ChunkedPass<'_>, part: &ChunkedPart) -> Result<Dispatch>
     e.finish(groups)
 }
 
-/// One dispatch that joins the chunks of each row, and writes the values of rows after the last fold.
+/// One dispatch that joins the chunks of each row and, after the last fold, writes the values of rows.
 fn join_chunks(
     chunked: ChunkedPass<'_>,
     nest: &Nest,
@@ -249,7 +250,7 @@ fn join_chunks(
     e.finish(groups)
 }
 
-/// Reads the results of the folds before a pass.
+/// Reads the results of the folds of earlier passes from scratch memory.
 fn know_results(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, rows: &RowSchedule, pass: usize, cut: &Cut) {
     let nest = body.nest;
     let width = rows.row_width(nest);
@@ -266,7 +267,7 @@ fn know_results(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, rows: &RowSchedu
     }
 }
 
-/// Writes states to scratch, one row's after the other's.
+/// Writes states to scratch memory, those of consecutive rows one after the other.
 fn write_state(e: &mut Emitter<'_>, fold: ShaderFold, state: &str, start: &str, place: &str, width: Width) {
     let words = fold.words();
     for (c, component) in ["x", "y", "z", "w"].iter().take(width.count()).enumerate() {
@@ -277,7 +278,7 @@ fn write_state(e: &mut Emitter<'_>, fold: ShaderFold, state: &str, start: &str, 
     }
 }
 
-/// The expression of states in scratch.
+/// The expression of states in scratch memory.
 fn read_state(fold: ShaderFold, start: &str, place: &str, width: Width) -> String {
     let words = fold.words();
     let one = |c: usize| {

@@ -1,5 +1,5 @@
-//! The loops of a matrix product along the inner dim, in the registers of invocations or through workgroup
-//! memory.
+//! The loops of a matrix product along the inner dim, with sums in the registers of each invocation, or with
+//! slices of the operands in workgroup memory.
 
 use super::left::Left;
 use super::parts::{function, outer_and_inner};
@@ -11,14 +11,14 @@ use crate::gpu::kernel::nest::{BufferWindows, buffer_name, memory_of};
 use crate::gpu::program::Window;
 use crate::kernel::{Access, Ty};
 
-/// The names of a product's sizes.
+/// The uniforms of a product's sizes.
 pub(super) struct Names {
     pub(super) rows: String,
     pub(super) columns: String,
     pub(super) inner: String,
 }
 
-/// The text of `sum + a * b`, where `a` is one number and `sum` and `b` are four.
+/// The expression `sum + a * b`, where `a` is a scalar, and `sum` and `b` are vectors.
 fn multiply_add(ty: Ty, sum: &str, a: &str, b: &str) -> String {
     match ty {
         Ty::I64 => format!("i64_add4({sum}, i64_mul4(i64_splat({a}), {b}))"),
@@ -27,22 +27,23 @@ fn multiply_add(ty: Ty, sum: &str, a: &str, b: &str) -> String {
     }
 }
 
-/// The parts of four values.
+/// The components of a vector.
 pub(super) const C: [&str; 4] = ["x", "y", "z", "w"];
 
-/// An operand in the text: how one or four of its elements are read.
+/// An operand, and how the source reads one or four of its elements.
 pub(super) struct ShaderOperand<'p> {
     access: &'p Access,
     name: &'static str,
     memory_name: String,
     form: Form,
-    /// Whether four elements along the inner dim, or along the other one, can be read at once.
+    /// Whether four elements along the inner dim, or along the outer one, can be read at once. The outer dim
+    /// of an operand is that which the result has too.
     pub(super) along_inner: bool,
     pub(super) along_outer: bool,
-    /// Names of the strides along the inner dim and the other one.
+    /// The uniforms of the strides along the inner and the outer dim.
     inner_stride: String,
     outer_stride: String,
-    /// Functions from indices to elements, for an inner dim or another one that is made of several.
+    /// The functions from indices to offsets, for an inner or an outer dim that is composed of several.
     inner_function: Option<String>,
     outer_function: Option<String>,
     offset: String,
@@ -77,8 +78,7 @@ impl<'p> ShaderOperand<'p> {
         let others = (0..product.k - 2).all(four) && access.offset % 4 == 0 && !by_elements;
         let made = outer_and_inner(product, outer);
         let fours = |parts: &[(usize, isize)]| parts.iter().all(|(_, stride)| stride % 4 == 0);
-        // The last of several parts takes its elements in whole fours, wherever a part of the inner dim
-        // begins.
+        // The innermost of several dims is read in whole vectors, wherever a part of the inner dim begins.
         let last_in_fours = match &made[1][..] {
             [first @ .., (size, 1)] if !first.is_empty() => {
                 size % 4 == 0 && product.nest.first[product.k].is_multiple_of(4) && fours(first)
@@ -119,7 +119,7 @@ impl<'p> ShaderOperand<'p> {
         }
     }
 
-    /// Defines the place of the batch's first element.
+    /// Defines the position of the first element of the batch's matrix.
     pub(super) fn begin(&self, e: &mut Emitter<'_>, product: &MatmulNest<'_>) {
         let mut at = self.offset.clone();
         for d in (0..product.k - 2).filter(|&d| self.access.strides[d] != 0) {
@@ -129,7 +129,7 @@ impl<'p> ShaderOperand<'p> {
         e.line(format!("let {}_batch = {at};", self.name));
     }
 
-    /// How far an index along the inner dim leads.
+    /// The offset of an index along the inner dim.
     pub(super) fn inner(&self, index: &str) -> String {
         match &self.inner_function {
             Some(function) => format!("{function}({index})"),
@@ -137,7 +137,7 @@ impl<'p> ShaderOperand<'p> {
         }
     }
 
-    /// How far an index along the other dim leads.
+    /// The offset of an index along the outer dim.
     pub(super) fn outer(&self, index: &str) -> String {
         match &self.outer_function {
             Some(function) => format!("{function}({index})"),
@@ -145,8 +145,9 @@ impl<'p> ShaderOperand<'p> {
         }
     }
 
-    /// How far the steps from `k` on lead along the inner dim, in lines of their own where that takes more
-    /// than a product; only the first one's if four elements side by side are read at once.
+    /// The offsets of the steps from `k` on along the inner dim, as variables if they take more than a
+    /// multiplication. If four contiguous elements are read at once (`whole`), only the offset of the first
+    /// step.
     pub(super) fn steps(&self, e: &mut Emitter<'_>, count: usize, inner: &str, whole: bool) -> Vec<String> {
         if whole && self.inner_function.is_none() {
             return vec!["k".to_owned()];
@@ -167,7 +168,7 @@ impl<'p> ShaderOperand<'p> {
         ShaderBuffer { buffer: &self.memory_name, dtype: self.access.dtype, form: self.form, mixed: false }
     }
 
-    /// One element; of a buffer of vectors, picked out of one.
+    /// The expression of one element; from a buffer of vectors, a component of a vector.
     pub(super) fn load(&self, at: &str) -> String {
         if self.form != Form::Vectors {
             return self.memory().load(at);
@@ -187,12 +188,12 @@ impl<'p> ShaderOperand<'p> {
     }
 }
 
-/// The k-th of four values.
+/// A component of a vector.
 pub(super) fn part(ty: Ty, vector: &str, c: &str) -> String {
     if ty == Ty::I64 { format!("i64_{c}({vector})") } else { format!("{vector}.{c}") }
 }
 
-/// Four values from single ones.
+/// A vector from four scalars.
 fn gather(ty: Ty, parts: &[String]) -> String {
     match ty {
         Ty::I64 => format!("i64_join({})", parts.join(", ")),
@@ -200,12 +201,12 @@ fn gather(ty: Ty, parts: &[String]) -> String {
     }
 }
 
-/// The step `j` of those that begin at `k`, or the last one.
+/// The index of step `j` from `k` on, clamped to the last one.
 pub(super) fn step(j: usize, inner: &str) -> String {
     if j == 0 { "k".to_owned() } else { format!("min(k + {j}u, {inner} - 1u)") }
 }
 
-/// A value that belongs to step `j`, or zero if there is no such step.
+/// The value of step `j`, or zero if there is no such step.
 pub(super) fn within(ty: Ty, width: Width, value: &str, j: usize) -> String {
     let condition = match (j, width) {
         (0, _) => return value.to_owned(),
@@ -337,7 +338,8 @@ fn finish_rows(e: &mut Emitter<'_>, product: &MatmulNest<'_>, tile: &MatmulTile,
     e.close();
 }
 
-/// Slices of both operands go through workgroup memory; 256 invocations keep 4 x 4 elements each.
+/// Writes a product whose operands go through workgroup memory in slices. Each of 256 invocations computes 4
+/// x 4 elements.
 pub(super) fn through_workgroup_memory(
     e: &mut Emitter<'_>,
     product: &MatmulNest<'_>,
@@ -351,7 +353,7 @@ pub(super) fn through_workgroup_memory(
     e.workgroup_array("right_slice", one, 16 * 68);
     let fetch = |operand: &ShaderOperand<'_>, count: &str, first: &str| {
         let name = operand.name;
-        // Neighbouring invocations read neighbouring elements.
+        // Neighbouring invocations read contiguous elements.
         let (outer, inner) = if operand.access.strides[product.k] == 1 {
             ("fetch / 16u", "fetch % 16u")
         } else {

@@ -1,4 +1,4 @@
-//! The entries' keys: made of indices, and sorted.
+//! The keys of a scatter's entries: they are computed from the indices, and sorted.
 
 use super::{BufferWindows, ScatterSpace, Sorted};
 use crate::Result;
@@ -19,7 +19,7 @@ pub(super) fn make_keys(
     order: usize,
 ) -> Result<Dispatch> {
     let kernel = layout.kernel;
-    // The indices' values come from the body of a loop that only loads them.
+    // A loop that only loads them gives the values of the indices.
     let mut nest = layout.nest.clone();
     nest.kernel.body = (0..kernel.indices.len())
         .map(|i| Instr::Load { access: 2 + i, indices: Default::default() })
