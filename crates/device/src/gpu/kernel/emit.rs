@@ -314,9 +314,9 @@ impl<'a> Emitter<'a> {
             // The index failure comes first, so that it can be read without knowing anything about scratch
             // memory.
             head.push_str(
-                "struct Internal {\n    failures: atomic<u32>,\n    op: u32,\n    size: u32,\n    index_lo: u32,\n    \
-                 index_hi: u32,\n    reserved0: u32,\n    reserved1: u32,\n    reserved2: u32,\n    \
-                 scratch: array<u32>,\n}\n\n",
+                "struct Internal {\n    failures: atomic<u32>,\n    op: u32,\n    size: u32,\n    \
+                 index_lo: u32,\n    index_hi: u32,\n    reserved0: u32,\n    reserved1: u32,\n    \
+                 reserved2: u32,\n    scratch: array<u32>,\n}\n\n",
             );
         }
         let library = prelude::functions_for(&format!("{head}{tail}"));

@@ -263,8 +263,8 @@ impl Nest {
             return Err(Error::Unsupported {
                 op: "launch",
                 reason: format!(
-                    "an operand reaches over more than the {} bytes that this device binds at a time; make it \
-                     contiguous, or split the operation",
+                    "an operand reaches over more than the {} bytes that this device binds at a time; \
+                     make it contiguous, or split the operation",
                     caps.max_binding
                 ),
             });

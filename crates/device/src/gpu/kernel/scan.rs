@@ -157,7 +157,8 @@ impl Pieces<'_> {
         Ok(())
     }
 
-    /// The space of the pieces, with their accesses: the source, then the target or the totals, then the total before.
+    /// The space of the pieces, with their accesses: the source, then the target or the totals, then the
+    /// total before.
     fn nest(&self) -> Nest {
         let mut sizes: Dims = self.outer.into();
         let piece = sizes.len();

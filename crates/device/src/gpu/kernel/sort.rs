@@ -70,8 +70,8 @@ pub(super) fn plan(
         return Err(Error::Unsupported {
             op: "sort",
             reason: format!(
-                "the keys of {length} elements are more than the {} bytes that this device binds at a time; sort parts, or on \
-                 the CPU",
+                "the keys of {length} elements are more than the {} bytes that this device binds at a time; \
+                 sort parts, or on the CPU",
                 shared.caps.max_binding
             ),
         });

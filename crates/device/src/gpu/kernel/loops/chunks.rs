@@ -83,8 +83,8 @@ fn halve(shared: &GpuShared, nest: &Nest, rows: &RowSchedule, steps: &mut Vec<Di
         return Err(crate::Error::Unsupported {
             op: "launch",
             reason: format!(
-                "the operands of one row reach over more than the {} bytes that this device binds at a time; make them \
-                 contiguous, or split the operation",
+                "the operands of one row reach over more than the {} bytes that this device binds at a time; \
+                 make them contiguous, or split the operation",
                 shared.caps.max_binding
             ),
         });

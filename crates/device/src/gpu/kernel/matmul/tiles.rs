@@ -216,8 +216,8 @@ pub(super) fn within(ty: Ty, width: Width, value: &str, j: usize) -> String {
     choose(ty, width, &zero(ty, width), value, &condition)
 }
 
-/// Writes a product that keeps its sums in registers: an invocation computes all rows of the tile in its own columns, which
-/// are `tile.vectors` times four consecutive ones.
+/// Writes a product that keeps its sums in registers: an invocation computes all rows of the tile in its own
+/// columns, which are `tile.vectors` times four consecutive ones.
 pub(super) fn in_registers(
     e: &mut Emitter<'_>,
     product: &MatmulNest<'_>,
@@ -270,7 +270,8 @@ fn define_columns(e: &mut Emitter<'_>, tile: &MatmulTile, right: &ShaderOperand<
             tile.lanes * tile.vectors
         ));
         if right.along_outer {
-            // The number of columns is a multiple of four: an invocation beyond the last column reads the last four.
+            // The number of columns is a multiple of four: an invocation beyond the last column reads the
+            // last four.
             e.line(format!("let column{v} = right_batch + min(first_column{v}, {columns} - 4u);"));
         } else if right.outer_function.is_some() {
             let at = |c: usize| right.outer(&format!("min(first_column{v} + {c}u, {columns} - 1u)"));
@@ -284,7 +285,8 @@ fn define_columns(e: &mut Emitter<'_>, tile: &MatmulTile, right: &ShaderOperand<
     }
 }
 
-/// Loads the right operand's elements of the invocation's columns, for the steps of the inner dim from `k` on.
+/// Loads the right operand's elements of the invocation's columns, for the steps of the inner dim from `k`
+/// on.
 fn load_right(e: &mut Emitter<'_>, ty: Ty, tile: &MatmulTile, right: &ShaderOperand<'_>, inner: &str) {
     let whole = right.along_inner && tile.steps == 4;
     let along = right.steps(e, tile.steps, inner, whole);
@@ -317,9 +319,9 @@ fn load_right(e: &mut Emitter<'_>, ty: Ty, tile: &MatmulTile, right: &ShaderOper
 
 /// Runs the epilogue for all rows of the tile.
 ///
-/// The rows are a loop, so that the epilogue is in the source once for each vector of columns and not once for each sum:
-/// drivers inline the function. The sums are picked by comparisons, because an array of them takes longer to compile than
-/// all copies.
+/// The rows are a loop, so that the epilogue is in the source once for each vector of columns and not once
+/// for each sum: drivers inline the function. The sums are picked by comparisons, because an array of them
+/// takes longer to compile than all copies.
 fn finish_rows(e: &mut Emitter<'_>, product: &MatmulNest<'_>, tile: &MatmulTile, names: &Names) {
     let ty = product.ty;
     let t = type_name(ty, Width::Four);
@@ -367,7 +369,8 @@ pub(super) fn through_workgroup_memory(
         let value = operand.load(&format!("{name}_at"));
         format!(
             "        let {name}_place = {outer};\n        let {name}_depth = {inner};\n        \
-             let {name}_at = {at};\n        {name}_slice[{name}_depth * 68u + {name}_place] = select({one}(0), {value}, k0 + {name}_depth < {});",
+             let {name}_at = {at};\n        \
+             {name}_slice[{name}_depth * 68u + {name}_place] = select({one}(0), {value}, k0 + {name}_depth < {});",
             names.inner
         )
     };
