@@ -150,6 +150,64 @@ impl Builder<'_> {
         self.random.below(self.kernel.body.len()) as Reg
     }
 
+    fn binary_op(&mut self, ty: Ty) -> BinaryOp {
+        match ty {
+            Ty::Bool => self.random.pick(&[
+                BinaryOp::And,
+                BinaryOp::Or,
+                BinaryOp::Xor,
+                BinaryOp::Max,
+                BinaryOp::Lt,
+                BinaryOp::Ge,
+            ]),
+            Ty::F32 | Ty::F64 => self.random.pick(&[
+                BinaryOp::Add,
+                BinaryOp::Sub,
+                BinaryOp::Mul,
+                BinaryOp::Max,
+                BinaryOp::Min,
+                BinaryOp::Lt,
+                BinaryOp::Ge,
+                BinaryOp::Ne,
+            ]),
+            _ => self.random.pick(&[
+                BinaryOp::Add,
+                BinaryOp::Sub,
+                BinaryOp::Mul,
+                BinaryOp::Div,
+                BinaryOp::Rem,
+                BinaryOp::Max,
+                BinaryOp::Min,
+                BinaryOp::And,
+                BinaryOp::Or,
+                BinaryOp::Xor,
+                BinaryOp::Shl,
+                BinaryOp::Shr,
+                BinaryOp::Eq,
+                BinaryOp::Lt,
+                BinaryOp::Le,
+                BinaryOp::Gt,
+                BinaryOp::Pow,
+            ]),
+        }
+    }
+
+    fn unary_op(&mut self, ty: Ty) -> UnaryOp {
+        match ty {
+            Ty::Bool => UnaryOp::Not,
+            Ty::F32 | Ty::F64 => self.random.pick(&[
+                UnaryOp::Neg,
+                UnaryOp::Abs,
+                UnaryOp::Sign,
+                UnaryOp::Tanh,
+                UnaryOp::Sigmoid,
+                UnaryOp::Sin,
+                UnaryOp::IsNan,
+            ]),
+            _ => self.random.pick(&[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not]),
+        }
+    }
+
     fn operation(&mut self) -> Reg {
         let a = self.any();
         let ty = self.types[a as usize];
@@ -157,61 +215,11 @@ impl Builder<'_> {
             0..=4 => {
                 let b = self.any();
                 let b = if ty == Ty::U32 { a } else { self.as_type(b, ty) };
-                let op = match ty {
-                    Ty::Bool => self.random.pick(&[
-                        BinaryOp::And,
-                        BinaryOp::Or,
-                        BinaryOp::Xor,
-                        BinaryOp::Max,
-                        BinaryOp::Lt,
-                        BinaryOp::Ge,
-                    ]),
-                    Ty::F32 | Ty::F64 => self.random.pick(&[
-                        BinaryOp::Add,
-                        BinaryOp::Sub,
-                        BinaryOp::Mul,
-                        BinaryOp::Max,
-                        BinaryOp::Min,
-                        BinaryOp::Lt,
-                        BinaryOp::Ge,
-                        BinaryOp::Ne,
-                    ]),
-                    _ => self.random.pick(&[
-                        BinaryOp::Add,
-                        BinaryOp::Sub,
-                        BinaryOp::Mul,
-                        BinaryOp::Div,
-                        BinaryOp::Rem,
-                        BinaryOp::Max,
-                        BinaryOp::Min,
-                        BinaryOp::And,
-                        BinaryOp::Or,
-                        BinaryOp::Xor,
-                        BinaryOp::Shl,
-                        BinaryOp::Shr,
-                        BinaryOp::Eq,
-                        BinaryOp::Lt,
-                        BinaryOp::Le,
-                        BinaryOp::Gt,
-                        BinaryOp::Pow,
-                    ]),
-                };
+                let op = self.binary_op(ty);
                 self.push(Instr::Binary { op, a, b })
             }
             5 | 6 => {
-                let op = match ty {
-                    Ty::Bool => UnaryOp::Not,
-                    Ty::F32 | Ty::F64 => self.random.pick(&[
-                        UnaryOp::Neg,
-                        UnaryOp::Abs,
-                        UnaryOp::Sign,
-                        UnaryOp::Tanh,
-                        UnaryOp::Sigmoid,
-                        UnaryOp::Sin,
-                        UnaryOp::IsNan,
-                    ]),
-                    _ => self.random.pick(&[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not]),
-                };
+                let op = self.unary_op(ty);
                 self.push(Instr::Unary { op, a })
             }
             7 => {

@@ -370,7 +370,8 @@ pub(super) fn through_workgroup_memory(
         format!(
             "        let {name}_place = {outer};\n        let {name}_depth = {inner};\n        \
              let {name}_at = {at};\n        \
-             {name}_slice[{name}_depth * 68u + {name}_place] = select({one}(0), {value}, k0 + {name}_depth < {});",
+             {name}_slice[{name}_depth * 68u + {name}_place] = \
+             select({one}(0), {value}, k0 + {name}_depth < {});",
             names.inner
         )
     };
