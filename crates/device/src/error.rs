@@ -1,4 +1,4 @@
-//! The one error type of the whole library.
+//! The error type of the whole library.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -8,18 +8,20 @@ use crate::DType;
 
 /// The most characters of a list of sizes or dims in an error's text.
 const LIST: usize = 90;
-/// The most characters of a reason, so that a whole text stays below 500: an error is read on a screen and kept in logs, whatever the
-/// shapes that led to it.
+/// The most characters of a reason, so that a whole message stays below 500: an error is read on a screen and
+/// kept in logs, whatever the shapes that led to it.
 const REASON: usize = 240;
 
 /// The result of everything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in which operation, with which shapes, dtypes or devices, and what to do about it.
+/// An error: what went wrong, in which operation, with which shapes, dtypes or devices, and what to do about
+/// it.
 ///
 /// A failed call leaves all its arguments as they were.
 ///
-/// The text has fewer than 500 characters. Long shapes, and reasons that hold such, lose their middle; the fields have them whole.
+/// The message has fewer than 500 characters. Long shapes, and reasons that contain such, lose their middle
+/// in it; the fields have them whole.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -46,7 +48,11 @@ pub enum Error {
         reason: String,
     },
     /// A dim that the array does not have.
-    #[error("{op}: dim {dim} is out of range for {rank} dims (expected {}..={})", -(*.rank as isize).max(1), (*.rank as isize).max(1) - 1)]
+    #[error(
+        "{op}: dim {dim} is out of range for {rank} dims (expected {}..={})",
+        -(*.rank as isize).max(1),
+        (*.rank as isize).max(1) - 1
+    )]
     Dim {
         /// The operation.
         op: &'static str,
@@ -74,7 +80,7 @@ pub enum Error {
         index: i64,
         /// The size of the dim.
         size: usize,
-        /// Where the operation was called, if the index was looked at later.
+        /// The call of the operation, if the index was checked later.
         called_at: Option<&'static Location<'static>>,
     },
     /// An argument whose value is not allowed.
@@ -85,14 +91,15 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
-    /// A matrix for which there is no such result: singular, not positive definite, not finite. PyTorch's `LinAlgError`.
+    /// A matrix that has no such result: it is singular, not positive definite or not finite. PyTorch's
+    /// `LinAlgError`.
     #[error("{op}: matrix {matrix} of the batch {}", brief(.reason, REASON))]
     LinAlg {
         /// The operation.
         op: &'static str,
-        /// The number of the first such matrix of the batch, in row-major order; 0 where there is one.
+        /// The number of the first such matrix of the batch, in row-major order; 0 if there is no batch.
         matrix: usize,
-        /// What it is, and what to do.
+        /// What is wrong with it, and what to do.
         reason: String,
     },
     /// A dtype that the operation cannot work with.
@@ -106,13 +113,17 @@ pub enum Error {
         reason: String,
     },
     /// Operands on two devices.
-    #[error("{op}: operands are on {} and {}; move one of them with to()", brief(.lhs, LIST), brief(.rhs, LIST))]
+    #[error(
+        "{op}: operands are on {} and {}; move one of them with to()",
+        brief(.lhs, LIST),
+        brief(.rhs, LIST)
+    )]
     DeviceMismatch {
         /// The operation.
         op: &'static str,
         /// The device of the first operand.
         lhs: String,
-        /// The device of the other.
+        /// The device of the second operand.
         rhs: String,
     },
     /// A size that does not fit into the machine's integers.
@@ -136,7 +147,8 @@ pub enum Error {
     },
     /// More memory than the device has, or than its limit allows.
     #[error(
-        "out of memory: {requested} bytes requested, {used} in use, limit {limit}; drop tensors, use smaller batches or raise the limit"
+        "out of memory: {requested} bytes requested, {used} in use, limit {limit}; \
+         drop tensors, use smaller batches or raise the limit"
     )]
     OutOfMemory {
         /// Bytes of the allocation that failed.
@@ -147,7 +159,12 @@ pub enum Error {
         limit: u64,
     },
     /// A device that this machine does not have.
-    #[error("device {} is not available ({}); available: {}", brief(.requested, LIST), brief(.reason, LIST), brief(.available, REASON))]
+    #[error(
+        "device {} is not available ({}); available: {}",
+        brief(.requested, LIST),
+        brief(.reason, LIST),
+        brief(.available, REASON)
+    )]
     DeviceUnavailable {
         /// The device asked for.
         requested: String,
@@ -156,7 +173,7 @@ pub enum Error {
         /// The devices there are.
         available: String,
     },
-    /// The device went away; its tensors are lost.
+    /// The device was lost, and its tensors with it.
     #[error(
         "device {} was lost: {}; its tensors are gone: open it again, or another device, and make them anew",
         brief(.device, LIST),
@@ -185,9 +202,13 @@ pub enum Error {
         reason: String,
     },
     /// A text that is not the name of a device or dtype, or a malformed data file.
-    #[error("cannot read {} as {what}; expected {}", brief(&format!("{text:?}"), LIST), brief(.expected, REASON))]
+    #[error(
+        "cannot read {} as {what}; expected {}",
+        brief(&format!("{text:?}"), LIST),
+        brief(.expected, REASON)
+    )]
     Parse {
-        /// What was to be read.
+        /// What kind of thing was to be read.
         what: &'static str,
         /// The text.
         text: String,
@@ -232,7 +253,7 @@ impl Error {
     }
 }
 
-/// Where an operation was called, as a part of a sentence.
+/// The place where an operation was called, as a part of a sentence.
 fn line(called_at: Option<&'static Location<'static>>) -> String {
     called_at.map(|line| format!(", in the call at {line}")).unwrap_or_default()
 }
@@ -275,12 +296,12 @@ pub enum GradRule {
     Options,
 }
 
-/// A list of sizes or dims, as text.
+/// A list of sizes or dims as text, of at most [`LIST`] characters.
 fn list(numbers: &[impl Debug]) -> String {
     brief(&format!("{numbers:?}"), LIST).into_owned()
 }
 
-/// A text of at most so many characters: a longer one loses its middle.
+/// A text of at most `most` characters; a longer one loses its middle.
 fn brief(text: &str, most: usize) -> Cow<'_, str> {
     let count = text.chars().count();
     if count <= most {

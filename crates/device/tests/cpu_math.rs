@@ -1,4 +1,5 @@
-//! How far the CPU executor's f32 functions are from the truth, over all of f32; and every operation on every type.
+//! How far the CPU executor's f32 functions are from the truth, over all of f32; and every operation on every
+//! type.
 
 mod common;
 

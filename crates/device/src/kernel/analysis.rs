@@ -1,4 +1,4 @@
-//! What can be read off a kernel: types, levels and passes of its values, the memory it moves.
+//! Facts about a kernel: the types, levels and passes of its values, and the memory that it moves.
 
 use super::visit::Touched;
 use super::{Access, Instr, Kernel, Loop, Range, Ty};
@@ -7,13 +7,15 @@ use crate::layout::Dims;
 /// How often a value of a loop is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Once a row: it depends on outer dims and finished reductions only.
+    /// Once for each row, since it depends on outer dims and finished reductions only.
     Row,
-    /// Once for every element of a row. Without inner dims all values count as elements' (a row has one).
+    /// Once for each element of a row. In a loop without inner dims a row is one element, and all values are
+    /// of this level.
     Element,
 }
 
-/// Bytes that a kernel plans to read and to write: each access counted once, with the distinct elements it touches.
+/// The bytes that a kernel reads and writes. Each access counts once, with the distinct elements that it
+/// touches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes read.
@@ -71,7 +73,7 @@ impl Loop {
         types
     }
 
-    /// Whether each value belongs to the row or to its elements.
+    /// Whether each value is computed once for each row or for each element.
     pub fn levels(&self) -> Vec<Level> {
         let outer = self.outer();
         let mut levels: Vec<Level> = Vec::with_capacity(self.body.len());
@@ -92,9 +94,9 @@ impl Loop {
         levels
     }
 
-    /// The pass over the row in which each value is known: a reduction's result is known one pass after its operand.
-    /// Row values of stage s are computed between pass s - 1 and pass s; a loop has `max stage + 1` stages, of which the
-    /// last may have row values only.
+    /// The pass over the row in which each value is known: the result of a reduction is known one pass after
+    /// its operand. Row values of stage s are computed between pass s - 1 and pass s. A loop has `max stage +
+    /// 1` stages, of which the last may have row values only.
     pub fn stages(&self) -> Vec<usize> {
         let mut stages: Vec<usize> = Vec::with_capacity(self.body.len());
         for instr in &self.body {
@@ -104,7 +106,7 @@ impl Loop {
         stages
     }
 
-    /// Whether a store of this access happens once a row or for each element.
+    /// Whether a store through this access happens once for each row or for each element.
     pub fn store_level(&self, access: &Access) -> Level {
         self.access_level(access)
     }
@@ -121,12 +123,12 @@ impl Loop {
     }
 }
 
-/// Bytes of the distinct elements that an access touches; of all that it may touch where it is indexed.
+/// The bytes of the distinct elements that an access touches or, if it is indexed, may touch.
 fn access_bytes(access: &Access, sizes: &Dims) -> u64 {
     let dims = || access.strides.iter().zip(sizes);
     let touched: Dims =
         dims().map(|(&stride, &size)| if stride == 0 && size != 0 { 1 } else { size }).collect();
-    // Windows overlap: together they are not more than what lies between their first and last elements.
+    // Windows overlap: together they have no more elements than lie between the first and the last one.
     let reach = if access.indexed.is_empty() {
         let ways = dims().map(|(s, &n)| s.unsigned_abs().saturating_mul(n.saturating_sub(1)));
         ways.fold(1, usize::saturating_add)
@@ -136,7 +138,7 @@ fn access_bytes(access: &Access, sizes: &Dims) -> u64 {
     (elements(&touched).min(reach) as u64).saturating_mul(access.dtype.size() as u64)
 }
 
-/// The number of elements of these sizes, or the largest number if there are more.
+/// The number of elements of these sizes; it saturates.
 fn elements(sizes: &[usize]) -> usize {
     if sizes.contains(&0) { 0 } else { sizes.iter().fold(1, |n: usize, &size| n.saturating_mul(size)) }
 }
@@ -153,7 +155,7 @@ impl Instr {
         }
     }
 
-    /// The registers it reads.
+    /// The registers that it reads.
     pub fn operands(&self) -> smallvec::SmallVec<[super::Reg; 3]> {
         match self {
             Instr::Load { indices, .. } => indices.iter().copied().collect(),
@@ -173,7 +175,7 @@ impl Instr {
 }
 
 impl Instr {
-    /// Gives each register that it reads another number.
+    /// Renumbers the registers that it reads.
     pub fn renumber(&mut self, new: impl FnMut(&mut super::Reg)) {
         match self {
             Instr::Load { indices, .. } => indices.iter_mut().for_each(new),
@@ -193,7 +195,7 @@ impl Instr {
 }
 
 impl Kernel {
-    /// The memory it moves: each access counted once.
+    /// The bytes that it reads and writes; each access counts once.
     pub fn traffic(&self) -> Traffic {
         let mut traffic = Traffic::default();
         for Touched { access, sizes, is_written } in self.accesses() {
@@ -201,7 +203,7 @@ impl Kernel {
             *moved = moved.saturating_add(access_bytes(access, &sizes));
         }
         if let Kernel::Scatter(kernel) = self {
-            // Its output is written as a whole, and what it starts from is read as a whole.
+            // A scatter writes its whole output, and reads its whole base if there is one.
             traffic.written = (kernel.elements as u64).saturating_mul(kernel.target.dtype.size() as u64);
             let base = if kernel.base.is_some() { traffic.written } else { 0 };
             traffic.read = traffic.read.saturating_add(base);

@@ -1,11 +1,11 @@
-//! The scalar operations of the kernel IR: what one element undergoes. Each executor implements exactly these.
+//! The scalar operations of the kernel IR. Each executor implements exactly these.
 
 use crate::DType;
 
 /// The type of a value in a kernel's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ty {
-    /// Truth values.
+    /// Bools.
     Bool,
     /// Random bits and their counters.
     U32,
@@ -37,14 +37,14 @@ impl Ty {
     }
 }
 
-/// The types that an operation takes its operands in.
+/// The types of operands that an operation takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Domain {
-    /// All.
+    /// All types.
     All,
     /// Integers and floats.
     Numbers,
-    /// Truth values and integers.
+    /// Bools and integers.
     Bits,
     /// Integers.
     Integers,
@@ -53,7 +53,7 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// Whether the type is among them.
+    /// Whether the operation takes this type.
     pub const fn has(self, ty: Ty) -> bool {
         match self {
             Domain::All => true,
@@ -70,17 +70,18 @@ impl Domain {
 pub enum Gives {
     /// The operands' type.
     Same,
-    /// Bool, whatever the operands.
+    /// Bool, whatever the type of the operands.
     Truth,
 }
 
-/// What is known of elementwise operations, a row each: the name in errors, the operands' types, the result's, the *size* (about how
-/// many simple operations it is made of where a compiler copies it to each place that calls it, a dozen counting as one) and the *cost* of
-/// computing it again, in simple operations on an element.
+/// The table of elementwise operations, one row for each: the name in errors, the operands' types, the
+/// result's type, the *size* (about how many simple operations a compiler inserts at each call, with a dozen
+/// counting as one) and the *cost* of computing it again, in simple operations on an element.
 macro_rules! operations {
     ($(#[$enum_doc:meta])* $enum:ident: $(
         $(#[$doc:meta])*
-        $op:ident = $name:literal of $domain:ident, gives $gives:ident, size $size:literal, cost $cost:literal;
+        $op:ident = $name:literal of $domain:ident, gives $gives:ident, size $size:literal,
+            cost $cost:literal;
     )*) => {
         $(#[$enum_doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,10 +90,10 @@ macro_rules! operations {
         }
 
         impl $enum {
-            /// All of them.
+            /// All operations.
             pub const ALL: &[$enum] = &[$($enum::$op,)*];
 
-            /// Its name in errors, which is PyTorch's.
+            /// The name in errors, which is PyTorch's.
             pub const fn name(self) -> &'static str {
                 match self { $($enum::$op => $name,)* }
             }
@@ -115,13 +116,13 @@ macro_rules! operations {
                 }
             }
 
-            /// About how many simple operations it is made of where a compiler copies it to each place that calls it, a dozen
-            /// counting as one.
+            /// About how many simple operations a compiler inserts at each call, with a dozen counting as
+            /// one.
             pub const fn size(self) -> usize {
                 match self { $($enum::$op => $size,)* }
             }
 
-            /// What computing it once more costs, in simple operations on an element.
+            /// The cost of computing it again, in simple operations on an element.
             pub const fn cost(self) -> usize {
                 match self { $($enum::$op => $cost,)* }
             }
@@ -140,13 +141,13 @@ operations! {
     Sign = "sign" of Numbers, gives Same, size 1, cost 1;
     /// Logical not of a Bool, bitwise not of an integer.
     Not = "logical_not" of Bits, gives Same, size 1, cost 1;
-    /// To the integer below.
+    /// The largest integer that is not above x.
     Floor = "floor" of Floats, gives Same, size 1, cost 1;
-    /// To the integer above.
+    /// The smallest integer that is not below x.
     Ceil = "ceil" of Floats, gives Same, size 1, cost 1;
-    /// To the nearest integer, halves to the even one.
+    /// The nearest integer; ties go to the even one.
     Round = "round" of Floats, gives Same, size 1, cost 1;
-    /// To the integer nearer to zero.
+    /// The integer part of x: rounding towards zero.
     Trunc = "trunc" of Floats, gives Same, size 1, cost 1;
     /// `1 / x`.
     Reciprocal = "reciprocal" of Floats, gives Same, size 1, cost 2;
@@ -187,16 +188,16 @@ operations! {
     Sub = "sub" of Numbers, gives Same, size 1, cost 1;
     /// `a * b`; integers wrap.
     Mul = "mul" of Numbers, gives Same, size 1, cost 1;
-    /// `a / b`. Integers: the quotient cut off towards zero (anything by 0 is 0 on every executor).
+    /// `a / b`. The quotient of integers is truncated towards zero; division by 0 gives 0 on every executor.
     Div = "div" of Numbers, gives Same, size 1, cost 1;
     /// The remainder with the sign of `b` (`torch.remainder`); an integer by 0 gives 0.
     Rem = "remainder" of Numbers, gives Same, size 4, cost 1;
-    /// `a` to the `b`. Floats as C's pow, negative bases and special values included; integers by squaring, and 0 for
-    /// negative exponents unless the base is 1 or -1.
+    /// `a` to the power `b`. For floats as C's pow, including negative bases and special values. For integers
+    /// by squaring, and 0 for negative exponents unless the base is 1 or -1.
     Pow = "pow" of Numbers, gives Same, size 8, cost 16;
-    /// The larger; NaN if either is. Or of Bools.
+    /// The larger value, or NaN if either is; `or` for Bools.
     Max = "maximum" of All, gives Same, size 1, cost 1;
-    /// The smaller; NaN if either is. And of Bools.
+    /// The smaller value, or NaN if either is; `and` for Bools.
     Min = "minimum" of All, gives Same, size 1, cost 1;
     /// Bitwise and, or logical for Bools.
     And = "bitwise_and" of Bits, gives Same, size 1, cost 1;
@@ -204,9 +205,10 @@ operations! {
     Or = "bitwise_or" of Bits, gives Same, size 1, cost 1;
     /// Bitwise exclusive or, or logical for Bools.
     Xor = "bitwise_xor" of Bits, gives Same, size 1, cost 1;
-    /// `a << b`, zeros from the right; 0 for b outside of the type's bits.
+    /// `a << b`; 0 for b outside of the type's bits.
     Shl = "bitwise_left_shift" of Integers, gives Same, size 1, cost 1;
-    /// `a >> b` arithmetic for signed, logical for U32; b outside of the type's bits fills with the sign.
+    /// `a >> b`, which is arithmetic for signed types and logical for U32. For b outside of the type's bits
+    /// all bits are the sign.
     Shr = "bitwise_right_shift" of Integers, gives Same, size 1, cost 1;
     /// `a == b`.
     Eq = "eq" of All, gives Truth, size 1, cost 1;
@@ -222,25 +224,28 @@ operations! {
     Ge = "ge" of All, gives Truth, size 1, cost 1;
 }
 
-/// How the values of a row become one.
+/// How the values of a row are reduced to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
-    /// The sum; 0 over nothing. F32 over fixed trees, so that 10^8 elements keep their digits.
+    /// The sum; 0 over no elements. F32 is summed in fixed trees, so that sums of 10^8 elements keep their
+    /// digits.
     Sum,
-    /// The product; 1 over nothing.
+    /// The product; 1 over no elements.
     Prod,
-    /// The largest, NaN if one is; any of Bools. Never over nothing but for Bools (false).
+    /// The largest value, or NaN if one is; `any` for Bools. It is used over no elements only for Bools
+    /// (false).
     Max,
-    /// The smallest, NaN if one is; all of Bools. Never over nothing but for Bools (true).
+    /// The smallest value, or NaN if one is; `all` for Bools. It is used over no elements only for Bools
+    /// (true).
     Min,
-    /// The row-major position (I64) of the first largest in the row; NaN counts as largest.
+    /// The row-major position (I64) of the first largest value in the row; NaN counts as the largest.
     ArgMax,
-    /// The row-major position (I64) of the first smallest in the row; NaN counts as smallest.
+    /// The row-major position (I64) of the first smallest value in the row; NaN counts as the smallest.
     ArgMin,
 }
 
 impl ReduceOp {
-    /// All of them.
+    /// All operations.
     pub const ALL: &[ReduceOp] =
         &[ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::ArgMax, ReduceOp::ArgMin];
 

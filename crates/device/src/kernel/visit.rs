@@ -1,22 +1,23 @@
-//! One walk over a kernel's accesses. The memory that it moves, the buffers that it writes, the types that it uses, how far it reaches and
-//! what is left of it without its numbers are read off this walk: nothing else lists a kernel's parts.
+//! One walk over the accesses of a kernel. It gives the memory that the kernel moves, the buffers that it
+//! writes, the types that it uses, how far it reaches, and its structure without numbers. No other code lists
+//! the parts of a kernel.
 
 use smallvec::{SmallVec, smallvec};
 
 use super::{Access, Kernel, Loop, Ty};
 use crate::layout::Dims;
 
-/// An access of a kernel, and how it is used.
+/// An access of a kernel, and its use.
 pub(crate) struct Touched<'k> {
     pub(crate) access: &'k Access,
     /// The sizes that the access's strides belong to.
     pub(crate) sizes: Dims,
-    /// Its elements are written; else they are read.
+    /// Whether its elements are written; else they are read.
     pub(crate) is_written: bool,
 }
 
 impl Kernel {
-    /// The loop of its body or its epilogue, and the type of the value that an epilogue gets.
+    /// The loop that is its body or its epilogue, and the type of the value that an epilogue gets.
     pub(crate) fn body(&self) -> Option<(&Loop, Ty)> {
         match self {
             Kernel::Loop(kernel) => Some((kernel, Ty::F32)),
@@ -25,7 +26,7 @@ impl Kernel {
         }
     }
 
-    /// All accesses. The base of a scatter is none: it is read as a whole.
+    /// All accesses. The base of a scatter has none, since it is read as a whole.
     pub(crate) fn accesses(&self) -> SmallVec<[Touched<'_>; 8]> {
         let touched = |access, sizes: Dims, is_written| Touched { access, sizes, is_written };
         let mut all: SmallVec<[Touched<'_>; 8]> = match self {
@@ -70,7 +71,8 @@ impl Kernel {
             || self.body().is_some_and(|(body, accumulator)| body.types(accumulator).contains(&ty))
     }
 
-    /// The kernel without its numbers: what is left is what an executor compiles for.
+    /// The structure of the kernel, for which an executor compiles: the kernel without sizes, strides,
+    /// offsets and constants.
     pub(crate) fn structure(&self) -> Kernel {
         let mut kernel = self.clone();
         let mut body = None;

@@ -1,5 +1,6 @@
-//! How far functions of one number may be from the truth, in units in the last place: the one table that tests assert and
-//! `docs/numerics.md` states. Functions of the kernel IR are named as in `UnaryOp`, in lower case.
+//! How far functions of one number may be from the truth, in units in the last place: the one table that
+//! tests assert and `docs/numerics.md` states. Functions of the kernel IR are named as in `UnaryOp`, in lower
+//! case.
 
 use wgrad_device::kernel::{Gives, Ty, UnaryOp};
 
@@ -44,7 +45,8 @@ pub const KERNEL: &[Bounds] = &[
     bounds("erf", 1.6, 4.0, 1.0, 3.0),
 ];
 
-/// The functions of the kernel IR that give numbers: all but those of bits and those whose results are truth values.
+/// The functions of the kernel IR that give numbers: all but those of bits and those whose results are truth
+/// values.
 pub fn functions() -> impl Iterator<Item = UnaryOp> {
     UnaryOp::ALL.iter().copied().filter(|op| op.domain().has(Ty::F32) && op.gives() == Gives::Same)
 }

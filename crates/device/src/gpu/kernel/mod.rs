@@ -1,7 +1,8 @@
-//! From the kernel IR to programs: how work is spread over workgroups, and the WGSL that does it.
+//! Compiles kernels of the IR to programs: it decides how work is spread over workgroups, and writes the
+//! WGSL.
 
 mod access;
-mod alike;
+
 mod body;
 mod emit;
 mod fold;
@@ -12,16 +13,17 @@ mod radix;
 mod scan;
 mod scatter;
 mod sort;
+mod value_numbering;
 
 use std::sync::Arc;
 
-use super::Shared;
-use super::program::Program;
+use super::GpuShared;
+use super::program::GpuProgram;
 use crate::kernel::{Kernel, Ty};
 use crate::{DType, Error, Result};
 
-/// Makes a kernel ready to launch.
-pub(super) fn prepare(shared: &Arc<Shared>, kernel: &Kernel) -> Result<Program> {
+/// Prepares a kernel for launches.
+pub(super) fn prepare(shared: &Arc<GpuShared>, kernel: &Kernel) -> Result<GpuProgram> {
     kernel.check().map_err(|reason| shared.failures.refused(reason))?;
     if !shared.caps.f64 && kernel.uses(Ty::F64) {
         return Err(Error::DType {
@@ -46,5 +48,5 @@ pub(super) fn prepare(shared: &Arc<Shared>, kernel: &Kernel) -> Result<Program> 
         .into_iter()
         .filter(|&buffer| buffer < needs.len())
         .for_each(|buffer| written[buffer] = true);
-    Ok(Program { shared: shared.clone(), steps, temps, needs, written, params, traffic })
+    Ok(GpuProgram { shared: shared.clone(), steps, temps, needs, written, params, traffic })
 }
