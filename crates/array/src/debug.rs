@@ -12,15 +12,15 @@ use wgrad_device::{Device, Error};
 use crate::plan::Outline;
 
 /// What is to be told.
-struct Wanted {
+struct DebugTopics {
     plan: bool,
     run: bool,
 }
 
-static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
+static DEBUG_TOPICS: LazyLock<DebugTopics> = LazyLock::new(|| {
     let asked = std::env::var("WGRAD_DEBUG").unwrap_or_default();
     let has = |what: &str| asked.split(',').any(|word| word.trim() == what);
-    Wanted { plan: has("plan"), run: has("run") }
+    DebugTopics { plan: has("plan"), run: has("run") }
 });
 
 /// Writes a line, or several; a standard error that is closed is no reason to stop.
@@ -30,22 +30,22 @@ fn tell(text: std::fmt::Arguments<'_>) {
 
 /// Tells a plan that was built.
 pub(crate) fn built(outline: impl FnOnce() -> Outline) {
-    if WANTED.plan {
+    if DEBUG_TOPICS.plan {
         tell(format_args!("wgrad: {}", outline()));
     }
 }
 
 /// An evaluation that is to be told when it is done.
-pub(crate) struct Run {
+pub(crate) struct RunReport {
     begun: Instant,
     /// How long its plan took to make, if it was not known.
     planned: Option<Duration>,
 }
 
-impl Run {
+impl RunReport {
     /// `None` if evaluations are not told.
-    pub(crate) fn begin() -> Option<Run> {
-        WANTED.run.then(|| Run { begun: Instant::now(), planned: None })
+    pub(crate) fn begin() -> Option<RunReport> {
+        DEBUG_TOPICS.run.then(|| RunReport { begun: Instant::now(), planned: None })
     }
 
     /// Notes that the plan had to be made.

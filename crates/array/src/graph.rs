@@ -42,8 +42,8 @@ pub(crate) struct Leaf {
     pub(crate) layout: Layout,
 }
 
-/// Memory that leaves lie in: a buffer from some place on. The place is a number, no part of the key.
-pub(crate) struct Memory {
+/// LeafMemory that leaves lie in: a buffer from some place on. The place is a number, no part of the key.
+pub(crate) struct LeafMemory {
     pub(crate) buffer: Buffer,
     /// In bytes.
     pub(crate) begin: usize,
@@ -65,7 +65,7 @@ pub(crate) struct Graph {
     /// Evaluated arrays that the work reads.
     pub(crate) leaves: Vec<Leaf>,
     /// The leaves' memory, each place once.
-    pub(crate) memory: Vec<Memory>,
+    pub(crate) memory: Vec<LeafMemory>,
     /// The numbers of all operations.
     pub(crate) scalars: Vec<Scalar>,
     /// The nodes that must be computed.
@@ -116,12 +116,12 @@ thread_local! {
 struct Seen {
     /// Nodes by their addresses.
     nodes: HashMap<usize, Ref, BuildHasherDefault<WordHasher>>,
-    /// Memory by its buffer's address and its beginning there.
+    /// LeafMemory by its buffer's address and its beginning there.
     places: HashMap<(usize, usize), u32, BuildHasherDefault<WordHasher>>,
 }
 
 /// A node on the way down: its inputs, and how many of them are done.
-struct Frame {
+struct VisitFrame {
     node: NodeRef,
     inputs: Inputs,
     done: usize,
@@ -214,7 +214,7 @@ impl Graph {
     }
 
     fn visit(&mut self, root: &NodeRef, seen: &mut Seen, binding: usize) -> Ref {
-        let mut stack: SmallVec<[Frame; 8]> = SmallVec::new();
+        let mut stack: SmallVec<[VisitFrame; 8]> = SmallVec::new();
         let mut result = match self.enter(root, seen, &mut stack, binding) {
             Some(known) => return known,
             None => Ref::Node(0),
@@ -246,7 +246,7 @@ impl Graph {
         &mut self,
         node: &NodeRef,
         seen: &mut Seen,
-        stack: &mut SmallVec<[Frame; 8]>,
+        stack: &mut SmallVec<[VisitFrame; 8]>,
         binding: usize,
     ) -> Option<Ref> {
         if let Some(&known) = seen.nodes.get(&address(node)) {
@@ -257,7 +257,7 @@ impl Graph {
         {
             let first_scalar = self.scalars.len() as u32;
             self.encode(node, &work.op);
-            stack.push(Frame { node: node.clone(), inputs: work.inputs.clone(), done: 0, first_scalar });
+            stack.push(VisitFrame { node: node.clone(), inputs: work.inputs.clone(), done: 0, first_scalar });
             return None;
         }
         let leaf = self.leaf(node, seen, binding);
@@ -277,7 +277,7 @@ impl Graph {
         let next = self.memory.len() as u32;
         let memory = *seen.places.entry((value.buffer.address(), begin)).or_insert(next);
         if memory == next {
-            self.memory.push(Memory { buffer: value.buffer.clone(), begin, kept: false });
+            self.memory.push(LeafMemory { buffer: value.buffer.clone(), begin, kept: false });
         }
         self.key.push(word(255, node.dtype as u64, node.shape.len(), u64::from(memory)));
         self.key.push(layout.offset() as u64);
@@ -396,7 +396,7 @@ impl Graph {
                 memory.kept |= leaf.node.holders() > uses;
             }
         }
-        let mut bits = Bits::default();
+        let mut bits = BitPacker::default();
         for (i, node) in self.nodes.iter().enumerate() {
             let held = node.holders() > uses.nodes[i];
             let inherited = self.edges[self.starts[i] as usize..self.starts[i + 1] as usize]
@@ -499,18 +499,18 @@ fn placed(layout: &Layout, size: usize, binding: usize) -> (usize, Layout) {
 
 /// Packs truth values into words.
 #[derive(Default)]
-struct Bits {
+struct BitPacker {
     word: u64,
     used: u32,
 }
 
-impl Bits {
+impl BitPacker {
     fn push(&mut self, bit: bool, into: &mut Vec<u64>) {
         self.word = self.word << 1 | u64::from(bit);
         self.used += 1;
         if self.used == 64 {
             into.push(self.word);
-            *self = Bits::default();
+            *self = BitPacker::default();
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::RwLock;
 use wgrad_device::Device;
 
 use crate::ops::FourierTables;
-use crate::plan::Plans;
+use crate::plan::PlanCache;
 
 /// Kept with a device, and dropped with it.
 #[derive(Default)]
 pub(crate) struct Kept {
-    pub(crate) plans: Plans,
+    pub(crate) plans: PlanCache,
     pub(crate) fourier: FourierTables,
     /// Held while a graph whose indices are checked late runs, and shared by those who read.
     pub(crate) checking: RwLock<()>,

@@ -34,7 +34,7 @@ pub use explain::Explanation;
 pub use expr::{Expr, Side};
 pub use fallback::Fallback;
 pub use flush::{end_step, is_updated, note_update};
-pub use ops::{Named, QrMode};
+pub use ops::{QrMode, WithOpName};
 pub use plan::{KernelOutline, Operation, Outline, ReadMemory, Stored, Why};
 pub use read::host_vec;
 pub use room::{Room, reserve};

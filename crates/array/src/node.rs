@@ -35,7 +35,7 @@ pub(crate) struct Node {
     may_fail: bool,
     /// The longest chain of pending operations that ends here; at least, since evaluations shorten it unnoticed.
     depth: AtomicU32,
-    outcome: OnceLock<Outcome>,
+    outcome: OnceLock<NodeOutcome>,
     pending: Mutex<Option<Pending>>,
     /// An evaluation has passed over this node without storing it.
     visited: AtomicBool,
@@ -48,7 +48,7 @@ pub(crate) struct Node {
 }
 
 /// How the work ended.
-enum Outcome {
+enum NodeOutcome {
     // Most nodes are made pending, and are moved about less if they are small.
     Value(Box<Value>),
     Fault(Arc<Fault>),
@@ -105,7 +105,7 @@ impl Node {
         let fault = inputs.iter().find_map(|input| input.fault());
         let may_fail = op.may_fail() || inputs.iter().any(|input| input.may_fail());
         let (outcome, pending) = match fault {
-            Some(fault) => (OnceLock::from(Outcome::Fault(fault.clone())), None),
+            Some(fault) => (OnceLock::from(NodeOutcome::Fault(fault.clone())), None),
             None => (OnceLock::new(), Some(Pending { op, inputs, replaced: SmallVec::new() })),
         };
         Arc::new(Node {
@@ -135,7 +135,7 @@ impl Node {
             called: "",
             may_fail: false,
             depth: AtomicU32::new(0),
-            outcome: OnceLock::from(Outcome::Value(Box::new(value))),
+            outcome: OnceLock::from(NodeOutcome::Value(Box::new(value))),
             pending: Mutex::new(None),
             visited: AtomicBool::new(false),
             used: AtomicBool::new(false),
@@ -167,7 +167,7 @@ impl Node {
     /// The value, if it is there.
     pub(crate) fn value(&self) -> Option<&Value> {
         match self.outcome.get() {
-            Some(Outcome::Value(value)) => Some(value),
+            Some(NodeOutcome::Value(value)) => Some(value),
             _ => None,
         }
     }
@@ -175,7 +175,7 @@ impl Node {
     /// The fault, if the data that the value depends on has one.
     pub(crate) fn fault(&self) -> Option<&Arc<Fault>> {
         match self.outcome.get() {
-            Some(Outcome::Fault(fault)) => Some(fault),
+            Some(NodeOutcome::Fault(fault)) => Some(fault),
             _ => None,
         }
     }
@@ -188,17 +188,17 @@ impl Node {
     /// Ends the pending work with its result. If another thread was faster, its result stays: both are the same. What the value
     /// replaced in place is not needed any more.
     pub(crate) fn finish(&self, value: Value) {
-        for fallback in self.end(Outcome::Value(Box::new(value))) {
+        for fallback in self.end(NodeOutcome::Value(Box::new(value))) {
             fallback.clear();
         }
     }
 
     /// Ends the pending work with a fault.
     pub(crate) fn fail(&self, fault: &Arc<Fault>) {
-        self.end(Outcome::Fault(fault.clone()));
+        self.end(NodeOutcome::Fault(fault.clone()));
     }
 
-    fn end(&self, outcome: Outcome) -> SmallVec<[Fallback; 1]> {
+    fn end(&self, outcome: NodeOutcome) -> SmallVec<[Fallback; 1]> {
         // The outcome must be there before the work goes, so that a reader finds one of the two.
         let _ = self.outcome.set(outcome);
         let work = self.work().take();

@@ -5,12 +5,12 @@ use std::cell::Cell;
 use std::panic::Location;
 
 thread_local! {
-    static CURRENT: Cell<Option<Call>> = const { Cell::new(None) };
+    static CURRENT: Cell<Option<CallSite>> = const { Cell::new(None) };
 }
 
 /// A call in a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct CallSite {
     /// What was called: a method such as `softmax`, or the derivative of one, such as `SoftmaxBackward0`.
     pub name: &'static str,
     /// The line that called it.
@@ -20,7 +20,7 @@ pub struct Call {
 /// The call that operations made on this thread are ascribed to while this lives; see [`enter`].
 #[must_use = "operations are ascribed to the call while this lives"]
 pub struct Site {
-    before: Option<Call>,
+    before: Option<CallSite>,
 }
 
 /// Ascribes the operations that this thread makes to a call in the program. The outermost call counts: what a method calls
@@ -29,7 +29,7 @@ pub struct Site {
 pub fn enter(name: &'static str, line: &'static Location<'static>) -> Site {
     let before = CURRENT.get();
     if before.is_none() {
-        CURRENT.set(Some(Call { name, line }));
+        CURRENT.set(Some(CallSite { name, line }));
     }
     Site { before }
 }
@@ -37,7 +37,7 @@ pub fn enter(name: &'static str, line: &'static Location<'static>) -> Site {
 /// Ascribes the operations that this thread makes to this call, or to the lines that call them, whatever was said before: a
 /// derivative to the line of its operation, a user's function to its own lines.
 #[inline]
-pub fn replace(call: Option<Call>) -> Site {
+pub fn replace(call: Option<CallSite>) -> Site {
     Site { before: CURRENT.replace(call) }
 }
 
@@ -49,7 +49,7 @@ pub fn current() -> Option<&'static Location<'static>> {
 
 /// The call that operations of this thread are ascribed to.
 #[inline]
-pub(crate) fn call() -> Option<Call> {
+pub(crate) fn call() -> Option<CallSite> {
     CURRENT.get()
 }
 

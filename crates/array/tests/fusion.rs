@@ -14,9 +14,9 @@ use wgrad_device::kernel::Kernel;
 use wgrad_device::{Buffer, Executor, Limits, Prepared, Stats};
 
 /// A small generator of its own, so that programs stay the same whatever else changes (xorshift64*).
-struct Random(u64);
+struct ProgramRandom(u64);
 
-impl Random {
+impl ProgramRandom {
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -36,7 +36,7 @@ impl Random {
 
 /// Values that later steps may use, and every value that was made.
 fn program(seed: u64, device: &Device) -> Result<Vec<Array>> {
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = ProgramRandom(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let base: Vec<usize> = (0..1 + random.below(3)).map(|_| 1 + random.below(6)).collect();
     let elements: usize = base.iter().product();
     let mut values = Vec::new();
@@ -63,7 +63,7 @@ fn program(seed: u64, device: &Device) -> Result<Vec<Array>> {
     Ok(values)
 }
 
-fn step(random: &mut Random, x: &Array, values: &[Array]) -> Result<Array> {
+fn step(random: &mut ProgramRandom, x: &Array, values: &[Array]) -> Result<Array> {
     let rank = x.rank();
     let dim = random.below(rank);
     match random.below(21) {

@@ -397,7 +397,7 @@ impl Run {
                 .collect();
             let context = Context { key: &key, name: work.name, grads: &grads, saved: &saved, needs: &needs };
             // What a derivative computes is ascribed to the line of its operation.
-            let _line = site::replace(work.called_at.map(|line| site::Call { name: work.name, line }));
+            let _line = site::replace(work.called_at.map(|line| site::CallSite { name: work.name, line }));
             work.function.call(&context)?
         };
         let post: Vec<_> = hooks.iter().flat_map(|hooks| hooks.post.iter()).collect();

@@ -1,19 +1,19 @@
 use wgrad_device::kernel::Instr;
 
 use super::super::facts::Facts;
-use super::super::lower::{Body, Stop};
+use super::super::lower::{BodyWriter, LowerError};
 use super::super::map::Space;
 use super::*;
 use crate::graph::Ref;
 
 /// A result's expression, written over a space of its own shape.
-fn written(root: &Array) -> Result<Body, Stop> {
+fn written(root: &Array) -> Result<BodyWriter, LowerError> {
     let (graph, limits) = (graph(&[root]), limits());
     written_in(&Facts::new(&graph, true, &limits).unwrap(), root)
 }
 
-fn written_in(facts: &Facts<'_>, root: &Array) -> Result<Body, Stop> {
-    let mut body = Body::new(Space::new(root.shape()));
+fn written_in(facts: &Facts<'_>, root: &Array) -> Result<BodyWriter, LowerError> {
+    let mut body = BodyWriter::new(Space::new(root.shape()));
     let map = identity(&body.space);
     body.compute(facts, step(facts, root), &map)?;
     Ok(body)
@@ -76,13 +76,13 @@ fn a_reshape_splits_a_dim_or_asks_for_memory() {
     let x = strided(&[2, 3], &[1, 2]);
     let work = exp(&x);
     let flat = exp(&work.reshape(&[6]).unwrap());
-    assert_eq!(written(&flat).err(), Some(Stop::Split(0, 3)));
+    assert_eq!(written(&flat).err(), Some(LowerError::Split(0, 3)));
 
     let crossed = exp(&work.reshape(&[3, 2]).unwrap());
     let (graph, limits) = (graph(&[&crossed]), limits());
     let facts = Facts::new(&graph, true, &limits).unwrap();
     let needed = Ref::Node(step(&facts, &work));
-    assert_eq!(written_in(&facts, &crossed).err(), Some(Stop::Store(needed)));
+    assert_eq!(written_in(&facts, &crossed).err(), Some(LowerError::Store(needed)));
 }
 
 #[test]
@@ -93,11 +93,11 @@ fn what_a_kernel_computes_itself_is_not_there_at_other_indices() {
     let (graph, limits) = (graph(&[&root]), limits());
     let facts = Facts::new(&graph, true, &limits).unwrap();
     let (work, root) = (step(&facts, &work), step(&facts, &root));
-    let mut body = Body::new(Space::new(&[3, 3]));
+    let mut body = BodyWriter::new(Space::new(&[3, 3]));
     let map = identity(&body.space);
     let value = body.compute(&facts, work, &map).unwrap();
     body.members.push(work);
     body.define(work, map.clone(), value);
-    assert_eq!(body.compute(&facts, root, &map), Err(Stop::Conflict));
+    assert_eq!(body.compute(&facts, root, &map), Err(LowerError::Conflict));
     assert_eq!(body.value(&facts, Ref::Node(work), map), Ok(value));
 }
