@@ -1,9 +1,10 @@
-//! `#[call_sites]`: operations that know by which name and from which line of the program they were called.
+//! `#[call_sites]`: attributes the operations inside a method to the call of the method, by name and line.
 
 use quote::quote;
 use syn::{Error, ImplItem, ItemImpl, Visibility, parse_quote};
 
-/// Adds to each public function of a block, and to each of a trait's, that it notes its name and its caller's line.
+/// Adds to each public function of a block, and to each function of a trait's, a statement that notes the
+/// function's name and the line of its caller.
 pub(crate) fn expand(mut block: ItemImpl) -> proc_macro2::TokenStream {
     let of_trait = block.trait_.is_some();
     for item in &mut block.items {
@@ -18,7 +19,7 @@ pub(crate) fn expand(mut block: ItemImpl) -> proc_macro2::TokenStream {
         }
         function.attrs.push(parse_quote!(#[track_caller]));
         let name = function.sig.ident.to_string();
-        // Hygienic: the body cannot name it.
+        // The identifier is hygienic, so it cannot clash with names in the body.
         let line = syn::Ident::new("line", proc_macro2::Span::mixed_site());
         function.block.stmts.insert(
             0,

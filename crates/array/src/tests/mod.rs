@@ -1,4 +1,4 @@
-//! Tests of what is behind the public API: graphs and their keys, made by hand.
+//! Tests of internals, with graphs made by hand: their cache keys and their explanations.
 
 mod explain;
 mod key;
@@ -10,7 +10,7 @@ use crate::graph::{Graph, Offers};
 use crate::node::{Node, NodeRef, Value};
 use crate::op::Op;
 
-/// Memory of no device: what is never read needs none.
+/// Memory of no device, for buffers that are never read.
 struct UnreadMemory(usize);
 
 impl Memory for UnreadMemory {

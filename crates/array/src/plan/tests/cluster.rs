@@ -4,7 +4,7 @@ use super::super::lower::LowerError;
 use super::*;
 use crate::graph::Ref;
 
-/// The cluster of a step with another one in it, if it takes it.
+/// The cluster of a step after it has taken another step, if it does.
 fn with(first: u32, facts: &Facts<'_>, step: u32) -> Option<Cluster> {
     let mut joined = Cluster::alone(facts, first).unwrap();
     joined.take(facts, step).then_some(joined)
@@ -31,7 +31,7 @@ fn rows_take_in_what_belongs_to_them_and_nothing_else() {
     assert_eq!(joined.body.accesses.len(), 2, "x is read once, the sum not at all");
     assert!(with(rows, &facts, columns).is_none(), "columns are other rows");
 
-    // The other way round: an elementwise loop takes on the rows of a reduction.
+    // In the other order: an elementwise loop is rewritten over the rows of a reduction.
     let alone = Cluster::alone(&facts, quotient).unwrap();
     assert!(alone.folded_dims().is_empty());
     assert_eq!(with(quotient, &facts, columns).unwrap().folded_dims()[..], [0]);
