@@ -1,6 +1,7 @@
-//! Writes the table of calls that hostile arguments are made for: every public method of `Tensor`, read from the library's sources, so that no
-//! method can be forgotten. What a method takes is read from its signature; a method with an argument of an unknown type
-//! is written to a list of its own, which a test wants to be empty.
+//! Writes the table of calls that hostile arguments are made for: every public method of `Tensor`, read from
+//! the library's sources, so that no method can be forgotten. What a method takes is read from its signature;
+//! a method with an argument of an unknown type is written to a list of its own, which a test wants to be
+//! empty.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,7 +12,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{FnArg, ImplItem, Item, Pat, ReturnType, Signature, Type, Visibility};
 
-type Result<T> = std::result::Result<T, Box<dyn error::Error>>;
+type BuildResult<T> = std::result::Result<T, Box<dyn error::Error>>;
 
 /// The methods by name, and what the library's macros define.
 #[derive(Default)]
@@ -23,7 +24,7 @@ struct Methods {
     rows: Vec<(String, Vec<String>)>,
 }
 
-fn main() -> Result<()> {
+fn main() -> BuildResult<()> {
     let sources = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../crates/autograd/src");
     println!("cargo::rerun-if-changed={}", sources.display());
     println!("cargo::rerun-if-changed=build.rs");
@@ -40,20 +41,23 @@ fn main() -> Result<()> {
     for (name, signature) in &methods.all {
         match call(name, signature) {
             Ok(body) => {
-                writeln!(table, "fn call_{name}(g: &mut Arguments) -> Outcome {{\n{body}}}")?;
+                writeln!(table, "fn call_{name}(g: &mut Arguments) -> CallOutcome {{\n{body}}}")?;
                 writeln!(entries, "    (\"{name}\", call_{name}),")?;
             }
             Err(ty) => unknown.push(format!("{name}: {ty}")),
         }
     }
-    writeln!(table, "/// Every method and its call.\npub const METHODS: &[(&str, Call)] = &[\n{entries}];")?;
+    writeln!(
+        table,
+        "/// Every method and its call.\npub const METHODS: &[(&str, HostileCall)] = &[\n{entries}];"
+    )?;
     writeln!(table, "/// Methods with arguments of a type that nothing here makes.")?;
     writeln!(table, "pub const UNKNOWN: &[&str] = &{unknown:?};")?;
     fs::write(Path::new(&env::var("OUT_DIR")?).join("methods.rs"), table)?;
     Ok(())
 }
 
-fn read_folder(folder: &Path, methods: &mut Methods) -> Result<()> {
+fn read_folder(folder: &Path, methods: &mut Methods) -> BuildResult<()> {
     let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     for path in paths {
@@ -156,7 +160,7 @@ fn text(ty: &impl ToTokens) -> String {
 }
 
 /// The body of a call: arguments are made, told, and used.
-fn call(name: &str, signature: &Signature) -> std::result::Result<String, String> {
+fn call(name: &str, signature: &Signature) -> Result<String, String> {
     let mut body = String::new();
     let mut values = Vec::new();
     let mut receiver = "Tensor::".to_owned();
@@ -203,8 +207,9 @@ fn call(name: &str, signature: &Signature) -> std::result::Result<String, String
     Ok(body)
 }
 
-/// The type that a value is made of for an argument, and how it is passed, with `@` for it. After `=` stands an expression.
-fn owned_type(ty: &str) -> std::result::Result<(String, String), String> {
+/// The type that a value is made of for an argument, and how it is passed, with `@` for it. After `=` stands
+/// an expression.
+fn owned_type(ty: &str) -> Result<(String, String), String> {
     let ty = ty.replace("&'a", "&").replace("super::", "");
     let known = |ty: &str| {
         matches!(

@@ -24,7 +24,8 @@ mod work;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = options::Options::parse(std::env::args().skip(1)).and_then(|options| work::run(&options));
+    let result =
+        options::FuzzOptions::parse(std::env::args().skip(1)).and_then(|options| work::run(&options));
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

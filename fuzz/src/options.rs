@@ -4,7 +4,7 @@ use wgrad::Device;
 
 /// What to do.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct FuzzOptions {
     pub programs: u64,
     pub calls: u64,
     pub seed: u64,
@@ -16,10 +16,10 @@ pub struct Options {
     pub worker: Option<u64>,
 }
 
-impl Options {
+impl FuzzOptions {
     /// Reads arguments; what is not known is an error.
-    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options { seed: 1, ..Options::default() };
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<FuzzOptions, String> {
+        let mut options = FuzzOptions { seed: 1, ..FuzzOptions::default() };
         let mut arguments = arguments.into_iter();
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;

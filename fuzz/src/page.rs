@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::hostile::METHODS;
-use crate::options::Options;
+use crate::options::FuzzOptions;
 use crate::program::rules;
 
 /// What was run of a kind, and what came of it.
-pub struct Part {
+pub struct RunSummary {
     /// `programs` or `calls`.
     pub what: &'static str,
     pub device: String,
@@ -18,7 +18,7 @@ pub struct Part {
     pub seconds: u64,
 }
 
-impl Part {
+impl RunSummary {
     fn get(&self, name: &str) -> f64 {
         self.counts.get(name).copied().unwrap_or(0.0)
     }
@@ -36,8 +36,8 @@ impl Part {
 }
 
 /// A line on a part.
-pub fn summary(part: &Part) -> String {
-    let Part { device, count, faults, seconds, .. } = part;
+pub fn summary(part: &RunSummary) -> String {
+    let RunSummary { device, count, faults, seconds, .. } = part;
     if part.what == "programs" {
         format!(
             "{count} programs on {device}: {} agree, {} say nothing, {faults} faults; {} steps, {} elements compared, the worst off by {:.0} % of \
@@ -60,7 +60,7 @@ pub fn summary(part: &Part) -> String {
 }
 
 /// The whole page.
-pub fn write(options: &Options, parts: &[Part]) -> String {
+pub fn write(options: &FuzzOptions, parts: &[RunSummary]) -> String {
     let mut page = String::from(HEAD);
     let _ = writeln!(page, "## The last run\n");
     let mut command = "cargo run --release -p fuzz --".to_owned();

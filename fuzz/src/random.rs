@@ -2,12 +2,12 @@
 
 /// Random numbers from a seed.
 #[derive(Clone)]
-pub struct Random(u64);
+pub struct SplitMix64(u64);
 
-impl Random {
+impl SplitMix64 {
     /// Seeds that differ give sequences that have nothing in common.
-    pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
+    pub fn new(seed: u64) -> SplitMix64 {
+        SplitMix64(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
     }
 
     pub fn next(&mut self) -> u64 {

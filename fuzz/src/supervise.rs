@@ -1,6 +1,7 @@
 //! Runs the work in a process of its own, which may abort or hang, and goes on after it.
 //!
-//! The worker says on its standard output what it is about to do, a line each, so that whatever ends it has a number.
+//! The worker says on its standard output what it is about to do, a line each, so that whatever ends it has a
+//! number.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// What a worker tells.
-pub enum Line {
+pub enum WorkerMessage {
     /// The number of what begins now.
     At(u64),
     /// What it is.
@@ -22,14 +23,14 @@ pub enum Line {
 
 const BREAK: char = '\u{1}';
 
-impl Line {
+impl WorkerMessage {
     /// Writes the line to standard output, at once.
     pub fn tell(&self) {
         let text = match self {
-            Line::At(number) => format!("at {number}"),
-            Line::Doing(text) => format!("doing {text}"),
-            Line::Fault(kind, text) => format!("fault {kind}{BREAK}{BREAK}{text}"),
-            Line::Count(name, count) => format!("count {count} {name}"),
+            WorkerMessage::At(number) => format!("at {number}"),
+            WorkerMessage::Doing(text) => format!("doing {text}"),
+            WorkerMessage::Fault(kind, text) => format!("fault {kind}{BREAK}{BREAK}{text}"),
+            WorkerMessage::Count(name, count) => format!("count {count} {name}"),
         };
         let mut out = std::io::stdout().lock();
         // Nobody listens any more: then there is nobody to tell it.
@@ -37,18 +38,18 @@ impl Line {
         let _ = out.flush();
     }
 
-    fn read(text: &str) -> Option<Line> {
+    fn read(text: &str) -> Option<WorkerMessage> {
         let (word, rest) = text.split_once(' ')?;
         Some(match word {
-            "at" => Line::At(rest.parse().ok()?),
-            "doing" => Line::Doing(rest.replace(BREAK, "\n")),
+            "at" => WorkerMessage::At(rest.parse().ok()?),
+            "doing" => WorkerMessage::Doing(rest.replace(BREAK, "\n")),
             "fault" => {
                 let (kind, text) = rest.split_once(&format!("{BREAK}{BREAK}"))?;
-                Line::Fault(kind.to_owned(), text.replace(BREAK, "\n"))
+                WorkerMessage::Fault(kind.to_owned(), text.replace(BREAK, "\n"))
             }
             "count" => {
                 let (count, name) = rest.split_once(' ')?;
-                Line::Count(name.to_owned(), count.parse().ok()?)
+                WorkerMessage::Count(name.to_owned(), count.parse().ok()?)
             }
             _ => return None,
         })
@@ -56,14 +57,14 @@ impl Line {
 }
 
 /// A fault that was found.
-pub struct Found {
+pub struct ReportedFault {
     pub number: u64,
     pub kind: String,
     pub text: String,
 }
 
 /// A part of the work: the arguments of the worker for the numbers from the first on.
-pub struct Work<'a> {
+pub struct WorkerJob<'a> {
     pub arguments: &'a dyn Fn(u64, u64) -> Vec<String>,
     pub first: u64,
     pub count: u64,
@@ -75,8 +76,8 @@ pub struct Work<'a> {
 
 /// Does all of it, in as many processes as it takes.
 pub fn run(
-    work: &Work,
-    mut found: impl FnMut(Found),
+    work: &WorkerJob,
+    mut found: impl FnMut(ReportedFault),
     mut count: impl FnMut(String, f64),
 ) -> std::io::Result<()> {
     let end = work.first + work.count;
@@ -88,13 +89,15 @@ pub fn run(
         let mut watch = Watch::new();
         loop {
             match lines.recv_timeout(Duration::from_secs(1)) {
-                Ok(Line::At(number)) => {
+                Ok(WorkerMessage::At(number)) => {
                     (at, doing) = (Some(number), String::new());
                     watch = Watch::new();
                 }
-                Ok(Line::Doing(text)) => doing = text,
-                Ok(Line::Fault(kind, text)) => found(Found { number: at.unwrap_or(next), kind, text }),
-                Ok(Line::Count(name, number)) => count(name, number),
+                Ok(WorkerMessage::Doing(text)) => doing = text,
+                Ok(WorkerMessage::Fault(kind, text)) => {
+                    found(ReportedFault { number: at.unwrap_or(next), kind, text })
+                }
+                Ok(WorkerMessage::Count(name, number)) => count(name, number),
                 Err(RecvTimeoutError::Timeout) => {
                     if watch.is_over(child.id(), work.patience) {
                         child.kill()?;
@@ -114,7 +117,7 @@ pub fn run(
                     format!("{doing}\n  the process ended: {status}; {said}")
                 }
             };
-            found(Found { number, kind: kind.to_owned(), text });
+            found(ReportedFault { number, kind: kind.to_owned(), text });
             next = number + 1;
         } else {
             next = end;
@@ -123,7 +126,7 @@ pub fn run(
     Ok(())
 }
 
-fn spawn(work: &Work, arguments: &[String]) -> std::io::Result<Child> {
+fn spawn(work: &WorkerJob, arguments: &[String]) -> std::io::Result<Child> {
     let program = std::env::current_exe()?;
     let mut command = match work.memory {
         Some(bytes) if cfg!(unix) => {
@@ -137,12 +140,12 @@ fn spawn(work: &Work, arguments: &[String]) -> std::io::Result<Child> {
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
 }
 
-fn listen(child: &mut Child) -> Receiver<Line> {
+fn listen(child: &mut Child) -> Receiver<WorkerMessage> {
     let (send, receive) = channel();
     if let Some(out) = child.stdout.take() {
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
-                if let Some(line) = Line::read(&line)
+                if let Some(line) = WorkerMessage::read(&line)
                     && send.send(line).is_err()
                 {
                     return;
@@ -170,7 +173,8 @@ fn errors_of(child: &mut Child) -> Option<JoinHandle<String>> {
     }))
 }
 
-/// How long something takes: by the processor's time where the system tells it, so that a busy machine is no hang.
+/// How long something takes: by the processor's time where the system tells it, so that a busy machine is no
+/// hang.
 struct Watch {
     start: Instant,
     used: Option<Duration>,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use wgrad::Device;
 
 use crate::hostile::{METHODS, UNKNOWN};
-use crate::program::check::{Target, Truth, Verdict, check};
+use crate::program::check::{ProgramVerdict, TestDevice, Truth, check};
 use crate::program::{Action, generate, rules};
 
 #[test]
@@ -22,7 +22,7 @@ fn every_public_method_is_called() {
 #[test]
 fn random_programs_agree_on_the_cpu() {
     let cpu = Device::cpu();
-    let targets = [Target { name: "cpu".to_owned(), device: cpu.clone() }];
+    let targets = [TestDevice { name: "cpu".to_owned(), device: cpu.clone() }];
     let (mut agree, mut met) = (0, BTreeSet::new());
     for seed in 1..=120 {
         let program = generate(seed, &cpu).expect("a program");
@@ -31,9 +31,9 @@ fn random_programs_agree_on_the_cpu() {
             _ => None,
         }));
         match check(&program, &cpu, &targets) {
-            Verdict::Agrees { .. } => agree += 1,
-            Verdict::Unclear => {}
-            Verdict::Fault(fault) => panic!("{program}{fault}"),
+            ProgramVerdict::Agrees { .. } => agree += 1,
+            ProgramVerdict::Unclear => {}
+            ProgramVerdict::Fault(fault) => panic!("{program}{fault}"),
         }
     }
     assert!(agree > 100, "only {agree} of 120 programs say something");

@@ -4,11 +4,11 @@ use wgrad::{DType, Device, Result, Tensor};
 
 use super::make::Hostile;
 use crate::program::{read, tensor};
-use crate::random::Random;
+use crate::random::SplitMix64;
 
 /// Makes the arguments of a call and remembers how to write them.
 pub struct Arguments {
-    pub random: Random,
+    pub random: SplitMix64,
     pub device: Device,
     parts: Vec<String>,
     head: String,
@@ -24,7 +24,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn new(mut random: Random, device: Device, tell: Box<dyn Fn(&str)>) -> Arguments {
+    pub fn new(mut random: SplitMix64, device: Device, tell: Box<dyn Fn(&str)>) -> Arguments {
         random.next();
         let mild = random.chance(45);
         Arguments {

@@ -1,7 +1,8 @@
 //! Hostile calls: every public method of `Tensor`, with arguments that nobody should give it.
 //!
-//! A call is made from a seed and a number alone, so that it can be repeated alone. What comes back must be a value or an error of a
-//! readable length; what was computed is read, differentiated and printed, and after an error the receiver must still be readable.
+//! A call is made from a seed and a number alone, so that it can be repeated alone. What comes back must be a
+//! value or an error of a readable length; what was computed is read, differentiated and printed, and after
+//! an error the receiver must still be readable.
 
 mod arguments;
 mod make;
@@ -10,38 +11,38 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wgrad::{DType, Device, Tensor, Unique};
 
-use crate::random::Random;
+use crate::random::SplitMix64;
 pub use arguments::Arguments;
 
-type Outcome = wgrad::Result<Vec<Tensor>>;
-type Call = fn(&mut Arguments) -> Outcome;
+type CallOutcome = wgrad::Result<Vec<Tensor>>;
+type HostileCall = fn(&mut Arguments) -> CallOutcome;
 
 /// What methods give, as tensors.
-trait Made {
+trait IntoTensors {
     fn tensors(self) -> Vec<Tensor>;
 }
 
-impl Made for Tensor {
+impl IntoTensors for Tensor {
     fn tensors(self) -> Vec<Tensor> {
         vec![self]
     }
 }
-impl Made for (Tensor, Tensor) {
+impl IntoTensors for (Tensor, Tensor) {
     fn tensors(self) -> Vec<Tensor> {
         vec![self.0, self.1]
     }
 }
-impl Made for (Tensor, Tensor, Tensor) {
+impl IntoTensors for (Tensor, Tensor, Tensor) {
     fn tensors(self) -> Vec<Tensor> {
         vec![self.0, self.1, self.2]
     }
 }
-impl Made for Vec<Tensor> {
+impl IntoTensors for Vec<Tensor> {
     fn tensors(self) -> Vec<Tensor> {
         self
     }
 }
-impl Made for Unique {
+impl IntoTensors for Unique {
     fn tensors(self) -> Vec<Tensor> {
         vec![self.values, self.inverse, self.counts]
     }
@@ -52,7 +53,7 @@ impl Made for Unique {
 mod table {
     use wgrad::*;
 
-    use super::{Arguments, Call, Made, Outcome};
+    use super::{Arguments, CallOutcome, HostileCall, IntoTensors};
 
     include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 }
@@ -80,7 +81,7 @@ pub struct Tried {
 
 /// Makes one call.
 pub fn try_call(seed: u64, number: u64, device: &Device, tell: impl Fn(&str) + 'static) -> Tried {
-    let mut random = Random::new(seed ^ Random::new(number).next());
+    let mut random = SplitMix64::new(seed ^ SplitMix64::new(number).next());
     // In turn, so that each is called equally often.
     let (method, call) = METHODS[number as usize % METHODS.len()];
     let mut g = Arguments::new(random.clone(), device.clone(), Box::new(tell));
@@ -117,7 +118,7 @@ fn first(text: &str) -> String {
 }
 
 /// Reads, differentiates or prints what a call gave.
-fn use_results(random: &mut Random, g: &mut Arguments, made: &[Tensor]) -> Outcome {
+fn use_results(random: &mut SplitMix64, g: &mut Arguments, made: &[Tensor]) -> CallOutcome {
     for tensor in made.iter().take(3) {
         let _ = (
             tensor.shape(),

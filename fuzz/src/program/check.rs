@@ -1,18 +1,19 @@
 //! Compares all ways to run a program.
 //!
-//! The truth is the program in f64 on the CPU. How far another run may be from it is not a number that somebody chose, but follows from
-//! the program: it is run again in f64, [`SAMPLES`] times, with each float and each gradient that an operation makes moved by two units
-//! in the last place of its dtype, up or down at random. What that changes is what rounding may change. An element may be
-//! off by [`MARGIN`] times the root of the mean square of these changes, and by [`LAST_PLACES`] units of the largest element beside
-//! it: operations are not rounded exactly, but to some units.
+//! The truth is the program in f64 on the CPU. How far another run may be from it is not a number that
+//! somebody chose, but follows from the program: it is run again in f64, [`SAMPLES`] times, with each float
+//! and each gradient that an operation makes moved by two units in the last place of its dtype, up or down at
+//! random. What that changes is what rounding may change. An element may be off by [`MARGIN`] times the root
+//! of the mean square of these changes, and by [`LAST_PLACES`] units of the largest element beside it:
+//! operations are not rounded exactly, but to some units.
 
 use std::fmt::{self, Write};
 
 use wgrad::{DType, Device};
 use wgrad_array::with_fusion;
 
-use super::run::{How, Runner, Shown, smallest, unit};
-use super::{Action, Program};
+use super::run::{RunMode, Runner, Shown, smallest, unit};
+use super::{Action, RandomProgram};
 
 const SAMPLES: u64 = 6;
 const MARGIN: f64 = 16.0;
@@ -24,7 +25,7 @@ const CLEARANCE: f64 = 32.0;
 
 /// What is wrong with a program.
 #[derive(Clone, Debug)]
-pub struct Fault {
+pub struct ProgramFault {
     /// Which way to run it: `cpu`, `vulkan:0 without fusion`.
     pub way: String,
     /// What went wrong: `error`, `value`, `bits`, `derivative`.
@@ -32,14 +33,14 @@ pub struct Fault {
     pub text: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ProgramFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}: {}", self.kind, self.way, self.text)
     }
 }
 
 /// What came of a program.
-pub enum Verdict {
+pub enum ProgramVerdict {
     /// All agree; how many elements were compared, and how much of what was allowed the worst one used.
     Agrees {
         elements: usize,
@@ -48,11 +49,11 @@ pub enum Verdict {
     },
     /// Noise moves it across a discontinuity, or out of the range of a dtype: nothing can be said.
     Unclear,
-    Fault(Fault),
+    Fault(ProgramFault),
 }
 
 /// A device, and its name.
-pub struct Target {
+pub struct TestDevice {
     pub name: String,
     pub device: Device,
 }
@@ -73,7 +74,7 @@ pub fn clear(exact: &[Vec<f64>], noisy: &[&[Vec<f64>]]) -> bool {
 /// What a program shows, and the distances that it met.
 type Ran = Result<(Vec<Shown>, Vec<Vec<f64>>), String>;
 
-fn ran(program: &Program, how: &How) -> Ran {
+fn ran(program: &RandomProgram, how: &RunMode) -> Ran {
     Runner::new(how).run(program).map_err(|error| error.to_string())
 }
 
@@ -86,12 +87,13 @@ pub struct Truth {
 
 impl Truth {
     /// The truth about a program; nothing where noise moves it across a discontinuity.
-    pub fn of(program: &Program, cpu: &Device) -> Result<Option<Truth>, Fault> {
-        let reference = |noise| How { device: cpu, reference: true, noise, eager: false, gaps: true };
-        let fault = |way: &str, text| Fault { way: way.to_owned(), kind: "error", text };
+    pub fn of(program: &RandomProgram, cpu: &Device) -> Result<Option<Truth>, ProgramFault> {
+        let reference = |noise| RunMode { device: cpu, reference: true, noise, eager: false, gaps: true };
+        let fault = |way: &str, text| ProgramFault { way: way.to_owned(), kind: "error", text };
         let (exact, gaps) = match ran(program, &reference(None)) {
             Ok(done) => done,
-            // A loop that writes to a leaf what has a graph goes back through the round before: PyTorch refuses that too.
+            // A loop that writes to a leaf what has a graph goes back through the round before: PyTorch
+            // refuses that too.
             Err(error) if error.contains(FREED) => return Ok(None),
             Err(error) => return Err(fault("cpu in f64", error)),
         };
@@ -118,20 +120,22 @@ impl Truth {
 }
 
 /// Runs a program in all ways and compares.
-pub fn check(program: &Program, cpu: &Device, targets: &[Target]) -> Verdict {
-    let fault = |way: &str, kind, text: String| Verdict::Fault(Fault { way: way.to_owned(), kind, text });
+pub fn check(program: &RandomProgram, cpu: &Device, targets: &[TestDevice]) -> ProgramVerdict {
+    let fault = |way: &str, kind, text: String| {
+        ProgramVerdict::Fault(ProgramFault { way: way.to_owned(), kind, text })
+    };
     let truth = match Truth::of(program, cpu) {
         Ok(Some(truth)) => truth,
-        Ok(None) => return Verdict::Unclear,
-        Err(fault) => return Verdict::Fault(fault),
+        Ok(None) => return ProgramVerdict::Unclear,
+        Err(fault) => return ProgramVerdict::Fault(fault),
     };
     let (mut elements, mut worst) = (0, 0f64);
     for target in targets {
         if DType::ALL.iter().any(|&dtype| program.uses(dtype) && !target.device.supports(dtype)) {
             continue;
         }
-        let plain = How::on(&target.device);
-        let eager = How { eager: true, ..How::on(&target.device) };
+        let plain = RunMode::on(&target.device);
+        let eager = RunMode { eager: true, ..RunMode::on(&target.device) };
         let name = &target.name;
         let first = ran(program, &plain);
         let mut ways = vec![(name.clone(), first.clone())];
@@ -159,13 +163,13 @@ pub fn check(program: &Program, cpu: &Device, targets: &[Target]) -> Verdict {
         }
     }
     match differences(program, cpu, &truth.exact) {
-        Ok(derivatives) => Verdict::Agrees { elements, worst, derivatives },
+        Ok(derivatives) => ProgramVerdict::Agrees { elements, worst, derivatives },
         Err(text) => fault("cpu in f64", "derivative", text),
     }
 }
 
 /// Whether everything stays far from the largest numbers of the dtypes.
-fn in_range(program: &Program, exact: &[Shown]) -> bool {
+fn in_range(program: &RandomProgram, exact: &[Shown]) -> bool {
     let most = if program.uses(DType::F16) { 1e3 } else { 1e9 };
     exact.iter().flat_map(|shown| &shown.data).all(|x| !x.is_finite() || x.abs() < most)
 }
@@ -257,8 +261,9 @@ fn bits(one: &[Shown], two: &[Shown]) -> Option<String> {
     None
 }
 
-/// First and second gradients in f64 against differences of the sum and of the first gradients: some elements of each leaf.
-fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize, String> {
+/// First and second gradients in f64 against differences of the sum and of the first gradients: some elements
+/// of each leaf.
+fn differences(program: &RandomProgram, cpu: &Device, exact: &[Shown]) -> Result<usize, String> {
     if !program.is_pure()
         || !program.gradients
         || program.steps.iter().any(|step| matches!(step.action, Action::Backward { .. }))
@@ -266,7 +271,7 @@ fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize
         return Ok(0);
     }
     let find = |list: &[Shown], label: &str| list.iter().find(|shown| shown.label == label).cloned();
-    let how = How { device: cpu, reference: true, noise: None, eager: false, gaps: false };
+    let how = RunMode { device: cpu, reference: true, noise: None, eager: false, gaps: false };
     let mut count = 0;
     for (at, leaf) in program.leaves.iter().enumerate() {
         if !leaf.requires_grad || leaf.data.is_empty() {

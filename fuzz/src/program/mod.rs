@@ -1,8 +1,8 @@
 //! Random programs: what they are, and how they read as Rust.
 //!
-//! A program is plain data: leaves with their numbers, and steps that name what they read and what they make. So it can be run on any
-//! device, in f64 instead of its own dtypes, with noise (`run`), compared (`check`), and made smaller by leaving steps out
-//! (`shrink`).
+//! A program is plain data: leaves with their numbers, and steps that name what they read and what they make.
+//! So it can be run on any device, in f64 instead of its own dtypes, with noise (`run`), compared (`check`),
+//! and made smaller by leaving steps out (`shrink`).
 
 pub mod check;
 mod generate;
@@ -24,7 +24,7 @@ pub type Id = usize;
 
 /// What a rule needs beside tensors.
 #[derive(Clone, Debug, Default)]
-pub struct Args {
+pub struct RuleParameters {
     pub n: Vec<i64>,
     pub f: Vec<f64>,
     pub dtype: Option<DType>,
@@ -32,7 +32,7 @@ pub struct Args {
 
 /// A tensor made from numbers.
 #[derive(Clone)]
-pub struct Leaf {
+pub struct ProgramLeaf {
     pub id: Id,
     pub shape: Vec<usize>,
     pub dtype: DType,
@@ -47,7 +47,7 @@ pub enum Action {
     Call {
         rule: &'static Rule,
         args: Vec<Id>,
-        more: Args,
+        more: RuleParameters,
         no_grad: bool,
     },
     /// Evaluates a value in the middle of the program.
@@ -71,7 +71,7 @@ pub enum Action {
 }
 
 #[derive(Clone)]
-pub struct Step {
+pub struct ProgramStep {
     pub action: Action,
     pub out: Vec<Id>,
     /// Whether the results are compared in the end (and held until then).
@@ -79,10 +79,10 @@ pub struct Step {
 }
 
 #[derive(Clone)]
-pub struct Program {
+pub struct RandomProgram {
     pub seed: u64,
-    pub leaves: Vec<Leaf>,
-    pub steps: Vec<Step>,
+    pub leaves: Vec<ProgramLeaf>,
+    pub steps: Vec<ProgramStep>,
     /// How often the steps run; leaves keep what was written to them.
     pub rounds: usize,
     /// Whether first and second gradients of what is held are taken in the end.
@@ -91,7 +91,7 @@ pub struct Program {
     pub dtypes: Vec<DType>,
 }
 
-impl Step {
+impl ProgramStep {
     /// What the step reads.
     pub fn reads(&self) -> Vec<Id> {
         match &self.action {
@@ -103,18 +103,18 @@ impl Step {
     }
 }
 
-impl Program {
+impl RandomProgram {
     /// All dtypes that it computes in.
     pub fn uses(&self, dtype: DType) -> bool {
         self.dtypes.contains(&dtype)
     }
 
-    pub fn leaf(&self, id: Id) -> Option<&Leaf> {
+    pub fn leaf(&self, id: Id) -> Option<&ProgramLeaf> {
         self.leaves.iter().find(|leaf| leaf.id == id)
     }
 
-    /// Whether finite differences of the program's values are its gradients: nothing is cut off from the tape, and nothing changes
-    /// twice.
+    /// Whether finite differences of the program's values are its gradients: nothing is cut off from the
+    /// tape, and nothing changes twice.
     pub fn is_pure(&self) -> bool {
         self.rounds == 1
             && self.steps.iter().all(|step| match &step.action {
@@ -125,7 +125,7 @@ impl Program {
     }
 
     /// The program without a step and without what needs it; nothing if that is empty.
-    pub fn without(&self, at: usize) -> Program {
+    pub fn without(&self, at: usize) -> RandomProgram {
         let mut program = self.clone();
         let mut gone = program.steps.remove(at).out;
         let mut kept = Vec::new();
@@ -146,8 +146,8 @@ impl Program {
         program.without_unused()
     }
 
-    fn without_unused(mut self) -> Program {
-        let used: Vec<Id> = self.steps.iter().flat_map(Step::reads).collect();
+    fn without_unused(mut self) -> RandomProgram {
+        let used: Vec<Id> = self.steps.iter().flat_map(ProgramStep::reads).collect();
         self.leaves.retain(|leaf| used.contains(&leaf.id));
         self
     }
@@ -157,9 +157,9 @@ fn name(id: Id) -> String {
     format!("v{id}")
 }
 
-/// A call as Rust would write it: `{0}` is the first tensor, `{n0}` the first integer, `{f0}` the first number, `{n}` all integers,
-/// `{d}` the dtype.
-fn call_text(rule: &Rule, args: &[Id], more: &Args) -> String {
+/// A call as Rust would write it: `{0}` is the first tensor, `{n0}` the first integer, `{f0}` the first
+/// number, `{n}` all integers, `{d}` the dtype.
+fn call_text(rule: &Rule, args: &[Id], more: &RuleParameters) -> String {
     let mut text = rule.text.to_owned();
     let all: Vec<String> = more.n.iter().map(ToString::to_string).collect();
     text = text.replace("{n}", &all.join(", "));
@@ -180,7 +180,7 @@ fn call_text(rule: &Rule, args: &[Id], more: &Args) -> String {
     text
 }
 
-impl fmt::Display for Program {
+impl fmt::Display for RandomProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "// program {}, {} rounds", self.seed, self.rounds)?;
         for leaf in &self.leaves {

@@ -5,12 +5,12 @@ use wgrad::{
     is_grad_enabled, no_grad,
 };
 
-use super::rules::Kind;
-use super::{Action, Args, Id, Leaf, Program, Rule, Step};
-use crate::random::Random;
+use super::rules::ResultKind;
+use super::{Action, Id, ProgramLeaf, ProgramStep, RandomProgram, Rule, RuleParameters};
+use crate::random::SplitMix64;
 
 /// How a program is run.
-pub struct How<'a> {
+pub struct RunMode<'a> {
     pub device: &'a Device,
     /// f64 takes the place of all floats.
     pub reference: bool,
@@ -22,9 +22,9 @@ pub struct How<'a> {
     pub gaps: bool,
 }
 
-impl How<'_> {
-    pub fn on(device: &Device) -> How<'_> {
-        How { device, reference: false, noise: None, eager: false, gaps: false }
+impl RunMode<'_> {
+    pub fn on(device: &Device) -> RunMode<'_> {
+        RunMode { device, reference: false, noise: None, eager: false, gaps: false }
     }
 }
 
@@ -37,7 +37,8 @@ pub struct Shown {
     pub data: Vec<f64>,
 }
 
-/// How many units in the last place noise moves what an operation makes: most are made of several operations, and each rounds.
+/// How many units in the last place noise moves what an operation makes: most are made of several operations,
+/// and each rounds.
 const ROUNDINGS: f64 = 2.0;
 
 /// What rounding to a dtype may change, relative to the number: a unit in the last place.
@@ -61,8 +62,8 @@ pub fn smallest(dtype: DType) -> f64 {
 
 /// A program in the middle of its run.
 pub struct Runner<'a> {
-    how: &'a How<'a>,
-    random: Random,
+    how: &'a RunMode<'a>,
+    random: SplitMix64,
     values: Vec<Option<Tensor>>,
     /// The distances to discontinuities that were met, in order.
     pub gaps: Vec<Vec<f64>>,
@@ -70,13 +71,13 @@ pub struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    pub fn new(how: &'a How<'a>) -> Runner<'a> {
-        let random = Random::new(how.noise.unwrap_or(0));
+    pub fn new(how: &'a RunMode<'a>) -> Runner<'a> {
+        let random = SplitMix64::new(how.noise.unwrap_or(0));
         Runner { how, random, values: Vec::new(), gaps: Vec::new(), losses: Vec::new() }
     }
 
     /// Runs everything and reads what is shown.
-    pub fn run(mut self, program: &Program) -> Result<(Vec<Shown>, Vec<Vec<f64>>)> {
+    pub fn run(mut self, program: &RandomProgram) -> Result<(Vec<Shown>, Vec<Vec<f64>>)> {
         for leaf in &program.leaves {
             self.leaf(leaf)?;
         }
@@ -109,7 +110,7 @@ impl<'a> Runner<'a> {
         if self.how.reference && dtype.is_float() { DType::F64 } else { dtype }
     }
 
-    pub fn leaf(&mut self, leaf: &Leaf) -> Result<()> {
+    pub fn leaf(&mut self, leaf: &ProgramLeaf) -> Result<()> {
         let mut data = leaf.data.clone();
         if self.how.noise.is_some() && leaf.dtype.is_float() {
             let factors = self.factors(data.len(), unit(leaf.dtype));
@@ -160,7 +161,7 @@ impl<'a> Runner<'a> {
         &mut self,
         rule: &Rule,
         args: &[Id],
-        more: &Args,
+        more: &RuleParameters,
         off: bool,
         dtypes: &[DType],
         round: usize,
@@ -180,9 +181,9 @@ impl<'a> Runner<'a> {
         }
         let to = more.dtype;
         more.dtype = to.map(|dtype| self.mapped(dtype));
-        if self.how.noise.is_none() || rule.kind == Kind::View {
+        if self.how.noise.is_none() || rule.kind == ResultKind::View {
             let made = in_mode(off, || (rule.run)(&tensors, &more))?;
-            if rule.kind == Kind::InPlace && tensors[0].dtype().is_float() {
+            if rule.kind == ResultKind::InPlace && tensors[0].dtype().is_float() {
                 self.note_lost(&tensors[0], dtypes[args[0]])?;
                 if self.how.eager {
                     tensors[0].eval()?;
@@ -190,7 +191,8 @@ impl<'a> Runner<'a> {
             }
             return Ok(made);
         }
-        // An operand that is used twice is rounded twice: each use is disturbed for itself, or `x / x` would always be exact.
+        // An operand that is used twice is rounded twice: each use is disturbed for itself, or `x / x` would
+        // always be exact.
         for at in 1..args.len() {
             if args[..at].contains(&args[at]) && tensors[at].dtype() == DType::F64 {
                 let factor = self.factor(tensors[at].shape(), unit(dtypes[args[at]]))?;
@@ -198,13 +200,13 @@ impl<'a> Runner<'a> {
             }
         }
         // What an in-place call read is over when it has run.
-        let read = if rule.kind == Kind::InPlace {
+        let read = if rule.kind == ResultKind::InPlace {
             in_mode(off, || tensors.iter().map(Tensor::deep_clone).collect::<Result<Vec<_>>>())?
         } else {
             tensors.clone()
         };
         let mut made = in_mode(off, || (rule.run)(&tensors, &more))?;
-        if rule.kind == Kind::InPlace {
+        if rule.kind == ResultKind::InPlace {
             if tensors[0].dtype().is_float() {
                 let new = in_mode(off, || self.disturbed(&tensors[0], &read, dtypes[args[0]]))?;
                 in_mode(off, || tensors[0].copy_(&new))?;
@@ -220,10 +222,12 @@ impl<'a> Runner<'a> {
         Ok(made)
     }
 
-    /// A result moved by a unit in the last place, and its derivatives by as much of what they are multiplied with.
+    /// A result moved by a unit in the last place, and its derivatives by as much of what they are multiplied
+    /// with.
     ///
-    /// A derivative such as `y * (1 - y)` is not off by units of its own, but by units of the numbers it is computed from, in PyTorch too. So
-    /// a function is added whose value is 0 and whose derivatives have the size of a unit.
+    /// A derivative such as `y * (1 - y)` is not off by units of its own, but by units of the numbers it is
+    /// computed from, in PyTorch too. So a function is added whose value is 0 and whose derivatives have the
+    /// size of a unit.
     fn disturbed(&mut self, result: &Tensor, operands: &[Tensor], dtype: DType) -> Result<Tensor> {
         let unit = ROUNDINGS * unit(dtype);
         let mut out = result.mul(&self.factor(result.shape(), unit)?)?;
@@ -251,7 +255,7 @@ impl<'a> Runner<'a> {
 
     /// Gives a result its number.
     pub fn take(&mut self, rule: &Rule, id: Id, tensor: Tensor, dtype: DType) -> Result<()> {
-        if rule.kind == Kind::Value && tensor.dtype().is_float() {
+        if rule.kind == ResultKind::Value && tensor.dtype().is_float() {
             self.note_lost(&tensor, dtype)?;
             self.disturb_gradient(&tensor, dtype)?;
         }
@@ -263,7 +267,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Runs one step.
-    pub fn step(&mut self, step: &Step, dtypes: &[DType], round: usize) -> Result<()> {
+    pub fn step(&mut self, step: &ProgramStep, dtypes: &[DType], round: usize) -> Result<()> {
         match &step.action {
             Action::Call { rule, args, more, no_grad } => {
                 let made = self.call(rule, args, more, *no_grad, dtypes, round)?;
@@ -339,7 +343,7 @@ impl<'a> Runner<'a> {
     }
 
     /// What is shown: results, gradients, leaves, losses.
-    fn finish(&mut self, program: &Program) -> Result<Vec<Shown>> {
+    fn finish(&mut self, program: &RandomProgram) -> Result<Vec<Shown>> {
         let mut all: Vec<(String, Tensor)> = Vec::new();
         let held: Vec<Id> = program
             .steps
@@ -385,14 +389,19 @@ impl<'a> Runner<'a> {
     }
 
     /// First and second gradients of what is held.
-    fn gradients(&mut self, program: &Program, held: &[Id], all: &mut Vec<(String, Tensor)>) -> Result<()> {
+    fn gradients(
+        &mut self,
+        program: &RandomProgram,
+        held: &[Id],
+        all: &mut Vec<(String, Tensor)>,
+    ) -> Result<()> {
         let mut of = Vec::new();
         for &id in held {
             if self.value(id)?.requires_grad() {
                 of.push(id);
             }
         }
-        let leaves: Vec<&Leaf> = program.leaves.iter().filter(|leaf| leaf.requires_grad).collect();
+        let leaves: Vec<&ProgramLeaf> = program.leaves.iter().filter(|leaf| leaf.requires_grad).collect();
         let inputs = leaves.iter().map(|leaf| self.value(leaf.id).cloned()).collect::<Result<Vec<_>>>()?;
         let inputs: Vec<&Tensor> = inputs.iter().collect();
         if of.is_empty() || inputs.is_empty() {
