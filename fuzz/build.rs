@@ -1,7 +1,6 @@
-//! Writes the table of calls that hostile arguments are made for: every public method of `Tensor`, read from
-//! the library's sources, so that no method can be forgotten. What a method takes is read from its signature;
-//! a method with an argument of an unknown type is written to a list of its own, which a test wants to be
-//! empty.
+//! Writes the table of hostile calls: every public method of `Tensor`, read from the library's sources, so
+//! that no method can be forgotten. The arguments follow from the method's signature. A method with an
+//! argument of an unknown type goes to a list of its own, which a test requires to be empty.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,13 +13,13 @@ use syn::{FnArg, ImplItem, Item, Pat, ReturnType, Signature, Type, Visibility};
 
 type BuildResult<T> = std::result::Result<T, Box<dyn error::Error>>;
 
-/// The methods by name, and what the library's macros define.
+/// The methods by name, and the macros that define further methods.
 #[derive(Default)]
 struct Methods {
     all: BTreeMap<String, Signature>,
-    /// For each macro the signatures in it, by the placeholder that stands for the name.
+    /// For each macro the signatures in it, each with the placeholder for the method's name.
     macros: BTreeMap<String, Vec<(String, Signature)>>,
-    /// The rows of the tables: the macro, and the names that a row starts with.
+    /// The rows of the tables: the macro, and the names at the start of the row.
     rows: Vec<(String, Vec<String>)>,
 }
 
@@ -103,7 +102,7 @@ fn is_tensor(ty: &Type) -> bool {
     matches!(ty, Type::Path(path) if path.path.is_ident("Tensor"))
 }
 
-/// `pub fn $name(...) -> ...` anywhere in a macro.
+/// Finds signatures of the form `pub fn $name(...) -> ...` anywhere in a macro.
 fn find_methods(tokens: TokenStream, found: &mut Vec<(String, Signature)>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     for (at, token) in tokens.iter().enumerate() {
@@ -135,7 +134,7 @@ fn is_body(token: &TokenTree) -> bool {
     matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace)
 }
 
-/// The rows of a table: documentation, then a name, and perhaps the name of the method in place.
+/// Finds the rows of a table: documentation, then a name, and perhaps the name of the method in place.
 fn find_rows(tokens: TokenStream, table: &str, methods: &mut Methods) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     for at in 0..tokens.len() {
@@ -159,7 +158,7 @@ fn text(ty: &impl ToTokens) -> String {
     ty.to_token_stream().to_string().split_whitespace().collect()
 }
 
-/// The body of a call: arguments are made, told, and used.
+/// The body of the function that makes a call: it makes the arguments, announces the call, and makes it.
 fn call(name: &str, signature: &Signature) -> Result<String, String> {
     let mut body = String::new();
     let mut values = Vec::new();
@@ -207,8 +206,8 @@ fn call(name: &str, signature: &Signature) -> Result<String, String> {
     Ok(body)
 }
 
-/// The type that a value is made of for an argument, and how it is passed, with `@` for it. After `=` stands
-/// an expression.
+/// The owned type of the value that is made for an argument, and the expression with which it is passed,
+/// where `@` stands for the value. A type that begins with `=` is the expression itself.
 fn owned_type(ty: &str) -> Result<(String, String), String> {
     let ty = ty.replace("&'a", "&").replace("super::", "");
     let known = |ty: &str| {

@@ -2,7 +2,7 @@
 
 use wgrad::Device;
 
-/// What to do.
+/// The options of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct FuzzOptions {
     pub programs: u64,
@@ -12,12 +12,15 @@ pub struct FuzzOptions {
     pub only: Option<u64>,
     pub call: Option<u64>,
     pub page: Option<String>,
-    /// This is a worker, which starts at this number.
+    /// If set, this process is a worker, which starts at this number.
     pub worker: Option<u64>,
 }
 
 impl FuzzOptions {
-    /// Reads arguments; what is not known is an error.
+    /// Parses arguments.
+    ///
+    /// # Errors
+    /// For an unknown option, and for a value that is missing or no number.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<FuzzOptions, String> {
         let mut options = FuzzOptions { seed: 1, ..FuzzOptions::default() };
         let mut arguments = arguments.into_iter();

@@ -1,4 +1,4 @@
-//! A short run of programs with fixed seeds, and what must hold for the longer ones.
+//! A short run of programs with fixed seeds, and tests of the fuzzer itself.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::program::{Action, generate, rules};
 #[test]
 fn every_public_method_is_called() {
     assert!(UNKNOWN.is_empty(), "fuzz/src/hostile/make.rs makes no arguments for {UNKNOWN:#?}");
-    // A mistake in reading the sources would leave whole tables out.
+    // If the sources were read wrongly, whole tables of methods would be missing.
     for name in
         ["add", "add_", "eq", "bitwise_and", "relu_", "conv2d", "softmax", "to_vec", "new", "backward"]
     {
@@ -27,7 +27,7 @@ fn random_programs_agree_on_the_cpu() {
     for seed in 1..=120 {
         let program = generate(seed, &cpu).expect("a program");
         met.extend(program.steps.iter().filter_map(|step| match &step.action {
-            Action::Call { rule, .. } => Some(rule.name),
+            Action::Call(call) => Some(call.rule.name),
             _ => None,
         }));
         match check(&program, &cpu, &targets) {
@@ -40,7 +40,7 @@ fn random_programs_agree_on_the_cpu() {
     assert!(met.len() > rules().len() / 2, "only {} operations were met", met.len());
 }
 
-/// A swapped pair of elements has the same norm, and must be found all the same.
+/// Two swapped elements must be found, although norms and sums stay the same.
 #[test]
 fn a_swapped_pair_of_elements_is_found() {
     let cpu = Device::cpu();

@@ -1,4 +1,5 @@
-//! What the command line asks for: in workers, as one of them, or a single case.
+//! Runs what the command line asks for: the whole run, divided among workers; the part of one worker; or a
+//! single case.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,11 +14,11 @@ use crate::program::{Action, RandomProgram, generate, shrink};
 use crate::supervise;
 use crate::supervise::{ReportedFault, WorkerJob, WorkerMessage};
 
-/// Bytes that a device of hostile calls may hold, and that their process may map.
+/// The memory limit of a device for hostile calls, and the address space of their process, in bytes.
 const DEVICE_LIMIT: u64 = 256 << 20;
 const PROCESS_LIMIT: u64 = 6 << 30;
 
-/// Does it; whether nothing was wrong.
+/// Runs everything. True if no fault was found.
 pub fn run(options: &FuzzOptions) -> Result<bool, String> {
     if let Some(seed) = options.only {
         return only_program(options, seed);
@@ -114,11 +115,11 @@ fn programs(options: &FuzzOptions, first: u64) -> Result<bool, String> {
     let mut rules = BTreeMap::<&str, f64>::new();
     let mut counts = Counts::default();
     for seed in first..first + options.programs {
-        WorkerMessage::At(seed).tell();
+        WorkerMessage::At(seed).send();
         let program = generate(seed, &cpu).map_err(|error| format!("program {seed}: {error}"))?;
         for step in &program.steps {
-            if let Action::Call { rule, .. } = &step.action {
-                *rules.entry(rule.name).or_default() += 1.0;
+            if let Action::Call(call) = &step.action {
+                *rules.entry(call.rule.name).or_default() += 1.0;
             }
         }
         counts.add("steps", program.steps.len() as f64);
@@ -132,18 +133,18 @@ fn programs(options: &FuzzOptions, first: u64) -> Result<bool, String> {
             ProgramVerdict::Unclear => counts.add("programs that say nothing", 1.0),
             ProgramVerdict::Fault(fault) => {
                 let (small, fault) = smallest(program, &fault, &cpu, &targets);
-                WorkerMessage::Fault(fault.kind.to_owned(), format!("{fault}\n{small}")).tell();
+                WorkerMessage::Fault(fault.kind.to_owned(), format!("{fault}\n{small}")).send();
             }
         }
     }
     for (name, count) in rules {
         counts.add(&format!("rule {name}"), count);
     }
-    counts.tell();
+    counts.send();
     Ok(true)
 }
 
-/// Numbers that a worker tells in the end.
+/// Counts that a worker reports at its end.
 #[derive(Default)]
 struct Counts(BTreeMap<String, f64>);
 
@@ -155,14 +156,14 @@ impl Counts {
         let most = self.0.entry(name.to_owned()).or_default();
         *most = most.max(n);
     }
-    fn tell(self) {
+    fn send(self) {
         for (name, count) in self.0 {
-            WorkerMessage::Count(name, count).tell();
+            WorkerMessage::Count(name, count).send();
         }
     }
 }
 
-/// The smallest program found that has the same fault.
+/// The smallest program with the same fault that shrinking finds.
 fn smallest(
     program: RandomProgram,
     fault: &ProgramFault,
@@ -214,25 +215,25 @@ fn calls(options: &FuzzOptions, first: u64) -> Result<bool, String> {
     let name = options.devices.first().ok_or("calls need a device")?;
     let device = limited(name)?;
     let mut counts = Counts::default();
-    // A call may end the process: what is known until then is told every now and then.
+    // A call may end the process, so the counts are reported from time to time.
     for number in first..first + options.calls {
-        WorkerMessage::At(number).tell();
+        WorkerMessage::At(number).send();
         let tried =
-            try_call(options.seed, number, &device, |text| WorkerMessage::Doing(text.to_owned()).tell());
+            try_call(options.seed, number, &device, |text| WorkerMessage::Doing(text.to_owned()).send());
         match tried.ended {
             Ended::Value => counts.add("calls with values", 1.0),
             Ended::Error => counts.add("calls refused", 1.0),
             Ended::Fault { kind, text } => {
-                WorkerMessage::Fault(kind.to_owned(), format!("{}\n  {text}", tried.text)).tell();
+                WorkerMessage::Fault(kind.to_owned(), format!("{}\n  {text}", tried.text)).send();
                 counts.add("calls with faults", 1.0);
             }
         }
         counts.add(&format!("method {}", tried.method), 1.0);
         if number % 50 == 49 {
-            std::mem::take(&mut counts).tell();
+            std::mem::take(&mut counts).send();
         }
     }
-    counts.tell();
+    counts.send();
     Ok(true)
 }
 

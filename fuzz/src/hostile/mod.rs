@@ -1,4 +1,4 @@
-//! Hostile calls: every public method of `Tensor`, with arguments that nobody should give it.
+//! Hostile calls: every public method of `Tensor`, with valid and invalid arguments of all kinds.
 //!
 //! A call is made from a seed and a number alone, so that it can be repeated alone. What comes back must be a
 //! value or an error of a readable length; what was computed is read, differentiated and printed, and after
@@ -17,7 +17,7 @@ pub use arguments::Arguments;
 type CallOutcome = wgrad::Result<Vec<Tensor>>;
 type HostileCall = fn(&mut Arguments) -> CallOutcome;
 
-/// What methods give, as tensors.
+/// The tensors in a method's result.
 trait IntoTensors {
     fn tensors(self) -> Vec<Tensor>;
 }
@@ -48,7 +48,7 @@ impl IntoTensors for Unique {
     }
 }
 
-/// What the build wrote.
+/// The table of calls, which the build script writes.
 #[allow(clippy::let_unit_value, reason = "one form for all methods, whatever they give")]
 mod table {
     use wgrad::*;
@@ -60,9 +60,9 @@ mod table {
 
 pub use table::{METHODS, UNKNOWN};
 
-/// Texts of errors are shorter.
+/// The largest length of an error's text, in bytes.
 const LONGEST_ERROR: usize = 500;
-/// Work on more elements than this is not started: it would take its time without being wrong.
+/// Results of calls with more elements than this are not used: that would take long without being wrong.
 const MOST_ELEMENTS: usize = 1 << 22;
 
 /// How a call ended.
@@ -72,7 +72,7 @@ pub enum Ended {
     Fault { kind: &'static str, text: String },
 }
 
-/// What a call is: the method and its arguments.
+/// A call that was made: the method, the text with its arguments, and how it ended.
 pub struct Tried {
     pub method: &'static str,
     pub text: String,
@@ -82,7 +82,7 @@ pub struct Tried {
 /// Makes one call.
 pub fn try_call(seed: u64, number: u64, device: &Device, tell: impl Fn(&str) + 'static) -> Tried {
     let mut random = SplitMix64::new(seed ^ SplitMix64::new(number).next());
-    // In turn, so that each is called equally often.
+    // The methods take turns, so that each is called equally often.
     let (method, call) = METHODS[number as usize % METHODS.len()];
     let mut g = Arguments::new(random.clone(), device.clone(), Box::new(tell));
     let result = catch_unwind(AssertUnwindSafe(|| {
@@ -117,7 +117,7 @@ fn first(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// Reads, differentiates or prints what a call gave.
+/// Reads, differentiates or prints the results of a call.
 fn use_results(random: &mut SplitMix64, g: &mut Arguments, made: &[Tensor]) -> CallOutcome {
     for tensor in made.iter().take(3) {
         let _ = (

@@ -1,11 +1,11 @@
-//! Compares all ways to run a program.
+//! Compares all ways of running a program.
 //!
-//! The truth is the program in f64 on the CPU. How far another run may be from it is not a number that
-//! somebody chose, but follows from the program: it is run again in f64, [`SAMPLES`] times, with each float
+//! The truth is the program in f64 on the CPU. The distance that another run may have from it is no chosen
+//! number, but follows from the program: the program is run in f64 [`SAMPLES`] times more, with each float
 //! and each gradient that an operation makes moved by two units in the last place of its dtype, up or down at
-//! random. What that changes is what rounding may change. An element may be off by [`MARGIN`] times the root
-//! of the mean square of these changes, and by [`LAST_PLACES`] units of the largest element beside it:
-//! operations are not rounded exactly, but to some units.
+//! random. These changes show what rounding may change. An element may differ by [`MARGIN`] times the root
+//! mean square of its changes, and by [`LAST_PLACES`] units in the last place of the tensor's largest
+//! element, since operations are not rounded exactly.
 
 use std::fmt::{self, Write};
 
@@ -18,17 +18,17 @@ use super::{Action, RandomProgram};
 const SAMPLES: u64 = 6;
 const MARGIN: f64 = 16.0;
 const LAST_PLACES: f64 = 4.0;
-/// What an error says whose cause is a backward through a round of a loop that is over.
+/// A part of the error for a backward through an earlier round of a loop.
 const FREED: &str = "were freed by an earlier backward";
-/// How many times further than noise moves it a value must be from a discontinuity.
+/// A value must be further from a discontinuity than this many times the distance by which noise moves it.
 const CLEARANCE: f64 = 32.0;
 
-/// What is wrong with a program.
+/// An error that a program showed.
 #[derive(Clone, Debug)]
 pub struct ProgramFault {
-    /// Which way to run it: `cpu`, `vulkan:0 without fusion`.
+    /// The way of running it: `cpu`, `vulkan:0 without fusion`.
     pub way: String,
-    /// What went wrong: `error`, `value`, `bits`, `derivative`.
+    /// The kind of error: `error`, `value`, `bits`, `derivative`.
     pub kind: &'static str,
     pub text: String,
 }
@@ -39,15 +39,17 @@ impl fmt::Display for ProgramFault {
     }
 }
 
-/// What came of a program.
+/// The result of checking a program.
 pub enum ProgramVerdict {
-    /// All agree; how many elements were compared, and how much of what was allowed the worst one used.
+    /// All runs agree. `elements` were compared, and the worst one differs by the part `worst` of what is
+    /// allowed.
     Agrees {
         elements: usize,
         worst: f64,
         derivatives: usize,
     },
-    /// Noise moves it across a discontinuity, or out of the range of a dtype: nothing can be said.
+    /// Noise moves a value across a discontinuity, or out of the range of a dtype, so that the values cannot
+    /// be compared.
     Unclear,
     Fault(ProgramFault),
 }
@@ -58,35 +60,35 @@ pub struct TestDevice {
     pub device: Device,
 }
 
-/// Whether all distances to discontinuities are much larger than what noise changes them by.
+/// Whether all distances to discontinuities are much larger than their changes by noise.
 pub fn clear(exact: &[Vec<f64>], noisy: &[&[Vec<f64>]]) -> bool {
     noisy.iter().all(|run| run.len() == exact.len())
         && exact.iter().enumerate().all(|(at, gap)| {
             noisy.iter().all(|run| run[at].len() == gap.len())
                 && gap.iter().enumerate().all(|(i, &distance)| {
                     let off = noisy.iter().fold(0f64, |off, run| off.max((run[at][i] - distance).abs()));
-                    // What is exactly at it, whatever noise does, is a tie by construction.
+                    // A distance that is 0 with and without noise is a tie by construction.
                     distance.abs() > CLEARANCE * off || (distance == 0.0 && off == 0.0)
                 })
         })
 }
 
-/// What a program shows, and the distances that it met.
+/// The compared values of a run, and its distances to discontinuities; or an error.
 type Ran = Result<(Vec<Shown>, Vec<Vec<f64>>), String>;
 
 fn ran(program: &RandomProgram, how: &RunMode) -> Ran {
     Runner::new(how).run(program).map_err(|error| error.to_string())
 }
 
-/// What a program shows in f64, and how far rounding may move it.
+/// The values of a program in f64, and how far rounding may move them.
 pub struct Truth {
     pub exact: Vec<Shown>,
-    /// For each element the root of the mean square of what noise changes.
+    /// For each element the root mean square of its changes by noise.
     spread: Vec<Vec<f64>>,
 }
 
 impl Truth {
-    /// The truth about a program; nothing where noise moves it across a discontinuity.
+    /// The truth about a program. `None` if noise moves it across a discontinuity.
     pub fn of(program: &RandomProgram, cpu: &Device) -> Result<Option<Truth>, ProgramFault> {
         let reference = |noise| RunMode { device: cpu, reference: true, noise, eager: false, gaps: true };
         let fault = |way: &str, text| ProgramFault { way: way.to_owned(), kind: "error", text };
@@ -113,13 +115,13 @@ impl Truth {
         Ok(spread(&exact, &samples).map(|spread| Truth { exact, spread }))
     }
 
-    /// How many elements were compared, and the largest part of what is allowed.
+    /// The number of compared elements, and the largest difference as a part of what is allowed.
     pub fn compare(&self, got: &[Shown]) -> Result<(usize, f64), String> {
         compare(got, &self.exact, &self.spread)
     }
 }
 
-/// Runs a program in all ways and compares.
+/// Runs a program in all ways, and compares the results.
 pub fn check(program: &RandomProgram, cpu: &Device, targets: &[TestDevice]) -> ProgramVerdict {
     let fault = |way: &str, kind, text: String| {
         ProgramVerdict::Fault(ProgramFault { way: way.to_owned(), kind, text })
@@ -139,7 +141,8 @@ pub fn check(program: &RandomProgram, cpu: &Device, targets: &[TestDevice]) -> P
         let name = &target.name;
         let first = ran(program, &plain);
         let mut ways = vec![(name.clone(), first.clone())];
-        // Many kernels are slow to compile on software adapters: one of the two a program.
+        // Software adapters compile kernels slowly, so a GPU runs at most one of these two ways for each
+        // program.
         if target.device.is_cpu() || program.seed.is_multiple_of(3) {
             ways.push((format!("{name} eagerly"), ran(program, &eager)));
         }
@@ -168,18 +171,20 @@ pub fn check(program: &RandomProgram, cpu: &Device, targets: &[TestDevice]) -> P
     }
 }
 
-/// Whether everything stays far from the largest numbers of the dtypes.
+/// Whether all values are far from the largest numbers of the dtypes.
 fn in_range(program: &RandomProgram, exact: &[Shown]) -> bool {
     let most = if program.uses(DType::F16) { 1e3 } else { 1e9 };
     exact.iter().flat_map(|shown| &shown.data).all(|x| !x.is_finite() || x.abs() < most)
 }
 
-/// The root of the mean square of what noise changes; nothing where noise makes something else of an element.
+/// For each element the root mean square of its changes by noise. `None` if noise makes an element infinite
+/// or NaN, or finite.
 fn spread(exact: &[Shown], samples: &[&[Shown]]) -> Option<Vec<Vec<f64>>> {
     exact
         .iter()
         .map(|shown| {
-            // Noise bends what is straight, so there may be second gradients that the program itself has not.
+            // With noise a linear function has second gradients, too, so a sample may have values that the
+            // program has not.
             let find = |sample: &&[Shown]| sample.iter().find(|other| other.label == shown.label).cloned();
             let others = samples.iter().map(find).collect::<Option<Vec<Shown>>>()?;
             (0..shown.data.len())
@@ -249,7 +254,7 @@ fn first_few(data: &[f64]) -> &[f64] {
     &data[..data.len().min(24)]
 }
 
-/// What differs in any bit.
+/// The first element that differs in any bit.
 fn bits(one: &[Shown], two: &[Shown]) -> Option<String> {
     for (one, two) in one.iter().zip(two) {
         for (i, (x, y)) in one.data.iter().zip(&two.data).enumerate() {
@@ -277,7 +282,7 @@ fn differences(program: &RandomProgram, cpu: &Device, exact: &[Shown]) -> Result
         if !leaf.requires_grad || leaf.data.is_empty() {
             continue;
         }
-        // One element a leaf; which one, the seed says.
+        // One element of each leaf, which the seed chooses.
         let i = program.seed as usize % leaf.data.len();
         let moved = |by: f64| -> Option<Vec<Shown>> {
             let mut program = program.clone();
@@ -295,7 +300,7 @@ fn differences(program: &RandomProgram, cpu: &Device, exact: &[Shown]) -> Result
                 if !what.is_empty() {
                     return find(list, &what).map(|sum| (sum.data[0], sum.data[0].abs()));
                 }
-                // The sum that the second gradient is of.
+                // The weighted sum of which the second gradient is taken.
                 let (mut sum, mut size) = (0.0, 0.0);
                 for (turn, leaf) in program.leaves.iter().filter(|leaf| leaf.requires_grad).enumerate() {
                     let Some(first) = find(list, &format!("first gradient of v{}", leaf.id)) else {
@@ -313,10 +318,11 @@ fn differences(program: &RandomProgram, cpu: &Device, exact: &[Shown]) -> Result
                 continue;
             };
             let (wide, near) = ((a.0 - b.0) / (2.0 * h), (c.0 - d.0) / h);
-            // The error of the near one is a third of what the two differ by, and what rounding leaves.
+            // Richardson extrapolation: the error of the difference with the smaller step is a third of the
+            // difference between the two, besides rounding.
             let better = near + (near - wide) / 3.0;
             let allowed = (near - wide).abs() + 1e-13 * (a.1 + 1.0) / h * 10.0;
-            // Bends within the step say nothing.
+            // If the two differ much, there is a kink within the step, and the derivative cannot be compared.
             if !better.is_finite() || allowed > 1e-3 * (better.abs() + truth.data[i].abs() + 1e-3) {
                 continue;
             }

@@ -1,18 +1,18 @@
 //! Makes a program from a seed.
 //!
-//! Each step is tried at once, in the program's own dtypes and in f64, exactly and twice with noise. A step
-//! that is refused, whose numbers grow, or which noise moves across a discontinuity, is left out; so every
-//! program has values that rounding cannot change much.
+//! Each step is tried at once: in the program's own dtypes, and in f64, exactly and twice with noise. A step
+//! is left out if it is refused, if its numbers grow too large, or if noise moves it across a discontinuity.
+//! So every program has values that rounding cannot change much.
 
 use wgrad::{DType, Device, Result};
 
 use super::check::clear;
 use super::rules::{CallOperands, Live, OperandFinder, ResultKind, range};
 use super::run::{RunMode, Runner, read};
-use super::{Action, Id, ProgramLeaf, ProgramStep, RandomProgram, Rule, rules};
+use super::{Action, Id, ProgramLeaf, ProgramStep, RandomProgram, Rule, RuleCall, rules};
 use crate::random::SplitMix64;
 
-/// More elements than this a value does not have, or more dims.
+/// The largest number of elements and of dims that a value may have.
 const MOST_ELEMENTS: usize = 1200;
 const MOST_DIMS: usize = 5;
 
@@ -20,7 +20,7 @@ struct ProgramGenerator<'a> {
     random: SplitMix64,
     program: RandomProgram,
     live: Vec<Live>,
-    /// In its own dtypes; exactly; twice with noise.
+    /// Four runs of the program: in its own dtypes; in f64 exactly; and in f64 with noise, twice.
     runners: Vec<Runner<'a>>,
     hows: &'a [RunMode<'a>],
     next: Id,
@@ -163,7 +163,7 @@ impl ProgramGenerator<'_> {
         let (leaves, next) = (maker.leaves, maker.next);
         self.next = next;
         let Some(CallOperands { args, more }) = made else { return Ok(()) };
-        let off = self.random.chance(if rule.kind == ResultKind::InPlace { 20 } else { 5 });
+        let no_grad = self.random.chance(if rule.kind == ResultKind::InPlace { 20 } else { 5 });
         let counts = (self.program.leaves.len(), self.live.len());
         for leaf in leaves {
             let usable = leaf.dtype.is_float();
@@ -171,8 +171,9 @@ impl ProgramGenerator<'_> {
         }
         let before: Vec<usize> = self.runners.iter().map(|runner| runner.gaps.len()).collect();
         let dtypes = self.program.dtypes.clone();
-        // In its own dtypes first: what is refused there is refused before anything changed.
-        let results = match self.runners[0].call(rule, &args, &more, off, &dtypes, 0) {
+        // In its own dtypes first: a call that is refused has changed nothing.
+        let call = RuleCall { rule, args, more, no_grad };
+        let results = match self.runners[0].call(&call, &dtypes, 0) {
             Ok(results) if results.iter().all(|x| x.numel() <= MOST_ELEMENTS && x.rank() <= MOST_DIMS) => {
                 results
             }
@@ -189,11 +190,7 @@ impl ProgramGenerator<'_> {
             self.runners[0].take(rule, id, tensor, dtype)?;
             out.push(id);
         }
-        let step = ProgramStep {
-            action: Action::Call { rule, args: args.clone(), more, no_grad: off },
-            out,
-            held: false,
-        };
+        let step = ProgramStep { action: Action::Call(call), out, held: false };
         let good = self.follow(&step, &before).unwrap_or(false);
         if !good {
             self.forget_leaves(counts);
@@ -220,7 +217,7 @@ impl ProgramGenerator<'_> {
         self.live.truncate(live);
     }
 
-    /// Runs a step in f64, exactly and with noise; whether its values can be compared.
+    /// Runs a step in f64, exactly and with noise. True if its values can be compared.
     fn follow(&mut self, step: &ProgramStep, before: &[usize]) -> Result<bool> {
         let dtypes = self.program.dtypes.clone();
         for runner in &mut self.runners[1..] {
@@ -231,8 +228,8 @@ impl ProgramGenerator<'_> {
         if !clear(met[0], &met[1..]) {
             return Ok(false);
         }
-        let Action::Call { args, rule, .. } = &step.action else { return Ok(true) };
-        let written: &[Id] = if rule.kind == ResultKind::InPlace { &args[..1] } else { &step.out };
+        let Action::Call(call) = &step.action else { return Ok(true) };
+        let written: &[Id] = if call.rule.kind == ResultKind::InPlace { &call.args[..1] } else { &step.out };
         for &id in written {
             let own = self.runners[0].value(id)?;
             let exact = self.runners[1].value(id)?;
@@ -259,7 +256,7 @@ impl ProgramGenerator<'_> {
         Ok(true)
     }
 
-    /// Runs all steps so far anew, since a write that was left out cannot be taken back.
+    /// Runs all steps so far again, since a write in place that is left out cannot be undone.
     fn again(&mut self) -> Result<()> {
         self.runners = self.hows.iter().map(Runner::new).collect();
         for runner in &mut self.runners {
@@ -305,7 +302,7 @@ impl ProgramGenerator<'_> {
         Ok(())
     }
 
-    /// What a loss may be made of: the newest values that depend on leaves.
+    /// The newest values of which a loss may be made: floats that require a gradient.
     fn losses(&mut self, most: usize) -> Vec<Id> {
         let mut ids: Vec<Id> = self
             .live
@@ -330,7 +327,7 @@ impl ProgramGenerator<'_> {
             let step = ProgramStep { action, out: Vec::new(), held: false };
             let dtypes = self.program.dtypes.clone();
             for runner in &mut self.runners {
-                // An error shows when the program is checked.
+                // An error is found again when the program is checked.
                 let _ = runner.step(&step, &dtypes, 0);
             }
             self.program.steps.push(step);
@@ -338,7 +335,7 @@ impl ProgramGenerator<'_> {
         Ok(())
     }
 
-    /// The steps become those of a loop that trains the leaves.
+    /// Makes the steps the body of a loop that trains the leaves.
     fn train(&mut self) -> Result<()> {
         let of = self.losses(3);
         if of.is_empty() {
@@ -370,7 +367,7 @@ impl ProgramGenerator<'_> {
         Ok(())
     }
 
-    /// The last values that are still there are compared.
+    /// Marks the last three values that have not been dropped to be compared.
     fn hold_last(&mut self) {
         let last: Vec<Id> = self.live.iter().rev().take(3).map(|live| live.id).collect();
         for step in &mut self.program.steps {

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::RandomProgram;
 
-/// Leaves out steps, rounds and what is compared, from the end to the front, until nothing can go.
+/// Leaves out steps, rounds, compared values and gradients, from the end to the front, until the program no
+/// longer fails without any one of them, or the time is over.
 pub fn shrink(
     program: RandomProgram,
     fails: impl Fn(&RandomProgram) -> bool,

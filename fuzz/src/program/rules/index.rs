@@ -62,7 +62,7 @@ fn meeting(t: &[Tensor]) -> wgrad::Result<Vec<Tensor>> {
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
-    [along_a_dim(), reducing_scatters(), indexing()].into_iter().flatten().collect()
+    [along_a_dim(), reducing_scatters(), indexing(), masks_and_tables()].into_iter().flatten().collect()
 }
 
 /// Gathers and scatters along a dim.
@@ -155,7 +155,7 @@ fn reducing_scatters() -> Vec<Rule> {
     ]
 }
 
-/// Indexing, masks, embeddings and searches.
+/// Indexing by tensors of indices.
 fn indexing() -> Vec<Rule> {
     vec![
         rule(
@@ -186,6 +186,12 @@ fn indexing() -> Vec<Rule> {
             },
             |t, _| one(t[0].take(&t[1])),
         ),
+    ]
+}
+
+/// Masks, embeddings and searches.
+fn masks_and_tables() -> Vec<Rule> {
+    vec![
         rule(
             "masked_select",
             View,

@@ -95,7 +95,10 @@ fn list(tensors: &[Tensor]) -> Vec<&Tensor> {
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
-    [shapes(), parts(), rearrangements(), joined(), matrices()].into_iter().flatten().collect()
+    [shapes(), parts(), rearrangements(), repeats_and_splits(), joined(), matrices()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A part of a dim. In a training loop it moves from round to round, like a batch.
@@ -229,7 +232,7 @@ fn parts() -> Vec<Rule> {
     ]
 }
 
-/// Elements in another order, repeated, or divided.
+/// Elements in another order.
 fn rearrangements() -> Vec<Rule> {
     vec![
         rule(
@@ -272,6 +275,12 @@ fn rearrangements() -> Vec<Rule> {
             },
             |t, a| one(t[0].movedim(a.n[0], a.n[1])),
         ),
+    ]
+}
+
+/// Elements repeated, and values divided.
+fn repeats_and_splits() -> Vec<Rule> {
+    vec![
         rule(
             "repeat",
             View,
