@@ -82,12 +82,7 @@ fn step(random: &mut ProgramRandom, x: &Array, values: &[Array]) -> Result<Array
             x.reduce(op, &dims, random.chance(60))
         }
         // Like a softmax: the result of a reduction is combined with the reduction's own input.
-        6 | 7 if rank > 0 => {
-            let highest = x.reduce(ReduceOp::Max, &[dim], true)?;
-            let shifted = x.binary(BinaryOp::Sub, &highest)?.unary(UnaryOp::Exp)?;
-            let sum = shifted.reduce(ReduceOp::Sum, &[dim], true)?;
-            shifted.binary(BinaryOp::Div, &sum)
-        }
+        6 | 7 if rank > 0 => softmax(x, dim),
         8 if rank > 1 => {
             let mut order: Vec<usize> = (0..rank).collect();
             order.swap(dim, random.below(rank));
@@ -143,6 +138,13 @@ fn step(random: &mut ProgramRandom, x: &Array, values: &[Array]) -> Result<Array
         }
         _ => x.binary_scalar(BinaryOp::Sub, 0.25),
     }
+}
+
+fn softmax(x: &Array, dim: usize) -> Result<Array> {
+    let highest = x.reduce(ReduceOp::Max, &[dim], true)?;
+    let shifted = x.binary(BinaryOp::Sub, &highest)?.unary(UnaryOp::Exp)?;
+    let sum = shifted.reduce(ReduceOp::Sum, &[dim], true)?;
+    shifted.binary(BinaryOp::Div, &sum)
 }
 
 /// The product of a matrix with its transpose, divided by the number of elements.
