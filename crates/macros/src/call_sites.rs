@@ -28,7 +28,7 @@ pub(crate) fn expand(mut block: ItemImpl) -> proc_macro2::TokenStream {
         }
         function.attrs.push(parse_quote!(#[track_caller]));
         let name = function.sig.ident.to_string();
-        // Hygienic: the body cannot name it.
+        // The identifier is hygienic, so it cannot clash with names in the body.
         let line = syn::Ident::new("line", proc_macro2::Span::mixed_site());
         function.block.stmts.insert(
             0,

@@ -1,5 +1,5 @@
-//! The graph as the scheduler sees it: operations, where their results are, and what is known of them. What is written to memory is
-//! decided in `stored`.
+//! The graph as the scheduler sees it: its operations, where their results lie, and the decisions made about
+//! them. Which results are written to memory is decided in `stored`.
 
 use std::collections::HashMap;
 
@@ -18,20 +18,21 @@ pub(crate) struct Step {
     pub(crate) inputs: SmallVec<[Ref; 3]>,
     pub(crate) shape: Dims,
     pub(crate) dtype: DType,
-    /// Where its numbers start among the graph's scalars.
+    /// The position of its first scalar among the graph's scalars.
     pub(crate) first_scalar: usize,
-    /// Its result is computed by a kernel and kept there or in memory; other results are recomputed wherever they are used.
+    /// Whether it is an *anchor*: a step that exactly one kernel computes, and whose result is in memory or
+    /// in a register of that kernel. A step that is no anchor is recomputed in every kernel that uses it.
     pub(crate) anchor: bool,
-    /// Its result is written to memory.
+    /// Whether its result is written to memory.
     pub(crate) stored: bool,
-    /// Why, as it was first decided.
+    /// The first reason for which it was decided that the result is stored.
     pub(crate) why: Option<Why>,
 }
 
 /// Memory that a kernel reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Slot {
-    /// Some of the memory that the graph's leaves lie in.
+    /// Memory in which leaves lie: a position in `Graph::memory`.
     Leaf(u32),
     /// The result of a step.
     Step(u32),
@@ -41,20 +42,20 @@ pub(crate) enum Slot {
 pub(crate) struct Facts<'g> {
     pub(crate) graph: &'g Graph,
     pub(crate) steps: Vec<Step>,
-    /// Copies of leaves, which come before everything else.
+    /// The steps that copy leaves, which are the first in topological order.
     copies: Vec<u32>,
-    /// The steps that fold some dims first, by the reduction that goes on from there.
+    /// For each reduction that was taken apart, the steps that reduce some of its dims before it.
     folds: HashMap<u32, SmallVec<[u32; 1]>>,
-    /// The steps that read each leaf, once a leaf is copied.
+    /// For each leaf the steps that read it. It is computed when the first leaf is copied.
     readers: Option<Vec<SmallVec<[u32; 2]>>>,
     pub(crate) fusion: bool,
     pub(crate) limits: &'g Limits,
-    /// What planning has come to.
+    /// Counters of the work that planning takes.
     pub(crate) effort: Effort,
 }
 
 impl<'g> Facts<'g> {
-    /// Reads the operations; `None` if another thread has finished one of them meanwhile.
+    /// Reads the graph's operations. `None` if another thread has finished one of them in the meantime.
     pub(crate) fn new(graph: &'g Graph, fusion: bool, limits: &'g Limits) -> Option<Facts<'g>> {
         let mut steps = Vec::with_capacity(graph.nodes.len());
         for (i, node) in graph.nodes.iter().enumerate() {
@@ -94,7 +95,8 @@ impl<'g> Facts<'g> {
         order
     }
 
-    /// Puts a step into the order, after those that fold for it. Each has fewer dims to fold, so this is not deep.
+    /// Puts a step into the order, after the steps that reduce some of its dims before it. Each of those has
+    /// fewer dims, so the depth of this recursion is bounded by the rank.
     fn place(&self, step: u32, order: &mut Vec<u32>) {
         for &inner in self.folds.get(&step).into_iter().flatten() {
             self.place(inner, order);
@@ -125,7 +127,7 @@ impl<'g> Facts<'g> {
         }
     }
 
-    /// Where an operand that is in memory lies there.
+    /// The memory and the layout of an operand, if it is a leaf or an anchor.
     pub(crate) fn memory(&self, operand: Ref) -> Option<(Slot, Layout)> {
         match operand {
             Ref::Leaf(leaf) => {
@@ -139,7 +141,8 @@ impl<'g> Facts<'g> {
         }
     }
 
-    /// Has a leaf copied to dense memory: a view of it needs more than strides can say.
+    /// Adds a step that copies a leaf to dense memory, and has all readers of the leaf read the copy: strides
+    /// cannot express a view of the leaf as it is.
     pub(crate) fn copy_leaf(&mut self, leaf: u32) {
         let copy = self.steps.len() as u32;
         let readers = self.readers.get_or_insert_with(|| {
@@ -174,7 +177,8 @@ impl<'g> Facts<'g> {
         self.copies.push(copy);
     }
 
-    /// Has a reduction fold some of its dims in a step of its own, before the others: this one.
+    /// Takes a reduction apart: a new step, which is returned, reduces the dims `first`; the reduction
+    /// continues from its result with the other dims.
     pub(crate) fn fold_first(&mut self, step: u32, first: &[usize]) -> Option<u32> {
         let inner = self.steps.len() as u32;
         let node = &mut self.steps[step as usize];
@@ -200,7 +204,7 @@ impl<'g> Facts<'g> {
         Some(inner)
     }
 
-    /// What recomputing an operation costs, in simple operations on an element.
+    /// The cost of recomputing a step for one element, in units of a simple operation such as an addition.
     pub(crate) fn cost(&self, step: u32) -> usize {
         let step = &self.steps[step as usize];
         match &step.op {

@@ -1,8 +1,9 @@
-//! Running a plan with a graph's own memory and numbers.
+//! Running a plan with a graph's own buffers and scalars.
 //!
-//! A result that is another array with some elements replaced takes that array's memory, if nobody else reads it. Until the run is
-//! over, the array's node is claimed, so that no other thread's run reads what is being written over. Writing the same part twice
-//! gives the same result, since what is written does not depend on what was there: a run that fails may be repeated.
+//! An update's result is an array with some elements replaced. It takes over that array's memory if nothing
+//! else reads it. During such a run the array's node is claimed, so that no other thread's run reads memory
+//! that is being overwritten. The values that are written do not depend on the old ones, so a run that failed
+//! half-way may be repeated.
 
 use std::sync::PoisonError;
 
@@ -10,34 +11,36 @@ use smallvec::SmallVec;
 use wgrad_device::{Buffer, Device, Error, Executor, Layout, Place, Result, Scalar};
 
 use super::facts::Slot;
-use super::{Launch, Over, Plan};
-use crate::graph::{Graph, Memory};
+use super::{Launch, Overwrite, Plan};
+use crate::graph::{Graph, LeafMemory};
 use crate::kept::kept;
 use crate::node::{NodeRef, Value};
 
-/// The memory of steps, while it is needed.
+/// For each step its memory, as long as it is allocated.
 type StepMemory = Vec<Option<Buffer>>;
 
 impl Plan {
-    /// Runs the plan for a graph of its key, and gives the graph's nodes their values. False, with nothing done, if another thread is
-    /// writing over an array that it reads; what depends on that array will be there soon.
+    /// Runs the plan for a graph with its key, and gives the graph's nodes their values. False, with nothing
+    /// done, if another thread is overwriting an array that the graph reads; that thread's results will be
+    /// there soon.
     pub(super) fn run(&self, graph: &Graph, device: &Device) -> Result<bool> {
         let Some(claims) = self.claim(graph) else { return Ok(false) };
         let kept = kept(device);
-        // Nobody reads, and so is told of a bad index of this graph, until this thread has asked for it.
+        // Reading would report a bad index of this graph to another thread, so nobody reads before this
+        // thread has asked.
         let _checking = self.checks.then(|| kept.checking.write().unwrap_or_else(PoisonError::into_inner));
         let mut memory: StepMemory = vec![None; self.bytes.len()];
         let done = self.launch(graph, device, &mut memory).and_then(|()| self.finish(graph, device, &memory));
         if done.is_err() {
-            self.finish_written_over(graph, &claims, &mut memory);
+            self.finish_overwritten(graph, &claims, &mut memory);
         }
         done.map(|()| true)
     }
 
-    /// Claims the arrays that may be written over. `None`: another run has one of them.
+    /// Claims the arrays that may be overwritten. `None` if another run has claimed one of them.
     fn claim<'g>(&self, graph: &'g Graph) -> Option<Claims<'g>> {
         let mut claims = Claims::default();
-        for leaf in self.launches.iter().filter_map(|launch| launch.over.as_ref()?.leaf) {
+        for leaf in self.launches.iter().filter_map(|launch| launch.overwrite.as_ref()?.leaf) {
             let node = &graph.leaves[leaf as usize].node;
             if !claims.0.iter().any(|(claimed, _)| std::sync::Arc::ptr_eq(claimed, node)) {
                 if !node.claim() {
@@ -57,15 +60,15 @@ impl Plan {
             for &step in &launch.makes {
                 memory[step as usize] = Some(executor.alloc(self.bytes[step as usize])?);
             }
-            if let Some(over) = &launch.over {
-                let target = self.written_over(over, graph, executor, memory)?;
-                memory[over.step as usize] = Some(target);
+            if let Some(overwrite) = &launch.overwrite {
+                let target = self.overwritten(overwrite, graph, executor, memory)?;
+                memory[overwrite.step as usize] = Some(target);
             }
             let mut places = places(launch, graph, memory)?;
-            if let (Some(over), Some(last)) = (&launch.over, places.last_mut())
-                && let Scalar::Int(start) = graph.scalars[over.start]
+            if let (Some(overwrite), Some(last)) = (&launch.overwrite, places.last_mut())
+                && let Scalar::Int(start) = graph.scalars[overwrite.start]
             {
-                last.begin += start as usize * over.size;
+                last.begin += start as usize * overwrite.size;
             }
             params.clear();
             params.extend(launch.params.iter().map(|&scalar| graph.scalars[scalar as usize]));
@@ -78,32 +81,32 @@ impl Plan {
         if self.checks {
             executor.check_indices()?;
             if executor.index_failures() != before {
-                // Another thread's read was told which.
+                // The details were reported to another thread's read.
                 return Err(Error::Index { op: "eval", index: 0, size: 0, called_at: None });
             }
         }
         Ok(())
     }
 
-    /// The memory for a result that replaces a part of another: that of the other, or a copy.
-    fn written_over(
+    /// The memory for an update's result: the memory of the array that it replaces, or a copy of it.
+    fn overwritten(
         &self,
-        over: &Over,
+        overwrite: &Overwrite,
         graph: &Graph,
         executor: &dyn Executor,
         memory: &mut StepMemory,
     ) -> Result<Buffer> {
-        let bytes = self.bytes[over.step as usize];
-        if over.is_free {
-            match over.base {
+        let bytes = self.bytes[overwrite.step as usize];
+        if overwrite.is_free {
+            match overwrite.base {
                 Slot::Step(step) => {
                     if let Some(buffer) = memory[step as usize].take() {
                         return Ok(buffer);
                     }
                 }
                 Slot::Leaf(leaf) => {
-                    let Memory { buffer, begin, .. } = &graph.memory[leaf as usize];
-                    // The graph and the array hold it, and nobody else.
+                    let LeafMemory { buffer, begin, .. } = &graph.memory[leaf as usize];
+                    // The two holders are the graph and the array.
                     if *begin == 0 && buffer.bytes() == bytes && buffer.holders() == 2 {
                         return Ok(buffer.clone());
                     }
@@ -111,18 +114,18 @@ impl Plan {
             }
         }
         let copy = executor.alloc(bytes)?;
-        let base = place(over.base, graph, memory).ok_or_else(broken_plan)?;
-        over.copy.launch_at(&[base, Place::from(&copy)], &[])?;
+        let base = place(overwrite.base, graph, memory).ok_or_else(broken_plan)?;
+        overwrite.copy.launch_at(&[base, Place::from(&copy)], &[])?;
         Ok(copy)
     }
 
     fn finish(&self, graph: &Graph, device: &Device, memory: &StepMemory) -> Result<()> {
-        // Nothing changes until all memory is there.
+        // No node gets its value before all allocations have succeeded.
         let values = self.finished.iter().map(|finished| {
             let layout = &finished.layout;
             let (buffer, layout) = match finished.slot {
                 Slot::Leaf(leaf) => {
-                    let Memory { buffer, begin, .. } = &graph.memory[leaf as usize];
+                    let LeafMemory { buffer, begin, .. } = &graph.memory[leaf as usize];
                     let begin = begin / graph.nodes[finished.node as usize].dtype.size();
                     let offset = layout.offset() + begin;
                     (buffer.clone(), Layout::new(layout.shape(), layout.strides(), offset))
@@ -144,21 +147,20 @@ impl Plan {
         Ok(())
     }
 
-    /// After a run that failed: results whose part was written into the memory of what they replace are there. Nobody may go back
-    /// to what was there before.
-    fn finish_written_over(&self, graph: &Graph, claims: &Claims<'_>, memory: &mut StepMemory) {
-        for over in self.launches.iter().filter_map(|launch| launch.over.as_ref()) {
+    /// After a run that failed: gives their values to the updates that have already overwritten the old
+    /// array's memory. The old array no longer has its content, so nobody may fall back to it.
+    fn finish_overwritten(&self, graph: &Graph, claims: &Claims<'_>, memory: &mut StepMemory) {
+        for overwrite in self.launches.iter().filter_map(|launch| launch.overwrite.as_ref()) {
+            let step = overwrite.step as usize;
             let is_base = |&(node, leaf): &(&NodeRef, u32)| {
                 let same = |value: &Value, buffer: &Buffer| value.buffer.is_same(buffer);
-                over.leaf == Some(leaf)
-                    && node.value().zip(memory[over.step as usize].as_ref()).is_some_and(|(v, b)| same(v, b))
+                overwrite.leaf == Some(leaf)
+                    && node.value().zip(memory[step].as_ref()).is_some_and(|(v, b)| same(v, b))
             };
             if !claims.0.iter().any(is_base) {
                 continue;
             }
-            if let (Some(node), Some(buffer)) =
-                (graph.nodes.get(over.step as usize), memory[over.step as usize].take())
-            {
+            if let (Some(node), Some(buffer)) = (graph.nodes.get(step), memory[step].take()) {
                 let layout = Layout::contiguous(&node.shape);
                 node.finish(Value { buffer, layout, bounds: None });
             }
@@ -166,7 +168,8 @@ impl Plan {
     }
 }
 
-/// Arrays that no other run writes over or reads, and which leaves of a graph they are.
+/// Claimed arrays, which no other run overwrites or reads, with their positions among a graph's leaves.
+/// Dropping them ends the claims.
 #[derive(Default)]
 struct Claims<'g>(SmallVec<[(&'g NodeRef, u32); 4]>);
 
@@ -178,7 +181,7 @@ impl Drop for Claims<'_> {
     }
 }
 
-/// Where a launch's buffers are.
+/// The memory of a launch's buffers.
 fn places<'a>(launch: &Launch, graph: &'a Graph, memory: &'a StepMemory) -> Result<SmallVec<[Place<'a>; 8]>> {
     launch.buffers.iter().map(|&slot| place(slot, graph, memory).ok_or_else(broken_plan)).collect()
 }

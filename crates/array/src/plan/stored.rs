@@ -1,26 +1,28 @@
-//! Which results are written to memory; all others are recomputed in the kernels that use them.
+//! Which results are written to memory (materialised); all others are recomputed in the kernels that use
+//! them.
 //!
-//! Decided in three passes: what must be in memory whatever the kernels look like ([`Facts::choose_stored`]), what a kernel of its own
-//! could not reach through strides ([`store_where_strides_end`]), and what several kernels would repeat at a higher cost than
-//! memory's ([`repeated_work`]).
+//! Three passes decide it. [`Facts::choose_stored`] stores what must be in memory however the work is divided
+//! into kernels. [`store_where_strides_end`] stores what a kernel could otherwise not address, because
+//! strides cannot express the view through which it reads. [`repeated_work`] finds what several kernels would
+//! recompute at a higher cost than that of storing and loading it.
 
 use smallvec::SmallVec;
 use wgrad_device::{Limits, Result};
 
 use super::cluster::Cluster;
-use super::factor::Factor;
+use super::factor::MatmulOperand;
 use super::facts::{Facts, Slot};
-use super::lower::Stop;
+use super::lower::LowerError;
 use super::schedule::{is_computed, no_kernel};
 use super::why::Why;
 use crate::graph::Ref;
 use crate::op::{Op, View};
 
-/// Recomputing that costs more than this, in simple operations on an element, is replaced by storing.
+/// The highest cost of recomputation, in simple operations on an element. What costs more is stored once.
 const RECOMPUTE: usize = 24;
 
 impl Facts<'_> {
-    /// The results that must be in memory whatever the kernels look like.
+    /// Stores the results that must be in memory however the work is divided into kernels.
     pub(super) fn choose_stored(&mut self) {
         let mut size = vec![Inlined::default(); self.steps.len()];
         for i in 0..self.steps.len() {
@@ -39,7 +41,7 @@ impl Facts<'_> {
             match step.op {
                 Op::Matmul => {
                     for input in inputs {
-                        self.store_factor(input);
+                        self.store_matmul_operand(input);
                     }
                 }
                 _ if library => {
@@ -62,13 +64,14 @@ impl Facts<'_> {
                 self.store(i as u32, why);
             }
             size[i] = self.inlined(i, &size);
-            // A value that somebody may still read is cheap to recompute later, unless that keeps memory alive that would
-            // be free otherwise.
+            // A value that is held outside of the graph may be recomputed later. It is stored only if that
+            // would keep memory alive which could be freed now.
             if held && !free && !self.steps[i].anchor && !self.are_kept(&size[i].sources) {
                 self.store(i as u32, Why::Held);
                 size[i] = self.inlined(i, &size);
             }
-            // A body that grew too large is cut at its largest operand, again and again: also that of a value which is stored.
+            // While the expression is too large for a kernel, its largest operand is stored. This applies to
+            // an expression whose own result is stored, too.
             while !library && self.body(i, &size).exceeds(self.limits) {
                 let heaviest = self.steps[i].inputs.iter().filter_map(|&input| match self.viewed(input) {
                     Ref::Node(step) if !self.steps[step as usize].anchor => Some(step),
@@ -81,9 +84,16 @@ impl Facts<'_> {
                 size[i] = self.inlined(i, &size);
             }
         }
+        self.store_roots();
+    }
+
+    /// Stores the roots, or what they are views of.
+    fn store_roots(&mut self) {
         for &root in &self.graph.roots {
             let step = &self.steps[root as usize];
-            // A view that is not larger than what it shows is computed itself, unless the whole is in memory anyway.
+            // If a root is a view of at least as many elements as the viewed result has, that result is
+            // stored and the root shares its memory. A root that views a part of it is stored itself, unless
+            // the whole is.
             let whole = self.viewed(Ref::Node(root));
             let covers = self.shape(whole).iter().product::<usize>() <= step.shape.iter().product();
             if let Ref::Node(base) = whole
@@ -101,7 +111,7 @@ impl Facts<'_> {
         }
     }
 
-    /// Whether all of this memory stays alive after the evaluation anyway.
+    /// Whether all of this memory stays alive after the evaluation in any case.
     fn are_kept(&self, sources: &[Slot]) -> bool {
         sources.iter().all(|source| match source {
             Slot::Leaf(memory) => self.graph.memory[*memory as usize].kept,
@@ -109,7 +119,7 @@ impl Facts<'_> {
         })
     }
 
-    /// What inlining a step into its user's kernel brings along.
+    /// The size of the expression that a step contributes to a kernel that uses it.
     fn inlined(&self, step: usize, size: &[Inlined]) -> Inlined {
         if self.steps[step].anchor {
             return Inlined { instructions: 1, sources: SmallVec::from_slice(&[Slot::Step(step as u32)]) };
@@ -117,7 +127,7 @@ impl Facts<'_> {
         self.body(step, size)
     }
 
-    /// What computing a step in a kernel brings along.
+    /// The size of the expression that computes a step.
     fn body(&self, step: usize, size: &[Inlined]) -> Inlined {
         let step_facts = &self.steps[step];
         let written = match step_facts.op {
@@ -149,7 +159,7 @@ impl Facts<'_> {
         sum
     }
 
-    /// Has a step's result written to memory.
+    /// Decides that a step's result is written to memory.
     pub(crate) fn store(&mut self, step: u32, why: Why) {
         let is_root = self.graph.is_root.get(step as usize).copied().unwrap_or(false);
         let step = &mut self.steps[step as usize];
@@ -157,7 +167,7 @@ impl Facts<'_> {
         step.why.get_or_insert(if is_root { Why::Result } else { why });
     }
 
-    /// Has an operand put into memory where strides can reach it.
+    /// Stores what is needed so that an operand can be read from memory through strides.
     fn store_operand(&mut self, operand: Ref) {
         if self.strided(operand).is_some() {
             return;
@@ -170,10 +180,13 @@ impl Facts<'_> {
         }
     }
 
-    /// Has a product's operand put into memory. Windows are not written out: what they look at is, with its margins, unless it is
-    /// there already. What views no element twice is copied rather than walked along several dims, but not once for each matrix of
-    /// the batch that it is repeated for.
-    fn store_factor(&mut self, operand: Ref) {
+    /// Stores what is needed so that a matrix product can read an operand from memory.
+    ///
+    /// The windows of a convolution overlap, so that their copy would be many times as large as the image:
+    /// the (padded) image is stored instead, and the product reads the windows through strides. An operand
+    /// that views no element twice is copied if one stride for each of its dims cannot express it. An operand
+    /// that is repeated for the matrices of a batch is copied once, before the repetition.
+    fn store_matmul_operand(&mut self, operand: Ref) {
         if self.strided(operand).is_some() {
             return;
         }
@@ -205,7 +218,7 @@ impl Facts<'_> {
             if let Some((step, _)) = known {
                 self.store(step, Why::Operand);
             }
-            if Factor::of(self, operand).is_some() {
+            if MatmulOperand::of(self, operand).is_some() {
                 return;
             }
             if let Some((step, before)) = known {
@@ -217,16 +230,18 @@ impl Facts<'_> {
     }
 }
 
-/// An estimate of an expression that is computed in its user's kernel; shared parts count twice.
+/// An estimate of the size of an expression inside a kernel. A subexpression that is used twice counts twice.
 #[derive(Clone, Default)]
 struct Inlined {
     instructions: usize,
+    /// The memory that the expression reads.
     sources: SmallVec<[Slot; 4]>,
 }
 
 impl Inlined {
     fn exceeds(&self, limits: &Limits) -> bool {
-        // Half of what a kernel may have: the other half is for what is fused beside it, and for outputs.
+        // Half of a kernel's limits: the other half is for outputs, and for other expressions fused into the
+        // kernel.
         self.instructions > limits.instructions / 2 || self.sources.len() > (limits.buffers - 1) / 2 + 1
     }
 
@@ -235,8 +250,8 @@ impl Inlined {
     }
 }
 
-/// Has everything stored that a kernel of its own could not reach through strides, for all anchors in one pass: joining others
-/// never asks for more.
+/// Stores everything that a kernel could otherwise not address through strides. It looks at each anchor in a
+/// kernel of its own: fusing anchors never requires that more is stored.
 pub(super) fn store_where_strides_end(facts: &mut Facts<'_>) -> Result<()> {
     let mut stack = Vec::new();
     for step in facts.order() {
@@ -248,14 +263,14 @@ pub(super) fn store_where_strides_end(facts: &mut Facts<'_>) -> Result<()> {
                 Ok(_) => {
                     stack.pop();
                 }
-                // What is stored has a kernel itself.
-                Err(Stop::Store(Ref::Node(operand))) if !facts.steps[operand as usize].stored => {
+                // The stored operand is an anchor now, so it is looked at in the same way.
+                Err(LowerError::Store(Ref::Node(operand))) if !facts.steps[operand as usize].stored => {
                     facts.store(operand, Why::Strides);
                     if is_computed(facts, operand) {
                         stack.push(operand);
                     }
                 }
-                Err(Stop::Store(Ref::Leaf(leaf))) => facts.copy_leaf(leaf),
+                Err(LowerError::Store(Ref::Leaf(leaf))) => facts.copy_leaf(leaf),
                 Err(stop) => return Err(no_kernel(&stop)),
             }
         }
@@ -263,7 +278,7 @@ pub(super) fn store_where_strides_end(facts: &mut Facts<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The expressions that are written into several kernels although storing them once is cheaper.
+/// The steps that several kernels would recompute although storing them once is cheaper.
 pub(super) fn repeated_work(facts: &Facts<'_>, clusters: &[Cluster]) -> Vec<u32> {
     let mut kernels = vec![0usize; facts.steps.len()];
     let mut by_row = vec![false; facts.steps.len()];
@@ -281,8 +296,9 @@ pub(super) fn repeated_work(facts: &Facts<'_>, clusters: &[Cluster]) -> Vec<u32>
         let free = matches!(node.op, Op::View(_) | Op::Full(_) | Op::Coordinate { .. });
         !node.anchor && !free && kernels[step as usize] > 1
     };
-    // What one kernel computes once a row, such as a mean, the others would compute for each element. What is computed from it
-    // alone follows from the last of it.
+    // A value that one kernel computes once for each row, such as a mean, would be computed for every element
+    // by the other kernels. In a chain of such values it is enough to store the last one: the one that is
+    // read by a step which is not such a value.
     let mut read_by_others = vec![false; facts.steps.len()];
     let order = facts.order();
     for &step in &order {
@@ -294,7 +310,7 @@ pub(super) fn repeated_work(facts: &Facts<'_>, clusters: &[Cluster]) -> Vec<u32>
             }
         }
     }
-    // The cost of a whole expression, down to what is in memory.
+    // The cost of a whole expression, down to the values that it loads from memory.
     let mut cost = vec![0usize; facts.steps.len()];
     let mut found = Vec::new();
     for &step in &order {

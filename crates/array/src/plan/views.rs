@@ -1,4 +1,4 @@
-//! The way from an operand through views to what is in memory or computed.
+//! Following views: from an operand that is a view to the array in memory, or to the computation, behind it.
 
 use smallvec::SmallVec;
 use wgrad_device::Layout;
@@ -9,17 +9,18 @@ use super::map::{Map, Obstacle};
 use crate::graph::Ref;
 use crate::op::{Axis, Op, View};
 
-/// What is behind a view, at an index space's map.
-#[allow(clippy::large_enum_variant, reason = "it lives for a moment only")]
+/// What lies behind a view.
+#[allow(clippy::large_enum_variant, reason = "a short-lived value on the stack")]
 pub(super) enum Below {
-    /// What it views, and the map there, with so many guards more.
+    /// The viewed operand, the map from the index space to its indices, and how many guards the view added.
     Operand(Ref, Map, usize),
-    /// Memory that holds the view with this layout, at the view's own map.
+    /// Memory in which the view itself lies with this layout; the view's own map applies to it.
     Memory(Slot, Layout),
 }
 
 impl Facts<'_> {
-    /// Goes through a view, given its map from a space of these sizes. What is `computed` by the kernel itself is not taken from memory.
+    /// Follows a view by one step. `map` leads from a space of these sizes to the view's indices. An operand
+    /// for which `computed` is true is computed by the kernel itself, so it must not be read from memory.
     pub(super) fn below(
         &self,
         step: u32,
@@ -49,7 +50,8 @@ impl Facts<'_> {
         })
     }
 
-    /// Where an operand lies that is in memory, or views something there through strides.
+    /// The memory and the layout of an operand that lies in memory, or is a view of such an array that
+    /// strides can express.
     pub(crate) fn strided(&self, operand: Ref) -> Option<(Slot, Layout)> {
         let mut views: SmallVec<[(&View, &[usize]); 4]> = SmallVec::new();
         let mut at = operand;
@@ -69,7 +71,7 @@ impl Facts<'_> {
         Some((slot, layout))
     }
 
-    /// What an operand views, down to the first thing that is not a view, or is in memory.
+    /// The operand behind a chain of views: the first one that is not a view, or that is in memory.
     pub(super) fn viewed(&self, mut operand: Ref) -> Ref {
         while let Ref::Node(step) = operand {
             let step = &self.steps[step as usize];
@@ -96,13 +98,13 @@ pub(crate) fn affine_layout(base: &Layout, axes: &[Axis], shape: &[usize]) -> La
     let mut strides: Strides = SmallVec::from_elem(0, shape.len());
     let mut offset = base.offset() as isize;
     for (axis, &stride) in axes.iter().zip(base.strides()) {
-        // Steps in an empty view may be no numbers.
+        // The steps of an empty view are not checked, so these products may overflow.
         offset = offset.wrapping_add(axis.offset.wrapping_mul(stride));
         for &(dim, step) in &axis.terms {
             strides[dim] = strides[dim].wrapping_add(step.wrapping_mul(stride));
         }
     }
-    // An empty view may start past the end.
+    // The offset of an empty view may lie past the end of the memory.
     let offset = if shape.contains(&0) { base.offset() } else { offset as usize };
     Layout::new(shape, &strides, offset)
 }

@@ -398,7 +398,7 @@ impl Run {
                 .collect();
             let context = Context { key: &key, name: work.name, grads: &grads, saved: &saved, needs: &needs };
             // What a derivative computes is ascribed to the line of its operation.
-            let _line = site::replace(work.called_at.map(|line| site::Call { name: work.name, line }));
+            let _line = site::replace(work.called_at.map(|line| site::CallSite { name: work.name, line }));
             let results = work.function.call(&context)?;
             anomaly::check(work.name, work.called_at, results.iter())?;
             results

@@ -3,7 +3,7 @@
 //! reads what depends on it.
 
 use wgrad_array::layout::{Dims, normalize_dim};
-use wgrad_array::{Array, BinaryOp, DType, Error, Named, Result, Scalar, ScatterOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar, ScatterOp, WithOpName};
 
 use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};

@@ -1,7 +1,7 @@
 //! Losses.
 
 use wgrad_array::layout::{Dims, broadcast_shapes};
-use wgrad_array::{Array, BinaryOp, DType, Error, Expr, Named, ReduceOp, Result, Scalar, UnaryOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Expr, ReduceOp, Result, Scalar, UnaryOp, WithOpName};
 
 use super::index::places;
 use super::reduce::{require_float, widened};
