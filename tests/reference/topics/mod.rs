@@ -1,0 +1,18 @@
+//! How the cases of each topic are replayed. One file a topic, with a function `run` that reads a case and compares what comes of it.
+
+use anyhow::Result;
+use wgrad::Device;
+
+use crate::case::Case;
+use crate::report::Outcome;
+
+/// Replays a case on a device.
+pub type Run = fn(case: &Case<'_>, device: &Device) -> Result<Outcome>;
+
+/// All topics that are replayed.
+const TOPICS: &[(&str, Run)] = &[];
+
+/// How a topic's cases are replayed.
+pub fn find(topic: &str) -> Option<Run> {
+    TOPICS.iter().find(|(name, _)| *name == topic).map(|(_, run)| *run)
+}
