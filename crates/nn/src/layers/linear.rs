@@ -1,8 +1,8 @@
-//! Products with weights: [`Linear`], [`Bilinear`], and [`Identity`], which is none.
+//! Products with weights: [`Linear`] and [`Bilinear`].
 
 use wgrad_autograd::{Options, Result, Tensor};
 
-use super::options::settings;
+use super::options::{argument, settings};
 use super::parameter::{bounded, bounded_bias};
 use crate::{Hooks, Layer, Module};
 

@@ -9,7 +9,6 @@ mod training;
 mod walk;
 
 pub use hooks::{ForwardHookHandle, Hooks};
-pub(crate) use parts::without_tensors;
 pub use state::StateDict;
 pub use training::Training;
 pub use walk::{Kind, Value, Visitor, Walk};

@@ -137,7 +137,6 @@ macro_rules! without_tensors {
         }
     )*};
 }
-pub(crate) use without_tensors;
 without_tensors!(
     (), bool, char, u8, u16, u32, u64, usize, i8, i16, i32, i64, isize, f32, f64, String, &'static str, DType, Device,
     Reduction, Padding, PadMode, Interpolation, Scale, ConvOptions, PoolOptions,
