@@ -39,10 +39,9 @@ pub(crate) fn expand(input: DeriveInput) -> Result<TokenStream> {
                 quote!(::wgrad::nn::Module::visit(&self.#member, walk);),
                 quote!(::wgrad::nn::Module::visit_mut(&mut self.#member, walk);),
             ),
-            Role::Plain => (
-                quote!(walk.field(#name, &self.#member);),
-                quote!(walk.field_mut(#name, &mut self.#member);),
-            ),
+            Role::Plain => {
+                (quote!(walk.field(#name, &self.#member);), quote!(walk.field_mut(#name, &mut self.#member);))
+            }
             Role::Buffer { transient } => (
                 quote!(walk.buffer(#name, #transient, &self.#member);),
                 quote!(walk.buffer_mut(#name, #transient, &mut self.#member);),

@@ -323,7 +323,8 @@ pub fn orthogonal_(tensor: &Tensor, gain: f64) -> Result<Tensor> {
         return Ok(tensor.clone());
     }
     put(tensor, || {
-        let normal = Tensor::randn([*rows.max(&columns), *rows.min(&columns)], (DType::F32, tensor.device()))?;
+        let normal =
+            Tensor::randn([*rows.max(&columns), *rows.min(&columns)], (DType::F32, tensor.device()))?;
         let (q, r) = normal.qr(QrMode::Reduced)?;
         // With r's diagonal made positive the matrix is uniform among all orthogonal ones.
         let q = q.mul(r.diagonal(0, 0, 1)?.sign()?)?;

@@ -23,7 +23,8 @@ pub mod nn {
 
 pub use layers::*;
 pub use module::{
-    ForwardHookHandle, Hooks, Kind, Layer, Module, StateDict, Training, Value, Visitor, Walk,
+    ForwardHookHandle, Hooks, Kind, Layer, Module, StateDict, Summary, SummaryRow, Training, Value, Visitor,
+    Walk,
 };
 /// Makes a struct a [`Module`].
 pub use wgrad_macros::Module;

@@ -44,7 +44,9 @@ impl MultiheadAttentionOptions {
         let (kdim, vdim) = (self.kdim.unwrap_or(width), self.vdim.unwrap_or(width));
         let joined = kdim == width && vdim == width;
         let matrix = |wanted: bool, rows: usize, columns: usize| {
-            wanted.then(|| parameter([rows, columns], &options, |x| init::xavier_uniform_(x, 1.0))).transpose()
+            wanted
+                .then(|| parameter([rows, columns], &options, |x| init::xavier_uniform_(x, 1.0)))
+                .transpose()
         };
         let list = || {
             let spread = |x: &Tensor| init::normal_(x, 0.0, (2.0 / (2 * width) as f64).sqrt());
@@ -169,7 +171,11 @@ impl MultiheadAttention {
     ///
     /// # Errors
     /// As [`MultiheadAttentionOptions::build`].
-    pub fn new(embed_dim: usize, num_heads: usize, options: impl Into<Options>) -> Result<MultiheadAttention> {
+    pub fn new(
+        embed_dim: usize,
+        num_heads: usize,
+        options: impl Into<Options>,
+    ) -> Result<MultiheadAttention> {
         MultiheadAttention::options(embed_dim, num_heads).build(options)
     }
 
@@ -201,7 +207,8 @@ impl MultiheadAttention {
         self.check(query, key, value)?;
         let batched = query.rank() == 3;
         let [q, mut k, mut v] = self.projected(query, key, value)?;
-        let padding = how.padding.map(|p| if batched { Ok(p.clone()) } else { p.unsqueeze(0) }).transpose()?;
+        let padding =
+            how.padding.map(|p| if batched { Ok(p.clone()) } else { p.unsqueeze(0) }).transpose()?;
         let (batch, target, source) = (q.size(0)?, q.size(1)?, k.size(1)?);
         let mut mask = self.mask(how, padding.as_ref(), [batch, target, source], &q)?;
         let mut behind = Vec::new();
@@ -223,7 +230,8 @@ impl MultiheadAttention {
                 mask = Some(Tensor::cat(&[old, &Tensor::zeros(shape, (old.dtype(), old.device()))?], -1)?);
             }
         }
-        let (heads, weights) = self.attend([self.heads(&q)?, self.heads(&k)?, self.heads(&v)?], mask.as_ref(), how.weights)?;
+        let (heads, weights) =
+            self.attend([self.heads(&q)?, self.heads(&k)?, self.heads(&v)?], mask.as_ref(), how.weights)?;
         let output = self.hooks.after(query, self.joined(&heads, batched)?)?;
         let weights = match (weights, how.weights) {
             (Some(weights), AttentionWeights::Mean) => Some(weights.mean_dim(1, false)?),
@@ -268,7 +276,8 @@ impl MultiheadAttention {
         let place = Tensor::arange(0, keys.size(2)? as i64, 1, (DType::I64, q.device()))?;
         let own = Tensor::arange(0, target, 1, (DType::I64, q.device()))?.add(first as i64)?.unsqueeze(-1)?;
         let mask = place.gt(&own)?;
-        let (heads, _) = self.attend([self.heads(&q)?, keys, values], Some(&mask), AttentionWeights::Hidden)?;
+        let (heads, _) =
+            self.attend([self.heads(&q)?, keys, values], Some(&mask), AttentionWeights::Hidden)?;
         self.hooks.after(input, self.joined(&heads, input.rank() == 3)?)
     }
 
@@ -277,13 +286,17 @@ impl MultiheadAttention {
         let width = settings.embed_dim;
         let (kdim, vdim) = (settings.kdim.unwrap_or(width), settings.vdim.unwrap_or(width));
         for (x, width) in [(query, width), (key, kdim), (value, vdim)] {
-            if (x.rank() != 2 && x.rank() != 3) || x.rank() != query.rank() || x.shape().last() != Some(&width) {
+            if (x.rank() != 2 && x.rank() != 3)
+                || x.rank() != query.rank()
+                || x.shape().last() != Some(&width)
+            {
                 let reason = format!("is not [.., {width}] with two or three dims, as many as the query has");
                 return Err(Error::Shape { op: OP, shape: x.shape().to_vec(), reason });
             }
         }
         let batch = if settings.batch_first { 0 } else { 1 };
-        let fits = key.shape().split_last().map(|(_, dims)| dims) == value.shape().split_last().map(|(_, dims)| dims)
+        let fits = key.shape().split_last().map(|(_, dims)| dims)
+            == value.shape().split_last().map(|(_, dims)| dims)
             && (query.rank() == 2 || query.shape().get(batch) == key.shape().get(batch));
         if fits {
             return Ok(());
@@ -313,11 +326,12 @@ impl MultiheadAttention {
         {
             return parts(&self.batch_first(query)?.linear(weight, &self.in_proj_bias)?, -1);
         }
-        let weights = match (&self.in_proj_weight, &self.q_proj_weight, &self.k_proj_weight, &self.v_proj_weight) {
-            (Some(weight), ..) => parts(weight, 0)?,
-            (None, Some(q), Some(k), Some(v)) => [q.clone(), k.clone(), v.clone()],
-            _ => return Err(Error::Argument { op: OP, reason: "has no weights for its inputs".into() }),
-        };
+        let weights =
+            match (&self.in_proj_weight, &self.q_proj_weight, &self.k_proj_weight, &self.v_proj_weight) {
+                (Some(weight), ..) => parts(weight, 0)?,
+                (None, Some(q), Some(k), Some(v)) => [q.clone(), k.clone(), v.clone()],
+                _ => return Err(Error::Argument { op: OP, reason: "has no weights for its inputs".into() }),
+            };
         let biases = self.in_proj_bias.as_ref().map(|bias| parts(bias, 0)).transpose()?;
         let [wq, wk, wv] = weights;
         let [bq, bk, bv] = biases.map_or([None, None, None], |biases| biases.map(Some));
@@ -356,7 +370,11 @@ impl MultiheadAttention {
         like: &Tensor,
     ) -> Result<Option<Tensor>> {
         let fail = |x: &Tensor, wanted: String| {
-            Err(Error::Shape { op: OP, shape: x.shape().to_vec(), reason: format!("is not that of a mask, {wanted}") })
+            Err(Error::Shape {
+                op: OP,
+                shape: x.shape().to_vec(),
+                reason: format!("is not that of a mask, {wanted}"),
+            })
         };
         let heads = self.settings.num_heads;
         let places = match how.mask {
@@ -364,7 +382,9 @@ impl MultiheadAttention {
             Some(mask) if mask.shape() == [batch * heads, target, source] => {
                 Some(mask.reshape([batch, heads, target, source])?)
             }
-            Some(mask) => return fail(mask, format!("[{target}, {source}] or [{}, {target}, {source}]", batch * heads)),
+            Some(mask) => {
+                return fail(mask, format!("[{target}, {source}] or [{}, {target}, {source}]", batch * heads));
+            }
             None if how.causal => {
                 Some(Tensor::ones([target, source], (DType::Bool, like.device()))?.triu(1)?)
             }
@@ -455,17 +475,25 @@ impl KeyValueCache {
     fn extend(&mut self, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
         let capacity = self.capacity;
         let &[batch, heads, added, width] = keys.shape() else {
-            return Err(Error::Shape { op: OP, shape: keys.shape().to_vec(), reason: "is not that of keys".into() });
+            return Err(Error::Shape {
+                op: OP,
+                shape: keys.shape().to_vec(),
+                reason: "is not that of keys".into(),
+            });
         };
         if added > capacity - self.length {
-            let reason = format!("the cache has room for {capacity} places, of which {} are taken; {added} were added", self.length);
+            let reason = format!(
+                "the cache has room for {capacity} places, of which {} are taken; {added} were added",
+                self.length
+            );
             return Err(Error::Argument { op: OP, reason });
         }
         let shape = [batch, heads, capacity, width];
         if let Some((old, _)) = &self.values
             && (old.shape() != shape || old.dtype() != keys.dtype() || old.device() != keys.device())
         {
-            let reason = "differ from those in the cache, which was filled by another batch or layer".to_owned();
+            let reason =
+                "differ from those in the cache, which was filled by another batch or layer".to_owned();
             let (lhs, rhs) = (keys.shape().to_vec(), old.shape().to_vec());
             return Err(Error::ShapeMismatch { op: OP, lhs, rhs, reason });
         }

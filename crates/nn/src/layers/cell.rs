@@ -18,7 +18,13 @@ struct Products {
 }
 
 impl Products {
-    fn new(cell: Cell, input_size: usize, hidden_size: usize, bias: bool, options: &Options) -> Result<Products> {
+    fn new(
+        cell: Cell,
+        input_size: usize,
+        hidden_size: usize,
+        bias: bool,
+        options: &Options,
+    ) -> Result<Products> {
         if hidden_size == 0 {
             return Err(Error::Argument { op: "RNNCell", reason: "hidden_size must be at least 1".into() });
         }
@@ -49,7 +55,13 @@ impl Products {
         }
     }
 
-    fn step(&self, cell: Cell, input: &Tensor, h: Option<&Tensor>, c: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
+    fn step(
+        &self,
+        cell: Cell,
+        input: &Tensor,
+        h: Option<&Tensor>,
+        c: Option<&Tensor>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         if input.rank() != 1 && input.rank() != 2 {
             let reason = "is not [batch, width], or that without a batch".to_owned();
             return Err(Error::Shape { op: "RNNCell", shape: input.shape().to_vec(), reason });

@@ -77,7 +77,6 @@ dropouts! {
     FeatureAlphaDropout |x, p| drop_alpha(x, p, &channels(x.shape(), 2));
 }
 
-
 /// A shape of random numbers that has 1 in place of all dims from `first` on.
 fn channels(shape: &[usize], first: usize) -> Vec<usize> {
     shape.iter().enumerate().map(|(dim, &size)| if dim < first { size } else { 1 }).collect()

@@ -12,7 +12,9 @@ fn padding_row(op: &'static str, padding: Option<isize>, rows: usize) -> Result<
     let row = if given < 0 { given.checked_add_unsigned(rows) } else { Some(given) };
     match row.and_then(|row| usize::try_from(row).ok()).filter(|&row| row < rows) {
         Some(row) => Ok(Some(row)),
-        None => Err(Error::Argument { op, reason: format!("padding_idx is {given}, and there are {rows} rows") }),
+        None => {
+            Err(Error::Argument { op, reason: format!("padding_idx is {given}, and there are {rows} rows") })
+        }
     }
 }
 
@@ -32,7 +34,8 @@ fn shorten(weight: &Tensor, index: &Tensor, max_norm: f64, norm_type: f64) -> Re
         let device = weight.device();
         let rows = weight.size(0)?;
         let flat = index.reshape(-1)?;
-        let used = Tensor::zeros(rows, (DType::I64, device))?.index_fill(0, &flat, 1)?.gt(0)?.unsqueeze(-1)?;
+        let used =
+            Tensor::zeros(rows, (DType::I64, device))?.index_fill(0, &flat, 1)?.gt(0)?.unsqueeze(-1)?;
         let norm = weight.vector_norm(norm_type, -1, true)?;
         let long = used.logical_and(&norm.gt(max_norm)?)?;
         let factor = norm.add(1e-7)?.reciprocal()?.mul(max_norm)?;
@@ -95,7 +98,11 @@ impl Embedding {
     ///
     /// # Errors
     /// As [`EmbeddingOptions::build`].
-    pub fn new(num_embeddings: usize, embedding_dim: usize, options: impl Into<Options>) -> Result<Embedding> {
+    pub fn new(
+        num_embeddings: usize,
+        embedding_dim: usize,
+        options: impl Into<Options>,
+    ) -> Result<Embedding> {
         Embedding::options(num_embeddings, embedding_dim).build(options)
     }
 
@@ -193,7 +200,11 @@ impl EmbeddingBag {
     ///
     /// # Errors
     /// As [`EmbeddingBagOptions::build`].
-    pub fn new(num_embeddings: usize, embedding_dim: usize, options: impl Into<Options>) -> Result<EmbeddingBag> {
+    pub fn new(
+        num_embeddings: usize,
+        embedding_dim: usize,
+        options: impl Into<Options>,
+    ) -> Result<EmbeddingBag> {
         EmbeddingBag::options(num_embeddings, embedding_dim).build(options)
     }
 
@@ -257,9 +268,7 @@ impl EmbeddingBag {
                 let sum = rows.sum_dim(1, false)?;
                 match counts {
                     None => sum.div(length.max(1) as f64),
-                    Some(counts) => {
-                        sum.div(counts.to_dtype(rows.dtype())?.sum_dim(1, false)?.clamp_min(1)?)
-                    }
+                    Some(counts) => sum.div(counts.to_dtype(rows.dtype())?.sum_dim(1, false)?.clamp_min(1)?),
                 }
             }
             BagMode::Max if length == 0 => {

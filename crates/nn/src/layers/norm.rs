@@ -323,9 +323,8 @@ impl LayerNorm {
 
 impl Layer for LayerNorm {
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        self.hooks.around(input, || {
-            input.layer_norm(&self.normalized_shape, &self.weight, &self.bias, self.eps)
-        })
+        self.hooks
+            .around(input, || input.layer_norm(&self.normalized_shape, &self.weight, &self.bias, self.eps))
     }
 }
 
@@ -416,8 +415,7 @@ impl GroupNormOptions {
     pub fn build(&self, options: impl Into<Options>) -> Result<GroupNorm> {
         let options = options.into();
         if self.num_groups == 0 || self.num_channels % self.num_groups != 0 {
-            let reason =
-                format!("{} groups do not divide {} channels", self.num_groups, self.num_channels);
+            let reason = format!("{} groups do not divide {} channels", self.num_groups, self.num_channels);
             return Err(Error::Argument { op: "GroupNorm", reason });
         }
         Ok(GroupNorm {
@@ -468,8 +466,7 @@ impl GroupNorm {
 
 impl Layer for GroupNorm {
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        self.hooks
-            .around(input, || input.group_norm(self.num_groups, &self.weight, &self.bias, self.eps))
+        self.hooks.around(input, || input.group_norm(self.num_groups, &self.weight, &self.bias, self.eps))
     }
 }
 

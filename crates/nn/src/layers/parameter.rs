@@ -19,7 +19,12 @@ pub(crate) fn bounded(shape: impl Into<IntArray>, bound: f64, options: &Options)
 }
 
 /// A list of parameters uniform within a bound, if it is wanted.
-pub(crate) fn bounded_bias(wanted: bool, size: usize, bound: f64, options: &Options) -> Result<Option<Tensor>> {
+pub(crate) fn bounded_bias(
+    wanted: bool,
+    size: usize,
+    bound: f64,
+    options: &Options,
+) -> Result<Option<Tensor>> {
     wanted.then(|| bounded(size, bound, options)).transpose()
 }
 

@@ -270,7 +270,8 @@ macro_rules! unpools {
 fn unpool(op: &'static str, input: &Tensor, indices: &Tensor, size: &[usize]) -> Result<Tensor> {
     let first = input.rank().saturating_sub(size.len());
     if input.shape() != indices.shape() || first == 0 || first > 2 {
-        let reason = "are those of values and of their places: channels and the pooled dims, alike".to_owned();
+        let reason =
+            "are those of values and of their places: channels and the pooled dims, alike".to_owned();
         let (lhs, rhs) = (input.shape().to_vec(), indices.shape().to_vec());
         return Err(Error::ShapeMismatch { op, lhs, rhs, reason });
     }

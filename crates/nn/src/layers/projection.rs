@@ -119,7 +119,8 @@ impl AdaptiveLogSoftmaxWithLossOptions {
     pub fn build(&self, options: impl Into<Options>) -> Result<AdaptiveLogSoftmaxWithLoss> {
         let (options, mut bounds) = (options.into(), self.cutoffs.0.clone());
         bounds.push(self.n_classes);
-        let Some((&shortlist, _)) = bounds.split_first().filter(|(first, rest)| **first > 0 && !rest.is_empty())
+        let Some((&shortlist, _)) =
+            bounds.split_first().filter(|(first, rest)| **first > 0 && !rest.is_empty())
         else {
             let reason = "cutoffs must be at least one number, from 1 on".to_owned();
             return Err(Error::Argument { op: "AdaptiveLogSoftmaxWithLoss", reason });
@@ -198,7 +199,8 @@ impl AdaptiveLogSoftmaxWithLoss {
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<(Tensor, Tensor)> {
         let batched = input.rank() == 2 && target.rank() == 1 && input.size(0)? == target.size(0)?;
         if !batched && (input.rank(), target.rank()) != (1, 0) {
-            let reason = "are not those of inputs and as many targets, or of one input and its target".to_owned();
+            let reason =
+                "are not those of inputs and as many targets, or of one input and its target".to_owned();
             let (lhs, rhs) = (input.shape().to_vec(), target.shape().to_vec());
             return Err(Error::ShapeMismatch { op: "AdaptiveLogSoftmaxWithLoss", lhs, rhs, reason });
         }

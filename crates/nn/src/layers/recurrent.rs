@@ -7,7 +7,7 @@ use wgrad_autograd::{Error, Options, Result, Tensor};
 
 use super::options::{argument, settings};
 use super::parameter::{bounded, bounded_bias};
-use crate::{Module, Training, Walk};
+use crate::{Hooks, Module, Training, Walk};
 
 /// What a moment of a recurrent layer computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,13 @@ impl Cell {
     }
 
     /// The hidden state and, of an LSTM, the cell's, after a moment: from what the input and the state before contribute.
-    pub(super) fn step(self, from_input: &Tensor, from_state: &Tensor, h: &Tensor, c: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
+    pub(super) fn step(
+        self,
+        from_input: &Tensor,
+        from_state: &Tensor,
+        h: &Tensor,
+        c: Option<&Tensor>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         match self {
             Cell::Tanh => Ok((from_input.add(from_state)?.tanh()?, None)),
             Cell::ReLU => Ok((from_input.add(from_state)?.relu()?, None)),
@@ -44,7 +50,10 @@ impl Cell {
             Cell::Gru => {
                 let (x, s) = (from_input.chunk(3, -1)?, from_state.chunk(3, -1)?);
                 let ([xr, xz, xn], [sr, sz, sn]) = (x.as_slice(), s.as_slice()) else {
-                    return Err(Error::Argument { op: "GRU", reason: "needs a hidden size of at least 1".into() });
+                    return Err(Error::Argument {
+                        op: "GRU",
+                        reason: "needs a hidden size of at least 1".into(),
+                    });
                 };
                 let (reset, keep) = (xr.add(sr)?.sigmoid()?, xz.add(sz)?.sigmoid()?);
                 let new = xn.add(reset.mul(sn)?)?.tanh()?;
@@ -131,7 +140,13 @@ impl Settings {
                 });
             }
         }
-        Ok(Stack { weights: Weights(weights), settings: self.clone(), output, directions, training: Training::default() })
+        Ok(Stack {
+            weights: Weights(weights),
+            settings: self.clone(),
+            output,
+            directions,
+            training: Training::default(),
+        })
     }
 }
 
@@ -248,7 +263,8 @@ impl Stack {
         }
         let lstm = self.settings.cell == Cell::Lstm;
         let hidden = self.state(given.hidden, batched, &x, self.output)?;
-        let cells = lstm.then(|| self.state(given.cell, batched, &x, self.settings.hidden_size)).transpose()?;
+        let cells =
+            lstm.then(|| self.state(given.cell, batched, &x, self.settings.hidden_size)).transpose()?;
         let (mut last_hidden, mut last_cells) = (Vec::new(), Vec::new());
         for layer in 0..self.settings.num_layers {
             if layer > 0 && self.training.get() && self.settings.dropout > 0.0 {
@@ -378,7 +394,7 @@ macro_rules! recurrent {
                     bidirectional: self.bidirectional,
                     proj_size: $projection,
                 };
-                Ok($name { stack: settings.stack(&options.into())? })
+                Ok($name { stack: settings.stack(&options.into())?, hooks: Hooks::default() })
             }
         }
 
@@ -387,6 +403,7 @@ macro_rules! recurrent {
         pub struct $name {
             #[module(flatten)]
             stack: Stack,
+            hooks: Hooks,
         }
 
         impl $name {
@@ -417,8 +434,8 @@ macro_rules! recurrent {
             /// As the forward; and if states or lengths do not fit.
             pub fn forward_with(&self, input: &Tensor, $given: &Sequences<'_>) -> Result<(Tensor, $state)> {
                 let $out = self.stack.forward(input, $given)?;
-                let last = $last;
-                Ok(($out.output, last))
+                let output = self.hooks.after(input, $out.output.clone())?;
+                Ok((output, $last))
             }
         }
     )*};

@@ -159,7 +159,8 @@ impl Margins {
             &[one] => Ok(vec![(one, one); dims]),
             list if list.len() == 2 * dims => Ok(list.as_chunks().0.iter().map(|&[a, b]| (a, b)).collect()),
             list => {
-                let reason = format!("{} margins were given; give one, or two for each of {dims} dims", list.len());
+                let reason =
+                    format!("{} margins were given; give one, or two for each of {dims} dims", list.len());
                 Err(Error::Argument { op, reason })
             }
         }

@@ -5,15 +5,17 @@
 mod hooks;
 mod parts;
 mod state;
+mod summary;
 mod training;
 mod walk;
 
 pub use hooks::{ForwardHookHandle, Hooks};
 pub use state::StateDict;
+pub use summary::{Summary, SummaryRow};
 pub use training::Training;
 pub use walk::{Kind, Value, Visitor, Walk};
 
-use wgrad_autograd::{DType, Device, Error, GradOptions, Result, Tensor};
+use wgrad_autograd::{DType, Device, Error, GradOptions, Result, Tensor, no_grad};
 
 /// Something with parameters: a layer, or a struct of layers. `#[derive(Module)]` implements it.
 ///
@@ -319,11 +321,34 @@ pub trait Module: Send + Sync {
         parameters.retain(|(_, tensor)| tensor.requires_grad());
         let inputs: Vec<&Tensor> = parameters.iter().map(|(_, tensor)| tensor).collect();
         let ones = loss.detach().ones_like()?;
-        let options =
-            GradOptions::new().grad_outputs([Some(ones)]).allow_unused(true).retain_graph(true);
+        let options = GradOptions::new().grad_outputs([Some(ones)]).allow_unused(true).retain_graph(true);
         let gradients = wgrad_autograd::grad(&[loss], &inputs, options)?;
         let missing = parameters.into_iter().zip(gradients).filter(|(_, gradient)| gradient.is_none());
         Ok(missing.map(|((path, _), _)| path).collect())
+    }
+
+    /// A table of the layers: the shapes that they give in a forward, how many parameters they have, and how many multiplications and
+    /// additions the products with them take. The forward's values are not computed, and nothing is recorded.
+    ///
+    /// ```
+    /// use wgrad::nn::{Layer, Linear, Module, ReLU, Sequential};
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let model = Sequential::new().push(Linear::new(4, 8, &device)?).push(ReLU::new());
+    /// let summary = model.summary(|| model.forward(&Tensor::zeros([3, 4], &device)?))?;
+    /// assert_eq!(summary.rows[1].output.as_deref(), Some(&[3, 8][..]));
+    /// assert_eq!((summary.parameters, summary.operations), (40, 2 * 3 * 4 * 8));
+    /// println!("{summary}");
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The forward's.
+    fn summary<T>(&self, forward: impl FnOnce() -> Result<T>) -> Result<Summary>
+    where
+        Self: Sized,
+    {
+        summary::summarize(self, || no_grad(|| forward().map(drop)))
     }
 
     /// Registers a function that sees the input and the output of the layer at a path (empty: this one) at each of its forwards,

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use wgrad_autograd::{
-    ConvOptions, DType, Device, Interpolation, PadMode, Padding,
-    PoolOptions, Reduction, Scale, Tensor,
+    ConvOptions, DType, Device, Interpolation, PadMode, Padding, PoolOptions, Reduction, Scale, Tensor,
 };
 
 use super::{Module, Walk};
@@ -138,6 +137,30 @@ macro_rules! without_tensors {
     )*};
 }
 without_tensors!(
-    (), bool, char, u8, u16, u32, u64, usize, i8, i16, i32, i64, isize, f32, f64, String, &'static str, DType, Device,
-    Reduction, Padding, PadMode, Interpolation, Scale, ConvOptions, PoolOptions,
+    (),
+    bool,
+    char,
+    u8,
+    u16,
+    u32,
+    u64,
+    usize,
+    i8,
+    i16,
+    i32,
+    i64,
+    isize,
+    f32,
+    f64,
+    String,
+    &'static str,
+    DType,
+    Device,
+    Reduction,
+    Padding,
+    PadMode,
+    Interpolation,
+    Scale,
+    ConvOptions,
+    PoolOptions,
 );

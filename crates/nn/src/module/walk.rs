@@ -72,13 +72,15 @@ pub trait Visitor {
 pub struct Walk<'v> {
     path: String,
     kind: Kind,
+    /// The path of a tensor that nobody is to see.
+    hidden: Option<String>,
     visitor: &'v mut dyn Visitor,
 }
 
 impl<'v> Walk<'v> {
     /// A walk that begins here.
     pub fn new(visitor: &'v mut dyn Visitor) -> Walk<'v> {
-        Walk { path: String::new(), kind: Kind::Parameter, visitor }
+        Walk { path: String::new(), kind: Kind::Parameter, hidden: None, visitor }
     }
 
     /// A field that holds parameters or modules.
@@ -110,7 +112,17 @@ impl<'v> Walk<'v> {
 
     /// The visitor sees a tensor here.
     pub(super) fn tensor(&mut self, tensor: &mut Tensor) {
-        self.visitor.value(&self.path, Value::Tensor(self.kind, tensor));
+        if self.hidden.as_ref() != Some(&self.path) {
+            self.visitor.value(&self.path, Value::Tensor(self.kind, tensor));
+        }
+    }
+
+    /// A part of the walk in which the visitor does not see the tensor of this name.
+    pub(crate) fn hiding(&mut self, name: &str, part: impl FnOnce(&mut Walk<'v>)) {
+        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+        let outer = self.hidden.replace(path);
+        part(self);
+        self.hidden = outer;
     }
 
     fn within<'m, M>(&mut self, name: &str, kind: Kind, value: M, visit: impl FnOnce(M, &mut Walk<'v>))

@@ -84,9 +84,10 @@ pub const LAYERS: &[Row] = &[
         let o = LinearCrossEntropyLoss::options(a.size("in_features")?, a.size("num_classes")?);
         let o = o.reduction(a.reduction()?).weight(a.tensor("weight")?);
         let o = set!(o, a, out_features: sizes, bias: bool, ignore_index: index, label_smoothing: float);
-        giving(o.build(a.device)?, |loss, call| {
-            Ok(loss.forward(call.input("input")?, call.input("target")?)?)
-        })
+        giving(
+            o.build(a.device)?,
+            |loss, call| Ok(loss.forward(call.input("input")?, call.input("target")?)?),
+        )
     }),
     ("AdaptiveLogSoftmaxWithLoss", |a| {
         let (width, classes) = (a.size("in_features")?, a.size("n_classes")?);

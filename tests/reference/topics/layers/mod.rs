@@ -1,7 +1,7 @@
 //! One layer with options: outputs and gradients of one or more calls, and what the calls change of its state.
 
 mod criteria;
-mod options;
+pub(super) mod options;
 mod plain;
 mod sequences;
 
@@ -25,7 +25,7 @@ type Row = (&'static str, fn(&Args<'_, '_>) -> Result<Built>);
 
 /// A layer, and how it is called.
 pub struct Built {
-    module: Box<dyn Module>,
+    pub module: Box<dyn Module>,
     forward: Box<dyn Fn(&Call<'_>) -> Result<Vec<Option<Tensor>>>>,
 }
 
@@ -80,7 +80,7 @@ impl Call<'_> {
 }
 
 /// The layer of `{"layer": …, "args": …}`.
-fn build(name: &str, args: &Args<'_, '_>) -> Result<Built> {
+pub fn build(name: &str, args: &Args<'_, '_>) -> Result<Built> {
     let tables = [plain::LAYERS, sequences::LAYERS, criteria::LAYERS];
     let row = tables.into_iter().flatten().find(|(known, _)| *known == name);
     let (_, make) = row.ok_or_else(|| anyhow!("{name} is a layer that the runner does not know"))?;
