@@ -414,7 +414,7 @@ impl GroupNormOptions {
     /// If the groups do not divide the channels, the device fails, or the dtype is not a float one.
     pub fn build(&self, options: impl Into<Options>) -> Result<GroupNorm> {
         let options = options.into();
-        if self.num_groups == 0 || self.num_channels % self.num_groups != 0 {
+        if self.num_groups == 0 || !self.num_channels.is_multiple_of(self.num_groups) {
             let reason = format!("{} groups do not divide {} channels", self.num_groups, self.num_channels);
             return Err(Error::Argument { op: "GroupNorm", reason });
         }

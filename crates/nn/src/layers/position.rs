@@ -125,7 +125,7 @@ impl RotaryPositions {
     pub fn forward_from(&self, input: &Tensor, offset: usize) -> Result<Tensor> {
         const OP: &str = "RotaryPositions";
         check(OP, input, self.dim)?;
-        if self.dim % 2 != 0 {
+        if !self.dim.is_multiple_of(2) {
             return Err(Error::Argument {
                 op: OP,
                 reason: format!("dim is {}; pairs need an even one", self.dim),

@@ -23,10 +23,13 @@ use options::Args;
 /// A row of a table: a layer's name in PyTorch, and how it is made of its options.
 type Row = (&'static str, fn(&Args<'_, '_>) -> Result<Built>);
 
+/// What a layer gives in a call, in order.
+type Forward = dyn Fn(&Call<'_>) -> Result<Vec<Option<Tensor>>>;
+
 /// A layer, and how it is called.
 pub struct Built {
     pub module: Box<dyn Module>,
-    forward: Box<dyn Fn(&Call<'_>) -> Result<Vec<Option<Tensor>>>>,
+    forward: Box<Forward>,
 }
 
 /// A layer that is called in its own way, which gives tensors or none.
