@@ -1,5 +1,7 @@
 //! How the cases of each topic are replayed. One file a topic, with a function `run` that reads a case and compares what comes of it.
 
+mod optimizers;
+
 use anyhow::Result;
 use wgrad::Device;
 
@@ -10,7 +12,7 @@ use crate::report::Outcome;
 pub type Run = fn(case: &Case<'_>, device: &Device) -> Result<Outcome>;
 
 /// All topics that are replayed.
-const TOPICS: &[(&str, Run)] = &[];
+const TOPICS: &[(&str, Run)] = &[("optimizers", optimizers::run)];
 
 /// How a topic's cases are replayed.
 pub fn find(topic: &str) -> Option<Run> {
