@@ -4,9 +4,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use wgrad::optim::{
     Adadelta, AdadeltaOptions, Adafactor, AdafactorOptions, Adagrad, AdagradOptions, Adam, AdamOptions,
-    AdamW, AdamWOptions, Adamax, AdamaxOptions, Asgd, AsgdOptions, GroupState, Lion, LionOptions, Muon,
-    MuonOptions, NAdam, NAdamOptions, Named, Optimizer, OptimizerState, RAdam, RAdamOptions, RmsProp,
-    RmsPropOptions, Rprop, RpropOptions, Rule, Setting, Settings, Sgd, SgdOptions, Stepper,
+    AdamW, AdamWOptions, Adamax, AdamaxOptions, Asgd, AsgdOptions, GroupState, Lbfgs, LbfgsOptions, Lion,
+    LionOptions, Muon, MuonOptions, NAdam, NAdamOptions, Named, Optimizer, OptimizerState, RAdam,
+    RAdamOptions, RmsProp, RmsPropOptions, Rprop, RpropOptions, Rule, Setting, Settings, Sgd, SgdOptions,
+    Stepper,
 };
 use wgrad::{Device, Tensor};
 
@@ -21,7 +22,7 @@ const OF_PYTORCH_ALONE: &[&str] = &["foreach", "fused", "capturable", "different
 pub fn run(case: &Case<'_>, device: &Device) -> Result<Outcome> {
     let name = case.body.get("optimizer")?.text()?;
     if name == "LBFGS" {
-        return Ok(Outcome::Waiting("LBFGS"));
+        return Ok(lbfgs(case, device)?.into());
     }
     let steps = case.body.get("steps")?.size()?;
     let given = Given::read(case, device)?;
@@ -244,4 +245,92 @@ fn expected_state(case: &Case<'_>, device: &Device) -> Result<OptimizerState> {
         state.groups.push(saved);
     }
     Ok(state)
+}
+
+/// Steps with a closure, and the same with an optimiser that goes on from what another one saved after the first.
+fn lbfgs(case: &Case<'_>, device: &Device) -> Result<Report> {
+    let mut start = Vec::new();
+    for param in case.body.get("params")?.items()? {
+        start.push(case.tensor(param.get("tensor")?.text()?, device)?);
+    }
+    let mut options = LbfgsOptions::new();
+    for (name, value) in case.body.get("options")?.entries()? {
+        ensure!(options.set(name, &setting(value.json())?)?, "the option {name} is unknown");
+    }
+    let data = case.body.get("data")?;
+    let problem = Problem {
+        name: case.body.get("closure")?.text()?,
+        data: ["A", "b"].map(|name| data.read(name, Node::text)),
+        sign: if options.maximize { -1.0 } else { 1.0 },
+    };
+    let problem = problem.with_tensors(case, device)?;
+    let steps = case.body.get("steps")?.size()?;
+    let mut report = Report::default();
+    for resumes in [false, true] {
+        let params = leaves(&start)?;
+        let mut optimizer = Lbfgs::new(&params, options.clone())?;
+        let (mut losses, mut values, mut evals) = (Vec::new(), Vec::new(), Vec::new());
+        for step in 0..steps {
+            if resumes && step == 1 {
+                let saved = optimizer.state_dict()?;
+                optimizer = Lbfgs::new(&params, LbfgsOptions::new().lr(0.5))?;
+                optimizer.load_state_dict(&saved)?;
+            }
+            losses.push(optimizer.step_with(&mut || problem.loss(&params))?.detach());
+            values.push(snapshot(&params)?);
+            evals.push(optimizer.state_dict()?.state["0"]["func_evals"].clone());
+        }
+        let tree = Tree::map([
+            ("losses", losses.into()),
+            ("params", Tree::List(values)),
+            ("evals", Tree::from(evals)),
+        ]);
+        report = report.and(case.compare_with(&tree, case.expect, if resumes { "resumed" } else { "" })?);
+    }
+    Ok(report)
+}
+
+/// A loss for LBFGS.
+struct Problem<'a, T> {
+    name: &'a str,
+    data: [T; 2],
+    sign: f64,
+}
+
+impl<'a> Problem<'a, Result<Option<&'a str>>> {
+    fn with_tensors(self, case: &Case<'_>, device: &Device) -> Result<Problem<'a, Option<Tensor>>> {
+        let [a, b] = self.data;
+        let tensor = |name: Option<&str>| name.map(|name| case.tensor(name, device)).transpose();
+        Ok(Problem { name: self.name, data: [tensor(a?)?, tensor(b?)?], sign: self.sign })
+    }
+}
+
+impl Problem<'_, Option<Tensor>> {
+    fn loss(&self, params: &[Tensor]) -> wgrad::Result<Tensor> {
+        params.iter().for_each(Tensor::zero_grad);
+        let x = &params[0];
+        let loss = match (self.name, &self.data) {
+            ("rosenbrock", _) => {
+                let rest = x.numel() - 1;
+                let (head, tail) = (x.narrow(0, 0, rest)?, x.narrow(0, 1, rest)?);
+                let valley = tail.sub(head.square()?)?.square()?.mul(100.0)?;
+                valley.add(head.rsub(1.0)?.square()?)?.sum()?
+            }
+            ("quadratic", [Some(a), Some(b)]) => {
+                let off = a.mv(x)?.sub(b)?.square()?.sum()?.mul(0.5)?;
+                off.add(x.square()?.sum()?.mul(0.05)?)?
+            }
+            ("logistic", [Some(a), Some(b)]) => {
+                let score = a.mv(x)?.add(&params[1])?.mul(b)?.neg()?;
+                score.softplus(1.0, 20.0)?.mean()?.add(x.square()?.sum()?.mul(0.01)?)?
+            }
+            (name, _) => {
+                let reason = format!("the closure {name} is unknown");
+                return Err(wgrad::Error::Argument { op: "LBFGS", reason });
+            }
+        };
+        let loss = loss.mul(self.sign)?;
+        loss.backward()?;
+        Ok(loss)
+    }
 }
