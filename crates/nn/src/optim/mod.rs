@@ -41,6 +41,7 @@ mod radam;
 mod rmsprop;
 mod rprop;
 mod rule;
+pub mod schedule;
 mod setting;
 mod sgd;
 mod state;
