@@ -119,15 +119,13 @@ struct Along<'a> {
 }
 
 impl Along<'_> {
-    /// The loss there, from its rounded value. Where it differs from the start's by a few roundings, the mean of the two slopes says more about the
-    /// difference, and what compares losses does not take rounding for a rise.
+    /// The loss there, from its rounded value. The slopes at both ends tell by how much it differs from the loss at the start; where that agrees with
+    /// the rounded value up to a few roundings, it has more digits, and what compares losses does not take rounding for a rise.
     fn loss(&self, value: f64, slope: f64, precision: f64) -> f64 {
         let Point { loss, slope: first, .. } = self.start;
-        if (value - loss).abs() > 4.0 * precision * value.abs().max(loss.abs()) {
-            return value;
-        }
-        let rise = self.length * (first + slope) / 2.0;
-        if rise.is_finite() { loss + rise } else { value }
+        let finer = loss + self.length * (first + slope) / 2.0;
+        let allowed = 4.0 * precision * value.abs().max(loss.abs());
+        if (finer - value).abs() <= allowed { finer } else { value }
     }
 }
 
