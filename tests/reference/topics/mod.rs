@@ -1,5 +1,6 @@
 //! How the cases of each topic are replayed. One file a topic, with a function `run` that reads a case and compares what comes of it.
 
+mod grad_utils;
 mod lr_schedulers;
 mod optimizers;
 
@@ -13,7 +14,11 @@ use crate::report::Outcome;
 pub type Run = fn(case: &Case<'_>, device: &Device) -> Result<Outcome>;
 
 /// All topics that are replayed.
-const TOPICS: &[(&str, Run)] = &[("lr_schedulers", lr_schedulers::run), ("optimizers", optimizers::run)];
+const TOPICS: &[(&str, Run)] = &[
+    ("grad_utils", grad_utils::run),
+    ("lr_schedulers", lr_schedulers::run),
+    ("optimizers", optimizers::run),
+];
 
 /// How a topic's cases are replayed.
 pub fn find(topic: &str) -> Option<Run> {
