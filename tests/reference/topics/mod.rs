@@ -1,7 +1,10 @@
 //! How the cases of each topic are replayed. One file a topic, with a function `run` that reads a case and compares what comes of it.
 
+mod grad_utils;
 mod init;
 mod layers;
+mod lr_schedulers;
+mod optimizers;
 
 use anyhow::Result;
 use wgrad::Device;
@@ -13,7 +16,13 @@ use crate::report::Outcome;
 pub type Run = fn(case: &Case<'_>, device: &Device) -> Result<Outcome>;
 
 /// All topics that are replayed.
-const TOPICS: &[(&str, Run)] = &[("layers", layers::run), ("init", init::run)];
+const TOPICS: &[(&str, Run)] = &[
+    ("grad_utils", grad_utils::run),
+    ("init", init::run),
+    ("layers", layers::run),
+    ("lr_schedulers", lr_schedulers::run),
+    ("optimizers", optimizers::run),
+];
 
 /// How a topic's cases are replayed.
 pub fn find(topic: &str) -> Option<Run> {
