@@ -17,9 +17,9 @@ use serde_json::{Map, Value as Json};
 use wgrad::{Device, DeviceOptions, Tensor};
 
 use crate::case::Case;
-use crate::compare::{Tolerance, compare};
 use crate::grow::{self, Ways};
 use crate::ops::Op;
+use crate::recorded::compare::{Tolerance, compare};
 use crate::replay::{Part, Replayed, call, gradients, panic_text};
 use crate::support;
 use crate::tensors::{Layout, Numbers, Store, Values, supported};

@@ -6,7 +6,6 @@
 mod call;
 mod case;
 mod choice;
-mod compare;
 mod enlarged;
 mod errors;
 mod expanded;
@@ -15,6 +14,8 @@ mod grow;
 mod limits;
 mod memory;
 mod ops;
+#[path = "../recorded/mod.rs"]
+mod recorded;
 mod replay;
 mod report;
 mod source;

@@ -7,9 +7,9 @@ use wgrad::{Device, GradOptions, Tensor, grad};
 
 use crate::call::{Call, Outcome};
 use crate::case::{Case, Second};
-use crate::compare::{Tolerance, compare};
 use crate::expanded;
 use crate::ops::Op;
+use crate::recorded::compare::{Tolerance, compare};
 use crate::tensors::{Layout, Numbers, Store};
 
 /// The largest error in units of the tolerance, or what is wrong.

@@ -1,13 +1,12 @@
-//! Tensors from a safetensors file, and their elements as numbers.
+//! The tensors of cases, and how they are laid out in memory.
 
-use std::str::FromStr;
-
-use anyhow::{Context, Result, anyhow};
-use half::{bf16, f16};
+use anyhow::{Context, Result};
 use safetensors::SafeTensors;
-use wgrad::{DType, Device, Element, Tensor};
+use wgrad::{DType, Device, Tensor};
 
 use crate::case::{Case, Input};
+use crate::recorded::numbers;
+pub use crate::recorded::numbers::{Numbers, Values};
 
 /// How inputs lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,17 +99,7 @@ impl<'a> Store<'a> {
     /// The tensor of a name, as stored.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         let stored = self.0.tensor(name).with_context(|| format!("the tensor {name:?}"))?;
-        let dtype = dtype(&stored)?;
-        Ok(match dtype {
-            DType::Bool => make::<bool>(&stored, device),
-            DType::U8 => make::<u8>(&stored, device),
-            DType::I32 => make::<i32>(&stored, device),
-            DType::I64 => make::<i64>(&stored, device),
-            DType::F16 => make::<f16>(&stored, device),
-            DType::BF16 => make::<bf16>(&stored, device),
-            DType::F32 => make::<f32>(&stored, device),
-            DType::F64 => make::<f64>(&stored, device),
-        }?)
+        numbers::tensor(&stored, device)
     }
 
     /// An input of a case, a leaf: strided as the case says, or laid out in another way.
@@ -134,73 +123,7 @@ impl<'a> Store<'a> {
     /// What a name's tensor holds.
     pub fn expected(&self, name: &str) -> Result<Numbers> {
         let stored = self.0.tensor(name).with_context(|| format!("the tensor {name:?}"))?;
-        Numbers::new(dtype(&stored)?, stored.shape(), stored.data())
-    }
-}
-
-fn dtype(stored: &safetensors::tensor::TensorView) -> Result<DType> {
-    let name = format!("{:?}", stored.dtype()).to_lowercase();
-    DType::from_str(&name).map_err(|_| anyhow!("the file holds a tensor of dtype {name}"))
-}
-
-fn make<T: Element>(stored: &safetensors::tensor::TensorView, device: &Device) -> wgrad::Result<Tensor> {
-    Tensor::from_slice(&T::from_bytes(stored.data()), stored.shape(), device)
-}
-
-/// Elements widened, with shape and dtype.
-pub struct Numbers {
-    pub dtype: DType,
-    pub shape: Vec<usize>,
-    pub values: Values,
-}
-
-/// Floats as f64, everything else as i64: both are exact.
-pub enum Values {
-    Float(Vec<f64>),
-    Integer(Vec<i64>),
-}
-
-impl Numbers {
-    /// The value of a tensor, computed if need be.
-    pub fn of(tensor: &Tensor) -> wgrad::Result<Numbers> {
-        let floats = |values: Vec<f64>| Values::Float(values);
-        let integers = |values: Vec<i64>| Values::Integer(values);
-        let values = match tensor.dtype() {
-            DType::F16 => floats(tensor.to_vec::<f16>()?.into_iter().map(f64::from).collect()),
-            DType::BF16 => floats(tensor.to_vec::<bf16>()?.into_iter().map(f64::from).collect()),
-            DType::F32 => floats(tensor.to_vec::<f32>()?.into_iter().map(f64::from).collect()),
-            DType::F64 => floats(tensor.to_vec::<f64>()?),
-            DType::Bool => integers(tensor.to_vec::<bool>()?.into_iter().map(i64::from).collect()),
-            DType::U8 => integers(tensor.to_vec::<u8>()?.into_iter().map(i64::from).collect()),
-            DType::I32 => integers(tensor.to_vec::<i32>()?.into_iter().map(i64::from).collect()),
-            DType::I64 => integers(tensor.to_vec::<i64>()?),
-        };
-        Ok(Numbers { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), values })
-    }
-
-    fn new(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Numbers> {
-        fn all<T: Element, N>(bytes: &[u8], widen: impl Fn(T) -> N) -> Vec<N> {
-            T::from_bytes(bytes).into_iter().map(widen).collect()
-        }
-        let values = match dtype {
-            DType::F16 => Values::Float(all(bytes, f16::to_f64)),
-            DType::BF16 => Values::Float(all(bytes, bf16::to_f64)),
-            DType::F32 => Values::Float(all(bytes, |x: f32| f64::from(x))),
-            DType::F64 => Values::Float(all(bytes, |x: f64| x)),
-            DType::Bool => Values::Integer(all(bytes, |x: bool| i64::from(x))),
-            DType::U8 => Values::Integer(all(bytes, |x: u8| i64::from(x))),
-            DType::I32 => Values::Integer(all(bytes, |x: i32| i64::from(x))),
-            DType::I64 => Values::Integer(all(bytes, |x: i64| x)),
-        };
-        Ok(Numbers { dtype, shape: shape.to_vec(), values })
-    }
-
-    /// Whether no element differs from zero.
-    pub fn is_zero(&self) -> bool {
-        match &self.values {
-            Values::Float(values) => values.iter().all(|&x| x == 0.0),
-            Values::Integer(values) => values.iter().all(|&x| x == 0),
-        }
+        Numbers::stored(&stored)
     }
 }
 
@@ -233,7 +156,7 @@ pub fn supported(case: &Case, store: &Store, device: &Device) -> Result<bool> {
     let inputs = case.inputs.iter().map(|input| &input.tensor);
     for name in inputs.chain(case.outputs.iter().flatten()) {
         let stored = store.0.tensor(name).with_context(|| format!("the tensor {name:?}"))?;
-        if dtype(&stored)? == DType::F64 {
+        if numbers::dtype(&stored)? == DType::F64 {
             return Ok(false);
         }
     }

@@ -9,6 +9,8 @@
 mod calls;
 mod library;
 mod page;
+#[path = "../recorded/mod.rs"]
+mod recorded;
 #[path = "../conformance/source.rs"]
 mod source;
 mod verified;

@@ -23,6 +23,8 @@ mod case;
 mod check;
 #[path = "../conformance/ops/mod.rs"]
 mod ops;
+#[path = "../recorded/mod.rs"]
+mod recorded;
 #[path = "../conformance/source.rs"]
 mod source;
 #[allow(dead_code)]

@@ -215,6 +215,21 @@ pub enum Error {
         /// What it should look like.
         expected: String,
     },
+    /// Values that do not fit the module they were to be loaded into. Nothing was loaded.
+    #[error(
+        "load_state_dict: missing {}, unexpected {}, of other shapes {}; leave out what does not fit, or load without strict",
+        names(.missing),
+        names(.unexpected),
+        names(.mismatched)
+    )]
+    StateDict {
+        /// The module's values that were not given.
+        missing: Vec<String>,
+        /// What was given under names that the module does not have.
+        unexpected: Vec<String>,
+        /// What has another shape than the module's value, with both shapes.
+        mismatched: Vec<String>,
+    },
     /// A call that the rules of autograd do not allow.
     #[error("{op}: {}", brief(.reason, REASON))]
     Autograd {
@@ -301,6 +316,11 @@ fn list(numbers: &[impl Debug]) -> String {
     brief(&format!("{numbers:?}"), LIST).into_owned()
 }
 
+/// A list of names, as text.
+fn names(list: &[String]) -> String {
+    if list.is_empty() { "nothing".to_owned() } else { brief(&list.join(", "), LIST).into_owned() }
+}
+
 /// A text of at most `most` characters; a longer one loses its middle.
 fn brief(text: &str, most: usize) -> Cow<'_, str> {
     let count = text.chars().count();
@@ -338,6 +358,11 @@ mod tests {
                 requested: reason.clone(),
                 reason: reason.clone(),
                 available: reason.clone(),
+            },
+            Error::StateDict {
+                missing: vec![reason.clone(); 3],
+                unexpected: vec![reason.clone()],
+                mismatched: vec![reason.clone()],
             },
             Error::Parse { what: "device", text: "\u{1}".repeat(1000), expected: reason },
         ];

@@ -1,6 +1,7 @@
-//! The `#[no_grad]` attribute, and what wgrad's own crates use beside it.
+//! The `#[no_grad]` attribute, `#[derive(Module)]`, and what wgrad's own crates use beside them.
 
 mod call_sites;
+mod module;
 
 use proc_macro::TokenStream;
 use quote::quote;
@@ -55,4 +56,29 @@ pub fn call_sites(arguments: TokenStream, item: TokenStream) -> TokenStream {
             .into();
     }
     call_sites::expand(block).into()
+}
+
+/// Makes a struct a module: `wgrad::nn::Module`, which finds its parameters, buffers and layers through its fields.
+///
+/// A field of type `Tensor` is a parameter, with `#[buffer]` a buffer, which is moved and saved but not trained; with `#[buffer(transient)]` it
+/// is moved only. Fields that hold modules are walked: other structs, `Vec`, `Option`, `Box`, tuples, arrays, maps by name. Numbers, strings and
+/// settings hold nothing.
+///
+/// `#[module(skip)]` leaves a field out, `#[module(rename = "name")]` gives it another name in paths, and `#[module(flatten)]`
+/// puts what it holds beside the struct's own fields.
+///
+/// ```ignore
+/// #[derive(Clone, Module)]
+/// struct Net {
+///     first: Linear,
+///     rest: Vec<Linear>,
+///     scale: Tensor,
+///     #[buffer]
+///     seen: Tensor,
+/// }
+/// ```
+#[proc_macro_derive(Module, attributes(module, buffer))]
+pub fn derive_module(item: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(item as syn::DeriveInput);
+    module::expand(input).unwrap_or_else(Error::into_compile_error).into()
 }

@@ -1,6 +1,6 @@
 //! Whether a result is the expected one, and by how much it misses.
 
-use crate::tensors::{Numbers, Values};
+use super::numbers::{Numbers, Values};
 
 /// How far a float may be off: `atol + rtol * |expected|`.
 #[derive(Clone, Copy)]
@@ -21,6 +21,11 @@ pub fn compare(actual: &Numbers, expected: &Numbers, tolerance: Tolerance) -> Re
     if actual.dtype != expected.dtype {
         return Err(format!("dtype {} instead of {}", actual.dtype, expected.dtype));
     }
+    compare_numbers(actual, expected, tolerance)
+}
+
+/// The same where floats of any width are compared with floats, and integers with integers.
+pub fn compare_numbers(actual: &Numbers, expected: &Numbers, tolerance: Tolerance) -> Result<f64, String> {
     if actual.shape != expected.shape {
         return Err(format!("shape {:?} instead of {:?}", actual.shape, expected.shape));
     }
