@@ -1,5 +1,7 @@
 //! Making tensors, and keeping triangles of them.
 
+pub(super) mod transfer;
+
 use half::{bf16, f16};
 use wgrad_array::{Array, BinaryOp, DType, Device, Element, Error, Result, Scalar, default_dtype};
 

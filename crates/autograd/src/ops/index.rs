@@ -2,6 +2,10 @@
 //! [`Error::Index`](crate::Error::Index): of the call where its value is at hand (on the CPU, or given from this machine's memory), else of whoever
 //! reads what depends on it.
 
+pub(super) mod positions;
+pub(super) mod scatter;
+pub(super) mod selection;
+
 use wgrad_array::layout::{Dims, normalize_dim};
 use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar, ScatterOp, WithOpName};
 

@@ -2,9 +2,9 @@
 
 use wgrad_array::{Array, BinaryOp, DType, Device, Error, Result, Scalar, UnaryOp, default_dtype, reserve};
 
-use super::reduce::require_float;
 use crate::args::check_held;
 use crate::generator::next_stream;
+use crate::ops::reduce::require_float;
 use crate::tape::{Derivative, record};
 use crate::{IntArray, Options, Tensor};
 

@@ -3,10 +3,13 @@
 //! Each reduction has a form over all dims (`sum()`) and one over some (`sum_dim(dims, keepdim)`, where no dims are all
 //! dims, as in PyTorch). Halves are summed in f32.
 
+pub(super) mod counting;
+pub(super) mod statistics;
+
 use wgrad_array::layout::{Dims, normalize_dim};
 use wgrad_array::{Array, BinaryOp, DType, Error, Expr, ReduceOp, Result, Scalar, UnaryOp};
 
-use super::unit::Floor;
+use crate::ops::norm::unit::Floor;
 use crate::tape::{Derivative, record, record_outputs};
 use crate::view::ViewStep;
 use crate::{IntArray, Tensor, is_grad_enabled};
