@@ -105,6 +105,7 @@ fn made<T: Element>(op: &'static str, elements: &[T], shape: &[usize], options: 
     }
 }
 
+/// # Creation
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// A tensor of a number or of nested arrays of numbers; `torch.tensor`.

@@ -13,6 +13,7 @@ use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
 use crate::{AsTensor, Tensor};
 
+/// # Reading and adding at indices
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// `out[.., i, ..] = self[.., index[.., i, ..], ..]` along a dim, with the index's shape.

@@ -76,6 +76,7 @@ impl Default for CrossEntropyOptions {
     }
 }
 
+/// # Losses
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The squared distance from a target, both of one shape or broadcast to one; `F.mse_loss`.

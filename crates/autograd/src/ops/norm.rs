@@ -11,6 +11,7 @@ use crate::ops::reduce::{require_float, widened};
 use crate::tape::{Derivative, Operand, record};
 use crate::{IntArray, Tensor, TensorExpr, is_grad_enabled};
 
+/// # Normalisation
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// `(x - mean) / sqrt(var + eps) * weight + bias` over the last dims, which have the sizes `normalized_shape`; `F.layer_norm`.

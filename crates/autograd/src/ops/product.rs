@@ -8,6 +8,7 @@ use wgrad_array::{DType, Error, Result, Scalar};
 
 use crate::{IntArray, Tensor};
 
+/// # Products by name
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Products of matrices, one for each place of the first dim, which both have.

@@ -48,6 +48,7 @@ fn float_options(op: &'static str, options: &Options) -> Result<DType> {
     }
 }
 
+/// # Random tensors
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Uniform random numbers in [0, 1); of the default dtype unless the options say otherwise.

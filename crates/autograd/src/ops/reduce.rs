@@ -54,6 +54,7 @@ pub(super) fn widened(x: &Array) -> Result<Array> {
     if x.dtype().is_half() { x.cast(DType::F32) } else { Ok(x.clone()) }
 }
 
+/// # Reductions
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// A half in f32, others as they are.
@@ -110,6 +111,7 @@ pub(super) fn require_float(op: &'static str, x: &Tensor) -> Result<()> {
     })
 }
 
+/// # Sums, means and extremes
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The sum of all elements. Integers and bools give i64.

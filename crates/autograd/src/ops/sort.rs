@@ -13,6 +13,7 @@ use wgrad_array::{Array, DType, Error, Expr, ReduceOp, Result};
 use crate::Tensor;
 use crate::tape::{Derivative, record};
 
+/// # Sorting
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The order of the elements along a dim: at each place of the result, where the element that belongs there is now (i64). Equal elements

@@ -38,6 +38,7 @@ impl From<(DType, &Device)> for Target {
     }
 }
 
+/// # Between devices and dtypes
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The tensor on a device, with a dtype, or both; itself if there is nothing to change.

@@ -7,6 +7,7 @@ use crate::Tensor;
 use crate::ops::reduce::{require_float, widened};
 use crate::tape::{Derivative, record};
 
+/// # Activations: softmax
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// `exp(x) / sum(exp(x))` along a dim, without overflow.

@@ -168,6 +168,7 @@ fn for_bools(op: BinaryOp) -> Result<BinaryOp> {
     }
 }
 
+/// # Arithmetic in place and powers
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// This tensor as one computed from `x` too, in which it is flat: where derivatives are recorded, that for `x` is zeros instead of

@@ -6,6 +6,7 @@ use crate::ops::elementwise::binary::combine;
 use crate::tape::{Context, Derivative, Grads, record};
 use crate::{Tensor, TensorExpr};
 
+/// # Bounds
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Elements no smaller than `min` and no larger than `max`, each a number, a tensor that broadcasts, or `None`.

@@ -13,6 +13,7 @@ use crate::{Tensor, TensorExpr, is_grad_enabled};
 const SCALE: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
 const CUBE: f64 = 0.044715;
 
+/// # Activations: gelu
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// `x * Φ(x)` with the normal distribution's Φ; `gelu(approximate="none")`. Halves are computed in f32.

@@ -40,6 +40,7 @@ fn common_dtype(a: (DType, usize), b: (DType, usize)) -> DType {
 /// The derivative for one of two inputs (0 or 1), from the gradient and the inputs.
 type PairDerivative = fn(usize, &TensorExpr, &TensorExpr, &TensorExpr) -> TensorExpr;
 
+/// # Quotients, remainders and functions of pairs
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The other operand; a number as a 0-dim constant.

@@ -84,6 +84,7 @@ fn softplus_array(x: &Array, beta: f64) -> Expr {
     softplus(&(Expr::of(x) * beta)) / beta
 }
 
+/// # Activations with settings
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// An activation with settings: forward on the widened array; derivative from the widened gradient and input.

@@ -108,6 +108,7 @@ fn sinc_slope_near_0(angle: &TensorExpr) -> TensorExpr {
     sum * angle * (-PI / 3.0)
 }
 
+/// # Special functions
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The `n`-th derivative of [`Tensor::digamma`]; `torch.polygamma`. What is too large for the dtype is infinite; where the value itself is

@@ -21,6 +21,7 @@ pub enum ScatterReduce {
     Amin,
 }
 
+/// # Scattering
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// [`Tensor::scatter`] of one number.

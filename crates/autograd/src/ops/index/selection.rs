@@ -62,6 +62,7 @@ struct Places {
     position: usize,
 }
 
+/// # Choosing elements
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Elements chosen by parts of an index: `x[parts]`. Parts without tensors give a view, others a copy.

@@ -21,6 +21,7 @@ impl From<f64> for NormOrder {
     }
 }
 
+/// # Linear algebra: norms of matrices
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Norms of the matrices in two dims, PyTorch's default being the last two; `torch.linalg.matrix_norm`. The order is

@@ -5,6 +5,7 @@ use wgrad_array::{Device, Error, GradRule, QrMode, Result, Triangle, Vectors};
 use crate::tape::{Context, Derivative, record_outputs};
 use crate::{AsTensor, Tensor, TensorExpr};
 
+/// # Linear algebra: orthogonal factors
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Q with orthonormal columns and upper triangular R with `A = Q R`; `torch.linalg.qr`. The signs are LAPACK's.

@@ -11,6 +11,7 @@ use crate::ops::reduce::{require_float, widened};
 use crate::tape::{Derivative, record};
 use crate::warning::target_broadcasts;
 
+/// # Losses of pairs, margins and likelihoods
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// `d² / 2` of the distance to a target within `delta`, `delta * (|d| - delta / 2)` beyond; PyTorch's default is 1. A target

@@ -25,6 +25,7 @@ struct Labels {
     length: usize,
 }
 
+/// # Connectionist temporal classification
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The negative logarithm of the probability that a sequence of distributions spells a target, over all alignments;

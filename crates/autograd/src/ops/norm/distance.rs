@@ -7,6 +7,7 @@ use crate::ops::reduce::{Fold, require_float, widened};
 use crate::tape::{Derivative, record};
 use crate::{IntArray, Tensor, is_grad_enabled};
 
+/// # Norms of vectors, distances, similarities
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// `sum(|x| ** p) ** (1 / p)` over dims (none: all); the largest and smallest size for p of infinity and minus infinity,

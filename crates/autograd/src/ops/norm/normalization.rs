@@ -35,6 +35,7 @@ impl Default for BatchNormOptions {
     }
 }
 
+/// # Normalisation over batches and groups, attention
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// A list with one number for each channel (dim 1), in a shape that broadcasts.

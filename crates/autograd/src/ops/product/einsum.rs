@@ -18,6 +18,7 @@ fn fail(reason: String) -> Error {
     Error::Argument { op: "einsum", reason }
 }
 
+/// # Products by equation
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Einstein's summation: each operand's dims get letters, equal letters are walked together, and letters that are not in

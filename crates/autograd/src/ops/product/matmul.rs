@@ -10,6 +10,7 @@ use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
 use crate::{AsTensor, Tensor};
 
+/// # Matrix products
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The matrix product, in all of PyTorch's cases: vectors with vectors, vectors with matrices, matrices, and batches of matrices

@@ -60,6 +60,7 @@ impl Runs {
     }
 }
 
+/// # Counting
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The different elements in ascending order, with what [`Unique`] says of them. Their number is read for this.

@@ -8,6 +8,7 @@ use crate::ops::reduce::require_float;
 use crate::tape::{Derivative, record};
 use crate::{IntArray, Tensor, is_grad_enabled};
 
+/// # Statistics and running folds
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The smallest and the largest of all elements. Equal ones share the gradient evenly.

@@ -17,6 +17,7 @@ pub enum PadMode {
     Circular,
 }
 
+/// # Rearranging
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Dims moved to other places; those that are not named keep their order.

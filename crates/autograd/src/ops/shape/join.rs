@@ -18,6 +18,7 @@ pub(in crate::ops) fn padded(x: &Array, amounts: &[(isize, isize)], value: Scala
     Array::select(&inside, &out, &Array::full(&[], value, x.dtype(), x.device())?)
 }
 
+/// # Joining
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Tensors side by side along a dim. As in PyTorch, 1-dim tensors without elements are left out.

@@ -8,6 +8,7 @@ use crate::storage::ViewKind;
 use crate::tape::{Derivative, output_edges};
 use crate::view::ViewStep;
 
+/// # Pieces
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Pieces of `size` indices along a dim; the last may be smaller. Views of this tensor, which may not be written to.

@@ -9,6 +9,7 @@ use crate::tape::{Derivative, record_edge};
 use crate::view::{ViewStep, places};
 use crate::{IntArray, Tensor, is_grad_enabled};
 
+/// # Views by strides
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The elements of this tensor's storage at `offset + sum(index * stride)`, counted in elements. Without an offset it is

@@ -10,6 +10,7 @@ use crate::tape::{Derivative, Edge, Meta, lock, record, record_edge};
 use crate::view::ViewStep;
 use crate::{IntArray, Tensor, is_grad_enabled};
 
+/// # Views
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The view that a step makes, recorded under a node's name and sharing the storage.

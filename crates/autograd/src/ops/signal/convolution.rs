@@ -79,6 +79,7 @@ pub(in crate::ops) fn per_dim(
     }
 }
 
+/// # Convolutions
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Windows of the last dims: `[.., outputs.., sizes..]`. Each has `size` elements, `dilation` apart; windows are `stride` apart.

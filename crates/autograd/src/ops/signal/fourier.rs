@@ -39,6 +39,7 @@ impl FftNorm {
     }
 }
 
+/// # Fourier transforms
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The discrete Fourier transform along a dim of complex numbers, which are pairs: the last dim is 2 and not counted. The points are

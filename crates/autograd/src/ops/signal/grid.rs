@@ -46,6 +46,7 @@ struct Line {
     align_corners: bool,
 }
 
+/// # Sampling by grids
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The values of images (`[batch, channels, height, width]`) or volumes (with a depth before the height) at the places of a grid,

@@ -102,6 +102,7 @@ impl PoolOptions {
     }
 }
 
+/// # Pooling: windows
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The means of windows over the last dim; `F.avg_pool1d`. The input is `[batch, channels, size]`, or without a batch.

@@ -31,6 +31,7 @@ pub enum Scale {
     Factor(Vec<f64>, bool),
 }
 
+/// # Resampling
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The tensor with other sizes in the dims behind batch and channels. With `align_corners` the corner elements keep their

@@ -4,6 +4,7 @@ use wgrad_array::{Array, DType, Error, Expr, Result, Scalar};
 
 use crate::{Tensor, Value};
 
+/// # Searching
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Where values belong in this ascending sequence (or, of more dims, in its rows): before equal elements, or with `right` after them.

@@ -7,6 +7,7 @@ use crate::Tensor;
 use crate::ops::index::positions::{column, counted, quotient};
 use crate::ops::reduce::require_float;
 
+/// # Pooling to a given size
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The places of the elements in the plane of the last dims, as i64, in a shape that broadcasts.

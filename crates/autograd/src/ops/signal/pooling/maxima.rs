@@ -9,6 +9,7 @@ use crate::Tensor;
 use crate::ops::reduce::{require_float, widened};
 use crate::tape::{Derivative, record, record_outputs};
 
+/// # Pooling: maxima
 impl Tensor {
     pub(super) fn max_pool(
         &self,

@@ -48,6 +48,7 @@ impl Divisor {
     }
 }
 
+/// # Pooling: means
 impl Tensor {
     pub(super) fn avg_pool(&self, op: &'static str, options: &PoolOptions, dims: usize) -> Result<Tensor> {
         require_float(op, self)?;
