@@ -202,9 +202,9 @@ impl MatmulKernel {
             return Ok(());
         }
         // SAFETY: passed on to the caller.
-        let (lhs, _lhs_copy) = unsafe { self.lhs.bring(buffers, &self.pool)? };
+        let (lhs, _lhs_copy) = unsafe { self.lhs.resolve(buffers, &self.pool)? };
         // SAFETY: passed on to the caller.
-        let (rhs, _rhs_copy) = unsafe { self.rhs.bring(buffers, &self.pool)? };
+        let (rhs, _rhs_copy) = unsafe { self.rhs.resolve(buffers, &self.pool)? };
         // A panel is a whole product, or a part of its rows or of its columns.
         let work = m.saturating_mul(n).saturating_mul(k.max(1));
         let tasks = match work.saturating_mul(batches) / TASK_WORK {
@@ -487,7 +487,7 @@ impl CpuFactor {
     ///
     /// # Safety
     /// As for [`MatmulKernel::run`].
-    unsafe fn bring(
+    unsafe fn resolve(
         &self,
         buffers: &[RawBuffer],
         pool: &Arc<CpuPool>,
