@@ -42,7 +42,8 @@ impl RawBuffer {
 // executor's contract obliges callers to order launches that share buffers. So sending the pointer to another
 // thread cannot make a data race.
 unsafe impl Send for RawBuffer {}
-// SAFETY: a shared reference gives no more than a copy of the pointer, for which the argument above holds.
+// SAFETY: a shared reference gives no more than a copy of the pointer; the threads that have copies write to
+// disjoint elements.
 unsafe impl Sync for RawBuffer {}
 
 /// An access of a kernel, with what the interpreter needs to run it.
