@@ -30,11 +30,11 @@ struct PrefetchStream {
 
 /// The streams of memory that are being prefetched.
 #[derive(Default)]
-pub struct Ahead {
+pub struct Prefetcher {
     streams: smallvec::SmallVec<[PrefetchStream; 4]>,
 }
 
-impl Ahead {
+impl Prefetcher {
     /// Notes that an access's elements of this tile begin at `tile` and take `bytes` bytes, and that those of
     /// the next tile begin `step` bytes further on.
     pub fn note(&mut self, access: usize, tile: *const u8, step: isize, bytes: usize) {
