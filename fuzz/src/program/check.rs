@@ -235,7 +235,8 @@ fn compare(got: &[Shown], exact: &[Shown], spread: &[Vec<f64>]) -> Result<(usize
                 let mut text = String::new();
                 let _ = write!(
                     text,
-                    "{}[{i}] of shape {:?} {:?} is {x:e}, must be {truth:e}; off by {off:e}, allowed {allowed:e}\n  got   {:?}\n  exact {:?}",
+                    "{}[{i}] of shape {:?} {:?} is {x:e}, must be {truth:e}; off by {off:e}, \
+                     allowed {allowed:e}\n  got   {:?}\n  exact {:?}",
                     got.label,
                     got.shape,
                     got.dtype,
