@@ -1,4 +1,4 @@
-//! The `#[no_grad]` attribute, and what wgrad's own crates use beside it.
+//! The attribute `#[no_grad]`, and `#[call_sites]` for wgrad's own crates.
 
 mod call_sites;
 
