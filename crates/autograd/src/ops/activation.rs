@@ -1,7 +1,7 @@
 //! Softmax and its relatives.
 
 use wgrad_array::layout::normalize_dim;
-use wgrad_array::{Array, BinaryOp, ReduceOp, Result, UnaryOp};
+use wgrad_array::{Array, Expr, ReduceOp, Result};
 
 use super::reduce::{require_float, widened};
 use crate::Tensor;
@@ -60,8 +60,11 @@ fn folded(x: &Array, dim: usize) -> Vec<usize> {
     if x.rank() == 0 { Vec::new() } else { vec![dim] }
 }
 
-fn shifted(x: &Array, dims: &[usize]) -> Result<Array> {
-    x.binary(BinaryOp::Sub, &x.reduce(ReduceOp::Max, dims, true)?)
+/// The distances from the largest element, in f32 for halves.
+fn shifted(x: &Array, dims: &[usize]) -> Expr {
+    let x = Expr::from(widened(x));
+    let largest = x.map(|x| x.reduce(ReduceOp::Max, dims, true));
+    x - largest
 }
 
 fn softmax_array(x: &Array, dim: usize) -> Result<Array> {
@@ -69,9 +72,9 @@ fn softmax_array(x: &Array, dim: usize) -> Result<Array> {
         return Ok(x.clone());
     }
     let dims = folded(x, dim);
-    let exp = shifted(&widened(x)?, &dims)?.unary(UnaryOp::Exp)?;
-    let sum = exp.reduce(ReduceOp::Sum, &dims, true)?;
-    exp.binary(BinaryOp::Div, &sum)?.cast(x.dtype())
+    let exp = shifted(x, &dims).exp();
+    let sum = exp.map(|exp| exp.reduce(ReduceOp::Sum, &dims, true));
+    (exp / sum).cast(x.dtype()).done()
 }
 
 fn log_softmax_array(x: &Array, dim: usize) -> Result<Array> {
@@ -79,7 +82,7 @@ fn log_softmax_array(x: &Array, dim: usize) -> Result<Array> {
         return Ok(x.clone());
     }
     let dims = folded(x, dim);
-    let shifted = shifted(&widened(x)?, &dims)?;
-    let sum = shifted.unary(UnaryOp::Exp)?.reduce(ReduceOp::Sum, &dims, true)?;
-    shifted.binary(BinaryOp::Sub, &sum.unary(UnaryOp::Log)?)?.cast(x.dtype())
+    let shifted = shifted(x, &dims);
+    let sum = shifted.exp().map(|exp| exp.reduce(ReduceOp::Sum, &dims, true));
+    (shifted - sum.log()).cast(x.dtype()).done()
 }

@@ -1,7 +1,7 @@
 //! Losses.
 
 use wgrad_array::layout::{Dims, broadcast_shapes};
-use wgrad_array::{Array, BinaryOp, DType, Error, Named, ReduceOp, Result, Scalar, UnaryOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Expr, Named, ReduceOp, Result, Scalar, UnaryOp};
 
 use super::index::places;
 use super::reduce::{require_float, widened};
@@ -90,10 +90,11 @@ impl Tensor {
         if !dtype.is_float() {
             require_float(OP, self)?;
         }
-        let distance =
-            widened(&x.array.cast(dtype)?)?.binary(BinaryOp::Sub, &widened(&t.array.cast(dtype)?)?)?;
-        let out = reduction.array(&distance.binary(BinaryOp::Mul, &distance)?)?.cast(dtype)?;
-        let scale = 2.0 * reduction.scale(distance.elements());
+        let wide = |x: &Array| Expr::from(x.cast(dtype).and_then(|x| widened(&x)));
+        let distance = wide(&x.array) - wide(&t.array);
+        let squares = (&distance * &distance).done()?;
+        let out = reduction.array(&squares)?.cast(dtype)?;
+        let scale = 2.0 * reduction.scale(squares.elements());
         Ok(record(out, [x, t], |inputs, _| {
             Derivative::with("MseLossBackward0", move |c| {
                 let (g, [x, t]) = &c.parts();
@@ -283,22 +284,17 @@ impl Tensor {
         same_shape(OP, self, target)?;
         let (weight, pos_weight) = (weight.into(), pos_weight.into());
         let (x, t) = (self.operand()?, target.operand()?);
+        let (wide, aim) = (Expr::from(widened(&x.array)), Expr::of(&t.array));
         // log(1 + exp(-x)) = log1p(exp(-|x|)) + max(-x, 0), which does not overflow.
-        let wide = widened(&x.array)?;
-        let log_term =
-            wide.unary(UnaryOp::Abs)?.unary(UnaryOp::Neg)?.unary(UnaryOp::Exp)?.unary(UnaryOp::Log1p)?;
-        let hinge = wide.unary(UnaryOp::Neg)?.binary_scalar(BinaryOp::Max, 0.0)?;
-        let mut softplus = log_term.binary(BinaryOp::Add, &hinge)?;
+        let mut softplus = (-wide.abs()).exp().log1p() + (-&wide).max(0.0);
         if let Some(positive) = pos_weight {
-            let extra =
-                positive.array()?.binary_scalar(BinaryOp::Sub, 1.0)?.binary(BinaryOp::Mul, &t.array)?;
-            softplus = softplus.binary(BinaryOp::Mul, &extra.binary_scalar(BinaryOp::Add, 1.0)?)?;
+            softplus = softplus * ((Expr::from(positive.array()) - 1.0) * &aim + 1.0);
         }
-        let rest = t.array.scalar_binary(1.0, BinaryOp::Sub)?;
-        let mut losses = rest.binary(BinaryOp::Mul, &wide)?.binary(BinaryOp::Add, &softplus)?;
+        let mut losses = (1.0 - aim) * wide + softplus;
         if let Some(weight) = weight {
-            losses = losses.binary(BinaryOp::Mul, &weight.array()?)?;
+            losses = losses * Expr::from(weight.array());
         }
+        let losses = losses.done()?;
         let out = reduction.array(&losses)?.cast(self.dtype().promote(target.dtype()))?;
         let scale = reduction.scale(losses.elements());
         let (weight, positive) = (weight.map(Tensor::detach), pos_weight.map(Tensor::detach));

@@ -1,7 +1,7 @@
 //! Normalisation.
 
 use wgrad_array::layout::Dims;
-use wgrad_array::{Array, BinaryOp, Error, ReduceOp, Result, UnaryOp};
+use wgrad_array::{Array, BinaryOp, Error, Expr, Formula, ReduceOp, Result, Term};
 
 use super::reduce::{require_float, widened};
 use crate::tape::{Derivative, Operand, record};
@@ -39,16 +39,16 @@ impl Tensor {
         let dims: Dims = (self.rank() - normalized.len()..self.rank()).collect();
         let wide = widened(&x.array)?;
         let (mean, _, rstd) = statistics(&wide, &dims, eps)?;
-        let mut out = wide.binary(BinaryOp::Sub, &mean)?.binary(BinaryOp::Mul, &rstd)?;
+        let mut out = scaled(&Expr::of(&wide), &Expr::of(&mean), &Expr::of(&rstd));
         let weight = weight.map(Tensor::operand).transpose()?;
         let bias = bias.map(Tensor::operand).transpose()?;
         if let Some(weight) = &weight {
-            out = out.binary(BinaryOp::Mul, &widened(&weight.array)?)?;
+            out = out * &widened(&weight.array)?;
         }
         if let Some(bias) = &bias {
-            out = out.binary(BinaryOp::Add, &widened(&bias.array)?)?;
+            out = out + &widened(&bias.array)?;
         }
-        let out = out.cast(self.dtype())?;
+        let out = out.cast(self.dtype()).done()?;
         let has_weight = weight.is_some();
         // An absent weight or bias keeps its place, without an edge.
         let absent = || Operand { array: x.array.clone(), edge: None };
@@ -77,7 +77,7 @@ impl Tensor {
     pub(super) fn standardized(&self, dims: &[usize], eps: f64) -> Result<[Tensor; 3]> {
         let (x, dims) = (self.widened()?.operand()?, Dims::from(dims));
         let (mean, var, rstd) = statistics(&x.array, &dims, eps)?;
-        let out = x.array.binary(BinaryOp::Sub, &mean)?.binary(BinaryOp::Mul, &rstd)?;
+        let out = scaled(&Expr::of(&x.array), &Expr::of(&mean), &Expr::of(&rstd)).done()?;
         let out = record(out, [x], |inputs, _| {
             Derivative::with("NativeBatchNormBackward0", move |c| {
                 let normalisation = Normalisation::of(c.saved(), &dims, eps);
@@ -94,13 +94,21 @@ impl Tensor {
 /// Mean, variance and reciprocal standard deviation of rows.
 fn statistics(x: &Array, dims: &[usize], eps: f64) -> Result<(Array, Array, Array)> {
     let count: usize = dims.iter().map(|&d| x.shape()[d]).product();
-    let average =
-        |x: &Array| x.reduce(ReduceOp::Sum, dims, true)?.binary_scalar(BinaryOp::Mul, 1.0 / count as f64);
-    let mean = average(x)?;
-    let centred = x.binary(BinaryOp::Sub, &mean)?;
-    let var = average(&centred.binary(BinaryOp::Mul, &centred)?)?;
-    let rstd = var.binary_scalar(BinaryOp::Add, eps)?.unary(UnaryOp::Rsqrt)?;
-    Ok((mean, var, rstd))
+    let average = |x: &Expr| x.map(|x| x.reduce(ReduceOp::Sum, dims, true)) * (1.0 / count as f64);
+    let x = Expr::of(x);
+    let mean = average(&x);
+    let centred = x - &mean;
+    let var = average(&(&centred * &centred));
+    let rstd = (&var + eps).rsqrt();
+    Ok((mean.done()?, var.done()?, rstd.done()?))
+}
+
+/// Rows with mean 0 and variance 1.
+fn scaled<F: Formula>(x: &F, mean: &F, rstd: &F) -> F
+where
+    for<'a> &'a F: Term<F>,
+{
+    (x - mean) * rstd
 }
 
 /// Rows without their means, the means, and the reciprocal standard deviations, where derivatives are taken of them.
@@ -170,7 +178,7 @@ impl Normalisation<'_> {
             let (scaled, rstd) = (x.scaled_rows(dims, eps), x.reciprocal_deviation(dims, eps));
             return Normalisation { dims, rstd, scaled };
         }
-        Normalisation { dims, scaled: (x - mean) * &rstd, rstd }
+        Normalisation { dims, scaled: scaled(&x, &mean, &rstd), rstd }
     }
 
     /// The gradient of the input from that of the normalised rows.

@@ -36,14 +36,14 @@ unary! {
     };
 
     /// `x * relu6(x + 3) / 6`.
-    hardswish, hardswish_ = |x| (Expr::of(x) * ((Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0)).done(), "HardswishBackward0",
+    hardswish, hardswish_ = |x| (Expr::of(x) * hard_sigmoid(x)).done(), "HardswishBackward0",
         input |g, x| {
             let inside = g * (x / 3.0 + 0.5);
             x.lt(3.0).where_cond(inside, g).masked_fill(x.le(-3.0), 0.0)
         };
 
     /// `relu6(x + 3) / 6`.
-    hardsigmoid, hardsigmoid_ = |x| ((Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0).done(), "HardsigmoidBackward0",
+    hardsigmoid, hardsigmoid_ = |x| hard_sigmoid(x).done(), "HardsigmoidBackward0",
         input |g, x| (g / 6.0).keep_where(x.gt(-3.0).logical_and(x.lt(3.0))).flat_in(x);
 
     /// `log(sigmoid(x))`, without overflow.
@@ -55,6 +55,11 @@ unary! {
         let t = &x.tanh();
         g * (t * t)
     };
+}
+
+/// `relu6(x + 3) / 6`.
+fn hard_sigmoid(x: &Array) -> Expr {
+    (Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0
 }
 
 /// `x` where it is below 0, and a constant 0 elsewhere: at 0 itself the second derivative is 0.
@@ -69,10 +74,14 @@ fn elu_array(x: &Array, alpha: f64, scale: f64, rate: f64) -> Result<Array> {
     x.gt(0.0).select(&x * scale, below).done()
 }
 
+/// `log(1 + exp(x))`, without overflow.
+pub(super) fn softplus(x: &Expr) -> Expr {
+    (-x.abs()).exp().log1p() + x.max(0.0)
+}
+
 /// `log(1 + exp(beta * x)) / beta`, without overflow.
 fn softplus_array(x: &Array, beta: f64) -> Expr {
-    let x = Expr::of(x) * beta;
-    ((-x.abs()).exp().log1p() + x.max(0.0)) / beta
+    softplus(&(Expr::of(x) * beta)) / beta
 }
 
 #[wgrad_macros::call_sites]
@@ -295,7 +304,7 @@ impl Tensor {
         }
         let (first, second) =
             (self.narrow(dim, 0, size / 2)?, self.narrow(dim, size as isize / 2, size / 2)?);
-        first.widened()?.mul(second.widened()?.sigmoid()?)?.rounded_to(self.dtype())
+        (first.widened()? * second.expr().widened().sigmoid()).rounded_to(self.dtype()).done()
     }
 
     /// [`Tensor::softmax`] of `-x`.

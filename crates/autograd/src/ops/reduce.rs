@@ -560,13 +560,11 @@ fn logsumexp_array(x: &Array, fold: &Fold, keepdim: bool) -> Result<Array> {
         let empty = x.reduce(ReduceOp::Sum, &fold.dims, keepdim)?;
         return Array::full(empty.shape(), Scalar::Float(f64::NEG_INFINITY), x.dtype(), x.device());
     }
-    let max = x.reduce(ReduceOp::Max, &fold.dims, true)?;
+    let max = Expr::from(x.reduce(ReduceOp::Max, &fold.dims, true));
     // Infinite shifts would give inf - inf.
-    let zero = Array::full(&[], Scalar::Int(0), x.dtype(), x.device())?;
-    let shift = Array::select(&max.unary(UnaryOp::IsFinite)?, &max, &zero)?;
-    let sum =
-        x.binary(BinaryOp::Sub, &shift)?.unary(UnaryOp::Exp)?.reduce(ReduceOp::Sum, &fold.dims, true)?;
-    let out = sum.unary(UnaryOp::Log)?.binary(BinaryOp::Add, &shift)?;
+    let shift = max.is_finite().select(&max, Scalar::Int(0));
+    let sum = (Expr::of(x) - &shift).exp().map(|exp| exp.reduce(ReduceOp::Sum, &fold.dims, true));
+    let out = (sum.log() + shift).done()?;
     if keepdim { Ok(out) } else { out.reshape(x.reduce(ReduceOp::Max, &fold.dims, false)?.shape()) }
 }
 

@@ -173,37 +173,37 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
         Some(a) if a.dtype() != r.dtype() => (q, r) = a.qr(mode)?,
         _ => (q, r) = (on_host(&q)?, on_host(&r)?),
     }
-    let mut g = c.grad_of(0).map(on_host).transpose()?;
-    let gr = c.grad_of(1).map(on_host).transpose()?;
-    let u = r.narrow(-1, 0, k)?;
+    let mut g = c.grad_of(0).map(|g| TensorExpr::from(on_host(g)));
+    let gr = c.grad_of(1).map(|g| TensorExpr::from(on_host(g)));
+    let (q, u) = (&q.expr(), &r.expr().narrow(-1, 0, k));
     let mut gy = None;
     if let (Some(gr), Some(a)) = (&gr, &a) {
-        let gv = gr.narrow(-1, k as isize, rest)?;
-        let more = a.narrow(-1, k as isize, rest)?.matmul(&gv.transposed_value()?)?;
+        let gv = &gr.narrow(-1, k as isize, rest);
+        let more = a.expr().narrow(-1, k as isize, rest).matmul(gv.transposed_value());
         g = Some(match g {
-            Some(g) => g.add(more)?,
+            Some(g) => g + more,
             None => more,
         });
-        gy = Some(q.matmul(&gv)?);
+        gy = Some(q.matmul(gv));
     }
     let mut inner = match &gr {
-        Some(gr) => gr.narrow(-1, 0, k)?.matmul(&u.transposed_value()?)?,
-        None => u.zeros_of(u.shape())?,
+        Some(gr) => gr.narrow(-1, 0, k).matmul(u.transposed_value()),
+        None => u.zeros_like(),
     };
     if let Some(g) = &g {
-        inner = inner.sub(q.transposed_value()?.matmul(g)?)?;
+        inner -= q.transposed_value().matmul(g);
     }
-    let mirrored = inner.triu(0)?.add(inner.triu(1)?.transposed_value()?)?;
-    let mut numerator = q.matmul(&mirrored)?;
+    let mirrored = inner.triu(0) + inner.triu(1).transposed_value();
+    let mut numerator = q.matmul(mirrored);
     if let Some(g) = &g {
-        numerator = numerator.add(g)?;
+        numerator += g;
     }
-    let gx = u.solve_triangular_batch(&numerator.transposed_value()?, Triangle::Upper, false)?;
-    let gx = gx.transposed_value()?;
+    let gx = u.solve_triangular_batch(numerator.transposed_value(), Triangle::Upper, false);
+    let gx = gx.transposed_value();
     let gradient = match gy {
-        Some(gy) => Tensor::cat(&[&gx, &gy], -1)?,
-        None if rest > 0 => gx.pad(&[(0, rest as isize)], 0.0)?,
-        None => gx,
+        Some(gy) => Tensor::cat(&[&gx.done()?, &gy.done()?], -1)?,
+        None if rest > 0 => gx.pad(&[(0, rest as isize)], 0.0).done()?,
+        None => gx.done()?,
     };
     // The device may have no f64.
     gradient.to_dtype(dtype)?.to(&device)
