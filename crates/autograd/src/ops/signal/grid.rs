@@ -4,7 +4,6 @@ use wgrad_array::layout::Dims;
 use wgrad_array::{DType, Error, Result};
 
 use crate::ops::reduce::require_float;
-use crate::ops::signal::resample::cubic;
 use crate::{Tensor, TensorExpr};
 
 /// How [`Tensor::grid_sample`] finds values between the elements.
@@ -214,4 +213,13 @@ impl Line {
     fn index(&self, place: &TensorExpr) -> TensorExpr {
         place.keep_where(place.gt(0.0)).clamp_max(self.size as f64 - 1.0).to_dtype(DType::I64)
     }
+}
+
+/// The weights of four neighbours for places between the middle two: cubic convolution with the coefficient -0.75.
+fn cubic(part: &TensorExpr) -> [TensorExpr; 4] {
+    const A: f64 = -0.75;
+    let near = |x: &TensorExpr| (x * (A + 2.0) - (A + 3.0)) * x * x + 1.0;
+    let far = |x: &TensorExpr| ((x * A - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    let rest = 1.0 - part;
+    [far(&(part + 1.0)), near(part), near(&rest), far(&(&rest + 1.0))]
 }
