@@ -27,6 +27,11 @@ impl Array {
 }
 
 impl Array {
+    /// Whether its data may turn out to have a fault when it is computed.
+    pub fn may_fail(&self) -> bool {
+        self.0.may_fail()
+    }
+
     /// The same values, which have the fault of `other`, of this shape, if its data turn out to have one. They need not depend on
     /// `other` otherwise: the gradient of a loss may not.
     ///

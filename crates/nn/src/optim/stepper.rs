@@ -264,7 +264,11 @@ impl<R: Rule> Group<R> {
                 step.cohorts.push(Cohort { members: idle, shared: shared.clone() });
                 shared.iter().map(Tensor::deep_clone).collect::<Result<_>>()?
             };
-            let next = self.options.tick(&shared)?;
+            // Where a gradient's data have a fault, there was no step for any of them.
+            let mut next = self.options.tick(&shared)?;
+            for grad in active.iter().filter_map(|&place| grads.get(place)?.as_ref()) {
+                next = next.iter().map(|number| number.tied_to(grad)).collect::<Result<_>>()?;
+            }
             let factors = self.factors(&active, &shared, &next)?;
             for (target, new) in own.iter().zip(next) {
                 writes.add(target, new)?;
