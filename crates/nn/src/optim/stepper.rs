@@ -378,9 +378,9 @@ impl Member {
     }
 }
 
-/// 0-dim tensors of these numbers.
+/// 0-dim tensors of these numbers, in memory: what is known to be constant would be folded into other plans than later numbers.
 pub(super) fn shared_numbers(numbers: &[f64], device: &Device) -> Result<Vec<Tensor>> {
-    numbers.iter().map(|&number| Tensor::full((), number, (DType::F32, device))).collect()
+    numbers.iter().map(|&number| Tensor::from_slice(&[number as f32], (), device)).collect()
 }
 
 impl<R: Rule> Optimizer for Stepper<R> {
