@@ -80,7 +80,7 @@ pub fn get_total_norm<'a>(
     let NormOptions { norm_type, error_if_nonfinite } = *options;
     check(OP, !norm_type.is_nan(), || "norm_type is NaN".to_owned())?;
     let tensors: Vec<&Tensor> = tensors.into_iter().collect();
-    let Some(first) = tensors.first() else { return Tensor::zeros((), &Device::cpu()) };
+    let Some(first) = tensors.first() else { return Tensor::zeros((), Device::cpu()) };
     let norm = |tensor: &&Tensor| tensor.vector_norm(norm_type, (), false)?.to_device(first.device());
     let norms = tensors.iter().map(norm).collect::<Result<Vec<_>>>()?;
     let total = match norms.as_slice() {

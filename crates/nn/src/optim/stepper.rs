@@ -46,11 +46,17 @@ pub(super) struct Group<R> {
     pub(super) cohorts: Vec<Cohort>,
 }
 
+/// A parameter's state by name.
+pub(super) type State = Vec<(&'static str, Tensor)>;
+
+/// What members must agree in to share numbers: the device, and the dtype to compute in.
+pub(super) type Kind = (Device, DType);
+
 /// A parameter with its state.
 pub(super) struct Member {
     pub(super) path: String,
     pub(super) param: Tensor,
-    pub(super) state: Vec<(&'static str, Tensor)>,
+    pub(super) state: State,
 }
 
 /// Members of a group that have taken the same steps: they share their numbers.
@@ -243,7 +249,7 @@ impl Writes<'_> {
 struct Step {
     cohorts: Vec<Cohort>,
     /// By a member's place, what its state is then.
-    state: Vec<(usize, Vec<(&'static str, Tensor)>)>,
+    state: Vec<(usize, State)>,
 }
 
 impl<R: Rule> Group<R> {
@@ -290,7 +296,7 @@ impl<R: Rule> Group<R> {
             self.cohorts.iter().flat_map(|cohort| cohort.members.iter().copied()).collect();
         let mut cohorts: Vec<(Vec<usize>, Vec<Tensor>)> =
             self.cohorts.iter().map(|cohort| (cohort.members.clone(), cohort.shared.clone())).collect();
-        let mut new: Vec<((Device, DType), Vec<usize>)> = Vec::new();
+        let mut new: Vec<(Kind, Vec<usize>)> = Vec::new();
         for (place, member) in self.members.iter().enumerate() {
             if known.contains(&place) || !takes(&place) {
                 continue;
@@ -325,7 +331,7 @@ impl<R: Rule> Group<R> {
         grad: &Tensor,
         factors: &[Tensor],
         writes: &mut Writes<'_>,
-    ) -> Result<Vec<(&'static str, Tensor)>> {
+    ) -> Result<State> {
         let dtype = compute_dtype(member.param.dtype());
         let slots = self.slots(member)?;
         let state = slots.iter().map(|(_, tensor)| tensor.to_dtype(dtype)).collect::<Result<Vec<_>>>()?;
@@ -345,7 +351,7 @@ impl<R: Rule> Group<R> {
     }
 
     /// The state that the rule works with, made where it is missing.
-    fn slots(&self, member: &Member) -> Result<Vec<(&'static str, Tensor)>> {
+    fn slots(&self, member: &Member) -> Result<State> {
         let slot = |&name: &&'static str| {
             let found = member.state.iter().find(|(other, _)| *other == name);
             let tensor = match found {
@@ -372,8 +378,7 @@ impl<R: Rule> Group<R> {
 }
 
 impl Member {
-    /// What members must agree in to share numbers.
-    pub(super) fn kind(&self) -> (Device, DType) {
+    pub(super) fn kind(&self) -> Kind {
         (self.param.device().clone(), compute_dtype(self.param.dtype()))
     }
 }
