@@ -1,6 +1,6 @@
-//! Writes the table of calls that hostile arguments are made for: every public method of `Tensor`, read from the library's sources, so that no
-//! method can be forgotten. What a method takes is read from its signature; a method with an argument of an unknown type
-//! is written to a list of its own, which a test wants to be empty.
+//! Writes the table of hostile calls: every public method of `Tensor`, read from the library's sources, so
+//! that no method can be forgotten. The arguments follow from the method's signature. A method with an
+//! argument of an unknown type goes to a list of its own, which a test requires to be empty.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,19 +11,19 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{FnArg, ImplItem, Item, Pat, ReturnType, Signature, Type, Visibility};
 
-type Result<T> = std::result::Result<T, Box<dyn error::Error>>;
+type BuildResult<T> = std::result::Result<T, Box<dyn error::Error>>;
 
-/// The methods by name, and what the library's macros define.
+/// The methods by name, and the macros that define further methods.
 #[derive(Default)]
 struct Methods {
     all: BTreeMap<String, Signature>,
-    /// For each macro the signatures in it, by the placeholder that stands for the name.
+    /// For each macro the signatures in it, each with the placeholder for the method's name.
     macros: BTreeMap<String, Vec<(String, Signature)>>,
-    /// The rows of the tables: the macro, and the names that a row starts with.
+    /// The rows of the tables: the macro, and the names at the start of the row.
     rows: Vec<(String, Vec<String>)>,
 }
 
-fn main() -> Result<()> {
+fn main() -> BuildResult<()> {
     let sources = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../crates/autograd/src");
     println!("cargo::rerun-if-changed={}", sources.display());
     println!("cargo::rerun-if-changed=build.rs");
@@ -40,20 +40,23 @@ fn main() -> Result<()> {
     for (name, signature) in &methods.all {
         match call(name, signature) {
             Ok(body) => {
-                writeln!(table, "fn call_{name}(g: &mut Arguments) -> Outcome {{\n{body}}}")?;
+                writeln!(table, "fn call_{name}(g: &mut Arguments) -> CallOutcome {{\n{body}}}")?;
                 writeln!(entries, "    (\"{name}\", call_{name}),")?;
             }
             Err(ty) => unknown.push(format!("{name}: {ty}")),
         }
     }
-    writeln!(table, "/// Every method and its call.\npub const METHODS: &[(&str, Call)] = &[\n{entries}];")?;
+    writeln!(
+        table,
+        "/// Every method and its call.\npub const METHODS: &[(&str, HostileCall)] = &[\n{entries}];"
+    )?;
     writeln!(table, "/// Methods with arguments of a type that nothing here makes.")?;
     writeln!(table, "pub const UNKNOWN: &[&str] = &{unknown:?};")?;
     fs::write(Path::new(&env::var("OUT_DIR")?).join("methods.rs"), table)?;
     Ok(())
 }
 
-fn read_folder(folder: &Path, methods: &mut Methods) -> Result<()> {
+fn read_folder(folder: &Path, methods: &mut Methods) -> BuildResult<()> {
     let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     for path in paths {
@@ -99,7 +102,7 @@ fn is_tensor(ty: &Type) -> bool {
     matches!(ty, Type::Path(path) if path.path.is_ident("Tensor"))
 }
 
-/// `pub fn $name(...) -> ...` anywhere in a macro.
+/// Finds signatures of the form `pub fn $name(...) -> ...` anywhere in a macro.
 fn find_methods(tokens: TokenStream, found: &mut Vec<(String, Signature)>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     for (at, token) in tokens.iter().enumerate() {
@@ -131,7 +134,7 @@ fn is_body(token: &TokenTree) -> bool {
     matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace)
 }
 
-/// The rows of a table: documentation, then a name, and perhaps the name of the method in place.
+/// Finds the rows of a table: documentation, then a name, and perhaps the name of the method in place.
 fn find_rows(tokens: TokenStream, table: &str, methods: &mut Methods) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     for at in 0..tokens.len() {
@@ -155,8 +158,8 @@ fn text(ty: &impl ToTokens) -> String {
     ty.to_token_stream().to_string().split_whitespace().collect()
 }
 
-/// The body of a call: arguments are made, told, and used.
-fn call(name: &str, signature: &Signature) -> std::result::Result<String, String> {
+/// The body of the function that makes a call: it makes the arguments, announces the call, and makes it.
+fn call(name: &str, signature: &Signature) -> Result<String, String> {
     let mut body = String::new();
     let mut values = Vec::new();
     let mut receiver = "Tensor::".to_owned();
@@ -203,8 +206,9 @@ fn call(name: &str, signature: &Signature) -> std::result::Result<String, String
     Ok(body)
 }
 
-/// The type that a value is made of for an argument, and how it is passed, with `@` for it. After `=` stands an expression.
-fn owned_type(ty: &str) -> std::result::Result<(String, String), String> {
+/// The owned type of the value that is made for an argument, and the expression with which it is passed,
+/// where `@` stands for the value. A type that begins with `=` is the expression itself.
+fn owned_type(ty: &str) -> Result<(String, String), String> {
     let ty = ty.replace("&'a", "&").replace("super::", "");
     let known = |ty: &str| {
         matches!(

@@ -23,6 +23,7 @@
 //! # Where to look
 //! - [`Tensor`] has all operations, with PyTorch's names and meanings, and explains the two ways to copy: Rust's `clone()` copies the handle,
 //!   [`Tensor::deep_clone`] is PyTorch's `clone()`.
+//! - [`TensorExpr`] is for formulas: operators and methods mixed, with one `?` at the end.
 //! - [`Device`] chooses where things happen: [`Device::best`], [`Device::cpu`], `"vulkan:0".parse()`. The environment variable
 //!   `WGRAD_DEVICE` overrides `best()`.
 //! - [`Tensor::backward`], [`Tensor::backward_with`], [`backward`] and [`grad`] compute gradients; all derivatives can be
@@ -51,6 +52,8 @@ pub use wgrad_autograd::{
     Index, IntArray, Interpolation, NormOrder, Number, Options, PadMode, Padding, PoolOptions, QrMode,
     Reduction, Rounding, Scale, ScatterReduce, Target, Tensor, Triangle, Unique, Value,
 };
+// Formulas of tensors.
+pub use wgrad_autograd::{AsTensor, ExprOperand, TensorExpr};
 // Devices, dtypes, numbers, errors.
 pub use wgrad_autograd::{
     DType, Device, DeviceInfo, DeviceKind, DeviceOptions, Element, Error, GradRule, Result, Scalar, Stats,
@@ -60,19 +63,24 @@ pub use wgrad_autograd::{
 pub use wgrad_autograd::{Explanation, KernelOutline, Operation, Outline, ReadMemory, Stored, Traffic, Why};
 // Gradients.
 pub use wgrad_autograd::{
-    BackwardOptions, GradFn, GradOptions, HookHandle, backward, grad, gradcheck, gradgradcheck, tape,
+    BackwardOptions, GradFn, GradFnMetadata, GradOptions, HookHandle, backward, detect_anomaly, grad,
+    gradcheck, gradgradcheck, register_any_grad_hook, register_multi_grad_hook, save_on_cpu,
+    saved_tensors_hooks, tape,
 };
+// Operations of one's own.
+pub use wgrad_autograd::{BackwardContext, ForwardContext, Function};
 // Whether operations are recorded.
 pub use wgrad_autograd::{
     GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_async, set_grad_enabled,
 };
 // Random numbers.
-pub use wgrad_autograd::manual_seed;
+pub use wgrad_autograd::{Generator, GeneratorState, default_generator, manual_seed};
 // Training.
 #[cfg(feature = "nn")]
 pub use wgrad_nn::{self as nn, optim};
 
-/// The page's example is compiled and run.
+/// The pages' examples are compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/steps.md")]
-struct Steps;
+#[doc = include_str!("../docs/formulas.md")]
+struct Pages;

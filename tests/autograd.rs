@@ -15,11 +15,13 @@ mod support;
 
 mod autograd {
     mod article;
+    mod custom;
     mod digits;
     mod double;
     mod errors;
     mod faults;
     mod finite_differences;
+    mod formulas;
     mod fourier;
     mod graph;
     mod grid_and_ctc;
@@ -30,10 +32,13 @@ mod autograd {
     mod linalg;
     mod lines;
     mod modes;
+    mod multi_hooks;
     mod printing;
     mod random;
+    mod saved;
     mod sorting;
     mod tape;
+    mod updates;
     mod values;
     mod warnings;
     mod windows;

@@ -78,6 +78,57 @@ fn a_view_of_many_views_after_a_write() -> Result<()> {
 }
 
 #[test]
+fn a_cache_is_written_in_its_own_memory() -> Result<()> {
+    let _alone = alone();
+    for device in devices() {
+        let (length, width) = (512usize, 256usize);
+        let (row, whole) = (4 * width as u64, 4 * (length * width) as u64);
+        let cache = Tensor::zeros([length, width], &device)?;
+        let new = Tensor::rand([length, width], &device)?;
+        Tensor::eval_all([&cache, &new])?;
+        device.reset_peak();
+        let before = device.stats().bytes_in_use;
+        // One row a step, read back with all others.
+        let used = counted(&device, || {
+            for at in 0..length as isize {
+                cache.narrow(0, at, 1)?.copy_(&new.narrow(0, at, 1)?.mul(2.0)?)?;
+                let seen = cache.sum()?;
+                Tensor::eval_all([&cache, &seen])?;
+            }
+            Ok(())
+        })?;
+        let allowed = length as u64 * 4 * row;
+        assert!(used.bytes_written <= allowed, "{device}: {} bytes written", used.bytes_written);
+        let more = device.stats().bytes_peak - before;
+        assert!(more < whole / 2, "{device}: {more} bytes more at the peak");
+        assert!(used.plans_built <= 4, "{device}: {} plans", used.plans_built);
+        let expected: Vec<f32> = new.to_vec::<f32>()?.iter().map(|x| 2.0 * x).collect();
+        assert_eq!(cache.to_vec::<f32>()?, expected, "{device}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cache_that_somebody_holds_is_copied_once() -> Result<()> {
+    let _alone = alone();
+    for device in devices() {
+        let cache = Tensor::rand([512, 256], &device)?;
+        let old = cache.to_vec::<f32>()?;
+        let kept = cache.deep_clone()?;
+        let used = counted(&device, || {
+            for at in 0..64 {
+                cache.select(0, at)?.fill_(at as f64)?;
+                cache.eval()?;
+            }
+            Ok(())
+        })?;
+        assert!(used.bytes_written < 2 * 4 * 512 * 256, "{device}: {} bytes written", used.bytes_written);
+        assert_eq!(kept.to_vec::<f32>()?, old, "{device}");
+    }
+    Ok(())
+}
+
+#[test]
 fn rows_written_one_by_one() -> Result<()> {
     let _alone = alone();
     for device in devices() {

@@ -1,15 +1,15 @@
-//! Tries random programs and hostile calls on the library.
+//! A fuzzer for the library: random programs, and hostile calls.
 //!
 //! ```text
 //! cargo run --release -p fuzz -- --programs 10000 --seed 1       random programs
 //! cargo run --release -p fuzz -- --calls 100000 --seed 1         hostile calls
-//!     --devices cpu,vulkan:0    where; without it, on all devices that are there
-//!     --page docs/fuzzing.md    writes down what was run
-//! cargo run --release -p fuzz -- --only 17                       one program: its text, and what is wrong with it
+//!     --devices cpu,vulkan:0    the devices; without this option, all devices of the machine
+//!     --page docs/fuzzing.md    writes the page about the run
+//! cargo run --release -p fuzz -- --only 17                       one program: its text and its faults
 //! cargo run --release -p fuzz -- --call 17 --seed 1              one hostile call
 //! ```
 //!
-//! The exit status is 1 if anything was wrong.
+//! The exit status is 1 if a fault was found.
 
 mod hostile;
 mod options;
@@ -24,7 +24,8 @@ mod work;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = options::Options::parse(std::env::args().skip(1)).and_then(|options| work::run(&options));
+    let result =
+        options::FuzzOptions::parse(std::env::args().skip(1)).and_then(|options| work::run(&options));
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

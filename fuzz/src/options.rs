@@ -2,9 +2,9 @@
 
 use wgrad::Device;
 
-/// What to do.
+/// The options of the command line.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct FuzzOptions {
     pub programs: u64,
     pub calls: u64,
     pub seed: u64,
@@ -12,14 +12,17 @@ pub struct Options {
     pub only: Option<u64>,
     pub call: Option<u64>,
     pub page: Option<String>,
-    /// This is a worker, which starts at this number.
+    /// If set, this process is a worker, which starts at this number.
     pub worker: Option<u64>,
 }
 
-impl Options {
-    /// Reads arguments; what is not known is an error.
-    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options { seed: 1, ..Options::default() };
+impl FuzzOptions {
+    /// Parses arguments.
+    ///
+    /// # Errors
+    /// For an unknown option, and for a value that is missing or no number.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<FuzzOptions, String> {
+        let mut options = FuzzOptions { seed: 1, ..FuzzOptions::default() };
         let mut arguments = arguments.into_iter();
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;

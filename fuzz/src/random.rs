@@ -1,13 +1,14 @@
-//! A small generator of its own, so that a seed means the same program whatever else changes (splitmix64).
+//! A random number generator (splitmix64) that belongs to the fuzzer, so that a seed always means the same
+//! program.
 
 /// Random numbers from a seed.
 #[derive(Clone)]
-pub struct Random(u64);
+pub struct SplitMix64(u64);
 
-impl Random {
-    /// Seeds that differ give sequences that have nothing in common.
-    pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
+impl SplitMix64 {
+    /// A generator with this seed. Different seeds give unrelated sequences.
+    pub fn new(seed: u64) -> SplitMix64 {
+        SplitMix64(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
     }
 
     pub fn next(&mut self) -> u64 {
@@ -18,7 +19,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `n`; 0 where there is none.
+    /// A number below `n`; 0 if `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n.max(1) as u64) as usize
     }

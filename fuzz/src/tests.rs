@@ -1,17 +1,17 @@
-//! A short run of programs with fixed seeds, and what must hold for the longer ones.
+//! A short run of programs with fixed seeds, and tests of the fuzzer itself.
 
 use std::collections::BTreeSet;
 
 use wgrad::Device;
 
 use crate::hostile::{METHODS, UNKNOWN};
-use crate::program::check::{Target, Truth, Verdict, check};
+use crate::program::check::{ProgramVerdict, TestDevice, Truth, check};
 use crate::program::{Action, generate, rules};
 
 #[test]
 fn every_public_method_is_called() {
     assert!(UNKNOWN.is_empty(), "fuzz/src/hostile/make.rs makes no arguments for {UNKNOWN:#?}");
-    // A mistake in reading the sources would leave whole tables out.
+    // If the sources were read wrongly, whole tables of methods would be missing.
     for name in
         ["add", "add_", "eq", "bitwise_and", "relu_", "conv2d", "softmax", "to_vec", "new", "backward"]
     {
@@ -22,25 +22,25 @@ fn every_public_method_is_called() {
 #[test]
 fn random_programs_agree_on_the_cpu() {
     let cpu = Device::cpu();
-    let targets = [Target { name: "cpu".to_owned(), device: cpu.clone() }];
+    let targets = [TestDevice { name: "cpu".to_owned(), device: cpu.clone() }];
     let (mut agree, mut met) = (0, BTreeSet::new());
     for seed in 1..=120 {
         let program = generate(seed, &cpu).expect("a program");
         met.extend(program.steps.iter().filter_map(|step| match &step.action {
-            Action::Call { rule, .. } => Some(rule.name),
+            Action::Call(call) => Some(call.rule.name),
             _ => None,
         }));
         match check(&program, &cpu, &targets) {
-            Verdict::Agrees { .. } => agree += 1,
-            Verdict::Unclear => {}
-            Verdict::Fault(fault) => panic!("{program}{fault}"),
+            ProgramVerdict::Agrees { .. } => agree += 1,
+            ProgramVerdict::Unclear => {}
+            ProgramVerdict::Fault(fault) => panic!("{program}{fault}"),
         }
     }
     assert!(agree > 100, "only {agree} of 120 programs say something");
     assert!(met.len() > rules().len() / 2, "only {} operations were met", met.len());
 }
 
-/// A swapped pair of elements has the same norm, and must be found all the same.
+/// Two swapped elements must be found, although norms and sums stay the same.
 #[test]
 fn a_swapped_pair_of_elements_is_found() {
     let cpu = Device::cpu();

@@ -1,4 +1,5 @@
-//! What the command line asks for: in workers, as one of them, or a single case.
+//! Runs what the command line asks for: the whole run, divided among workers; the part of one worker; or a
+//! single case.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,19 +7,19 @@ use std::time::{Duration, Instant};
 use wgrad::Device;
 
 use crate::hostile::{Ended, METHODS, UNKNOWN, try_call};
-use crate::options::Options;
-use crate::page::{self, Part};
-use crate::program::check::{Fault, Target, Verdict, check};
-use crate::program::{Action, Program, generate, shrink};
+use crate::options::FuzzOptions;
+use crate::page::{self, RunSummary};
+use crate::program::check::{ProgramFault, ProgramVerdict, TestDevice, check};
+use crate::program::{Action, RandomProgram, generate, shrink};
 use crate::supervise;
-use crate::supervise::{Found, Line, Work};
+use crate::supervise::{ReportedFault, WorkerJob, WorkerMessage};
 
-/// Bytes that a device of hostile calls may hold, and that their process may map.
+/// The memory limit of a device for hostile calls, and the address space of their process, in bytes.
 const DEVICE_LIMIT: u64 = 256 << 20;
 const PROCESS_LIMIT: u64 = 6 << 30;
 
-/// Does it; whether nothing was wrong.
-pub fn run(options: &Options) -> Result<bool, String> {
+/// Runs everything. True if no fault was found.
+pub fn run(options: &FuzzOptions) -> Result<bool, String> {
     if let Some(seed) = options.only {
         return only_program(options, seed);
     }
@@ -50,10 +51,15 @@ pub fn run(options: &Options) -> Result<bool, String> {
 }
 
 /// All programs, or all calls on a device, in workers.
-fn supervised(options: &Options, what: &'static str, device: &str, count: u64) -> Result<Part, String> {
+fn supervised(
+    options: &FuzzOptions,
+    what: &'static str,
+    device: &str,
+    count: u64,
+) -> Result<RunSummary, String> {
     let start = Instant::now();
     let mut part =
-        Part { what, device: device.to_owned(), count, faults: 0, counts: BTreeMap::new(), seconds: 0 };
+        RunSummary { what, device: device.to_owned(), count, faults: 0, counts: BTreeMap::new(), seconds: 0 };
     let first = if what == "programs" { options.seed } else { 0 };
     let arguments = |first: u64, count: u64| {
         let mut all = vec![format!("--{what}"), count.to_string(), "--worker".to_owned(), first.to_string()];
@@ -66,7 +72,7 @@ fn supervised(options: &Options, what: &'static str, device: &str, count: u64) -
         all
     };
     let hostile = what == "calls";
-    let work = Work {
+    let work = WorkerJob {
         arguments: &arguments,
         first,
         count,
@@ -75,7 +81,7 @@ fn supervised(options: &Options, what: &'static str, device: &str, count: u64) -
     };
     let mut faults = 0;
     let counts = &mut part.counts;
-    let report = |Found { number, kind, text }: Found| {
+    let report = |ReportedFault { number, kind, text }: ReportedFault| {
         faults += 1;
         let again = if hostile {
             format!("--call {number} --seed {} --devices {device}", options.seed)
@@ -99,46 +105,46 @@ fn open(name: &str) -> Result<Device, String> {
     name.parse().map_err(|error| format!("{name}: {error}"))
 }
 
-fn targets(options: &Options) -> Result<Vec<Target>, String> {
-    options.devices.iter().map(|name| Ok(Target { name: name.clone(), device: open(name)? })).collect()
+fn targets(options: &FuzzOptions) -> Result<Vec<TestDevice>, String> {
+    options.devices.iter().map(|name| Ok(TestDevice { name: name.clone(), device: open(name)? })).collect()
 }
 
 /// The worker for programs: seeds from the first on.
-fn programs(options: &Options, first: u64) -> Result<bool, String> {
+fn programs(options: &FuzzOptions, first: u64) -> Result<bool, String> {
     let (cpu, targets) = (Device::cpu(), targets(options)?);
     let mut rules = BTreeMap::<&str, f64>::new();
     let mut counts = Counts::default();
     for seed in first..first + options.programs {
-        Line::At(seed).tell();
+        WorkerMessage::At(seed).send();
         let program = generate(seed, &cpu).map_err(|error| format!("program {seed}: {error}"))?;
         for step in &program.steps {
-            if let Action::Call { rule, .. } = &step.action {
-                *rules.entry(rule.name).or_default() += 1.0;
+            if let Action::Call(call) = &step.action {
+                *rules.entry(call.rule.name).or_default() += 1.0;
             }
         }
         counts.add("steps", program.steps.len() as f64);
         match check(&program, &cpu, &targets) {
-            Verdict::Agrees { elements, worst, derivatives } => {
+            ProgramVerdict::Agrees { elements, worst, derivatives } => {
                 counts.add("programs that agree", 1.0);
                 counts.add("elements compared", elements as f64);
                 counts.add("derivatives compared with differences", derivatives as f64);
                 counts.most("most of what is allowed", worst);
             }
-            Verdict::Unclear => counts.add("programs that say nothing", 1.0),
-            Verdict::Fault(fault) => {
+            ProgramVerdict::Unclear => counts.add("programs that say nothing", 1.0),
+            ProgramVerdict::Fault(fault) => {
                 let (small, fault) = smallest(program, &fault, &cpu, &targets);
-                Line::Fault(fault.kind.to_owned(), format!("{fault}\n{small}")).tell();
+                WorkerMessage::Fault(fault.kind.to_owned(), format!("{fault}\n{small}")).send();
             }
         }
     }
     for (name, count) in rules {
         counts.add(&format!("rule {name}"), count);
     }
-    counts.tell();
+    counts.send();
     Ok(true)
 }
 
-/// Numbers that a worker tells in the end.
+/// Counts that a worker reports at its end.
 #[derive(Default)]
 struct Counts(BTreeMap<String, f64>);
 
@@ -150,17 +156,22 @@ impl Counts {
         let most = self.0.entry(name.to_owned()).or_default();
         *most = most.max(n);
     }
-    fn tell(self) {
+    fn send(self) {
         for (name, count) in self.0 {
-            Line::Count(name, count).tell();
+            WorkerMessage::Count(name, count).send();
         }
     }
 }
 
-/// The smallest program found that has the same fault.
-fn smallest(program: Program, fault: &Fault, cpu: &Device, targets: &[Target]) -> (Program, Fault) {
-    let same = |program: &Program| match check(program, cpu, targets) {
-        Verdict::Fault(found) => (found.kind == fault.kind && found.way == fault.way).then_some(found),
+/// The smallest program with the same fault that shrinking finds.
+fn smallest(
+    program: RandomProgram,
+    fault: &ProgramFault,
+    cpu: &Device,
+    targets: &[TestDevice],
+) -> (RandomProgram, ProgramFault) {
+    let same = |program: &RandomProgram| match check(program, cpu, targets) {
+        ProgramVerdict::Fault(found) => (found.kind == fault.kind && found.way == fault.way).then_some(found),
         _ => None,
     };
     let small = shrink(program, |program| same(program).is_some(), Duration::from_secs(20));
@@ -168,23 +179,23 @@ fn smallest(program: Program, fault: &Fault, cpu: &Device, targets: &[Target]) -
     (small, fault)
 }
 
-fn only_program(options: &Options, seed: u64) -> Result<bool, String> {
+fn only_program(options: &FuzzOptions, seed: u64) -> Result<bool, String> {
     let (cpu, targets) = (Device::cpu(), targets(options)?);
     let program = generate(seed, &cpu).map_err(|error| error.to_string())?;
     println!("{program}");
     match check(&program, &cpu, &targets) {
-        Verdict::Agrees { elements, worst, .. } => {
+        ProgramVerdict::Agrees { elements, worst, .. } => {
             println!(
                 "{elements} elements agree; the worst is off by {:.1} % of what is allowed",
                 100.0 * worst
             );
             Ok(true)
         }
-        Verdict::Unclear => {
+        ProgramVerdict::Unclear => {
             println!("noise moves it across a discontinuity, so nothing can be said");
             Ok(true)
         }
-        Verdict::Fault(fault) => {
+        ProgramVerdict::Fault(fault) => {
             println!("{fault}\n");
             let (small, fault) = smallest(program, &fault, &cpu, &targets);
             println!("{small}{fault}");
@@ -200,32 +211,33 @@ fn limited(name: &str) -> Result<Device, String> {
 }
 
 /// The worker for hostile calls: numbers from the first on.
-fn calls(options: &Options, first: u64) -> Result<bool, String> {
+fn calls(options: &FuzzOptions, first: u64) -> Result<bool, String> {
     let name = options.devices.first().ok_or("calls need a device")?;
     let device = limited(name)?;
     let mut counts = Counts::default();
-    // A call may end the process: what is known until then is told every now and then.
+    // A call may end the process, so the counts are reported from time to time.
     for number in first..first + options.calls {
-        Line::At(number).tell();
-        let tried = try_call(options.seed, number, &device, |text| Line::Doing(text.to_owned()).tell());
+        WorkerMessage::At(number).send();
+        let tried =
+            try_call(options.seed, number, &device, |text| WorkerMessage::Doing(text.to_owned()).send());
         match tried.ended {
             Ended::Value => counts.add("calls with values", 1.0),
             Ended::Error => counts.add("calls refused", 1.0),
             Ended::Fault { kind, text } => {
-                Line::Fault(kind.to_owned(), format!("{}\n  {text}", tried.text)).tell();
+                WorkerMessage::Fault(kind.to_owned(), format!("{}\n  {text}", tried.text)).send();
                 counts.add("calls with faults", 1.0);
             }
         }
         counts.add(&format!("method {}", tried.method), 1.0);
         if number % 50 == 49 {
-            std::mem::take(&mut counts).tell();
+            std::mem::take(&mut counts).send();
         }
     }
-    counts.tell();
+    counts.send();
     Ok(true)
 }
 
-fn only_call(options: &Options, number: u64) -> Result<bool, String> {
+fn only_call(options: &FuzzOptions, number: u64) -> Result<bool, String> {
     let name = options.devices.first().ok_or("a call needs a device")?;
     let device = limited(name)?;
     println!("{} of {} methods", METHODS[number as usize % METHODS.len()].0, METHODS.len());

@@ -1,4 +1,4 @@
-//! A short run of hostile calls, each method at least once, in workers as the long runs have them.
+//! A short run of hostile calls in worker processes, as in the long runs, with each method at least once.
 
 use std::process::Command;
 

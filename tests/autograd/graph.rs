@@ -239,3 +239,55 @@ fn gradients_of_other_kinds_that_a_caller_gives() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_graph_as_text_is_linear_in_its_nodes() -> Result<()> {
+    // Each node is used twice, so that there are 2^60 ways through it.
+    let x = Tensor::new([1.0], &Device::cpu())?.requires_grad_(true)?;
+    let mut y = x.clone();
+    for _ in 0..60 {
+        y = y.mul(&y)?;
+    }
+    let node = y.grad_fn().unwrap();
+    assert_eq!(node.walk().len(), 61);
+    let dot = node.to_dot();
+    assert_eq!(dot.matches("->").count(), 120);
+    assert_eq!(dot.matches("MulBackward0").count(), 60);
+    assert!(dot.contains("graph.rs:"), "{dot}");
+    let tree = node.to_tree(usize::MAX);
+    assert_eq!(tree.lines().count(), 121, "{tree}");
+    assert_eq!(node.to_tree(2).lines().count(), 5);
+    Ok(())
+}
+
+#[test]
+fn a_graph_of_many_nodes_is_walked_without_recursion() -> Result<()> {
+    let mut y = Tensor::new([1.0], &Device::cpu())?.requires_grad_(true)?;
+    for _ in 0..100_000 {
+        y = y.add(1.0)?;
+    }
+    let node = y.grad_fn().unwrap();
+    assert_eq!(node.walk().len(), 100_001);
+    assert_eq!(node.to_tree(3).lines().count(), 4);
+    Ok(())
+}
+
+#[test]
+fn anomaly_mode_names_the_line_of_the_forward() -> Result<()> {
+    let x = Tensor::new([0.0, 4.0], &Device::cpu())?.requires_grad_(true)?;
+    let y = x.sqrt()?;
+    let line = line!() - 1;
+    let loss = y.mul(0.0)?.sum()?;
+    let options = || wgrad::BackwardOptions::new().retain_graph(true);
+    match wgrad::detect_anomaly(|| loss.backward_with(options())) {
+        Err(wgrad::Error::Autograd { op, rule: wgrad::GradRule::Anomaly, reason }) => {
+            assert_eq!(op, "SqrtBackward0");
+            assert!(reason.contains(&format!("graph.rs:{line}")), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Outside of it, as ever; and what is no NaN is none inside.
+    loss.backward_with(options())?;
+    assert!(x.grad().unwrap().to_vec::<f32>()?[0].is_nan());
+    wgrad::detect_anomaly(|| y.sum()?.backward())
+}

@@ -170,6 +170,9 @@ fn rules() -> Result<()> {
     assert_eq!(rule(y.split(1, 0)?[0].add_(1.0)), GradRule::ViewInPlace);
     assert_eq!(rule(y.unbind(0)?[0].add_(1.0)), GradRule::ViewInPlace);
     let view = no_grad(|| y.select(0, 0))?;
+    // It says what its base says, as in PyTorch; nothing is recorded for it.
+    assert!(view.requires_grad() && view.is_leaf() && no_grad(|| x.select(0, 0))?.requires_grad());
+    assert!(!view.detach().requires_grad() && !no_grad(|| x.detach().select(0, 0))?.requires_grad());
     assert_eq!(rule(view.add_(1.0)), GradRule::ViewInPlace);
     let plain = Tensor::zeros([2], Device::cpu())?;
     assert_eq!(rule(plain.expand([3, 2])?.add_(1.0)), GradRule::Overlap);

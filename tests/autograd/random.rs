@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use wgrad::{DType, Device, DeviceOptions, Error, Result, Tensor, manual_seed};
+use wgrad::{DType, Device, DeviceOptions, Error, Generator, Result, Tensor, default_generator, manual_seed};
 
 use crate::support;
 
@@ -186,4 +186,37 @@ fn permutations_are_even() -> Result<()> {
     assert_eq!(seen.len(), 6);
     assert!(seen.iter().map(|count| (count - 500.0).powi(2) / 500.0).sum::<f64>() < 25.0, "{seen:?}");
     Ok(())
+}
+
+#[test]
+fn a_generator_of_its_own_disturbs_no_other() -> Result<()> {
+    let _turn = SEED.lock();
+    for device in support::devices() {
+        let numbers = || -> Result<Vec<f32>> { Tensor::randn([5], &device)?.to_vec() };
+        let (one, other) = (Generator::new(3), Generator::new(3));
+        manual_seed(9);
+        let expected = (numbers()?, numbers()?);
+        manual_seed(9);
+        let first = numbers()?;
+        let inside = one.run(|| Ok::<_, wgrad::Error>((numbers()?, other.run(numbers)?, numbers()?)))?;
+        assert_eq!((first, numbers()?), expected, "{device}");
+        assert_eq!(inside.0, inside.1, "the same seed gives the same numbers");
+        assert_ne!(inside.0, inside.2);
+        assert_eq!(other.run(numbers)?, inside.2);
+        // A seeded generator and the default one with that seed are the same.
+        manual_seed(3);
+        assert_eq!(numbers()?, inside.0);
+        assert_eq!(default_generator().state(), wgrad::GeneratorState { seed: 3, next: 1 });
+    }
+    Ok(())
+}
+
+#[test]
+fn a_generator_is_left_when_its_closure_panics() {
+    let generator = Generator::new(5);
+    let panicked = std::panic::catch_unwind(|| generator.run(|| panic!("in the closure")));
+    assert!(panicked.is_err());
+    let before = generator.state();
+    Tensor::rand([2], Device::cpu()).unwrap();
+    assert_eq!(generator.state(), before);
 }

@@ -1,4 +1,4 @@
-//! [`Array`]: a handle to an immutable value that may still have to be computed.
+//! [`Array`]: a handle to an immutable value that may not have been computed yet.
 
 use wgrad_device::layout::Dims;
 use wgrad_device::{Buffer, DType, Device, Error, Layout, Result, Scalar};
@@ -7,8 +7,9 @@ use crate::node::{Node, NodeRef, Value};
 
 /// An immutable n-dimensional array on one device, evaluated lazily.
 ///
-/// Cloning shares the value. An operation checks its arguments at once and describes its work; reading
-/// ([`Array::to_vec`], [`Array::item`]) or [`Array::eval`] runs what is pending, fused into few kernels.
+/// A clone shares the value. An operation checks its arguments at once, and its result is pending: it
+/// describes the work. Reading an array ([`Array::to_vec`], [`Array::item`]), or [`Array::eval`], runs the
+/// pending work, fused into few kernels.
 ///
 /// ```
 /// use wgrad_array::{Array, BinaryOp, Device};
@@ -21,7 +22,7 @@ use crate::node::{Node, NodeRef, Value};
 pub struct Array(pub(crate) NodeRef);
 
 impl Array {
-    /// What lies in a buffer.
+    /// The array whose elements lie in a buffer.
     pub(crate) fn evaluated(buffer: Buffer, layout: Layout, dtype: DType, device: &Device) -> Array {
         Array(Node::evaluated(Value { buffer, layout, bounds: None }, dtype, device))
     }
@@ -33,11 +34,18 @@ impl Array {
     }
 
     /// The sizes of the dims.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, DType, Device};
+    /// let x = Array::full(&[2, 3], 0.5, DType::F32, &Device::cpu())?;
+    /// assert_eq!((x.shape(), x.rank(), x.elements(), x.dtype()), (&[2, 3][..], 2, 6, DType::F32));
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         &self.0.shape
     }
 
-    /// The sizes of the dims, for another array: copied as memory, which a clone of them is not.
+    /// A copy of the sizes of the dims. It is made by copying memory, which is faster than a clone.
     pub(crate) fn dims(&self) -> Dims {
         Dims::from_slice(&self.0.shape)
     }
@@ -62,7 +70,7 @@ impl Array {
         &self.0.device
     }
 
-    /// Whether both handles share one value.
+    /// Whether both are handles to the same value. Equal elements alone don't make two arrays the same.
     pub fn is_same(&self, other: &Array) -> bool {
         std::sync::Arc::ptr_eq(&self.0, &other.0)
     }
@@ -72,22 +80,32 @@ impl Array {
         self.0.value().is_some()
     }
 
-    /// Whether its elements are still to be computed. Neither this nor evaluated is an array whose data have a fault.
+    /// Whether its elements have not been computed yet. An array that depends on data with a fault is neither
+    /// pending nor evaluated.
     pub fn is_pending(&self) -> bool {
         self.0.is_pending()
     }
 
-    /// Whether the data that it depends on have a fault, and somebody has been told so.
+    /// Whether the data on which it depends have a fault, and the error has been returned to a caller.
     pub fn has_reported_fault(&self) -> bool {
         self.0.fault().is_some_and(|fault| fault.is_reported())
     }
 
-    /// Where its elements lie in their buffer, if they have been computed.
+    /// The layout of its elements in their buffer, if they have been computed.
     pub fn layout(&self) -> Option<&Layout> {
         self.value().map(|value| &value.layout)
     }
 
-    /// Whether both are evaluated and lie in the same memory.
+    /// Whether both are evaluated and lie in the same buffer.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let x = Array::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], &Device::cpu())?;
+    /// let transposed = x.permute(&[1, 0])?; // a view
+    /// assert!(transposed.shares_memory(&x));
+    /// assert!(!transposed.contiguous()?.shares_memory(&x));
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     pub fn shares_memory(&self, other: &Array) -> bool {
         match (self.value(), other.value()) {
             (Some(a), Some(b)) => a.buffer.is_same(&b.buffer),
@@ -116,7 +134,7 @@ impl std::fmt::Debug for Array {
     }
 }
 
-/// Whether the device can hold the dtype.
+/// Checks that the device supports the dtype.
 pub(crate) fn check_dtype(op: &'static str, dtype: DType, device: &Device) -> Result<()> {
     if !device.supports(dtype) {
         return Err(Error::DType {

@@ -1,4 +1,5 @@
-//! What is known of integers before they are computed: for indices that are checked at the call instead of late.
+//! Bounds of integers that have not been computed yet (interval analysis). With them many indices can be
+//! checked at the call instead of by the kernel that uses them.
 
 use wgrad_device::kernel::{BinaryOp, ReduceOp, UnaryOp};
 use wgrad_device::{DType, Element, Error, Result, Scalar};
@@ -7,14 +8,15 @@ use crate::node::{Node, NodeRef};
 use crate::op::{Op, Operands, RandomKind, View};
 use crate::{Array, eval, site};
 
-/// The most operations that are looked at for the bounds of one index.
+/// The largest number of operations that are visited to find the bounds of an index.
 const LOOKED_AT: usize = 48;
 
-/// Whether the indices may be out of range of a dim of this size, as far as can be known now. Where the values that were given to the
-/// operation are at hand (evaluated on the CPU, or from this machine's memory) they are looked at.
+/// Whether an index may be out of range for a dim of this size, as far as can be known now. If the index is a
+/// simple expression of values that the host can read without waiting (evaluated on the CPU, or uploaded from
+/// host memory), its elements are looked at.
 ///
 /// # Errors
-/// [`Error::Index`] if one is out of range for certain.
+/// [`Error::Index`] if an index is certainly out of range.
 pub(crate) fn may_leave(op: &'static str, index: &Array, size: usize) -> Result<bool> {
     let inside = |(low, high): (i64, i64)| low >= 0 && (high as u64) < size as u64;
     let mut search = Search { left: LOOKED_AT, on_hand: true };
@@ -48,9 +50,10 @@ pub(crate) fn of_bytes(bytes: &[u8], dtype: DType) -> Option<(i64, i64)> {
 }
 
 struct Search {
-    /// How many operations may still be looked at.
+    /// The number of operations that may still be visited.
     left: usize,
-    /// Everything met so far is simple, and made of values whose elements this machine can look at without waiting for a device.
+    /// Whether all operations so far are simple ones on values that the host can read without waiting for a
+    /// device.
     on_hand: bool,
 }
 
@@ -69,9 +72,10 @@ impl Search {
             self.on_hand = false;
             None
         })?;
-        // What the program computed itself is not known before it is computed; what this call makes of its arguments is.
+        // Only the operations of this call count as simple: what the program computed earlier may be
+        // expensive.
         self.on_hand &= node.called_at.is_some() && node.called_at == site::current();
-        // Not under the node's lock: what is met next has its own.
+        // The operation is cloned, so that no node's lock is held while its inputs are visited.
         let (op, inputs) = {
             let work = node.work();
             let work = work.as_ref()?;
@@ -120,7 +124,7 @@ impl Search {
                 self.bounds(&inputs[0]);
                 let negative = self.negative(&inputs[0]);
                 match negative {
-                    // Indices that count from the end, made to count from the front.
+                    // This is the expression that makes negative indices count from the front.
                     Some((low, _)) if low >= 0 => Some(b),
                     Some((low, high)) if high < 0 && low < 0 => Some(a),
                     Some((low, high))
@@ -151,7 +155,7 @@ impl Search {
 }
 
 impl Search {
-    /// The bounds of the integers that a condition asks to be negative, if that is what it asks.
+    /// For a condition of the form `x < 0`: the bounds of `x`.
     fn negative(&mut self, condition: &NodeRef) -> Option<(i64, i64)> {
         let asked = match &*condition.work() {
             Some(work) => match work.op {
@@ -168,7 +172,7 @@ fn join(a: (i64, i64), b: (i64, i64)) -> Option<(i64, i64)> {
     Some((a.0.min(b.0), a.1.max(b.1)))
 }
 
-/// Bounds whose numbers the dtype holds: others wrap around.
+/// The bounds, if the dtype holds all integers between them. Otherwise the values may wrap around.
 fn fits(dtype: DType, bounds: (i64, i64)) -> Option<(i64, i64)> {
     let (low, high) = match dtype {
         DType::I64 => (i64::MIN, i64::MAX),
@@ -195,7 +199,7 @@ fn binary(op: BinaryOp, a: (i64, i64), b: (i64, i64)) -> Option<(i64, i64)> {
     }
 }
 
-/// The first index that is out of range of a dim of this size. The index is computed for it.
+/// The first index that is out of range for a dim of this size. Computes the index.
 ///
 /// # Errors
 /// If computing the index fails.
@@ -203,7 +207,7 @@ pub(crate) fn first_outside(index: &NodeRef, size: usize) -> Result<Option<i64>>
     Ok(values(index)?.into_iter().find(|&value| value < 0 || value as u64 >= size as u64))
 }
 
-/// The elements of an index in row-major order, those that repeat along a dim once.
+/// The elements of an index in row-major order. Elements that are repeated along a dim are read once.
 fn values(index: &NodeRef) -> Result<Vec<i64>> {
     eval::compute_alone(index)?;
     let dense = Array(index.clone()).without_repeats()?.contiguous()?;

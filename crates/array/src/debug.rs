@@ -1,6 +1,7 @@
-//! `WGRAD_DEBUG`: what evaluations do, told on standard error while they do it.
+//! `WGRAD_DEBUG`: reports on evaluations, written to standard error.
 //!
-//! `plan` tells each plan when it is built, `run` each evaluation; `plan,run` both. Without it the library is silent.
+//! `plan` writes each plan when it is built, `run` writes a line for each evaluation, and `plan,run` does
+//! both. Without the variable nothing is written.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -11,49 +12,49 @@ use wgrad_device::{Device, Error};
 
 use crate::plan::Outline;
 
-/// What is to be told.
-struct Wanted {
+/// The topics for which reports are written.
+struct DebugTopics {
     plan: bool,
     run: bool,
 }
 
-static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
+static DEBUG_TOPICS: LazyLock<DebugTopics> = LazyLock::new(|| {
     let asked = std::env::var("WGRAD_DEBUG").unwrap_or_default();
     let has = |what: &str| asked.split(',').any(|word| word.trim() == what);
-    Wanted { plan: has("plan"), run: has("run") }
+    DebugTopics { plan: has("plan"), run: has("run") }
 });
 
-/// Writes a line, or several; a standard error that is closed is no reason to stop.
-fn tell(text: std::fmt::Arguments<'_>) {
+/// Writes lines to standard error. If that is closed, the report is lost.
+fn write(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Tells a plan that was built.
+/// Reports a plan that was built.
 pub(crate) fn built(outline: impl FnOnce() -> Outline) {
-    if WANTED.plan {
-        tell(format_args!("wgrad: {}", outline()));
+    if DEBUG_TOPICS.plan {
+        write(format_args!("wgrad: {}", outline()));
     }
 }
 
-/// An evaluation that is to be told when it is done.
-pub(crate) struct Run {
+/// The report on an evaluation, which is written at its end.
+pub(crate) struct RunReport {
     begun: Instant,
-    /// How long its plan took to make, if it was not known.
+    /// The time that planning took, unless the plan was in the cache.
     planned: Option<Duration>,
 }
 
-impl Run {
-    /// `None` if evaluations are not told.
-    pub(crate) fn begin() -> Option<Run> {
-        WANTED.run.then(|| Run { begun: Instant::now(), planned: None })
+impl RunReport {
+    /// `None` if evaluations are not reported.
+    pub(crate) fn begin() -> Option<RunReport> {
+        DEBUG_TOPICS.run.then(|| RunReport { begun: Instant::now(), planned: None })
     }
 
-    /// Notes that the plan had to be made.
+    /// Notes that the plan was not in the cache, and has just been made.
     pub(crate) fn planned(&mut self) {
         self.planned = Some(self.begun.elapsed());
     }
 
-    /// Tells it.
+    /// Writes the report.
     pub(crate) fn done(self, device: &Device, launches: usize, traffic: Traffic, error: Option<&Error>) {
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         let all = self.begun.elapsed();
@@ -64,7 +65,7 @@ impl Run {
         };
         let failed = error.map(|error| format!(", failed: {error}")).unwrap_or_default();
         let launches = if launches == 1 { "1 launch".to_owned() } else { format!("{launches} launches") };
-        // A GPU may still be at work: the time is what the program waits.
-        tell(format_args!("wgrad: run on {device}: {launches}, {traffic}, {running:.3} ms, {plan}{failed}"));
+        // This is the time for which the program waits: a GPU may still be at work.
+        write(format_args!("wgrad: run on {device}: {launches}, {traffic}, {running:.3} ms, {plan}{failed}"));
     }
 }

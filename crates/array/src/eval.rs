@@ -1,7 +1,8 @@
-//! Evaluation: collect, plan, run; and what an evaluation brings to an end beside what was asked for.
+//! Evaluation: collecting a graph, planning it, and running the plan.
 //!
-//! An evaluation that fails changes nothing. If resources were missing, everything pending stays pending. If the data have a
-//! fault, the values that depend on it have that fault for good (`fault`), and all others are computed.
+//! A failed evaluation leaves everything intact. If memory or the device is lacking, all nodes stay pending.
+//! If data have a fault, the values that depend on them have that fault for good (`fault`), and all others
+//! are computed.
 
 use std::cell::Cell;
 use std::sync::LazyLock;
@@ -13,10 +14,12 @@ use crate::graph::Graph;
 use crate::node::{Node, NodeRef};
 use crate::{fault, plan};
 
-/// How often an evaluation is tried again after an index out of range that none of its operations has.
+/// How often an evaluation is repeated after the report of a bad index that belongs to none of its
+/// operations.
 const MOST_UNEXPLAINED: u32 = 3;
 
-/// Computes these nodes and all that they need, because somebody asked for them. The first fault among them is reported.
+/// Computes these nodes because the program asked for them. The first fault among them is returned, and
+/// counts as reported.
 pub(crate) fn evaluate<'a>(nodes: impl Iterator<Item = &'a NodeRef> + Clone) -> Result<()> {
     compute(nodes.clone())?;
     match nodes.into_iter().find_map(|node| node.fault()) {
@@ -25,21 +28,21 @@ pub(crate) fn evaluate<'a>(nodes: impl Iterator<Item = &'a NodeRef> + Clone) -> 
     }
 }
 
-/// Computes these nodes and all that they need, though nobody asked for them. What fails for want of resources stays pending, and
-/// is met again by whoever reads the values; so is a fault.
+/// Computes these nodes although the program did not ask for them. If that fails they stay pending, and the
+/// error is returned to those who read them; the same holds for a fault.
 pub(crate) fn evaluate_unasked<'a>(nodes: impl Iterator<Item = &'a NodeRef> + Clone) {
     if let Err(error) = compute(nodes) {
         log::warn!("automatic evaluation failed, what was pending stays pending: {error}");
     }
 }
 
-/// Computes this node and what it needs, and nothing beside.
+/// Computes this node without companions.
 pub(crate) fn compute_alone(node: &NodeRef) -> Result<()> {
     let _alone = flush::Alone::new();
     compute(std::iter::once(node))
 }
 
-/// Computes nodes of any devices. Those whose data have a fault have it afterwards.
+/// Computes nodes on any devices. Afterwards each has its value, or the fault of its data.
 fn compute<'a>(nodes: impl Iterator<Item = &'a NodeRef> + Clone) -> Result<()> {
     let mut waiting: Vec<&NodeRef> = nodes.filter(|node| node.is_pending()).collect();
     while let Some(device) = waiting.first().map(|node| node.device.clone()) {
@@ -51,7 +54,7 @@ fn compute<'a>(nodes: impl Iterator<Item = &'a NodeRef> + Clone) -> Result<()> {
     Ok(())
 }
 
-/// Computes nodes of a device, and of their companions those that somebody holds.
+/// Computes nodes of a device, and those of the companions that are held elsewhere.
 pub(crate) fn compute_on(device: &Device, nodes: &[&NodeRef], companions: &mut Companions) -> Result<()> {
     let (mut relieved, mut unexplained) = (false, 0);
     loop {
@@ -59,14 +62,15 @@ pub(crate) fn compute_on(device: &Device, nodes: &[&NodeRef], companions: &mut C
         let graph = Graph::with(nodes.iter().copied(), companions.offers(), binding);
         match run(graph, device) {
             Ok(true) => break,
-            // Faults were found, or another thread was faster: the graph has become smaller.
+            // Faults were found, or another thread has computed a part: the graph is collected again, and is
+            // smaller.
             Ok(false) => {}
             Err(Error::OutOfMemory { .. }) if !relieved => {
                 relieved = true;
                 companions.clear();
                 flush::relieve(device);
             }
-            // Another thread's index, whose fault was met here.
+            // The reported index may belong to another thread's graph.
             Err(Error::Index { .. }) if unexplained < MOST_UNEXPLAINED => unexplained += 1,
             Err(error) => return Err(error),
         }
@@ -76,7 +80,7 @@ pub(crate) fn compute_on(device: &Device, nodes: &[&NodeRef], companions: &mut C
     Ok(())
 }
 
-/// Runs a graph; whether all of it is done.
+/// Runs a graph. False if a part of it still has to be computed.
 pub(crate) fn run(mut graph: Graph, device: &Device) -> Result<bool> {
     if graph.has_fault {
         fault::spread(&graph);
@@ -88,7 +92,12 @@ pub(crate) fn run(mut graph: Graph, device: &Device) -> Result<bool> {
     } else {
         match plan::plan(&mut graph, device, fusion()) {
             Ok(Some(plan)) => match plan.run(&graph, device) {
-                Ok(()) => Ok(true),
+                // Another thread is overwriting an array that this graph reads, and will soon be done.
+                Ok(false) => {
+                    std::thread::yield_now();
+                    Ok(false)
+                }
+                Ok(true) => Ok(true),
                 Err(error @ Error::Index { .. }) => {
                     fault::find(&graph, device).and_then(|found| if found { Ok(false) } else { Err(error) })
                 }
@@ -113,8 +122,18 @@ pub(crate) fn fusion() -> bool {
     FUSION.get().unwrap_or(*FUSION_BY_DEFAULT)
 }
 
-/// Runs a closure with fusion switched on or off for this thread, whatever `WGRAD_FUSION` says. Without it every operation is evaluated on its own: slow, and the
-/// reference that fused results are compared with.
+/// Runs a closure with fusion on or off for this thread, whatever `WGRAD_FUSION` says. Without fusion every
+/// operation has a kernel of its own. That is slow, and serves as the reference with which fused results are
+/// compared.
+///
+/// ```
+/// use wgrad_array::{Array, BinaryOp, Device, UnaryOp, with_fusion};
+/// let x = Array::from_slice(&[0.0f32, 1.0], &[2], &Device::cpu())?;
+/// let y = x.unary(UnaryOp::Exp)?.binary(BinaryOp::Add, &x)?;
+/// assert_eq!(with_fusion(true, || y.explain())?.launches(), 1);
+/// assert_eq!(with_fusion(false, || y.explain())?.launches(), 2);
+/// # Ok::<(), wgrad_array::Error>(())
+/// ```
 pub fn with_fusion<R>(on: bool, run: impl FnOnce() -> R) -> R {
     struct Restore(Option<bool>);
     impl Drop for Restore {
@@ -126,7 +145,7 @@ pub fn with_fusion<R>(on: bool, run: impl FnOnce() -> R) -> R {
     run()
 }
 
-/// The error for a value that is not there after a successful evaluation.
+/// The error for a node without a value after a successful evaluation.
 pub(crate) fn lost_value(op: &'static str, node: &Node) -> Error {
     Error::Unsupported {
         op,

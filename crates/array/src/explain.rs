@@ -1,4 +1,5 @@
-//! What reading an array would do: the pending operations behind it, and the plan for them, as text and as data.
+//! Explaining an evaluation without running it: the pending operations and the plan for them, as text and as
+//! data.
 
 use std::fmt;
 
@@ -9,16 +10,16 @@ use crate::node::NodeRef;
 use crate::plan::{self, Outline};
 use crate::{Array, eval, flush};
 
-/// What reading some arrays would do; see [`Array::explain`]. As text (`to_string()`) the pending operations and the plan; with
-/// `{:#}` the kernels' instructions too.
+/// What an evaluation of some arrays would do; see [`Array::explain`]. The text (`to_string()`) shows the
+/// pending operations and the plan; `{:#}` adds the kernels' instructions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
-    /// The evaluations that it would take: one a device, none if nothing is pending.
+    /// The plans of the evaluation: one for each device with pending work.
     pub plans: Vec<Outline>,
 }
 
 impl Explanation {
-    /// The kernels that would run.
+    /// The number of kernels that would run.
     pub fn launches(&self) -> usize {
         self.plans.iter().map(|plan| plan.kernels.len()).sum()
     }
@@ -41,8 +42,8 @@ impl fmt::Display for Explanation {
 }
 
 impl Array {
-    /// What reading it now would do: the pending operations, and the plan for them. Nothing is computed, no counter changes, and no
-    /// plan is kept.
+    /// What reading the array now would do: the pending operations, and the plan for them. Nothing is
+    /// computed, no counter changes, and the plan is not added to the cache.
     ///
     /// ```
     /// use wgrad_array::{Array, BinaryOp, Device, ReduceOp, Why};
@@ -52,7 +53,7 @@ impl Array {
     /// assert_eq!(explanation.launches(), 1);
     /// let kernel = &explanation.plans[0].kernels[0];
     /// assert_eq!((kernel.traffic.read, kernel.traffic.written), (12, 4));
-    /// // Without the dim that was summed over, the result is a view.
+    /// // The result is a view of the stored sum, without the dim that was reduced.
     /// assert_eq!(kernel.stores[0].why, Why::Viewed);
     /// println!("{explanation}");
     /// # Ok::<(), wgrad_array::Error>(())
@@ -82,7 +83,7 @@ impl Array {
     }
 }
 
-/// The plan for these nodes; none if they have been finished meanwhile.
+/// The plan for these nodes. `None` if none of them is pending any more.
 fn outline(nodes: &[&NodeRef], device: &Device) -> Result<Option<Outline>> {
     let companions = flush::companions(device);
     loop {
@@ -94,7 +95,7 @@ fn outline(nodes: &[&NodeRef], device: &Device) -> Result<Option<Outline>> {
             Ok(Some(Outline::of_fault(&graph, device)))
         } else {
             match plan::outline(&mut graph, device, eval::fusion()) {
-                // Another thread has finished part of it.
+                // Another thread has computed a part of the graph: it is collected again.
                 Ok(None) => {
                     graph.recycle();
                     continue;

@@ -1,4 +1,5 @@
-//! [`Expr`]: arithmetic on arrays written as arithmetic.
+//! [`Expr`]: arithmetic on arrays written as arithmetic; and [`Formula`], what a formula is written of that is to hold for arrays
+//! and for tensors.
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -194,6 +195,78 @@ impl Expr {
             (Some(last), None) => self * last + constant,
             _ => self * 0.0 + constant,
         }
+    }
+}
+
+/// The four operations with operands of type `R` on the right.
+pub trait Arithmetic<R, Out>:
+    Add<R, Output = Out> + Sub<R, Output = Out> + Mul<R, Output = Out> + Div<R, Output = Out>
+{
+}
+
+impl<L, R, Out> Arithmetic<R, Out> for L where
+    L: Add<R, Output = Out> + Sub<R, Output = Out> + Mul<R, Output = Out> + Div<R, Output = Out>
+{
+}
+
+/// What a formula is written of that is to hold for arrays, where an operation is computed, and for tensors, where its derivative is: a
+/// function of `&F` with `F: Formula` and `for<'a> &'a F: Term<F>`.
+///
+/// ```
+/// use wgrad_array::{Array, Device, Expr, Formula, Term};
+/// fn logistic<F: Formula>(x: &F) -> F
+/// where
+///     for<'a> &'a F: Term<F>,
+/// {
+///     ((x * 0.5).tanh() + 1.0) * 0.5
+/// }
+/// let x = Array::from_slice(&[0.0f32], &[1], &Device::cpu())?;
+/// assert_eq!(logistic(&Expr::of(&x)).done()?.to_vec::<f32>()?, [0.5]);
+/// # Ok::<(), wgrad_array::Error>(())
+/// ```
+pub trait Formula:
+    Clone
+    + Neg<Output = Self>
+    + Arithmetic<f64, Self>
+    + Arithmetic<Self, Self>
+    + for<'a> Arithmetic<&'a Self, Self>
+{
+    /// `number - self`: that a number may stand on the left is not for a bound to say.
+    fn rsub(&self, number: f64) -> Self;
+
+    /// The Gauss error function.
+    fn erf(&self) -> Self;
+
+    /// The hyperbolic tangent.
+    fn tanh(&self) -> Self;
+
+    /// `1 / (1 + exp(-x))`.
+    fn sigmoid(&self) -> Self;
+}
+
+/// A reference to a part of a [`Formula`], as an operand.
+pub trait Term<F>:
+    Copy + Neg<Output = F> + Arithmetic<f64, F> + Arithmetic<F, F> + Arithmetic<Self, F>
+{
+}
+
+impl Term<Expr> for &Expr {}
+
+impl Formula for Expr {
+    fn rsub(&self, number: f64) -> Expr {
+        number - self
+    }
+
+    fn erf(&self) -> Expr {
+        Expr::erf(self)
+    }
+
+    fn tanh(&self) -> Expr {
+        Expr::tanh(self)
+    }
+
+    fn sigmoid(&self) -> Expr {
+        Expr::sigmoid(self)
     }
 }
 

@@ -1,25 +1,26 @@
-//! What a value written in place goes back to if the data that it depends on turn out to have a fault.
+//! Fallbacks: the previous values of an array that was written in place. The array falls back to one of them
+//! if its new value turns out to depend on data with a fault.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::node::NodeRef;
 
-/// The value that was replaced in place, and what that one replaced: kept until the newest value is known to be good. Whoever keeps
-/// the newest value keeps this beside it.
+/// The value that was replaced in place, and those that it replaced in turn. They are kept until the newest
+/// value has been computed without a fault. The owner of the newest value keeps this along with it.
 #[derive(Clone)]
 pub struct Fallback(Arc<Mutex<Option<Older>>>);
 
 struct Older {
     node: NodeRef,
     next: Option<Fallback>,
-    /// How many values there are to go back to.
+    /// The number of values in the chain.
     count: usize,
 }
 
 impl Fallback {
-    /// Where to go back to from `new`, which is pending and has replaced `old`, whose own way back was `before`.
+    /// The fallback of `new`, which is pending and has replaced `old`; `before` is the fallback of `old`.
     pub(crate) fn keep(new: &NodeRef, old: &NodeRef, before: Option<Fallback>) -> Option<Fallback> {
-        // What has a fault itself is nothing to go back to.
+        // A value with a fault is no fallback.
         let kept = if old.fault().is_some() {
             before?
         } else {
@@ -34,8 +35,8 @@ impl Fallback {
         Some(kept)
     }
 
-    /// What to go back to, and the way back from there: the newest value that an evaluation has computed, so that nothing of a step that
-    /// failed stays; where there is none, the newest without a fault.
+    /// The value to fall back to, and that value's own fallback. It is the newest value that has been
+    /// computed, so that nothing of a failed step remains; if there is none, the newest one without a fault.
     pub(crate) fn older(self) -> Option<(NodeRef, Option<Fallback>)> {
         let mut newest = None;
         let mut at = Some(self);
@@ -53,12 +54,12 @@ impl Fallback {
         newest
     }
 
-    /// How many values there are to go back to.
+    /// The number of values in the chain.
     pub(crate) fn len(&self) -> usize {
         self.lock().as_ref().map_or(0, |older| older.count)
     }
 
-    /// Lets go of the older values.
+    /// Releases the older values.
     pub(crate) fn clear(&self) {
         let older = self.lock().take();
         drop(older);
@@ -70,7 +71,7 @@ impl Fallback {
 }
 
 impl Drop for Older {
-    /// Without recursion, since there may be many.
+    /// Drops the chain in a loop, since it may be too long for recursion.
     fn drop(&mut self) {
         self.node.note_kept(-1);
         let mut next = self.next.take();

@@ -1,7 +1,8 @@
 //! Faults of data: which values have one, and why.
 //!
-//! A kernel that meets an index out of range says so, but not whose index it was: many operations share a kernel. So the
-//! indices of the graph that failed are looked at one by one, on this machine. That is slow, and happens once a fault.
+//! A kernel reports that an index was out of range, but not to which operation it belongs, since many
+//! operations share a kernel. So the host looks at the indices of the failed graph one by one. That is slow,
+//! and happens once for each fault.
 
 use wgrad_device::{Device, Error, Result};
 
@@ -11,16 +12,16 @@ use crate::node::{Fault, NodeRef};
 use crate::op::Op;
 use crate::registry;
 
-/// Finds the operations of a graph whose indices are out of range, and gives their fault to all pending values that depend on
-/// them. Whether there was one.
+/// Finds the operations of a graph whose indices are out of range, and sets their fault on all pending nodes
+/// that depend on them. False if there is no such operation.
 ///
 /// # Errors
-/// If computing an index fails for want of resources.
+/// If an index cannot be computed, because memory or the device is lacking.
 pub(crate) fn find(graph: &Graph, device: &Device) -> Result<bool> {
     let mut found = false;
     for node in &graph.nodes {
         let Some((op, size, index)) = checked(node) else { continue };
-        // Computing an index may meet a fault of its own.
+        // The index may itself depend on data with a fault.
         let Some(value) = first_outside_of(&index, size)? else { continue };
         node.fail(&Fault::new(Error::Index { op, index: value, size, called_at: node.called_at }));
         found = true;
@@ -35,7 +36,7 @@ pub(crate) fn find(graph: &Graph, device: &Device) -> Result<bool> {
     Ok(found)
 }
 
-/// An operation whose index may be out of range: its name, the size of the dim, the index.
+/// For an operation whose index may be out of range: its name, the size of the dim, and the index.
 fn checked(node: &NodeRef) -> Option<(&'static str, usize, NodeRef)> {
     let work = node.work();
     let work = work.as_ref()?;
@@ -52,7 +53,7 @@ fn first_outside_of(index: &NodeRef, size: usize) -> Result<Option<i64>> {
     if index.fault().is_some() { Ok(None) } else { first_outside(index, size) }
 }
 
-/// Gives the faults of a graph's values to the pending ones that depend on them.
+/// Sets the faults of a graph's nodes on the pending nodes that depend on them.
 pub(crate) fn spread(graph: &Graph) {
     for (i, node) in graph.nodes.iter().enumerate() {
         let of_input = |input: &Ref| match input {

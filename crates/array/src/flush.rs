@@ -1,11 +1,13 @@
-//! Evaluation that nobody asked for: pending work, and the memory that it holds, stay bounded in a program that never reads a value.
+//! Automatic evaluation. It bounds pending work, and the memory that it holds, in a program that never reads
+//! a value.
 //!
 //! - A chain of [`MAX_DEPTH`] pending operations is evaluated.
-//! - A *step* of training ends where the values that the program keeps are evaluated together: see [`note_update`] and
-//!   [`end_step`]. An evaluation that somebody asks for after an update ends the step too, so that it is one plan.
-//! - An evaluation also finishes the small pending results, such as counters, that read what it computes.
-//! - When memory has grown, and before an allocation fails, the pending values that hold the most memory for their own size are
-//!   evaluated.
+//! - At the end of a training *step*, the values that the program still holds are evaluated together: see
+//!   [`note_update`] and [`end_step`]. If the program itself asks for a value after an update, that
+//!   evaluation ends the step, so that the step takes one plan.
+//! - An evaluation also computes small pending results, such as counters, that depend on what it computes.
+//! - When the memory in use has grown, and before an allocation fails, those pending values are evaluated
+//!   that hold much more memory than their own size.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -17,27 +19,28 @@ use crate::node::{Node, NodeRef};
 use crate::op::Op;
 use crate::{eval, registry};
 
-/// A chain of this many pending operations is evaluated: enough for forward and backward of a deep model to be seen as
-/// one graph, few enough that memory held by pending work stays bounded.
+/// A chain of this many pending operations is evaluated. Forward and backward of a deep model still fit into
+/// one graph, and the memory held by pending work stays bounded.
 const MAX_DEPTH: u32 = 2048;
-/// Pending values are evaluated when the device's memory in use has grown by this many bytes, and by a quarter, since the last
-/// evaluation.
+/// Pending values are evaluated when the device's memory in use has grown, since the last evaluation, by this
+/// many bytes and by a quarter.
 const MAX_GROWTH: u64 = 64 << 20;
-/// Memory is looked at once in so many operations.
+/// The memory in use is checked once for each this many operations.
 const INTERVAL: u64 = 32;
-/// A result of at most this many elements is finished along with what it reads.
+/// A pending result of at most this many elements is computed along with the values that it reads.
 const SMALL: usize = 1024;
-/// Pending values that hold less memory than this are not worth an evaluation of their own.
+/// A pending value that holds fewer bytes than this is not worth an evaluation of its own.
 const LITTLE: usize = 1 << 16;
 
 thread_local! {
-    /// The number of this thread's next node when a parameter was last updated, if that has not been evaluated.
+    /// The number of this thread's next node at the last update of a parameter, unless that has been
+    /// evaluated since.
     static UPDATED: Cell<Option<u64>> = const { Cell::new(None) };
-    /// How many [`Alone`] there are.
+    /// The number of living [`Alone`] guards.
     static ALONE: Cell<u32> = const { Cell::new(0) };
 }
 
-/// While it lives, this thread's evaluations compute what they are asked for and nothing beside.
+/// A guard: while it lives, this thread's evaluations compute only what they are asked for.
 pub(crate) struct Alone(());
 
 impl Alone {
@@ -63,7 +66,8 @@ pub(crate) fn after_building(node: &NodeRef) {
     }
 }
 
-/// Evaluates a chain, after counting it anew: much of it may have been evaluated since its parts were built.
+/// Evaluates a chain if it is still too long: parts of it may have been evaluated since the depths were
+/// counted.
 fn evaluate_deep(node: &NodeRef) {
     let graph = Graph::with([node], Offers::default(), node.device.executor().limits().binding);
     graph.measure_depths();
@@ -87,8 +91,8 @@ fn memory_has_grown(device: &Device) -> bool {
     grown
 }
 
-/// Notes that a parameter's new value is pending: what this thread has made so far belongs to a step that ends with the next
-/// [`end_step`], or with the next evaluation.
+/// Notes that a parameter's new value is pending. The arrays that this thread has made so far belong to a
+/// step, which ends with the next [`end_step`] or with the next evaluation.
 pub fn note_update() {
     UPDATED.set(Some(registry::made_here()));
 }
@@ -98,8 +102,20 @@ pub fn is_updated() -> bool {
     UPDATED.get().is_some()
 }
 
-/// Evaluates what this thread made up to the last update and what somebody still holds: parameters, moments, counters, losses.
-/// What fails is met again by whoever reads the values.
+/// Evaluates the arrays that this thread made before the last update and that are still held: parameters,
+/// moments, counters, losses. If that fails they stay pending, and the error is returned to those who read
+/// them.
+///
+/// ```
+/// use wgrad_array::{Array, BinaryOp, Device, end_step, is_updated, note_update};
+/// let mut weight = Array::from_slice(&[1.0f32, 2.0], &[2], &Device::cpu())?;
+/// weight = weight.binary_scalar(BinaryOp::Sub, 0.25)?;
+/// note_update();
+/// assert!(is_updated() && weight.is_pending());
+/// end_step();
+/// assert!(weight.is_evaluated());
+/// # Ok::<(), wgrad_array::Error>(())
+/// ```
 pub fn end_step() {
     let Some(updated) = UPDATED.take() else { return };
     let pending = registry::pending_here(|number, _| number < updated);
@@ -114,12 +130,13 @@ pub fn end_step() {
     }
 }
 
-/// What an evaluation computes beside what it was asked for, if somebody holds it.
+/// The nodes that an evaluation computes in addition to those that it was asked for, if they are held
+/// elsewhere.
 #[derive(Default)]
 pub(crate) struct Companions {
-    /// The rest of the step.
+    /// The other results of the step.
     results: Vec<NodeRef>,
-    /// Small results, if they read what is computed.
+    /// Small results. They are computed if they depend on what the evaluation computes.
     followers: Vec<NodeRef>,
     ends_step: bool,
 }
@@ -129,12 +146,12 @@ impl Companions {
         Offers { results: &self.results, followers: &self.followers }
     }
 
-    /// For an evaluation that there is no memory for otherwise.
+    /// Leaves them out, for an evaluation that lacks memory.
     pub(crate) fn clear(&mut self) {
         *self = Companions::default();
     }
 
-    /// To be called when they are computed.
+    /// Must be called when they have been computed.
     pub(crate) fn done(&self) {
         if self.ends_step {
             UPDATED.set(None);
@@ -142,14 +159,14 @@ impl Companions {
     }
 }
 
-/// What an evaluation on a device that somebody asks for computes beside that.
+/// The companions of an evaluation on a device that the program asks for.
 pub(crate) fn companions(device: &Device) -> Companions {
     if ALONE.get() > 0 {
         return Companions::default();
     }
     let updated = UPDATED.get();
     let of_step = |number: u64| updated.is_some_and(|updated| number < updated);
-    // What nothing pending was made of is a result.
+    // A node that is no operand of another one is a result.
     let small = |node: &Node| !node.was_used() && node.elements() <= SMALL;
     let mut pending =
         registry::pending_here(|number, node| node.device == *device && (of_step(number) || small(node)));
@@ -163,17 +180,17 @@ pub(crate) fn companions(device: &Device) -> Companions {
     }
 }
 
-/// Notes how much memory is in use after an evaluation.
+/// Notes the memory in use after an evaluation.
 pub(crate) fn note_memory(device: &Device) {
     device.plans().bytes_at_flush.store(device.executor().stats().bytes_in_use, Ordering::Relaxed);
 }
 
-/// Whether a node computes something: views and constants need no memory of their own.
+/// Whether a node is more than a view or a constant, which need no memory of their own.
 fn is_work(node: &NodeRef) -> bool {
     node.work().as_ref().is_some_and(|work| !matches!(work.op, Op::View(_) | Op::Full(_)))
 }
 
-/// Evaluates the pending values, of any thread, that hold the most memory for their own size.
+/// Evaluates the pending values of all threads that hold much more memory than their own size.
 pub(crate) fn relieve(device: &Device) {
     if ALONE.get() > 0 {
         return;
@@ -182,7 +199,7 @@ pub(crate) fn relieve(device: &Device) {
     let pending = registry::pending_anywhere(device);
     let offers = Offers { results: &pending, followers: &[] };
     let graph = Graph::with([], offers, device.executor().limits().binding);
-    // The bytes that nobody but pending work holds, by node; what two operands hold together counts twice.
+    // For each node the bytes that only pending work holds. Memory that two operands hold counts twice.
     let mut holds = vec![0usize; graph.nodes.len()];
     let mut chosen = Vec::new();
     for (i, node) in graph.nodes.iter().enumerate() {

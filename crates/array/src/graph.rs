@@ -1,7 +1,9 @@
-//! Collecting pending work: from the arrays that somebody wants to the values that are there.
+//! Collecting pending work: from the arrays that are to be computed down to the evaluated arrays that they
+//! read.
 //!
-//! The result is a flat list in topological order with a *key*: words that say everything a plan depends on, and
-//! nothing else. Two graphs of one key differ in their buffers and scalars only, so one plan serves both.
+//! The result is a flat list in topological order with a *cache key*: words that encode everything on which a
+//! plan depends, and nothing else. Two graphs with the same key differ only in their buffers and scalars, so
+//! one plan serves both.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,13 +15,9 @@ use wgrad_device::layout::Strides;
 use wgrad_device::{Buffer, Layout, Scalar};
 
 use crate::node::{Inputs, Node, NodeRef};
-use crate::op::{Op, Operands, View};
+use crate::op::{ALIGNED, Op, Operands, View};
 
-/// Where a leaf's elements begin in memory is a multiple of this many elements from where they lie, so that kernels may read
-/// so many at a time.
-const ALIGNED: usize = 4;
-
-/// A pending node or a leaf of a collected graph.
+/// A pending node, or a leaf, of a collected graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Ref {
     /// Position in [`Graph::nodes`].
@@ -40,18 +38,19 @@ impl Ref {
 /// An evaluated array that the work reads.
 pub(crate) struct Leaf {
     pub(crate) node: NodeRef,
-    /// Which of [`Graph::memory`] it lies in.
+    /// The position of its memory in [`Graph::memory`].
     pub(crate) memory: u32,
-    /// Where its elements lie there.
+    /// The layout of its elements there.
     pub(crate) layout: Layout,
 }
 
-/// Memory that leaves lie in: a buffer from some place on. The place is a number, no part of the key.
-pub(crate) struct Memory {
+/// Memory in which leaves lie: a buffer from some byte on. That byte is an argument of a run and not part of
+/// the key.
+pub(crate) struct LeafMemory {
     pub(crate) buffer: Buffer,
-    /// In bytes.
+    /// The first byte.
     pub(crate) begin: usize,
-    /// Somebody outside of the graph keeps it alive.
+    /// Whether somebody outside of the graph keeps it alive.
     pub(crate) kept: bool,
 }
 
@@ -60,33 +59,35 @@ pub(crate) struct Memory {
 pub(crate) struct Graph {
     /// The pending nodes.
     pub(crate) nodes: Vec<NodeRef>,
-    /// The inputs of all nodes, one after the other.
+    /// The inputs of all nodes, one node after the other.
     edges: Vec<Ref>,
-    /// Where each node's inputs start in `edges`, and one past the end.
+    /// For each node the position of its first input in `edges`; at the end the number of edges.
     starts: Vec<u32>,
-    /// Where each node's scalars start in `scalars`.
+    /// For each node the position of its first scalar in `scalars`.
     pub(crate) first_scalar: Vec<u32>,
-    /// Evaluated arrays that the work reads.
+    /// The evaluated arrays that the work reads.
     pub(crate) leaves: Vec<Leaf>,
-    /// The leaves' memory, each place once.
-    pub(crate) memory: Vec<Memory>,
-    /// The numbers of all operations.
+    /// The memory of the leaves, without duplicates.
+    pub(crate) memory: Vec<LeafMemory>,
+    /// The scalar arguments of all operations.
     pub(crate) scalars: Vec<Scalar>,
     /// The nodes that must be computed.
     pub(crate) roots: Vec<u32>,
-    /// For each node: it is one of the roots.
+    /// For each node whether it is a root.
     pub(crate) is_root: Vec<bool>,
-    /// For each node: somebody outside of the graph may still want it.
+    /// For each node whether somebody outside of the graph holds it, and so may still want its value.
     pub(crate) held: Vec<bool>,
-    /// For each node: an earlier evaluation passed over it, or over something that it would be recomputed from.
+    /// For each node whether an earlier evaluation computed it, or something from which it would be
+    /// recomputed, without storing the value.
     pub(crate) visited: Vec<bool>,
-    /// The graph reads values whose data have a fault.
+    /// Whether the graph reads an array whose data have a fault.
     pub(crate) has_fault: bool,
-    /// Everything that a plan depends on.
+    /// The cache key: everything on which a plan depends.
     pub(crate) key: Vec<u64>,
 }
 
-/// A fast hasher for words that nobody chooses to harm us: addresses and keys.
+/// A fast hasher for addresses and cache keys. It does not resist collisions that are chosen on purpose,
+/// which nobody can do here.
 #[derive(Default)]
 pub(crate) struct WordHasher(u64);
 
@@ -95,7 +96,7 @@ impl Hasher for WordHasher {
         self.0
     }
     fn write(&mut self, bytes: &[u8]) {
-        // Slices of words arrive as their bytes.
+        // The standard library hashes a slice of words as bytes.
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
@@ -115,17 +116,18 @@ thread_local! {
     static SCRATCH: Cell<Option<Graph>> = const { Cell::new(None) };
 }
 
-/// What has been met on the way.
+/// The nodes and the memory that the collection has visited.
 #[derive(Default)]
 struct Seen {
-    /// Nodes by their addresses.
+    /// The nodes by their addresses.
     nodes: HashMap<usize, Ref, BuildHasherDefault<WordHasher>>,
-    /// Memory by its buffer's address and its beginning there.
+    /// Positions in [`Graph::memory`], by the buffer's address and the first byte in it.
     places: HashMap<(usize, usize), u32, BuildHasherDefault<WordHasher>>,
 }
 
-/// A node on the way down: its inputs, and how many of them are done.
-struct Frame {
+/// An entry of the stack of the depth-first search: a node, its inputs, and how many of them have been
+/// visited.
+struct VisitFrame {
     node: NodeRef,
     inputs: Inputs,
     done: usize,
@@ -133,13 +135,14 @@ struct Frame {
 }
 
 impl Graph {
-    /// Everything pending that these nodes need. They must be of one device.
+    /// The pending work on which these nodes depend. All must be on one device.
     pub(crate) fn collect<'a>(roots: impl IntoIterator<Item = &'a NodeRef>) -> Graph {
         Graph::with(roots, Offers::default(), usize::MAX)
     }
 
-    /// Everything pending that `roots` need, and what is offered beside. `binding` is the most bytes over which a kernel of the
-    /// device reads from one place on.
+    /// The pending work on which `roots` depend, and of the offered nodes those that are to be computed along
+    /// with it. `binding` is the largest number of bytes that a kernel of the device can address in one
+    /// binding.
     pub(crate) fn with<'a>(
         roots: impl IntoIterator<Item = &'a NodeRef>,
         offers: Offers<'_>,
@@ -149,7 +152,7 @@ impl Graph {
         SEEN.with_borrow_mut(|seen| {
             seen.nodes.clear();
             seen.places.clear();
-            // What has ended meanwhile, perhaps with a fault, is not wanted any more.
+            // Another thread may have computed some of these in the meantime, or found a fault.
             let pending = |node: &&NodeRef| node.is_pending();
             let roots = roots.into_iter().filter(pending);
             let wanted: SmallVec<[Ref; 8]> = roots.map(|node| graph.visit(node, seen, binding)).collect();
@@ -183,7 +186,7 @@ impl Graph {
         graph
     }
 
-    /// Lets go of the graph, keeping its lists' memory for this thread's next one.
+    /// Drops the graph, and keeps the memory of its lists for this thread's next graph.
     pub(crate) fn recycle(mut self) {
         self.nodes.clear();
         self.edges.clear();
@@ -201,7 +204,7 @@ impl Graph {
         SCRATCH.set(Some(self));
     }
 
-    /// Tells each node how long the chain of pending operations before it is.
+    /// Sets each node's depth to the exact length of the longest chain of pending operations that ends there.
     pub(crate) fn measure_depths(&self) {
         for (i, node) in self.nodes.iter().enumerate() {
             let below = self.inputs(i as u32).iter().map(|input| match input {
@@ -218,7 +221,7 @@ impl Graph {
     }
 
     fn visit(&mut self, root: &NodeRef, seen: &mut Seen, binding: usize) -> Ref {
-        let mut stack: SmallVec<[Frame; 8]> = SmallVec::new();
+        let mut stack: SmallVec<[VisitFrame; 8]> = SmallVec::new();
         let mut result = match self.enter(root, seen, &mut stack, binding) {
             Some(known) => return known,
             None => Ref::Node(0),
@@ -245,12 +248,13 @@ impl Graph {
         result
     }
 
-    /// Puts a node that has not been seen on the stack, or takes it in as a leaf; else says what it is.
+    /// Pushes a pending node that has not been visited onto the stack, and returns `None`. Any other node is
+    /// returned: a visited one, or a leaf, which is added to the graph.
     fn enter(
         &mut self,
         node: &NodeRef,
         seen: &mut Seen,
-        stack: &mut SmallVec<[Frame; 8]>,
+        stack: &mut SmallVec<[VisitFrame; 8]>,
         binding: usize,
     ) -> Option<Ref> {
         if let Some(&known) = seen.nodes.get(&address(node)) {
@@ -261,7 +265,7 @@ impl Graph {
         {
             let first_scalar = self.scalars.len() as u32;
             self.encode(node, &work.op);
-            stack.push(Frame { node: node.clone(), inputs: work.inputs.clone(), done: 0, first_scalar });
+            stack.push(VisitFrame { node: node.clone(), inputs: work.inputs.clone(), done: 0, first_scalar });
             return None;
         }
         let leaf = self.leaf(node, seen, binding);
@@ -271,7 +275,7 @@ impl Graph {
 
     fn leaf(&mut self, node: &NodeRef, seen: &mut Seen, binding: usize) -> Ref {
         let leaf = Ref::Leaf(self.leaves.len() as u32);
-        // What is not pending has a value, or a fault.
+        // A node that is not pending has a value or a fault.
         let Some(value) = node.value() else {
             self.has_fault = true;
             self.leaves.push(Leaf { node: node.clone(), memory: 0, layout: Layout::contiguous(&node.shape) });
@@ -281,7 +285,7 @@ impl Graph {
         let next = self.memory.len() as u32;
         let memory = *seen.places.entry((value.buffer.address(), begin)).or_insert(next);
         if memory == next {
-            self.memory.push(Memory { buffer: value.buffer.clone(), begin, kept: false });
+            self.memory.push(LeafMemory { buffer: value.buffer.clone(), begin, kept: false });
         }
         self.key.push(word(255, node.dtype as u64, node.shape.len(), u64::from(memory)));
         self.key.push(layout.offset() as u64);
@@ -291,7 +295,7 @@ impl Graph {
         leaf
     }
 
-    /// Adds what a node computes to the key, and its numbers to the scalars.
+    /// Adds a node's operation to the key, and its scalar arguments to the scalars.
     fn encode(&mut self, node: &Node, op: &Op) {
         let header = self.key.len();
         self.key.push(0);
@@ -360,6 +364,10 @@ impl Graph {
                 self.key.push(*first as u64);
                 (17, u64::from(*descending) * 64 + *dim as u64)
             }
+            Op::Update { start, beyond } => {
+                self.scalars.push(Scalar::Int(*start as i64));
+                (18, *beyond as u64)
+            }
         };
         self.key[header] = word(code, node.dtype as u64, node.shape.len(), detail);
         self.key.extend(node.shape.iter().map(|&n| n as u64));
@@ -375,8 +383,8 @@ impl Graph {
         }));
     }
 
-    /// How often each node and each leaf is held by the graph and by those who made it: what is held more often than that,
-    /// somebody outside holds.
+    /// How often each node and each leaf is held by the graph and by those who offered it. A node that has
+    /// more handles is held by somebody outside.
     fn count_uses(&self, offered: &[Ref]) -> Uses {
         // One use is this graph's own handle.
         let mut uses = Uses { nodes: vec![1; self.nodes.len()], leaves: vec![1; self.leaves.len()] };
@@ -389,14 +397,14 @@ impl Graph {
         uses
     }
 
-    /// Finds out which nodes and which memory are held by more than this graph.
+    /// Finds out which nodes and which memory are held outside of this graph, and adds that to the key.
     fn note_outside_interest(&mut self, uses: &Uses) {
         for (leaf, &uses) in self.leaves.iter().zip(&uses.leaves) {
             if let Some(memory) = self.memory.get_mut(leaf.memory as usize) {
                 memory.kept |= leaf.node.holders() > uses;
             }
         }
-        let mut bits = Bits::default();
+        let mut bits = BitPacker::default();
         for (i, node) in self.nodes.iter().enumerate() {
             let held = node.holders() > uses.nodes[i];
             let inherited = self.edges[self.starts[i] as usize..self.starts[i + 1] as usize]
@@ -415,27 +423,28 @@ impl Graph {
     }
 }
 
-/// How often a graph itself holds its nodes and leaves.
+/// How often each node and each leaf of a graph is held by the graph itself.
 struct Uses {
     nodes: Vec<usize>,
     leaves: Vec<usize>,
 }
 
-/// Pending nodes that are computed too if somebody outside of the graph holds them. Each is held once by whoever offers it.
+/// Pending nodes that may be computed along with a graph. A node is computed only if somebody else than the
+/// one who offers it holds it, too.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Offers<'a> {
-    /// In any case.
+    /// Nodes that are computed in any case.
     pub(crate) results: &'a [NodeRef],
-    /// If they read something of the graph.
+    /// Nodes that are computed if they depend on a node of the graph.
     pub(crate) followers: &'a [NodeRef],
 }
 
-/// Which nodes read something of a graph, as far as that has been found out.
+/// The nodes for which it is known whether they depend on a node of the graph.
 #[derive(Default)]
 struct Reads(HashMap<usize, bool, BuildHasherDefault<WordHasher>>);
 
 impl Reads {
-    /// Whether a node's work reads a node that has been met, directly or not.
+    /// Whether a node depends, directly or through others, on a node of the graph.
     fn any_of(&mut self, node: &NodeRef, seen: &Seen) -> bool {
         let mut stack: Vec<(NodeRef, Inputs, usize)> = Vec::new();
         let mut found = self.look(node, seen, &mut stack);
@@ -455,7 +464,8 @@ impl Reads {
         found == Some(true)
     }
 
-    /// What is known of a node; puts it on the stack if that is nothing.
+    /// Whether a node depends on a node of the graph, if that is known. Otherwise the node is pushed onto the
+    /// stack.
     fn look(
         &mut self,
         node: &NodeRef,
@@ -479,13 +489,14 @@ impl Reads {
     }
 }
 
-/// Where in a buffer a leaf's memory begins, in bytes, and the leaf's layout from there on. So an epoch over slices of one array
-/// has one key.
+/// The byte of the buffer at which a leaf's memory begins, and the leaf's layout relative to it. Only the
+/// layout is part of the key, so that a training loop over slices of one array has the same key for each
+/// slice.
 fn placed(layout: &Layout, size: usize, binding: usize) -> (usize, Layout) {
     let ends = layout.shape().iter().zip(layout.strides()).map(|(&n, &s)| s * (n.max(1) as isize - 1));
     let below: isize = ends.clone().filter(|&end| end < 0).sum();
     let reach: usize = ends.map(isize::unsigned_abs).sum();
-    // An empty array may begin anywhere.
+    // The offset of an empty array may lie anywhere, and an array that one binding cannot reach is not moved.
     if reach.saturating_add(ALIGNED).saturating_mul(size).saturating_add(512) > binding
         || layout.shape().contains(&0)
     {
@@ -497,20 +508,20 @@ fn placed(layout: &Layout, size: usize, binding: usize) -> (usize, Layout) {
     (begin * size, Layout::new(layout.shape(), &strides, layout.offset() - begin))
 }
 
-/// Packs truth values into words.
+/// Packs booleans into words of a key.
 #[derive(Default)]
-struct Bits {
+struct BitPacker {
     word: u64,
     used: u32,
 }
 
-impl Bits {
+impl BitPacker {
     fn push(&mut self, bit: bool, into: &mut Vec<u64>) {
         self.word = self.word << 1 | u64::from(bit);
         self.used += 1;
         if self.used == 64 {
             into.push(self.word);
-            *self = Bits::default();
+            *self = BitPacker::default();
         }
     }
 }

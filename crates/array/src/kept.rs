@@ -1,22 +1,23 @@
-//! What is kept with a device: plans, and the tables of Fourier transforms.
+//! The data that this crate keeps with a device: the plan cache, and the tables of Fourier transforms.
 
 use std::sync::RwLock;
 
 use wgrad_device::Device;
 
 use crate::ops::FourierTables;
-use crate::plan::Plans;
+use crate::plan::PlanCache;
 
-/// Kept with a device, and dropped with it.
+/// This crate's data of a device. They are dropped with the device.
 #[derive(Default)]
 pub(crate) struct Kept {
-    pub(crate) plans: Plans,
+    pub(crate) plans: PlanCache,
     pub(crate) fourier: FourierTables,
-    /// Held while a graph whose indices are checked late runs, and shared by those who read.
+    /// Locked for writing while a graph runs whose indices are checked by its kernels, and for reading by
+    /// downloads. So a download does not get the report of another thread's bad index.
     pub(crate) checking: RwLock<()>,
 }
 
-/// What is kept with a device.
+/// This crate's data of a device.
 pub(crate) fn kept(device: &Device) -> &Kept {
     match device.plans().kept() {
         Some(kept) => kept,

@@ -1,10 +1,24 @@
 //! Lazy n-dimensional arrays without gradients.
 //!
-//! An [`Array`] is an immutable value: a handle to a `node`. Operations (`ops`) check shapes, dtypes and devices at once and make nodes
-//! that describe work (`op`); evaluation (`eval`) collects what is pending (`graph`), finds or makes a plan for it (`plan`:
-//! which values are stored, which work shares a kernel), and launches the plan's kernels on the device. What nobody asks for is evaluated
-//! when too much is pending (`flush`, which knows the pending nodes from the `registry`). Data with a fault, such as an index
-//! out of range, spoil the values that depend on them (`fault`), and nothing else: what was written in place goes back (`fallback`).
+//! An [`Array`] is a handle to a `node` of the graph of operations, and its value never changes. Operations
+//! (`ops`) check shapes, dtypes and devices at once and make pending nodes, which describe the work (`op`).
+//! Evaluation (`eval`) collects pending nodes into a `graph`, finds or makes a plan for it (`plan`: which
+//! results are stored, which work shares a kernel), and launches the plan's kernels on the device. The crate
+//! also evaluates arrays for which nobody asks, when too much is pending (`flush`; the `registry` lists the
+//! pending nodes). Faulty data, such as an index out of range, are an error of the values that depend on them
+//! and of no others (`fault`); an array that was written in place then falls back to its previous value
+//! (`fallback`).
+//!
+//! ```
+//! use wgrad_array::{Array, BinaryOp, Device, ReduceOp};
+//! let x = Array::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], &Device::cpu())?;
+//! let squares = x.binary(BinaryOp::Mul, &x)?;
+//! let sums = squares.reduce(ReduceOp::Sum, &[1], false)?;
+//! assert!(sums.is_pending());
+//! assert_eq!(sums.to_vec::<f32>()?, [5.0, 25.0]); // one kernel, which does not store the squares
+//! assert!(sums.is_evaluated() && squares.is_pending());
+//! # Ok::<(), wgrad_array::Error>(())
+//! ```
 
 mod array;
 mod bounds;
@@ -31,10 +45,10 @@ mod tests;
 pub use array::Array;
 pub use eval::with_fusion;
 pub use explain::Explanation;
-pub use expr::{Expr, Side};
+pub use expr::{Expr, Formula, Side, Term};
 pub use fallback::Fallback;
 pub use flush::{end_step, is_updated, note_update};
-pub use ops::{Named, QrMode};
+pub use ops::{QrMode, WithOpName};
 pub use plan::{KernelOutline, Operation, Outline, ReadMemory, Stored, Why};
 pub use read::host_vec;
 pub use room::{Room, reserve};

@@ -1,7 +1,7 @@
-//! Nodes: what a handle to an array points to.
+//! Nodes of the graph of operations, to which the handles ([`Array`](crate::Array)) point.
 //!
-//! A node's shape, dtype and device never change. Its outcome is set once: the value, or the fault of the data that the value
-//! depends on. Until then the node is pending, and holds the operation and its operands.
+//! A node's shape, dtype and device never change. Its outcome is set once: the value, or the fault of the
+//! data on which the value depends. Until then the node is pending, and holds the operation and its operands.
 
 use std::cell::RefCell;
 use std::panic::Location;
@@ -22,49 +22,56 @@ pub(crate) type NodeRef = Arc<Node>;
 /// The operands of a pending operation.
 pub(crate) type Inputs = SmallVec<[NodeRef; 3]>;
 
-/// A value, or what is known of it before it is there.
+/// A value, or the pending operation that computes it.
 pub(crate) struct Node {
     pub(crate) shape: Dims,
     pub(crate) dtype: DType,
     pub(crate) device: Device,
-    /// The line of the program that asked for this operation.
+    /// The line of the program that called for this operation.
     pub(crate) called_at: Option<&'static Location<'static>>,
-    /// What the program called there: perhaps a method made of many operations. Empty if nobody said.
+    /// The method that the program called there, which may consist of many operations. Empty if it is not
+    /// known.
     pub(crate) called: &'static str,
-    /// It is made of indices that may turn out to be out of range.
+    /// Whether it depends on indices that may turn out to be out of range.
     may_fail: bool,
-    /// The longest chain of pending operations that ends here; at least, since evaluations shorten it unnoticed.
+    /// An upper bound of the length of the longest chain of pending operations that ends here. Evaluations
+    /// shorten chains without updating it.
     depth: AtomicU32,
-    outcome: OnceLock<Outcome>,
+    outcome: OnceLock<NodeOutcome>,
     pending: Mutex<Option<Pending>>,
-    /// An evaluation has passed over this node without storing it.
+    /// Whether an evaluation has computed results from this node without storing its value.
     visited: AtomicBool,
-    /// Pending work has been made of it.
+    /// Whether it is an operand of an operation that was pending when it was made.
     used: AtomicBool,
-    /// How often it is held only to be gone back to, which is no reason to compute it.
+    /// Whether a run may be overwriting its memory.
+    claimed: AtomicBool,
+    /// The number of handles that exist only as fallbacks. They are no reason to compute the value.
     kept: AtomicIsize,
 }
 
-/// How the work ended.
-enum Outcome {
-    // Most nodes are made pending, and are moved about less if they are small.
+/// The outcome of an operation.
+enum NodeOutcome {
+    // Boxed, since most nodes are pending when they are made, and a small node is cheaper to move.
     Value(Box<Value>),
     Fault(Arc<Fault>),
 }
 
-/// Where an evaluated array's elements lie.
+/// The memory and the layout of an evaluated array's elements.
 #[derive(Clone)]
 pub(crate) struct Value {
     pub(crate) buffer: Buffer,
     pub(crate) layout: Layout,
-    /// The smallest and the largest element of integers that came from this machine's memory; of a view, those of the whole.
+    /// For integers that were uploaded from host memory: the smallest and the largest element. For a view,
+    /// those of the viewed array.
     pub(crate) bounds: Option<(i64, i64)>,
 }
 
-/// What is wrong with the data that a value depends on. All values that depend on it have the same fault, for good.
+/// An error in the data on which a value depends. All values that depend on these data have the same fault,
+/// for good.
 pub(crate) struct Fault {
     pub(crate) error: Error,
-    /// Somebody has got the error: what was written in place goes back to what it was before.
+    /// Whether the error has been returned to a caller. Then arrays that were written in place fall back to
+    /// their previous values.
     reported: AtomicBool,
 }
 
@@ -73,7 +80,7 @@ impl Fault {
         Arc::new(Fault { error, reported: AtomicBool::new(false) })
     }
 
-    /// The error, for somebody who asked for the value.
+    /// The error, to be returned to a caller who asked for the value.
     pub(crate) fn report(&self) -> Error {
         self.reported.store(true, Ordering::Relaxed);
         self.error.clone()
@@ -84,16 +91,16 @@ impl Fault {
     }
 }
 
-/// Work that has not been done.
+/// An operation that has not been computed yet.
 pub(crate) struct Pending {
     pub(crate) op: Op,
     pub(crate) inputs: Inputs,
-    /// The values that this one replaced in place, kept until it is known to be good.
+    /// The values that this one replaced in place. They are kept until this one is computed without a fault.
     pub(crate) replaced: SmallVec<[Fallback; 1]>,
 }
 
 impl Node {
-    /// A pending operation, or the fault of one of its operands.
+    /// A node for a pending operation. If an operand has a fault, the node has the same fault.
     pub(crate) fn pending(op: Op, inputs: Inputs, shape: Dims, dtype: DType, device: &Device) -> NodeRef {
         let call = site::call();
         for input in &inputs {
@@ -103,7 +110,7 @@ impl Node {
         let fault = inputs.iter().find_map(|input| input.fault());
         let may_fail = op.may_fail() || inputs.iter().any(|input| input.may_fail());
         let (outcome, pending) = match fault {
-            Some(fault) => (OnceLock::from(Outcome::Fault(fault.clone())), None),
+            Some(fault) => (OnceLock::from(NodeOutcome::Fault(fault.clone())), None),
             None => (OnceLock::new(), Some(Pending { op, inputs, replaced: SmallVec::new() })),
         };
         Arc::new(Node {
@@ -118,11 +125,12 @@ impl Node {
             pending: Mutex::new(pending),
             visited: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
             kept: AtomicIsize::new(0),
         })
     }
 
-    /// A value that is there.
+    /// A node with a value.
     pub(crate) fn evaluated(value: Value, dtype: DType, device: &Device) -> NodeRef {
         Arc::new(Node {
             shape: value.layout.shape().into(),
@@ -132,10 +140,11 @@ impl Node {
             called: "",
             may_fail: false,
             depth: AtomicU32::new(0),
-            outcome: OnceLock::from(Outcome::Value(Box::new(value))),
+            outcome: OnceLock::from(NodeOutcome::Value(Box::new(value))),
             pending: Mutex::new(None),
             visited: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
             kept: AtomicIsize::new(0),
         })
     }
@@ -145,57 +154,57 @@ impl Node {
         self.shape.iter().product()
     }
 
-    /// The bytes of the elements.
+    /// The size of the elements in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.elements().saturating_mul(self.dtype.size())
     }
 
-    /// Whether its data may turn out to have a fault.
+    /// Whether it is pending and its data may turn out to have a fault.
     pub(crate) fn may_fail(&self) -> bool {
         self.may_fail && self.is_pending()
     }
 
-    /// Whether the work has not been done.
+    /// Whether it has no outcome yet.
     pub(crate) fn is_pending(&self) -> bool {
         self.outcome.get().is_none()
     }
 
-    /// The value, if it is there.
+    /// The value, if it has been computed.
     pub(crate) fn value(&self) -> Option<&Value> {
         match self.outcome.get() {
-            Some(Outcome::Value(value)) => Some(value),
+            Some(NodeOutcome::Value(value)) => Some(value),
             _ => None,
         }
     }
 
-    /// The fault, if the data that the value depends on has one.
+    /// The fault, if the data on which the value depends have one.
     pub(crate) fn fault(&self) -> Option<&Arc<Fault>> {
         match self.outcome.get() {
-            Some(Outcome::Fault(fault)) => Some(fault),
+            Some(NodeOutcome::Fault(fault)) => Some(fault),
             _ => None,
         }
     }
 
-    /// The pending work, or `None` once it has ended.
+    /// The pending operation, or `None` once the node has an outcome.
     pub(crate) fn work(&self) -> MutexGuard<'_, Option<Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the pending work with its result. If another thread was faster, its result stays: both are the same. What the value
-    /// replaced in place is not needed any more.
+    /// Sets the value. If another thread has set it already, that value stays; both are equal. The values
+    /// that this one replaced in place are released.
     pub(crate) fn finish(&self, value: Value) {
-        for fallback in self.end(Outcome::Value(Box::new(value))) {
+        for fallback in self.end(NodeOutcome::Value(Box::new(value))) {
             fallback.clear();
         }
     }
 
-    /// Ends the pending work with a fault.
+    /// Sets a fault as the outcome.
     pub(crate) fn fail(&self, fault: &Arc<Fault>) {
-        self.end(Outcome::Fault(fault.clone()));
+        self.end(NodeOutcome::Fault(fault.clone()));
     }
 
-    fn end(&self, outcome: Outcome) -> SmallVec<[Fallback; 1]> {
-        // The outcome must be there before the work goes, so that a reader finds one of the two.
+    fn end(&self, outcome: NodeOutcome) -> SmallVec<[Fallback; 1]> {
+        // The outcome is set before the operation is taken, so that a reader always finds one of the two.
         let _ = self.outcome.set(outcome);
         let work = self.work().take();
         let Some(Pending { inputs, replaced, .. }) = work else { return SmallVec::new() };
@@ -203,39 +212,49 @@ impl Node {
         replaced
     }
 
-    /// At least the length of the longest chain of pending operations that ends here.
+    /// An upper bound of the length of the longest chain of pending operations that ends here.
     pub(crate) fn depth(&self) -> u32 {
         self.depth.load(Ordering::Relaxed)
     }
 
-    /// Notes how long that chain really is.
+    /// Sets the exact length of that chain.
     pub(crate) fn set_depth(&self, depth: u32) {
         self.depth.store(depth, Ordering::Relaxed);
     }
 
-    /// Whether pending work was ever made of it.
+    /// Whether it was ever an operand of another operation.
     pub(crate) fn was_used(&self) -> bool {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Notes that an evaluation passed over this node without storing it.
+    /// Notes that an evaluation has computed results from this node without storing its value.
     pub(crate) fn mark_visited(&self) {
         self.visited.store(true, Ordering::Relaxed);
     }
 
-    /// Whether an evaluation passed over this node without storing it.
+    /// Whether an evaluation has computed results from this node without storing its value.
     pub(crate) fn was_visited(&self) -> bool {
         self.visited.load(Ordering::Relaxed)
     }
 
-    /// Notes that it is held once more, or once less, only to be gone back to.
+    /// Changes the number of handles that exist only as fallbacks.
     pub(crate) fn note_kept(&self, change: isize) {
         self.kept.fetch_add(change, Ordering::Relaxed);
     }
 
-    /// How many hold it for a use of it.
+    /// The number of handles, without those that exist only as fallbacks.
     pub(crate) fn holders(self: &Arc<Node>) -> usize {
         Arc::strong_count(self).saturating_add_signed(-self.kept.load(Ordering::Relaxed))
+    }
+
+    /// Claims its memory for a run that may overwrite it. False if another run has claimed it.
+    pub(crate) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::Acquire)
+    }
+
+    /// Ends a claim.
+    pub(crate) fn release(&self) {
+        self.claimed.store(false, Ordering::Release);
     }
 
     /// The constant that fills it, if it is a pending [`Op::Full`].
@@ -258,7 +277,8 @@ impl Drop for Node {
     }
 }
 
-/// Drops a pending operation's operands without recursion: a chain of a million operations must not overflow the stack.
+/// Drops a pending operation's operands without recursion, so that a chain of a million operations does not
+/// overflow the stack.
 fn drop_iteratively(inputs: Inputs) {
     thread_local! {
         static QUEUE: RefCell<Option<Vec<NodeRef>>> = const { RefCell::new(None) };
@@ -266,7 +286,8 @@ fn drop_iteratively(inputs: Inputs) {
     if inputs.iter().all(|x| x.depth() <= 1 || Arc::strong_count(x) > 1) {
         return;
     }
-    // The outermost drop on this thread works the queue off; inner ones only add to it.
+    // The outermost call on this thread drops everything in the queue; the calls that this causes only add to
+    // it.
     let outermost = QUEUE.try_with(|queue| {
         let mut queue = queue.borrow_mut();
         match queue.as_mut() {

@@ -1,12 +1,13 @@
-//! What a pending node computes. The scheduler (`plan`) turns these into kernels.
+//! The operations of pending nodes. The planner (`plan`) turns them into kernels.
 
 use smallvec::SmallVec;
 use wgrad_device::Scalar;
 use wgrad_device::kernel::{BinaryOp, ReduceOp, ScatterOp, UnaryOp};
 use wgrad_device::layout::Dims;
 
-/// An operation. Elementwise inputs have the node's own shape: broadcasting is an explicit [`View`]; and the compute
-/// dtype: casts are explicit too. Scalars are parameters of a kernel, never part of its structure.
+/// An operation. The inputs of an elementwise operation have the node's own shape, and the dtype in which it
+/// computes: broadcasting is an explicit [`View`], and conversions are explicit casts. Scalars are parameters
+/// of a kernel, never part of its structure.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     /// Every element is this number. No inputs.
@@ -25,75 +26,93 @@ pub(crate) enum Op {
         /// Which of the seed's streams.
         stream: u64,
     },
-    /// The input itself, dense: a place where evaluation can store a view.
+    /// The input itself, contiguous. It allows evaluation to store a view's elements where that is necessary.
     Copy,
-    /// The input itself, always in memory: what is read several times, in several orders, and costs more than reading it.
+    /// The input itself, always stored: for values that are read several times in different orders, and cost
+    /// more to recompute than to load.
     Store,
     /// An operation on each element.
     Unary(UnaryOp),
     /// An operation on pairs of elements.
     Binary(BinaryOp, Operands),
-    /// `inputs[0] ? a : b`, where either may be a number.
+    /// `inputs[0] ? a : b`, where either may be a scalar.
     Select(Option<Scalar>, Option<Scalar>),
-    /// To the node's dtype.
+    /// Conversion to the node's dtype.
     Cast,
-    /// Folds dims (ascending) to size 1.
+    /// Reduces dims (in ascending order) to size 1.
     Reduce {
-        /// How.
+        /// The reduction.
         op: ReduceOp,
-        /// Which dims.
+        /// The dims.
         dims: SmallVec<[usize; 4]>,
     },
-    /// The input's elements, arranged anew.
+    /// The input's elements in another arrangement.
     View(View),
-    /// `inputs[0] @ inputs[1]`, both of the node's batch dims. The sums of halves, which are in f32, are rounded to the node's dtype.
+    /// `inputs[0] @ inputs[1]`, both with the node's batch dims. Products of halves are summed in f32, and
+    /// the sums are rounded to the node's dtype.
     Matmul,
-    /// `inputs[0]` at `inputs[1]` along a dim, at the node's own index along the others.
+    /// The element of `inputs[0]` at the index that `inputs[1]` holds for one dim, and at the node's own
+    /// index for the others.
     Gather {
         /// The dim.
         dim: usize,
-        /// For errors.
+        /// The name of the operation in errors.
         name: &'static str,
-        /// An index may be out of range: only then can the operation fail.
+        /// Whether an index may be out of range. Only then can the operation fail.
         checked: bool,
     },
-    /// `inputs[0]` (source) put to `inputs[1]` (index) along a dim, onto `inputs[2]` or zeros.
+    /// The elements of `inputs[0]` are combined into the array at the indices that `inputs[1]` holds for one
+    /// dim. The array starts as `inputs[2]`, or as zeros.
     Scatter {
-        /// How.
+        /// The way in which elements are combined.
         op: ScatterOp,
         /// The dim.
         dim: usize,
-        /// For errors.
+        /// The name of the operation in errors.
         name: &'static str,
-        /// An index may be out of range: only then can the operation fail.
+        /// Whether an index may be out of range. Only then can the operation fail.
         checked: bool,
     },
-    /// A running fold along a dim.
+    /// `inputs[0]` with a box of its elements replaced by `inputs[1]`, which has the box's sizes. If nothing
+    /// else reads the replaced array, the box is written into its memory.
+    Update {
+        /// The position of the box's first element in row-major order, rounded down to a multiple of
+        /// [`ALIGNED`]. It is a scalar argument and not part of the key.
+        start: usize,
+        /// The distance from `start` to the box's first element.
+        beyond: usize,
+    },
+    /// A cumulative reduction along a dim.
     Scan {
         /// Sum, Prod, Max or Min.
         op: ReduceOp,
         /// The dim.
         dim: usize,
     },
-    /// The order of the elements along a dim: as many places of it as the node's shape has there.
+    /// The indices that sort the elements along a dim. The size of the node's shape there is the number of
+    /// ranks.
     Sort {
         /// The dim.
         dim: usize,
         /// Whether the largest comes first.
         descending: bool,
-        /// The first place that is wanted.
+        /// The first rank.
         first: usize,
     },
 }
 
+/// The memory that a kernel reads or writes begins at a multiple of this many elements, so that the kernel
+/// may load and store as many at once.
+pub(crate) const ALIGNED: usize = 4;
+
 impl Op {
-    /// Whether its data may turn out to have a fault.
+    /// Whether it fails if its data turn out to be out of range.
     pub(crate) fn may_fail(&self) -> bool {
         matches!(self, Op::Gather { checked: true, .. } | Op::Scatter { checked: true, .. })
     }
 }
 
-/// Which sides of a binary operation are arrays.
+/// The operands of a binary operation, of which one may be a scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Operands {
     /// `inputs[0] op inputs[1]`
@@ -104,7 +123,7 @@ pub(crate) enum Operands {
     ScalarArray(Scalar),
 }
 
-/// What random words become.
+/// The numbers that are made of random words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RandomKind {
     /// The word itself, as I64 in 0..2^32.
@@ -115,16 +134,17 @@ pub(crate) enum RandomKind {
     Normal,
 }
 
-/// How a view's elements lie in its input.
+/// How a view's indices lead to its input's.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum View {
-    /// For each dim of the input: an affine function of the view's index, always in range.
+    /// The index for each dim of the input is an affine function of the view's index, and always in range.
     Affine(Box<[Axis]>),
-    /// The same elements in row-major order under another shape.
+    /// The elements in row-major order under another shape.
     Reshape,
-    /// The input at `index - before`, 0 outside. The node's shape has the sizes.
+    /// The input's element at `index - before`, or 0 outside of the input. The sizes are those of the node's
+    /// shape.
     Pad {
-        /// Elements before the input, for each dim; negative crops.
+        /// For each dim the number of elements before the input's first; a negative number crops.
         before: SmallVec<[isize; 4]>,
     },
 }
@@ -134,28 +154,28 @@ pub(crate) enum View {
 pub(crate) struct Axis {
     /// The index at the view's index 0.
     pub(crate) offset: isize,
-    /// View dims and their steps.
+    /// The view's dims, each with its step.
     pub(crate) terms: SmallVec<[(usize, isize); 2]>,
 }
 
 impl Axis {
-    /// The view's own dim.
+    /// The view's index along one of its dims.
     pub(crate) fn dim(dim: usize) -> Axis {
         Axis { offset: 0, terms: smallvec::smallvec![(dim, 1)] }
     }
 
-    /// Always the same index.
+    /// A constant index.
     pub(crate) fn fixed(offset: isize) -> Axis {
         Axis { offset, terms: SmallVec::new() }
     }
 }
 
-/// The identity view of a rank.
+/// The identity view of an array with this rank.
 pub(crate) fn identity_axes(rank: usize) -> SmallVec<[Axis; 4]> {
     (0..rank).map(Axis::dim).collect()
 }
 
-/// The shape with some dims folded to size 1.
+/// The shape with some dims reduced to size 1.
 pub(crate) fn reduced_shape(shape: &[usize], dims: &[usize]) -> Dims {
     shape.iter().enumerate().map(|(d, &size)| if dims.contains(&d) { 1 } else { size }).collect()
 }

@@ -1,4 +1,4 @@
-//! Reading arrays: evaluation that somebody asks for, and the elements that come out of it.
+//! Reading arrays: evaluation on request, and downloading elements to host memory.
 
 use std::sync::PoisonError;
 
@@ -8,24 +8,44 @@ use crate::kept::kept;
 use crate::{Array, eval};
 
 impl Array {
-    /// Computes it, if that has not been done.
+    /// Computes the array if it is pending.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device, UnaryOp};
+    /// let y = Array::from_slice(&[0.0f32], &[1], &Device::cpu())?.unary(UnaryOp::Exp)?;
+    /// assert!(y.is_pending());
+    /// y.eval()?;
+    /// assert!(y.is_evaluated());
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// What the device reports: out of memory, a lost device. The work stays pending then, and may succeed later. Or that the data it
-    /// depends on have a fault, an index out of range: that error belongs to the array for good.
+    /// An error of the device, such as [`Error::OutOfMemory`] or a lost device: the array stays pending, and
+    /// a later evaluation may succeed. Or [`Error::Index`] if it depends on an index that is out of range:
+    /// every evaluation returns that error.
     pub fn eval(&self) -> Result<()> {
         Array::eval_all(&[self])
     }
 
-    /// Computes several arrays of any devices at once, sharing what they have in common.
+    /// Computes several arrays at once, on any devices. The work that they have in common is done once.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device, ReduceOp};
+    /// let x = Array::from_slice(&[1.0f32, 2.0, 3.0], &[3], &Device::cpu())?;
+    /// let (sum, max) = (x.reduce(ReduceOp::Sum, &[0], false)?, x.reduce(ReduceOp::Max, &[0], false)?);
+    /// Array::eval_all(&[&sum, &max])?; // one kernel, which reads x once
+    /// assert_eq!((sum.item()?.as_f64(), max.item()?.as_f64()), (6.0, 3.0));
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`Array::eval`], of the first array that has one. Those without a fault are computed all the same.
+    /// As [`Array::eval`]: the error of the first array that has one. The arrays without a fault are computed
+    /// in any case.
     pub fn eval_all(arrays: &[&Array]) -> Result<()> {
         eval::evaluate(arrays.iter().map(|array| &array.0))
     }
 
-    /// Its elements in row-major order.
+    /// Its elements in row-major order. Evaluates the array.
     ///
     /// # Errors
     /// If `T` is not its dtype, or as [`Array::eval`].
@@ -40,7 +60,7 @@ impl Array {
         Ok(T::from_bytes(&self.to_bytes()?))
     }
 
-    /// Its elements as little-endian bytes in row-major order.
+    /// Its elements as little-endian bytes in row-major order. Evaluates the array.
     ///
     /// # Errors
     /// As [`Array::eval`].
@@ -65,7 +85,14 @@ impl Array {
         self.device().executor().download(&value.buffer, value.layout.offset() * self.dtype().size(), bytes)
     }
 
-    /// The value of an array of one element.
+    /// The value of an array with one element. Evaluates the array.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device, ReduceOp, Scalar};
+    /// let x = Array::from_slice(&[1i64, 2, 3], &[3], &Device::cpu())?;
+    /// assert_eq!(x.reduce(ReduceOp::Sum, &[0], false)?.item()?, Scalar::Int(6));
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If it has not exactly one element, or as [`Array::eval`].
@@ -93,10 +120,17 @@ impl Array {
     }
 }
 
-/// Room for so many elements in this machine's memory.
+/// An empty vector with a capacity for this many elements.
+///
+/// ```
+/// let bytes = wgrad_array::host_vec::<u8>(100)?;
+/// assert!(bytes.is_empty() && bytes.capacity() >= 100);
+/// assert!(wgrad_array::host_vec::<u8>(usize::MAX).is_err());
+/// # Ok::<(), wgrad_array::Error>(())
+/// ```
 ///
 /// # Errors
-/// [`Error::OutOfMemory`] where the system refuses it.
+/// [`Error::OutOfMemory`] if the system refuses the allocation.
 pub fn host_vec<T>(len: usize) -> Result<Vec<T>> {
     let mut room = Vec::new();
     let requested = (len as u64).saturating_mul(size_of::<T>() as u64);

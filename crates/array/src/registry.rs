@@ -1,7 +1,7 @@
-//! The pending nodes of this process, by the thread that made them.
+//! A registry of the pending nodes of this process, by the thread that made them.
 //!
-//! Nodes are registered weakly, so that being registered changes neither what counts as held nor when memory goes. Nothing is
-//! dropped or evaluated while a list is locked.
+//! It holds weak references, so it changes neither which nodes count as held nor when memory is freed.
+//! Nothing is dropped or evaluated while a list is locked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -9,7 +9,8 @@ use wgrad_device::Device;
 
 use crate::node::{Node, NodeRef};
 
-/// Lists are gone through for entries that are over when they are as long as this, or twice as long as after the last time.
+/// A list is cleaned of entries that are no longer pending when it reaches this length, and then each time
+/// that it has become twice as long.
 const SHORTEST: usize = 1024;
 
 /// The nodes that one thread has made.
@@ -18,14 +19,14 @@ struct List(Mutex<Entries>);
 
 #[derive(Default)]
 struct Entries {
-    /// How many nodes the thread has made.
+    /// The number of nodes that the thread has made.
     made: u64,
     nodes: Vec<(u64, Weak<Node>)>,
-    /// The length at which the list is gone through.
+    /// The length at which the list is cleaned next.
     limit: usize,
 }
 
-/// The lists of all threads; those of threads that have ended stay while one of their nodes is pending.
+/// The lists of all threads. The list of a thread that has ended stays while one of its nodes is pending.
 static LISTS: Mutex<Vec<Arc<List>>> = Mutex::new(Vec::new());
 
 thread_local! {
@@ -43,7 +44,8 @@ impl List {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pending nodes for which a function says so, with their numbers.
+    /// The pending nodes for which `wanted` is true, with their numbers. Entries that are no longer pending
+    /// are removed.
     fn pending(&self, wanted: impl Fn(u64, &Node) -> bool) -> Vec<(u64, NodeRef)> {
         let (mut found, mut others) = (Vec::new(), Vec::new());
         let mut entries = self.lock();
@@ -61,14 +63,14 @@ impl List {
             pending
         });
         entries.limit = (entries.nodes.len() * 2).max(SHORTEST);
-        // The last handles to nodes may be among the others.
+        // These may be the last handles to their nodes, so they are dropped after the lock is released.
         drop(entries);
         drop(others);
         found
     }
 }
 
-/// Registers a pending node of this thread; how many it has made before.
+/// Registers a pending node of this thread. The result is its number: how many the thread has made before.
 pub(crate) fn add(node: &NodeRef) -> u64 {
     let added = OWN.try_with(|list| {
         let mut entries = list.lock();
@@ -77,7 +79,7 @@ pub(crate) fn add(node: &NodeRef) -> u64 {
         entries.nodes.push((number, Arc::downgrade(node)));
         (number, entries.nodes.len() >= entries.limit.max(SHORTEST))
     });
-    // A thread that is ending registers nothing.
+    // The list of a thread that is ending may be gone already; then the node is not registered.
     let Ok((number, long)) = added else { return 0 };
     if long {
         let _ = OWN.try_with(|list| list.pending(|_, _| false));
@@ -85,12 +87,13 @@ pub(crate) fn add(node: &NodeRef) -> u64 {
     number
 }
 
-/// How many nodes this thread has made.
+/// The number of nodes that this thread has made.
 pub(crate) fn made_here() -> u64 {
     OWN.try_with(|list| list.lock().made).unwrap_or(0)
 }
 
-/// Those of this thread's pending nodes for which a function says so, with their numbers, in the order in which they were made.
+/// This thread's pending nodes for which `wanted` is true, with their numbers, in the order in which they
+/// were made.
 pub(crate) fn pending_here(wanted: impl Fn(u64, &Node) -> bool) -> Vec<(u64, NodeRef)> {
     OWN.try_with(|list| list.pending(wanted)).unwrap_or_default()
 }

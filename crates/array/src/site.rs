@@ -1,56 +1,65 @@
-//! Where in a program an operation was called, and by which name: for errors that come late, and for what plans say about
-//! themselves.
+//! The calls in the user's program to which operations are attributed. Errors that are found late, and the
+//! texts of plans, name them.
 
 use std::cell::Cell;
 use std::panic::Location;
 
 thread_local! {
-    static CURRENT: Cell<Option<Call>> = const { Cell::new(None) };
+    static CURRENT: Cell<Option<CallSite>> = const { Cell::new(None) };
 }
 
-/// A call in a program.
+/// A call in the user's program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// What was called: a method such as `softmax`, or the derivative of one, such as `SoftmaxBackward0`.
+pub struct CallSite {
+    /// The name of the called method, such as `softmax`, or of its derivative, such as `SoftmaxBackward0`.
     pub name: &'static str,
-    /// The line that called it.
+    /// The line with the call.
     pub line: &'static Location<'static>,
 }
 
-/// The call that operations made on this thread are ascribed to while this lives; see [`enter`].
-#[must_use = "operations are ascribed to the call while this lives"]
+/// A guard: while it lives, the operations that this thread makes are attributed to a call; see [`enter`].
+#[must_use = "operations are attributed to the call while this lives"]
 pub struct Site {
-    before: Option<Call>,
+    before: Option<CallSite>,
 }
 
-/// Ascribes the operations that this thread makes to a call in the program. The outermost call counts: what a method calls
-/// in turn belongs to the call of the method.
+/// Attributes the operations that this thread makes to a call in the program. The outermost call counts: the
+/// calls inside a method belong to the call of the method.
 #[inline]
 pub fn enter(name: &'static str, line: &'static Location<'static>) -> Site {
     let before = CURRENT.get();
     if before.is_none() {
-        CURRENT.set(Some(Call { name, line }));
+        CURRENT.set(Some(CallSite { name, line }));
     }
     Site { before }
 }
 
-/// Ascribes the operations that this thread makes to this call, or to the lines that call them, whatever was said before: a
-/// derivative to the line of its operation, a user's function to its own lines.
+/// Attributes the operations that this thread makes to this call even inside another one: those of a
+/// derivative to the line of its operation. `None` ends the attribution, so that in a user's function each
+/// call counts for itself.
 #[inline]
-pub fn replace(call: Option<Call>) -> Site {
+pub fn replace(call: Option<CallSite>) -> Site {
     Site { before: CURRENT.replace(call) }
 }
 
-/// The line that operations of this thread are ascribed to.
+/// The line to which operations of this thread are attributed.
 #[inline]
 pub fn current() -> Option<&'static Location<'static>> {
     CURRENT.get().map(|call| call.line)
 }
 
-/// The call that operations of this thread are ascribed to.
+/// The call to which operations of this thread are attributed.
 #[inline]
-pub(crate) fn call() -> Option<Call> {
+pub(crate) fn call() -> Option<CallSite> {
     CURRENT.get()
+}
+
+impl Site {
+    /// The line that called, if no other call was going on: the program's own line.
+    #[inline]
+    pub fn line(&self) -> Option<&'static Location<'static>> {
+        if self.before.is_none() { current() } else { None }
+    }
 }
 
 impl Drop for Site {

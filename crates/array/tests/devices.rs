@@ -1,4 +1,4 @@
-//! A device that nobody uses any more is gone, with its memory, its kernels, its plans and its tables.
+//! When the last handle to a device is dropped, its memory, kernels, plans and tables are freed.
 
 #[path = "../../device/tests/support/mod.rs"]
 mod support;
@@ -9,7 +9,7 @@ use wgrad_array::{Array, BinaryOp, UnaryOp};
 use wgrad_device::kernel::Kernel;
 use wgrad_device::{Buffer, Device, DeviceOptions, Executor, Limits, Prepared, Result, Stats};
 
-/// An executor that says when it was dropped.
+/// An executor that notes when it is dropped.
 struct Watched {
     device: Device,
     _alive: Arc<()>,
@@ -61,19 +61,19 @@ impl Executor for Watched {
     }
 }
 
-/// A device around another one, and whether it is still there.
+/// A device around another one, and a flag that says whether it still exists.
 fn watched(device: Device) -> (Device, Weak<()>) {
     let alive = Arc::new(());
     let watch = Arc::downgrade(&alive);
     (Device::from_executor(device.name().to_owned(), Box::new(Watched { device, _alive: alive })), watch)
 }
 
-/// Devices of the test's own on all adapters, and one around the CPU.
+/// New devices on all adapters, which only this test uses, and one around the CPU.
 fn devices() -> Vec<Device> {
     std::iter::once(Device::cpu()).chain(support::fresh(&DeviceOptions::default())).collect()
 }
 
-/// Steps of a descent, transforms of all kinds; what of it stays is read.
+/// Runs steps of gradient descent and Fourier transforms of all kinds, and reads the results.
 fn work(device: &Device) -> Vec<f32> {
     let values: Vec<f32> = (0..64 * 6).map(|i| (i % 7) as f32 - 3.0).collect();
     let x = Array::from_slice(&values, &[64, 6], device).unwrap();
@@ -120,7 +120,7 @@ fn a_device_goes_with_its_last_user() {
 
 #[test]
 fn a_device_in_a_dropped_ones_place_has_plans_of_its_own() {
-    // Memory of handles is given out again: a device's address is no name for it.
+    // A new device may get the address of a dropped one, so an address does not identify a device.
     for device in devices() {
         let truth = work(&device);
         for _ in 0..10 {

@@ -1,5 +1,5 @@
-//! How many kernels well-known computations take, counted by the device. One test alone in its binary: the counters belong
-//! to the whole process.
+//! How many kernels well-known computations take, counted by the device. One test alone in its binary: the
+//! counters belong to the whole process.
 
 use wgrad_array::{Array, BinaryOp, Device, ReduceOp, Result, UnaryOp};
 
@@ -21,7 +21,7 @@ fn work_is_fused_and_plans_are_kept() {
 }
 
 fn known_computations(device: &Device) {
-    // The mean of x^2 + 100 and its gradient 2x/n: one pass over x.
+    // One pass over x computes the mean of x^2 + 100 and its gradient 2x/n.
     let x = ones(&[1000], device);
     let count = dispatches(device, || {
         let y = x.binary(BinaryOp::Mul, &x)?.binary_scalar(BinaryOp::Add, 100.0)?;
@@ -42,10 +42,10 @@ fn known_computations(device: &Device) {
         let dx = y.binary(BinaryOp::Mul, &dy.binary(BinaryOp::Sub, &inner)?)?;
         Array::eval_all(&[&loss, &dx])
     });
-    // The rows in one, then the sum of their losses.
+    // One kernel computes the losses of the rows, a second one their sum.
     assert_eq!(count, 2, "softmax forward and backward");
 
-    // A linear layer with bias and activation: an epilogue of the product.
+    // In a linear layer, bias and activation are the epilogue of the product.
     let (w, b) = (ones(&[100, 32], device), ones(&[32], device));
     let count = dispatches(device, || {
         let h = x.matmul(&w)?.binary(BinaryOp::Add, &b)?.unary(UnaryOp::Tanh)?;

@@ -1,5 +1,5 @@
-//! Fused results against operations evaluated on their own, and each device against the CPU: random programs with fixed
-//! seeds, on every device present.
+//! Fused results against operations evaluated on their own, and each device against the CPU: random programs
+//! with fixed seeds, on every device present.
 
 #[path = "../../device/tests/support/mod.rs"]
 mod support;
@@ -13,10 +13,10 @@ use wgrad_array::{
 use wgrad_device::kernel::Kernel;
 use wgrad_device::{Buffer, Executor, Limits, Prepared, Stats};
 
-/// A small generator of its own, so that programs stay the same whatever else changes (xorshift64*).
-struct Random(u64);
+/// A random number generator (xorshift64*) that belongs to this test, so that its programs never change.
+struct ProgramRandom(u64);
 
-impl Random {
+impl ProgramRandom {
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -34,9 +34,9 @@ impl Random {
     }
 }
 
-/// Values that later steps may use, and every value that was made.
+/// The values of a random program.
 fn program(seed: u64, device: &Device) -> Result<Vec<Array>> {
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = ProgramRandom(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let base: Vec<usize> = (0..1 + random.below(3)).map(|_| 1 + random.below(6)).collect();
     let elements: usize = base.iter().product();
     let mut values = Vec::new();
@@ -51,7 +51,7 @@ fn program(seed: u64, device: &Device) -> Result<Vec<Array>> {
         if made.elements() <= 4096 && made.rank() <= 5 {
             values.push(made);
         }
-        // Some values are evaluated on the way, some are forgotten.
+        // Some values are evaluated in the middle of the program, and some are dropped.
         if random.chance(8) {
             values[random.below(values.len())].eval()?;
         }
@@ -63,7 +63,7 @@ fn program(seed: u64, device: &Device) -> Result<Vec<Array>> {
     Ok(values)
 }
 
-fn step(random: &mut Random, x: &Array, values: &[Array]) -> Result<Array> {
+fn step(random: &mut ProgramRandom, x: &Array, values: &[Array]) -> Result<Array> {
     let rank = x.rank();
     let dim = random.below(rank);
     match random.below(21) {
@@ -81,13 +81,8 @@ fn step(random: &mut Random, x: &Array, values: &[Array]) -> Result<Array> {
             let op = [ReduceOp::Sum, ReduceOp::Max, ReduceOp::Min][random.below(3)];
             x.reduce(op, &dims, random.chance(60))
         }
-        // Softmax-like: a reduction meets its own input again.
-        6 | 7 if rank > 0 => {
-            let highest = x.reduce(ReduceOp::Max, &[dim], true)?;
-            let shifted = x.binary(BinaryOp::Sub, &highest)?.unary(UnaryOp::Exp)?;
-            let sum = shifted.reduce(ReduceOp::Sum, &[dim], true)?;
-            shifted.binary(BinaryOp::Div, &sum)
-        }
+        // Like a softmax: the result of a reduction is combined with the reduction's own input.
+        6 | 7 if rank > 0 => softmax(x, dim),
         8 if rank > 1 => {
             let mut order: Vec<usize> = (0..rank).collect();
             order.swap(dim, random.below(rank));
@@ -113,30 +108,22 @@ fn step(random: &mut Random, x: &Array, values: &[Array]) -> Result<Array> {
             Array::cat(&[x.clone(), y], dim)
         }
         15 if rank > 1 => {
-            let (m, k) = (x.shape()[rank - 2], x.shape()[rank - 1]);
-            let mut order: Vec<usize> = (0..rank).collect();
-            order.swap(rank - 1, rank - 2);
-            let scaled = x.binary_scalar(BinaryOp::Mul, 1.0 / (m * k) as f32)?;
-            let product = scaled.matmul(&x.permute(&order)?)?;
+            let product = gram(x)?;
             if random.chance(50) { product.unary(UnaryOp::Tanh) } else { Ok(product) }
         }
         16 if rank > 0 => {
-            let size = x.shape()[dim] as i64;
-            let index: Vec<i64> =
-                (0..1 + random.below(5)).map(|_| random.below(size as usize) as i64).collect();
-            let index = Array::from_slice(&index, &[index.len()], x.device())?;
-            x.index_select(dim, &index)
+            let count = 1 + random.below(5);
+            x.index_select(dim, &random_index(random, count, x, dim)?)
         }
         17 if rank > 0 => {
-            let size = x.shape()[dim];
-            let index: Vec<i64> = (0..size).map(|_| random.below(size) as i64).collect();
-            let index = Array::from_slice(&index, &[size], x.device())?;
+            let index = random_index(random, x.shape()[dim], x, dim)?;
             let zeros = Array::full(x.shape(), 0.0, x.dtype(), x.device())?;
             let base = if random.chance(50) { zeros } else { x.binary_scalar(BinaryOp::Add, 1.0)? };
             base.index_scatter(ScatterOp::Add, dim, &index, x)
         }
         18 if rank > 0 => x.scan([ReduceOp::Sum, ReduceOp::Max][random.below(2)], dim),
-        // Elements in order, which rounding moves no further than themselves.
+        // Sorted elements: rounding may change the order, but each element only by the amount of its own
+        // rounding.
         20 if rank > 0 => {
             let first = random.below(x.shape()[dim]);
             let end = first + 1 + random.below(x.shape()[dim] - first);
@@ -151,6 +138,27 @@ fn step(random: &mut Random, x: &Array, values: &[Array]) -> Result<Array> {
         }
         _ => x.binary_scalar(BinaryOp::Sub, 0.25),
     }
+}
+
+fn softmax(x: &Array, dim: usize) -> Result<Array> {
+    let highest = x.reduce(ReduceOp::Max, &[dim], true)?;
+    let shifted = x.binary(BinaryOp::Sub, &highest)?.unary(UnaryOp::Exp)?;
+    let sum = shifted.reduce(ReduceOp::Sum, &[dim], true)?;
+    shifted.binary(BinaryOp::Div, &sum)
+}
+
+/// The product of a matrix with its transpose, divided by the number of elements.
+fn gram(x: &Array) -> Result<Array> {
+    let rank = x.rank();
+    let elements = x.shape()[rank - 2] * x.shape()[rank - 1];
+    let mut order: Vec<usize> = (0..rank).collect();
+    order.swap(rank - 1, rank - 2);
+    x.binary_scalar(BinaryOp::Mul, 1.0 / elements as f32)?.matmul(&x.permute(&order)?)
+}
+
+fn random_index(random: &mut ProgramRandom, count: usize, x: &Array, dim: usize) -> Result<Array> {
+    let index: Vec<i64> = (0..count).map(|_| random.below(x.shape()[dim]) as i64).collect();
+    Array::from_slice(&index, &[count], x.device())
 }
 
 fn broadcasts(a: &[usize], b: &[usize]) -> bool {
@@ -185,7 +193,7 @@ fn random_programs_agree_fused_and_alone() {
     }
 }
 
-/// Values one at a time: held values that an earlier evaluation passed over are right later, too.
+/// Values are read one at a time, so that values which an earlier evaluation left pending are computed later.
 #[test]
 fn random_programs_agree_read_one_by_one() {
     let device = Device::cpu();
@@ -200,7 +208,7 @@ fn random_programs_agree_read_one_by_one() {
     }
 }
 
-/// The CPU under the limits of a small GPU: bodies are cut where they would be too large.
+/// The CPU under the limits of a small GPU, so that bodies which would be too large are divided.
 struct Small(Limits);
 
 impl Executor for Small {
@@ -258,7 +266,8 @@ fn random_programs_agree_under_small_limits() {
     }
 }
 
-/// Somebody holds the product, but nothing else keeps its eight operands: it is stored, by kernels that bind seven buffers at most.
+/// The test holds the product, but not its eight operands, so the product is stored: by kernels that bind at
+/// most seven buffers.
 #[test]
 fn stored_values_are_cut_under_small_limits() -> Result<()> {
     let limits = Limits {

@@ -76,7 +76,8 @@ fn products_with_batches() {
         (0..m * n).map(|i| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum()).collect()
     };
     let data: Vec<f32> = (0..60).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
-    // Batches of one matrix, of vectors, of single products; and an epilogue that looks at its indices.
+    // Batches with a common matrix, of vectors, and of single products; and an epilogue that uses its
+    // indices.
     for shape in [[5, 3, 4], [15, 1, 4], [1, 15, 4], [5, 1, 4], [3, 5, 4]] {
         let rows = shape[0] * shape[1];
         let (a, b) = (f32s(&data[..rows * 4], &shape), f32s(&data[..8], &[4, 2]));
@@ -107,7 +108,7 @@ fn an_index_out_of_range_is_an_error_and_leaves_everything_intact() {
     let x = f32s(&[1.0, 2.0], &[2]);
     let error = Err(Error::Index { op: "gather", index: 2, size: 2, called_at: None });
     assert_eq!(x.gather(0, &i64s(&[0, 2], &[2])).map(|_| ()), error.clone());
-    // An index that is not known before it is computed.
+    // This index has no bounds before it is computed, so it is checked by the kernel.
     let index = f32s(&[0.0, 2.0], &[2]).cast(DType::I64).unwrap();
     let bad = x.gather(0, &index).unwrap();
     assert_eq!(bad.to_vec::<f32>().map(|_| ()), error.clone());

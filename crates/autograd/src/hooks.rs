@@ -60,7 +60,8 @@ impl<F: ?Sized + Send + Sync + 'static> Hooks<F> {
     }
 }
 
-trait Remove: Send + Sync {
+/// What a handle removes.
+pub(crate) trait Remove: Send + Sync {
     fn remove(&self);
 }
 
@@ -78,6 +79,12 @@ pub struct HookHandle {
 }
 
 impl HookHandle {
+    /// A handle that removes this.
+    pub(crate) fn of<R: Remove + 'static>(removed: &Arc<R>) -> HookHandle {
+        let weak: Weak<R> = Arc::downgrade(removed);
+        HookHandle { entry: weak }
+    }
+
     /// Removes the hook. Nothing happens if it is gone already.
     pub fn remove(&self) {
         if let Some(entry) = self.entry.upgrade() {

@@ -6,7 +6,7 @@ use wgrad_array::layout::Dims;
 use wgrad_array::{Array, DType, Device, Element, Error, GradRule, Layout, Result, Scalar};
 
 use crate::hooks::{Hooks, LeafHook, TensorHook};
-use crate::storage::{Shared, Value, View};
+use crate::storage::{Shared, Value, View, ViewKind};
 use crate::tape::{Derivative, Edge, Function, Meta, Node, NodeKey, NodeRef, Operand, lock, record};
 use crate::{GradFn, is_grad_enabled};
 
@@ -31,6 +31,14 @@ use crate::{GradFn, is_grad_enabled};
 /// assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [2.0 / 3.0, 6.0, 0.0]);
 /// # Ok::<(), wgrad_autograd::Error>(())
 /// ```
+///
+/// [`TensorExpr`](crate::TensorExpr) is for longer formulas: it carries errors, and ends in one `?`.
+///
+/// # Errors
+/// A method checks its arguments at once, and says under *Errors* of what it complains. What only shows when values are computed is told when
+/// one is read, and no method says so again: the device fails or has no memory left, or an index that was computed is out of range. Reading is
+/// [`Tensor::to_vec`], [`Tensor::item`], printing and [`Tensor::eval`], and the few methods that need values at once: those of linear algebra,
+/// and those whose shape depends on values, such as [`Tensor::nonzero`]. A method without *Errors* has none of its own.
 ///
 /// # Arguments
 /// A dim is an `isize` and may be negative. Shapes and lists of dims are anything that is [`Into<IntArray>`](crate::IntArray): `3`, `[2, 3]`,
@@ -350,11 +358,13 @@ impl Tensor {
         Meta { shape: Dims::from_slice(&self.0.shape), dtype: self.0.dtype, device: self.0.device.clone() }
     }
 
-    /// Whether operations on it are recorded: a leaf that was asked to, or a result of such.
+    /// Whether operations on it are recorded: a leaf that was asked to, or a result of such. A view that was made with grad mode off
+    /// says what its base says, though nothing is recorded for it.
     pub fn requires_grad(&self) -> bool {
         self.refresh_history();
-        let state = lock(&self.0.state);
-        state.requires_grad || state.edge.is_some()
+        let own = self.still_requires_grad();
+        own || self.view_kind() == Some(ViewKind::NoGrad)
+            && self.base().is_some_and(|base| base.requires_grad())
     }
 
     /// Whether a gradient that arrives at it is to be kept: a leaf may have been asked to stop since it was used.
@@ -511,9 +521,6 @@ impl Tensor {
     /// PyTorch's `clone()`.
     ///
     /// Rust's `clone()` only copies the handle.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn deep_clone(&self) -> Result<Tensor> {
         let x = self.operand()?;
         let out = x.array.clone();

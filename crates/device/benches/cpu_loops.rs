@@ -1,8 +1,8 @@
-//! How long the CPU executor's kernels take: `cargo bench -p wgrad-device --no-default-features --bench cpu_loops`;
-//! words after `--` choose lines.
+//! How long the CPU executor's kernels take: `cargo bench -p wgrad-device --no-default-features --bench
+//! cpu_loops`; words after `--` choose lines.
 //!
-//! Each line is the best and the median time of many launches, and the mean of the processor time of all threads, which
-//! tells most when the machine has other work; in microseconds.
+//! Each line is the best and the median time of many launches, and the mean of the processor time of all
+//! threads, which tells most when the machine has other work; in microseconds.
 
 use std::time::Instant;
 

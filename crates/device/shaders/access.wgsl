@@ -1,4 +1,4 @@
-// Indices given by values: checked, reported, and moved inside.
+// Indices that come from data. They are checked, reported if they are out of range, and clamped.
 
 fn report_index(op: u32, size: u32, index: vec2<u32>) {
     if (atomicAdd(&internal.failures, 1u) == 0u) {

@@ -1,4 +1,5 @@
-// Sorts rows of keys with their places, in workgroup memory, by a network of exchanges: 512 at a time, two for each invocation.
+// A bitonic sorting network in workgroup memory: sorts rows of keys together with their places. Each step has
+// 512 compare-and-exchange operations, two for each invocation.
 workgroupBarrier();
 for (var run = 2u; run <= {{padded}}; run <<= 1u) {
     for (var reach = run >> 1u; reach > 0u; reach >>= 1u) {

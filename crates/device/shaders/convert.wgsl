@@ -1,11 +1,11 @@
-// Between f32 and what memory holds: f16 and bf16 two to a word, bytes four to a word.
+// Conversions between f32 and packed elements: two f16 or bf16 are in a word, and four bytes.
 
 fn f16_bits(x: F) -> U {
     let bits = bitcast<U>(x);
     let size = bits & U(0x7fffffffu);
     let sign = (bits >> U(16u)) & U(0x8000u);
     let normal = (size - U(0x38000000u) + U(0xfffu) + ((size >> U(13u)) & U(1u))) >> U(13u);
-    // Below 2^-14: the mantissa moves down, rounded to even.
+    // Below 2^-14 the mantissa is shifted down and rounded, ties to even.
     let mantissa = (size & U(0x7fffffu)) | U(0x800000u);
     let shift = min(U(126u) - min(size >> U(23u), U(112u)), U(25u));
     let kept = mantissa >> shift;
@@ -55,9 +55,9 @@ fn byte_of(word: U, element: U) -> U {
     return (word >> ((element & U(3u)) * U(8u))) & U(0xffu);
 }
 
-// As a cast of a signed 64-bit integer would: towards zero, wrapping, NaN to 0.
+// Truncates towards zero and wraps, as a cast through a signed 64-bit integer would. NaN gives 0.
 fn f_to_i32(x: F) -> I {
-    // By the bits: some drivers take NaN for small.
+    // The comparison is one of bits, since some drivers take NaN for small.
     let small = (bitcast<U>(x) & U(0x7fffffffu)) < U(0x4f000000u);
     if (all(small)) {
         return I(x);

@@ -1,7 +1,8 @@
-// Functions of f64, written once over the types D and Q (64-bit floats and words), U, I, L and B. Vulkan's own
-// exponential, logarithm, sine and so on do not take f64: all are made of arithmetic here, by the methods of float.wgsl.
-// NaN and infinity are told by their bits. No step relies on what a rounded sum leaves out, which compilers feel free to
-// simplify: where digits are kept apart, the head is cut off by its bits, and differences that are exact are passed on as `d_kept`.
+// Functions of f64, written once over the types D and Q (64-bit floats and words), U, I, L and B. Vulkan's
+// own exponential, logarithm, sine and so on do not take f64, so all are made of arithmetic here, by the
+// methods of float.wgsl. NaN and infinity are recognised by their bits. No step relies on the rounding error
+// of a sum, which compilers may simplify away: a head is cut off by its bits, and exact differences are
+// passed through `d_kept`.
 
 fn d_of(low: U, high: U) -> D {
     return bitcast<D>(Q(low) | (Q(high) << U(32u)));
@@ -43,7 +44,7 @@ fn d_is_negative(x: D) -> B {
     return d_high(x) >= U(0x80000000u);
 }
 
-// Compares as elements do: both zeros are one key, and all NaN the largest. As `float_key`.
+// A key that compares as elements do, as `float_key`. Both zeros have one key, and all NaN the largest.
 fn d_key(x: D) -> Q {
     let sign = Q(0x8000000000000000lu);
     let size = d_size_bits(x);
@@ -78,7 +79,7 @@ fn d_min(a: D, b: D) -> D {
     return select(select(smaller, b, d_is_nan(b)), a, d_is_nan(a));
 }
 
-// x - x and x / x. Compilers take them for 0 and 1 whatever x is.
+// x - x and x / x, which compilers simplify to 0 and 1 even where x is infinite or NaN.
 fn d_minus_itself(x: D) -> D {
     return select(d_nan(x), D(0.0), d_is_finite(x));
 }
@@ -87,7 +88,7 @@ fn d_over_itself(x: D) -> D {
     return select(d_nan(x), D(1.0), d_is_finite(x) & (x != D(0.0)));
 }
 
-// Halves go to the even neighbour; beyond 2^52 all numbers are integers.
+// Ties go to the even neighbour. Beyond 2^52 all floats are integers.
 fn d_round(x: D) -> D {
     let size = abs(x);
     let down = floor(size);
@@ -110,29 +111,29 @@ fn d_rsqrt(x: D) -> D {
     return D(1.0) / d_sqrt(x);
 }
 
-// The nearest number with a mantissa of 26 bits: products of two such are exact.
+// The nearest float with a mantissa of 26 bits: products of two such floats are exact.
 fn d_upper(x: D) -> D {
     return bitcast<D>((bitcast<Q>(x) + Q(0x4000000)) & Q(0xfffffffff8000000lu));
 }
 
-// x, so that compilers do not see what it was made of: else NVIDIA's (580) takes (a - b) - c for a - (b + c), where the negative of a is at
-// hand. `whole` is an integer below 2^52, whose last bit is 0.
+// x, hidden from the compiler: NVIDIA's (580) replaces (a - b) - c by a - (b + c) where the negative of a is
+// at hand. `whole` is an integer below 2^52 whose last bit is 0.
 fn d_kept(x: D, whole: D) -> D {
     return bitcast<D>(bitcast<Q>(x) + (bitcast<Q>(whole) & Q(1)));
 }
 
-// 2 to an integer in -1022 ..= 1023.
+// 2^n for n in -1022 ..= 1023.
 fn d_power_of_two(n: I) -> D {
     return bitcast<D>(Q(bitcast<U>(n + I(1023))) << U(52u));
 }
 
-// x * 2^n for n in -2044 ..= 2046, also where 2^n is no number of its own.
+// x * 2^n for n in -2044 ..= 2046, also where 2^n itself is not a float.
 fn d_scale(x: D, n: I) -> D {
     let half = n >> U(1u);
     return x * d_power_of_two(half) * d_power_of_two(n - half);
 }
 
-// The integer n that leaves x - n ln(2) in -ln(2)/2 ..= ln(2)/2, and this rest.
+// The integer n for which x - n ln(2) is in -ln(2)/2 ..= ln(2)/2, and this rest.
 fn d_reduce_exponent(x: D) -> DI {
     let n = floor(x * D(1.4426950408889634) + D(0.5));
     return DI(d_kept(x - n * D(0.6931471803691238), n) - n * D(1.9082149292705877e-10), I(n));
@@ -161,7 +162,7 @@ fn d_exp(x: D) -> D {
     return select(result, x, d_is_nan(x));
 }
 
-// With exp(r) = 1 + p: exp(x) - 1 = 2^n p + (2^n - 1), whose terms cancel nowhere.
+// With exp(r) = 1 + p, exp(x) - 1 = 2^n p + (2^n - 1), whose terms do not cancel.
 fn d_expm1(x: D) -> D {
     let bounded = clamp(select(x, D(0.0), d_is_nan(x)), D(-50.0), D(700.0));
     let reduced = d_reduce_exponent(bounded);
@@ -170,7 +171,7 @@ fn d_expm1(x: D) -> D {
     return select(select(result, d_exp(x), x > D(600.0)), x, d_is_nan(x) | (x == D(0.0)));
 }
 
-// log(head + rest), where the rest is small beside the head.
+// log(head + rest), where the rest is small compared with the head.
 fn d_log_of_sum(head: D, rest: D) -> D {
     let tiny = head < D(2.2250738585072014e-308);
     let scaled = select(head, head * D(18014398509481984.0), tiny);
@@ -193,7 +194,8 @@ fn d_log_of_sum(head: D, rest: D) -> D {
     let half = D(0.5) * f * f;
     let low = s * (half + p * z) + n * D(1.9082149292705877e-10);
     let result = n * D(0.6931471803691238) + (f - (half - low));
-    let special = select(select(d_nan(head), -d_inf(head), head == D(0.0)), head, d_is_nan(head) | (head > D(0.0)));
+    let at_most_zero = select(d_nan(head), -d_inf(head), head == D(0.0));
+    let special = select(at_most_zero, head, d_is_nan(head) | (head > D(0.0)));
     return select(special, result, (head > D(0.0)) & d_is_finite(head));
 }
 
@@ -234,7 +236,7 @@ fn d_erf(x: D) -> D {
     near = near * z + D(0.11283791670944987);
     near = near * z + D(-0.3761263890318354);
     near = near * z + D(0.12837916709551256);
-    // Beyond 1: 1 - exp(-x^2) q(t).
+    // Beyond 1, erf(x) = 1 - exp(-x^2) q(t).
     let t = (size - D(2.0)) / (size + D(2.0));
     var far = D(-1.1335871217975614e-06);
     far = far * t + D(1.2699800128671843e-06);
@@ -258,8 +260,8 @@ fn d_erf(x: D) -> D {
     return select(result, x, d_is_nan(x));
 }
 
-// x as a number of quarter turns and a rest in -pi/4 ..= pi/4, for sizes where x - n * pi/2 has no digits left: the
-// mantissa is multiplied with those bits of 2/pi that matter to the result (Payne and Hanek).
+// x as a number of quarter turns and a rest in -pi/4 ..= pi/4, for magnitudes at which x - n * pi/2 would
+// lose all digits. The mantissa is multiplied by those bits of 2/pi that affect the result (Payne and Hanek).
 fn d_reduce_large(x: D) -> DI {
     let bits = d_size_bits(x);
     let mantissa = (bits & Q(0x000fffffffffffff)) | Q(0x0010000000000000);
@@ -288,7 +290,7 @@ fn d_reduce_large(x: D) -> DI {
     let rest_high = (high << U(2u)) | (low >> U(62u));
     let rest_low = low << U(2u);
     let negative = rest_high >= Q(0x8000000000000000lu);
-    // The rest's size as 128 bits, then as a float: its leading bits may all be 0.
+    // The magnitude of the rest as 128 bits, and then as a float, since its leading bits may all be 0.
     let size_low = select(rest_low, ~rest_low + Q(1), negative);
     let size_high = select(rest_high, ~rest_high + select(Q(0), Q(1), rest_low == Q(0)), negative);
     let size = D(size_high) * D(5.421010862427522e-20) + D(size_low) * D(2.938735877055719e-39);
@@ -340,8 +342,8 @@ fn d_cos(x: D) -> D {
     return select(d_nan(x), d_sin_of_quarter(angle.f, angle.i + I(1)), d_is_finite(x));
 }
 
-// |x|^y by 2^(y log2 x), with the logarithm and its product with y in two floats each. The heads have 26 bits, so that
-// their products are exact.
+// |x|^y as 2^(y log2 x), where the logarithm and its product with y are sums of two floats each. The heads
+// have 26 bits, so that their products are exact.
 fn d_pow_of_positive(x: D, y: D) -> D {
     let tiny = x < D(2.2250738585072014e-308);
     let scaled = select(x, x * D(18014398509481984.0), tiny);
@@ -399,7 +401,7 @@ fn d_pow(x: D, y: D) -> D {
     let inf = d_inf(x);
     let ordinary = (size > D(0.0)) & d_is_finite(x) & d_is_finite(y);
     var result = d_pow_of_positive(select(D(1.0), size, ordinary), select(D(1.0), y, ordinary));
-    // A base of 0 or infinity, or an infinite exponent.
+    // The base is 0 or infinite, or the exponent is infinite.
     let grows = (size > D(1.0)) == (y > D(0.0));
     result = select(select(D(0.0), inf, grows), result, ordinary);
     result = select(result, D(1.0), d_is_inf(y) & (size == D(1.0)));
@@ -414,7 +416,8 @@ fn d_mantissa(bits: Q) -> Q {
     return (bits & Q(0x000fffffffffffff)) | select(Q(0x0010000000000000), Q(0), (bits >> U(52u)) == Q(0));
 }
 
-// The remainder with the sign of b. The quotient may be huge: integers divide exactly, 11 bits at a time.
+// The remainder with the sign of b. The quotient may be huge, so mantissas are divided as integers, which is
+// exact, 11 bits at a time.
 fn d_rem(a: D, b: D) -> D {
     let a_bits = d_size_bits(a);
     let b_bits = d_size_bits(b);
@@ -440,7 +443,7 @@ fn d_rem(a: D, b: D) -> D {
     return select(d_nan(a), result, regular | (d_is_finite(a) & d_is_inf(b)));
 }
 
-// A number whose order as an integer is the float's, with NaN above all and both zeros equal.
+// An integer whose order is that of the floats, with NaN above all, and with both zeros equal.
 fn d_order(x: D) -> L {
     let bits = bitcast<Q>(select(x, D(0.0), x == D(0.0)));
     let top = Q(0x8000000000000000lu);
@@ -448,7 +451,7 @@ fn d_order(x: D) -> L {
     return L(U(ordered & Q(0xffffffff)), U(ordered >> U(32u)));
 }
 
-// As d_order, with the smallest above all others but NaN.
+// As d_order in reverse, but with NaN still above all.
 fn d_order_reversed(x: D) -> L {
     return i64_select(i64_not(d_order(x)), L(U(0xffffffffu), U(0xffffffffu)), d_is_nan(x));
 }
@@ -457,7 +460,7 @@ fn d_of_i64(a: L) -> D {
     return D(bitcast<I>(a.hi)) * D(4294967296.0) + D(a.lo);
 }
 
-// Towards zero; what does not fit saturates, NaN gives 0.
+// Truncates towards zero. Values that do not fit saturate, and NaN gives 0.
 fn d_to_i64(x: D) -> L {
     let bits = d_size_bits(x);
     let exponent = U(bits >> U(52u));
@@ -475,11 +478,12 @@ fn d_to_i32(x: D) -> I {
     return bitcast<I>(d_to_i64(x).lo);
 }
 
-// The bits of f32 below the sign: to the nearest, halves to even; or, where digits are lost, with the last bit set.
+// The bits of an f32 below the sign, rounded to the nearest with ties to even, or rounded to odd: an inexact
+// result has its last bit set.
 fn d_narrow(x: D, to_odd: bool) -> U {
     let bits = d_size_bits(x);
     let exponent = U(bits >> U(52u));
-    // Below 2^-126 the mantissa moves further down.
+    // Below 2^-126 the mantissa is shifted further down.
     let small = exponent < U(897u);
     let source = select(bits - Q(0x3800000000000000), d_mantissa(bits), small);
     let shift = select(U(29u), min(U(926u) - min(exponent, U(897u)), U(63u)), small);
@@ -497,7 +501,7 @@ fn d_to_f32(x: D) -> F {
     return bitcast<F>(d_narrow(x, false) | (d_high(x) & U(0x80000000u)));
 }
 
-// Such that rounding once more, to fewer bits, is as if it were rounded once.
+// Rounds to odd, so that rounding the result to fewer bits gives the same as rounding x once.
 fn d_to_odd_f32(x: D) -> F {
     return bitcast<F>(d_narrow(x, true) | (d_high(x) & U(0x80000000u)));
 }

@@ -1,6 +1,6 @@
-// Functions of f32, written once over the types F, I, U and B: a scalar and a vec4 instance are made of each, the
-// latter with names that end in 4. A kernel carries only those it uses. NaN and infinity are told by their bits, since
-// some compilers assume that neither exists.
+// Functions of f32, written once over the types F, I, U and B, from which a scalar and a vec4 instance are
+// made; the names of the latter end in 4. A kernel contains only those that it uses. NaN and infinity are
+// recognised by their bits, since some compilers assume that neither exists.
 
 fn f_bits(bits: U) -> F {
     return bitcast<F>(bits);
@@ -45,7 +45,7 @@ fn f_min(a: F, b: F) -> F {
     return select(select(smaller, b, f_is_nan(b)), a, f_is_nan(a));
 }
 
-// x - x and x / x. Compilers take them for 0 and 1 whatever x is.
+// x - x and x / x, which compilers simplify to 0 and 1 even where x is infinite or NaN.
 fn f_minus_itself(x: F) -> F {
     return select(f_nan(x), F(0.0), f_is_finite(x));
 }
@@ -54,7 +54,7 @@ fn f_over_itself(x: F) -> F {
     return select(f_nan(x), F(1.0), f_is_finite(x) & (x != F(0.0)));
 }
 
-// Halves go to the even neighbour; beyond 2^23 all numbers are integers.
+// Ties go to the even neighbour. Beyond 2^23 all floats are integers.
 fn f_round(x: F) -> F {
     let size = abs(x);
     let down = floor(size);
@@ -77,12 +77,12 @@ fn f_rsqrt(x: F) -> F {
     return F(1.0) / f_sqrt(x);
 }
 
-// 2 to an integer in -126 ..= 127.
+// 2^n for n in -126 ..= 127.
 fn f_power_of_two(n: I) -> F {
     return bitcast<F>(bitcast<U>(n + I(127)) << U(23u));
 }
 
-// x * 2^n for n in -252 ..= 254, also where 2^n is no number of its own.
+// x * 2^n for n in -252 ..= 254, also where 2^n itself is not a float.
 fn f_scale(x: F, n: I) -> F {
     let half = n >> U(1u);
     return x * f_power_of_two(half) * f_power_of_two(n - half);
@@ -107,7 +107,7 @@ fn f_exp(x: F) -> F {
     return select(result, x, f_is_nan(x));
 }
 
-// With exp(r) = 1 + p: exp(x) - 1 = 2^n p + (2^n - 1), whose terms cancel nowhere.
+// With exp(r) = 1 + p, exp(x) - 1 = 2^n p + (2^n - 1), whose terms do not cancel.
 fn f_expm1(x: F) -> F {
     let bounded = clamp(select(x, F(0.0), f_is_nan(x)), F(-30.0), F(80.0));
     let n = floor(bounded * F(1.44269504) + F(0.5));
@@ -141,7 +141,9 @@ fn f_log(x: F) -> F {
     let fraction = bitcast<F>(bits - (exponent << U(23u))) - F(1.0);
     let n = F(exponent) - select(F(0.0), F(23.0), tiny);
     let result = n * F(0.693115234375) + (fraction + (f_log1p_tail(fraction) + n * F(3.194618329871446e-05)));
-    let special = select(select(f_nan(x), -f_inf(x), x == F(0.0)), x, (bitcast<U>(x) >= U(0x7f800000u)) & (bitcast<U>(x) < U(0x80000000u)));
+    let at_most_zero = select(f_nan(x), -f_inf(x), x == F(0.0));
+    let is_own_logarithm = (bitcast<U>(x) >= U(0x7f800000u)) & (bitcast<U>(x) < U(0x80000000u));
+    let special = select(at_most_zero, x, is_own_logarithm);
     return select(special, result, (x > F(0.0)) & f_is_finite(x));
 }
 
@@ -180,7 +182,7 @@ fn f_erf(x: F) -> F {
     near = near * z + F(0.11283781379461288);
     near = near * z + F(-0.37612637877464294);
     near = near * z + F(1.128379225730896);
-    // Beyond 1: 1 - exp(-x^2) q(x), with q in powers of the distance from 1.5 and from 3.
+    // Beyond 1, erf(x) = 1 - exp(-x^2) q(x), with q in powers of the distance from 1.5 and from 3.
     let s = size - F(1.5);
     var middle = F(-0.0007428077515214682);
     middle = middle * s + F(0.002054748823866248);
@@ -203,7 +205,7 @@ fn f_erf(x: F) -> F {
     return select(result, x, f_is_nan(x));
 }
 
-// The 32 bits of 2/pi from bit 32 * (i - 1) on; none before the point.
+// The 32 bits of 2/pi that begin at bit 32 * (i - 1) behind the point; 0 for those before the point.
 fn f_two_over_pi(i: U) -> U {
     var word = U(0u);
     word = select(word, U(0xa2f9836eu), i == U(1u));
@@ -220,8 +222,8 @@ fn f_shift_in(high: U, low: U, shift: U) -> U {
     return select((high << shift) | (low >> (U(32u) - max(shift, U(1u)))), high, shift == U(0u));
 }
 
-// x as a number of quarter turns and a rest in -pi/4 ..= pi/4, for sizes where x - n * pi/2 has no digits left: the
-// mantissa is multiplied with those bits of 2/pi that matter to the result (Payne and Hanek).
+// x as a number of quarter turns and a rest in -pi/4 ..= pi/4, for magnitudes at which x - n * pi/2 would
+// lose all digits. The mantissa is multiplied by those bits of 2/pi that affect the result (Payne and Hanek).
 fn f_reduce_large(x: F) -> FI {
     let bits = bitcast<U>(x) & U(0x7fffffffu);
     let mantissa = (bits & U(0x007fffffu)) | U(0x00800000u);
@@ -244,9 +246,10 @@ fn f_reduce_large(x: F) -> FI {
     let rest_high = bitcast<I>(f_shift_in(high, middle, U(2u)));
     let rest_low = middle << U(2u);
     let negative = rest_high < I(0);
-    // The rest's size as 64 bits, then as a float: its leading bits may all be 0.
+    // The magnitude of the rest as 64 bits, and then as a float, since its leading bits may all be 0.
     let size_low = select(rest_low, ~rest_low + U(1u), negative);
-    let size_high = select(bitcast<U>(rest_high), ~bitcast<U>(rest_high) + select(U(0u), U(1u), rest_low == U(0u)), negative);
+    let carry = select(U(0u), U(1u), rest_low == U(0u));
+    let size_high = select(bitcast<U>(rest_high), ~bitcast<U>(rest_high) + carry, negative);
     let size = F(size_high) * F(2.3283064365386963e-10) + F(size_low) * F(5.421010862427522e-20);
     let rest = select(size, -size, negative) * F(1.5707963267948966);
     let backward = x < F(0.0);
@@ -255,7 +258,8 @@ fn f_reduce_large(x: F) -> FI {
 
 fn f_reduce_angle(x: F) -> FI {
     let n = floor(x * F(0.6366197723675814) + F(0.5));
-    let near = ((x - n * F(1.5703125)) - n * F(0.0004837512969970703)) - n * F(7.549533620476723e-08) - n * F(2.5633440682570896e-12);
+    let near = ((x - n * F(1.5703125)) - n * F(0.0004837512969970703)) - n * F(7.549533620476723e-08)
+        - n * F(2.5633440682570896e-12);
     let large = (abs(x) > F(2000.0)) & f_is_finite(x);
     if (!any(large)) {
         return FI(near, I(n));
@@ -290,13 +294,14 @@ fn f_cos(x: F) -> F {
     return select(f_nan(x), f_sin_of_quarter(angle.f, angle.i + I(1)), f_is_finite(x));
 }
 
-// The upper 12 bits of a mantissa: products of two such are exact.
+// x with only the upper 12 bits of its mantissa: products of two such floats are exact.
 fn f_upper(x: F) -> F {
     return bitcast<F>(bitcast<U>(x) & U(0xfffff000u));
 }
 
-// |x|^y by 2^(y log2 x), with the logarithm and its product with y in two floats each. The heads have 12 bits, so that
-// their products are exact; no step relies on what a rounded sum leaves out, which compilers feel free to simplify.
+// |x|^y as 2^(y log2 x), where the logarithm and its product with y are sums of two floats each. The heads
+// have 12 bits, so that their products are exact. No step relies on the rounding error of a sum, which
+// compilers may simplify away.
 fn f_pow_of_positive(x: F, y: F) -> F {
     let tiny = x < F(1.17549435e-38);
     let scaled = select(x, x * F(8388608.0), tiny);
@@ -350,7 +355,7 @@ fn f_pow(x: F, y: F) -> F {
     let inf = f_inf(x);
     let ordinary = (size > F(0.0)) & f_is_finite(x) & f_is_finite(y);
     var result = f_pow_of_positive(select(F(1.0), size, ordinary), select(F(1.0), y, ordinary));
-    // A base of 0 or infinity, or an infinite exponent.
+    // The base is 0 or infinite, or the exponent is infinite.
     let grows = (size > F(1.0)) == (y > F(0.0));
     result = select(select(F(0.0), inf, grows), result, ordinary);
     result = select(result, F(1.0), f_is_inf(y) & (size == F(1.0)));
@@ -360,13 +365,15 @@ fn f_pow(x: F, y: F) -> F {
     return select(result, F(1.0), (y == F(0.0)) | (x == F(1.0)));
 }
 
-// The mantissa with its leading bit, and the exponent with which it is an integer times 2^(exponent - 150).
+// The mantissa with its leading bit, and the exponent such that x is the mantissa, as an integer, times
+// 2^(exponent - 150).
 fn f_mantissa(bits: U) -> U {
     let raw = bits >> U(23u);
     return (bits & U(0x007fffffu)) | select(U(0x00800000u), U(0u), raw == U(0u));
 }
 
-// The remainder with the sign of b. The quotient may be huge: integers divide exactly, 8 bits at a time.
+// The remainder with the sign of b. The quotient may be huge, so mantissas are divided as integers, which is
+// exact, 8 bits at a time.
 fn f_rem(a: F, b: F) -> F {
     let a_bits = bitcast<U>(a) & U(0x7fffffffu);
     let b_bits = bitcast<U>(b) & U(0x7fffffffu);
@@ -392,14 +399,14 @@ fn f_rem(a: F, b: F) -> F {
     return select(f_nan(a), result, regular | (f_is_finite(a) & f_is_inf(b)));
 }
 
-// A number whose order as an integer is the float's, with NaN above all and both zeros equal.
+// An integer whose order is that of the floats, with NaN above all, and with both zeros equal.
 fn f_order(x: F) -> U {
     let bits = bitcast<U>(select(x, F(0.0), x == F(0.0)));
     let ordered = select(bits | U(0x80000000u), ~bits, bits >= U(0x80000000u));
     return select(ordered, U(0xffffffffu), f_is_nan(x));
 }
 
-// As f_order, with the smallest above all others but NaN.
+// As f_order in reverse, but with NaN still above all.
 fn f_order_reversed(x: F) -> U {
     return select(~f_order(x), U(0xffffffffu), f_is_nan(x));
 }

@@ -1,4 +1,4 @@
-// Functions of 32-bit integers. Division by 0 gives 0 and all results wrap.
+// Functions of 32-bit integers. Division by 0 gives 0, and all results wrap.
 
 fn u_mul_high(a: U, b: U) -> U {
     let a0 = a & U(0xffffu);
@@ -19,7 +19,7 @@ fn u_rem(a: U, b: U) -> U {
     return select(a % max(b, U(1u)), U(0u), b == U(0u));
 }
 
-// By the sizes, since the smallest integer by -1 has no quotient.
+// The absolute values are divided, since the smallest integer divided by -1 has no quotient.
 fn i_div(a: I, b: I) -> I {
     let quotient = bitcast<I>(u_div(bitcast<U>(abs(a)), bitcast<U>(abs(b))));
     return select(quotient, -quotient, (a ^ b) < I(0));
@@ -70,7 +70,8 @@ fn i_order(x: I) -> U {
     return bitcast<U>(x) ^ U(0x80000000u);
 }
 
-// n / d and n % d for n < 2^31, by the rounded reciprocal of d: processors divide vectors of floats, not of integers.
+// n / d and n % d for n < 2^31, from the rounded reciprocal of d: processors have vector division of floats,
+// but not of integers.
 fn divide(n: u32, d: u32, reciprocal: f32) -> vec2<u32> {
     let first = u32(f32(n) * reciprocal);
     let rest = bitcast<i32>(n - first * d);

@@ -122,7 +122,8 @@ fn u64_of_f32(x: F) -> L {
     return i64_select(L(down, U(0u)), up, exponent >= U(150u));
 }
 
-// One step of a division: what is surely below the quotient is taken off the rest.
+// One step of a division: a number that is certainly not above the quotient is subtracted from it, with its
+// multiple of the divisor from the rest.
 fn u64_divide_step(state: LL, divisor: L) -> LL {
     let estimate = u64_to_f32_roughly(state.b) / u64_to_f32_roughly(divisor) * F(0.9999990);
     let part = u64_of_f32(estimate);
@@ -135,7 +136,7 @@ fn u64_divide_last(state: LL, divisor: L) -> LL {
     return LL(i64_add(state.a, one), i64_select(state.b, i64_sub(state.b, divisor), fits));
 }
 
-// The quotient and the remainder of unsigned numbers; each step finds at least 19 bits.
+// The quotient and the remainder of unsigned numbers. Each step finds at least 19 bits.
 fn u64_divide(n: L, d: L) -> LL {
     let divisor = i64_select(d, L(U(1u), U(0u)), i64_is_zero(d));
     var state = LL(L(U(0u), U(0u)), n);
@@ -178,7 +179,7 @@ fn i64_pow(a: L, b: L) -> L {
     return i64_select(result, inverse, i64_is_negative(b));
 }
 
-// To the nearest float, halves to even.
+// Rounds to the nearest float, ties to even.
 fn i64_to_f32(a: L) -> F {
     let size = i64_abs(a);
     let high_zeros = countLeadingZeros(size.hi);
@@ -193,7 +194,7 @@ fn i64_to_f32(a: L) -> F {
     return select(result, -result, i64_is_negative(a));
 }
 
-// Towards zero; what does not fit saturates, NaN gives 0.
+// Truncates towards zero. Values that do not fit saturate, and NaN gives 0.
 fn f_to_i64(x: F) -> L {
     let size = abs(x);
     let inside = size < F(9223372036854775808.0);

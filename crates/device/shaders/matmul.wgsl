@@ -1,5 +1,5 @@
-// The middle of a matrix product: 64 x 64 elements of the result by 256 invocations, 16 steps of the inner dim at a time.
-// The slices' rows are 68 long, so that invocations that write side by side use different banks.
+// The loop of a matrix product. 256 invocations compute 64 x 64 elements of the result, in steps of 16 along
+// the inner dim. The rows of a slice are 68 long, so that neighbouring invocations write to different banks.
 let first_row = row_tile * 64u;
 let first_column = column_tile * 64u;
 let row_in_tile = local / 16u * 4u;
@@ -16,7 +16,8 @@ for (var k0 = 0u; k0 < {{inner}}; k0 += 16u) {
     workgroupBarrier();
     for (var k = 0u; k < 16u; k++) {
         let at = k * 68u + column_in_tile;
-        let right = {{four}}(right_slice[at], right_slice[at + 1u], right_slice[at + 2u], right_slice[at + 3u]);
+        let right =
+            {{four}}(right_slice[at], right_slice[at + 1u], right_slice[at + 2u], right_slice[at + 3u]);
         let beside = k * 68u + row_in_tile;
         sum0 += left_slice[beside] * right;
         sum1 += left_slice[beside + 1u] * right;

@@ -1,5 +1,5 @@
-// Standard normal numbers from random words: what src/normal.rs says, with its constants. Integers only, so that the bits are the same
-// on every device.
+// Standard normal numbers from random words, as in src/normal.rs and with its constants. All arithmetic is in
+// integers, so that the bits are the same on every device.
 
 fn normal_of(a: U, b: U, quarters: U) -> F {
     let word = a | U(1u);
@@ -45,7 +45,8 @@ fn normal_of(a: U, b: U, quarters: U) -> F {
     return f_bits(((exponent << U(23u)) + digits) | (turn & U(0x80000000u)));
 }
 
-// Of the pair of words that the element's number lies in, the sine for the even one and the cosine for the odd one.
+// The number of an element, from the pair of words that contains its word: the sine for an even index, and
+// the cosine for an odd one.
 fn normal(index: U, seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32) -> F {
     let c = philox_block(index >> U(2u), seed_low, seed_high, stream_low, stream_high);
     let upper = (index & U(2u)) != U(0u);

@@ -6,7 +6,7 @@ fn philox_round(c: UUUU, k0: U, k1: U) -> UUUU {
     return UUUU(high1 ^ c.y ^ k0, U(0xCD9E8D57u) * c.z, high0 ^ c.w ^ k1, U(0xD2511F53u) * c.x);
 }
 
-// The block of counter (number, 0, stream) under the seed.
+// The block at the counter (number, 0, stream) under the key `seed`.
 fn philox_block(number: U, seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32) -> UUUU {
     var c = UUUU(number, U(0u), U(stream_low), U(stream_high));
     let k0 = U(seed_low);

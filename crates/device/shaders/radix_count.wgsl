@@ -1,4 +1,4 @@
-// How often each digit occurs among some keys of a row: one invocation's share.
+// Counts the digits of a block of a row's keys. Each invocation counts one block.
 let row_and_block = divide(thread, {{blocks}}, {{reciprocal}});
 let begin = row_and_block.x * {{length}} + row_and_block.y * {{share}};
 let end = min(begin + {{share}}, (row_and_block.x + 1u) * {{length}});

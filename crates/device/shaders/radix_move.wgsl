@@ -1,4 +1,4 @@
-// Moves some keys of a row to their places in it by one digit, those with equal digits in their order.
+// Finds the places of a block of a row's keys by one digit, from the scanned counts of all blocks.
 let row_and_block = divide(thread, {{blocks}}, {{reciprocal}});
 let row = row_and_block.x * {{length}};
 let begin = row + row_and_block.y * {{share}};

@@ -1,4 +1,4 @@
-// Moves keys from `begin` to `end` to the places of their digits, those with equal digits in their order.
+// Moves the keys `begin..end` to the places of their digits. Keys with equal digits keep their order.
 for (var i = begin; i < end; i++) {
     let key = keys[i];
     let digit = (key >> {{shift}}) & {{mask}};

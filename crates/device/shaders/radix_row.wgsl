@@ -1,4 +1,4 @@
-// Moves all keys of a short row to their places by one digit: one invocation's share.
+// Finds the places of a short row's keys by one digit. Each invocation sorts one row.
 let begin = thread * {{length}};
 let end = begin + {{length}};
 var places: array<u32, {{digits}}>;

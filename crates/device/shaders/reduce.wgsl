@@ -1,4 +1,5 @@
-// The state of a search for the first best element: larger keys are better, then smaller positions.
+// The state of a search for the first best element. Larger keys are better, and among equal keys smaller
+// positions.
 
 fn best_of(a: BEST, b: BEST) -> BEST {
     let take = (b.key > a.key) | ((b.key == a.key) & (b.at < a.at));

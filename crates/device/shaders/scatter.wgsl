@@ -1,4 +1,4 @@
-// The entries begin..end of the sorted list that meet this element, and their values joined to what is there.
+// Finds by bisection the sorted entries begin..end whose key is that of this element.
 var low = 0u;
 var high = {{entries}};
 for (var probe = 0; probe < 32; probe++) {

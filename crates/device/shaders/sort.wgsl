@@ -1,6 +1,7 @@
-// Numbers that compare as elements do.
+// Keys: integers that compare as elements do.
 
-// Of a float's bits: both zeros are one key, and all NaN the largest. `sign` is the sign's bit.
+// The key of a float from its bits. Both zeros have one key, and all NaN the largest. `sign` is the bit of
+// the sign.
 fn float_key(bits: U, sign: U, infinity: U) -> U {
     let magnitude = bits & (sign - U(1u));
     let key = select(sign + magnitude, sign - magnitude, (bits & sign) != U(0u));

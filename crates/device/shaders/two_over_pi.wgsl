@@ -1,4 +1,4 @@
-// The 32 bits of 2/pi from bit 32 * (i - 2) on; none before the point.
+// The 32 bits of 2/pi that begin at bit 32 * (i - 2) behind the point; 0 for those before the point.
 
 fn d_two_over_pi(i: u32) -> u32 {
     switch i {

@@ -1,4 +1,4 @@
-// Moving between vectors of four elements and the words that memory holds.
+// Conversions between vectors of four elements and the words of memory.
 
 fn halves_split(words: vec2<u32>) -> vec4<u32> {
     return vec4<u32>(words.x & 0xffffu, words.x >> 16u, words.y & 0xffffu, words.y >> 16u);
@@ -25,7 +25,9 @@ fn i64_words(x: I64) -> vec2<u32> {
 }
 
 fn i64_split(first: vec4<u32>, second: vec4<u32>) -> I64x4 {
-    return I64x4(vec4<u32>(first.x, first.z, second.x, second.z), vec4<u32>(first.y, first.w, second.y, second.w));
+    let low = vec4<u32>(first.x, first.z, second.x, second.z);
+    let high = vec4<u32>(first.y, first.w, second.y, second.w);
+    return I64x4(low, high);
 }
 
 fn i64_join(a: I64, b: I64, c: I64, d: I64) -> I64x4 {
@@ -61,7 +63,9 @@ fn d_words(x: f64) -> vec2<u32> {
 }
 
 fn d_split(first: vec4<u32>, second: vec4<u32>) -> vec4<f64> {
-    return d_of4(vec4<u32>(first.x, first.z, second.x, second.z), vec4<u32>(first.y, first.w, second.y, second.w));
+    let low = vec4<u32>(first.x, first.z, second.x, second.z);
+    let high = vec4<u32>(first.y, first.w, second.y, second.w);
+    return d_of4(low, high);
 }
 
 fn d_pair(x: vec4<f64>) -> I64x4 {

@@ -1,4 +1,4 @@
-//! Devices: naming, choosing, opening once, sharing.
+//! Devices: they are named, chosen, opened once and shared.
 
 use std::any::Any;
 use std::fmt;
@@ -11,15 +11,15 @@ use crate::{DType, Error, Executor, Result, Stats, cpu::Cpu};
 /// A device that this machine has; see [`Device::available`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// The name it is opened by: `cpu`, `mps:0`, `vulkan:0`.
+    /// The name by which it is opened: `cpu`, `mps:0`, `vulkan:0`.
     pub name: String,
-    /// The hardware or driver, as the system calls it.
+    /// The system's name of the hardware or driver.
     pub adapter: String,
-    /// The driver with its version, as it calls itself; empty where it has no name, as on the CPU.
+    /// The driver's name and version; empty if it has none, as on the CPU.
     pub driver: String,
-    /// The interface it is reached through: `Metal`, `Vulkan`, `Dx12`, `Gl`, or `none` for the CPU.
+    /// The interface through which it is reached: `Metal`, `Vulkan`, `Dx12`, `Gl`, or `none` for the CPU.
     pub backend: String,
-    /// What kind of hardware it is.
+    /// The kind of hardware.
     pub kind: DeviceKind,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for DeviceKind {
     }
 }
 
-/// Limits below the adapter's own for a device of one's own; see [`Device::open_with`].
+/// Options of a new device, which lower the adapter's limits; see [`Device::open_with`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceOptions {
     /// The most storage buffers that one kernel binds; at least 4.
@@ -72,15 +72,16 @@ pub struct DeviceOptions {
     pub max_workgroup_memory: Option<u32>,
     /// The most bytes in use and pooled.
     pub memory_limit: Option<u64>,
-    /// Spread work as on a hardware GPU, also on a software adapter: to test those kernels where there is no GPU.
+    /// Whether work is spread as on a hardware GPU, also on a software adapter, to test those kernels on
+    /// machines without a GPU.
     pub as_hardware: bool,
-    /// Do without subgroups, also where the adapter has them.
+    /// Whether subgroups are left unused, also where the adapter has them.
     pub without_subgroups: bool,
-    /// Do without f64, also where the adapter has it.
+    /// Whether f64 is left unused, also where the adapter has it.
     pub without_f64: bool,
 }
 
-/// A place where tensors live and kernels run. A cheap handle; all handles of one device are equal.
+/// A place where tensors live and kernels run. It is a cheap handle; all handles of one device are equal.
 ///
 /// ```
 /// use wgrad_device::Device;
@@ -90,30 +91,31 @@ pub struct DeviceOptions {
 /// # Ok::<(), wgrad_device::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Device(Arc<Inner>);
+pub struct Device(Arc<DeviceInner>);
 
-struct Inner {
+struct DeviceInner {
     name: String,
     executor: Box<dyn Executor>,
-    plans: Plans,
+    plans: SchedulerState,
 }
 
-/// What the scheduler keeps with a device.
+/// The state that the scheduler keeps with a device.
 #[derive(Default)]
-pub struct Plans {
-    /// Bytes in use when pending work was last evaluated for the memory that it held.
+pub struct SchedulerState {
+    /// The bytes in use when pending work was last evaluated because of the memory that it held.
     pub bytes_at_flush: AtomicU64,
-    /// Graphs scheduled.
+    /// The number of graphs that were scheduled.
     pub built: AtomicU64,
-    /// Graphs whose plan was known.
+    /// The number of graphs whose plan was cached.
     pub hits: AtomicU64,
-    /// What [`Plans::kept`] gives out.
+    /// The value of [`SchedulerState::kept`].
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
-impl Plans {
-    /// What the scheduler keeps with the device: made when it is first asked for, dropped with the device. So it must not hold the device
-    /// itself; buffers and prepared kernels don't. `None` where something of another type is kept.
+impl SchedulerState {
+    /// A value that the scheduler keeps with the device. It is made on the first call, and dropped with the
+    /// device, so it must not hold the device itself; buffers and prepared kernels do not. `None` if a value
+    /// of another type is kept.
     pub fn kept<T: Any + Default + Send + Sync>(&self) -> Option<&T> {
         self.kept.get_or_init(|| Box::new(T::default())).downcast_ref()
     }
@@ -122,12 +124,13 @@ impl Plans {
 static CPU: LazyLock<Device> = LazyLock::new(|| Device::from_executor("cpu", Box::new(Cpu::new())));
 
 impl Device {
-    /// The CPU. Always there.
+    /// The CPU, which every machine has.
     pub fn cpu() -> Device {
         CPU.clone()
     }
 
-    /// The first Metal GPU, as PyTorch's `mps`. Elsewhere than on Apple systems an [`Error::DeviceUnavailable`].
+    /// The first Metal GPU, as PyTorch's `mps`. On systems other than Apple's it is an
+    /// [`Error::DeviceUnavailable`].
     pub fn mps() -> Result<Device> {
         open("mps", 0)
     }
@@ -147,14 +150,14 @@ impl Device {
         open("gl", index)
     }
 
-    /// The i-th adapter of any kind, best first. It is the same device as the one under its backend's name, and is
-    /// shown by that.
+    /// The i-th adapter of any backend, best first. It is the same device as under the name of its backend,
+    /// and displays as that.
     pub fn wgpu(index: usize) -> Result<Device> {
         open("wgpu", index)
     }
 
-    /// What `WGRAD_DEVICE` names, if that is set; else a discrete GPU, else an integrated or virtual one, else the CPU.
-    /// Software adapters are used only when named.
+    /// The device that `WGRAD_DEVICE` names, if that is set, else a discrete GPU, else an integrated or
+    /// virtual one, else the CPU. Software adapters are used only when they are named.
     pub fn best() -> Result<Device> {
         match std::env::var("WGRAD_DEVICE") {
             Ok(name) if !name.is_empty() => name.parse(),
@@ -174,17 +177,17 @@ impl Device {
         std::iter::once(cpu).chain(adapters()).collect()
     }
 
-    /// A fresh device, shared with nobody, with limits lowered by `options`: to see how a program does on a smaller
-    /// GPU. `name` is an adapter's, as in [`Device::available`].
+    /// A new device that nobody else shares, with limits lowered by `options`, to see how a program does on a
+    /// smaller GPU. `name` is that of an adapter, as in [`Device::available`].
     pub fn open_with(name: &str, options: DeviceOptions) -> Result<Device> {
         let (family, index) =
             split(name).filter(|(family, _)| *family != "cpu").ok_or_else(|| unreadable(name))?;
         open_fresh(family, index, &options)
     }
 
-    /// A device around an executor of one's own; its name is what [`Display`](fmt::Display) shows.
+    /// A device with an executor of the caller's own. Its name is what [`Display`](fmt::Display) shows.
     pub fn from_executor(name: impl Into<String>, executor: Box<dyn Executor>) -> Device {
-        Device(Arc::new(Inner { name: name.into(), executor, plans: Plans::default() }))
+        Device(Arc::new(DeviceInner { name: name.into(), executor, plans: SchedulerState::default() }))
     }
 
     /// Whether it is the CPU.
@@ -197,8 +200,9 @@ impl Device {
         &self.0.name
     }
 
-    /// Whether tensors of this dtype can live here. f64 is missing on GPUs whose adapter has no 64-bit floats and
-    /// integers: all but those of Vulkan, and some of these. Everything else works everywhere.
+    /// Whether tensors of this dtype can live on this device. f64 is missing on GPUs whose adapter has no
+    /// 64-bit floats and integers: all except those of Vulkan, and some of these. All other dtypes work
+    /// everywhere.
     ///
     /// ```
     /// use wgrad_device::{DType, Device};
@@ -208,27 +212,27 @@ impl Device {
         dtype != DType::F64 || self.executor().limits().f64
     }
 
-    /// Its memory and its way to run kernels.
+    /// The executor, which holds the device's memory and runs its kernels.
     pub fn executor(&self) -> &dyn Executor {
         &*self.0.executor
     }
 
-    /// The scheduler's counters.
-    pub fn plans(&self) -> &Plans {
+    /// The state that the scheduler keeps with the device.
+    pub fn plans(&self) -> &SchedulerState {
         &self.0.plans
     }
 
-    /// A number that tells devices apart.
+    /// A number that no other live device has.
     pub fn id(&self) -> usize {
         Arc::as_ptr(&self.0) as *const () as usize
     }
 
-    /// Waits until all work given to the device is done, and returns what went wrong in it.
+    /// Waits until all work of the device is done, and returns its errors.
     pub fn synchronize(&self) -> Result<()> {
         self.executor().synchronize()
     }
 
-    /// What it has done so far, and the memory it holds.
+    /// The work that it has done so far, and the memory that it holds.
     pub fn stats(&self) -> Stats {
         Stats {
             plans_built: self.0.plans.built.load(Ordering::Relaxed),
@@ -237,17 +241,18 @@ impl Device {
         }
     }
 
-    /// Sets the memory peak of [`Device::stats`] to what is in use now.
+    /// Sets the memory peak of [`Device::stats`] to the bytes in use now.
     pub fn reset_peak(&self) {
         self.executor().reset_peak();
     }
 
-    /// Gives pooled memory that nobody uses back to the system.
+    /// Returns pooled memory that is not in use to the system.
     pub fn trim(&self) {
         self.executor().trim();
     }
 
-    /// Bounds the device's memory, in bytes; an allocation over it is an [`Error::OutOfMemory`]. `None` lifts the bound.
+    /// Limits the device's memory, in bytes. An allocation beyond it is an [`Error::OutOfMemory`]. `None`
+    /// removes the limit.
     pub fn set_memory_limit(&self, limit: Option<u64>) {
         self.executor().set_memory_limit(limit);
     }
@@ -276,7 +281,8 @@ impl fmt::Debug for Device {
 impl FromStr for Device {
     type Err = Error;
 
-    /// Reads `cpu`, `mps`, `mps:0`, `vulkan:0`, `dx12:0`, `gl:0` and `wgpu:0`; without an index the first is meant.
+    /// Reads `cpu`, `mps`, `mps:0`, `vulkan:0`, `dx12:0`, `gl:0` and `wgpu:0`; without an index the first is
+    /// meant.
     fn from_str(text: &str) -> Result<Device> {
         match split(text) {
             Some(("cpu", 0)) => Ok(Device::cpu()),

@@ -10,8 +10,8 @@ use crate::{Error, Result, Scalar};
 
 /// The element type of an array.
 ///
-/// Promotion ([`DType::promote`]) follows PyTorch's lattice: bool < u8 < i32 < i64 < f16 | bf16 < f32 < f64, and
-/// f16 with bf16 gives f32.
+/// Promotion ([`DType::promote`]) follows PyTorch's lattice: bool < u8 < i32 < i64 < f16 | bf16 < f32 < f64,
+/// and f16 with bf16 gives f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
     /// Truth values, one byte each; `torch.bool`.
@@ -28,11 +28,12 @@ pub enum DType {
     BF16,
     /// Single precision; `torch.float32`, the default unless [`set_default_dtype`] says otherwise.
     F32,
-    /// Double precision; `torch.float64`. On GPUs only where the adapter has it: [`Device::supports`](crate::Device::supports).
+    /// Double precision; `torch.float64`. On GPUs only where the adapter has it:
+    /// [`Device::supports`](crate::Device::supports).
     F64,
 }
 
-/// What kind of numbers a dtype holds: the first thing promotion looks at.
+/// The kind of numbers that a dtype holds, by which promotion decides first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Category {
     /// Truth values.
@@ -72,7 +73,8 @@ impl DType {
         matches!(self.category(), Category::Float)
     }
 
-    /// Itself if it is a float dtype, else [`default_dtype`]: the dtype of a function of such elements whose values are fractions.
+    /// This dtype if it is a float dtype, else the [`default_dtype`]: the dtype of results that may be
+    /// fractions.
     pub fn floating(self) -> DType {
         if self.is_float() { self } else { default_dtype() }
     }
@@ -82,7 +84,7 @@ impl DType {
         matches!(self, DType::F16 | DType::BF16)
     }
 
-    /// The smallest dtype that holds both, as `torch.promote_types`.
+    /// The dtype that both are promoted to, as `torch.promote_types`.
     ///
     /// ```
     /// use wgrad_device::DType;
@@ -125,18 +127,20 @@ impl DType {
     }
 }
 
-/// The place of the default dtype in [`DType::ALL`].
+/// The position of the default dtype in [`DType::ALL`].
 static DEFAULT: AtomicUsize = AtomicUsize::new(6);
 
-/// The dtype of floats for which none is given, in the whole process; `torch.get_default_dtype`. f32 at first.
+/// The dtype of floats for which none is given, in the whole process; `torch.get_default_dtype`. It is f32 at
+/// first.
 ///
-/// New tensors of zeros, ones, random numbers and the like have it, tensors made of f32 and f64 numbers, quotients and functions of integers,
-/// and integers joined with a fraction.
+/// It is the dtype of new tensors of zeros, ones, random numbers and the like, of tensors made of f32 and f64
+/// numbers, of quotients and functions of integers, and of integers combined with a fraction.
 pub fn default_dtype() -> DType {
     DType::ALL[DEFAULT.load(Ordering::Relaxed)]
 }
 
-/// Sets [`default_dtype`] for what the process makes from now on; `torch.set_default_dtype`. What is there keeps its dtype.
+/// Sets the [`default_dtype`] of tensors that the process makes from now on; `torch.set_default_dtype`.
+/// Existing tensors keep their dtypes.
 ///
 /// ```
 /// use wgrad_device::{DType, default_dtype, set_default_dtype};
@@ -146,7 +150,7 @@ pub fn default_dtype() -> DType {
 /// ```
 ///
 /// # Errors
-/// If it is not a float dtype; the default stays what it was.
+/// If it is not a float dtype; the default is then unchanged.
 pub fn set_default_dtype(dtype: DType) -> Result<()> {
     match DType::ALL.iter().position(|&other| other == dtype) {
         Some(place) if dtype.is_float() => {
@@ -176,11 +180,11 @@ impl FromStr for DType {
     }
 }
 
-/// A Rust type that arrays can be made from and read into.
+/// A Rust type from which arrays can be made, and into which they can be read.
 ///
-/// `bool` is stored as one byte, 0 or 1; reading takes any other byte for true.
+/// `bool` is stored as one byte, 0 or 1. Reading takes any other byte as true.
 pub trait Element: Copy + Send + Sync + Default + PartialEq + fmt::Debug + Into<Scalar> + 'static {
-    /// The dtype of arrays made from it.
+    /// The dtype of arrays that are made from it.
     const DTYPE: DType;
     /// The elements as the bytes that a buffer holds.
     fn to_bytes(values: &[Self]) -> &[u8];

@@ -1,4 +1,4 @@
-//! The one error type of the whole library.
+//! The error type of the whole library.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -8,18 +8,20 @@ use crate::DType;
 
 /// The most characters of a list of sizes or dims in an error's text.
 const LIST: usize = 90;
-/// The most characters of a reason, so that a whole text stays below 500: an error is read on a screen and kept in logs, whatever the
-/// shapes that led to it.
+/// The most characters of a reason, so that a whole message stays below 500: an error is read on a screen and
+/// kept in logs, whatever the shapes that led to it.
 const REASON: usize = 240;
 
 /// The result of everything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in which operation, with which shapes, dtypes or devices, and what to do about it.
+/// An error: what went wrong, in which operation, with which shapes, dtypes or devices, and what to do about
+/// it.
 ///
 /// A failed call leaves all its arguments as they were.
 ///
-/// The text has fewer than 500 characters. Long shapes, and reasons that hold such, lose their middle; the fields have them whole.
+/// The message has fewer than 500 characters. Long shapes, and reasons that contain such, lose their middle
+/// in it; the fields have them whole.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -46,7 +48,11 @@ pub enum Error {
         reason: String,
     },
     /// A dim that the array does not have.
-    #[error("{op}: dim {dim} is out of range for {rank} dims (expected {}..={})", -(*.rank as isize).max(1), (*.rank as isize).max(1) - 1)]
+    #[error(
+        "{op}: dim {dim} is out of range for {rank} dims (expected {}..={})",
+        -(*.rank as isize).max(1),
+        (*.rank as isize).max(1) - 1
+    )]
     Dim {
         /// The operation.
         op: &'static str,
@@ -74,7 +80,7 @@ pub enum Error {
         index: i64,
         /// The size of the dim.
         size: usize,
-        /// Where the operation was called, if the index was looked at later.
+        /// The call of the operation, if the index was checked later.
         called_at: Option<&'static Location<'static>>,
     },
     /// An argument whose value is not allowed.
@@ -85,14 +91,15 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
-    /// A matrix for which there is no such result: singular, not positive definite, not finite. PyTorch's `LinAlgError`.
+    /// A matrix that has no such result: it is singular, not positive definite or not finite. PyTorch's
+    /// `LinAlgError`.
     #[error("{op}: matrix {matrix} of the batch {}", brief(.reason, REASON))]
     LinAlg {
         /// The operation.
         op: &'static str,
-        /// The number of the first such matrix of the batch, in row-major order; 0 where there is one.
+        /// The number of the first such matrix of the batch, in row-major order; 0 if there is no batch.
         matrix: usize,
-        /// What it is, and what to do.
+        /// What is wrong with it, and what to do.
         reason: String,
     },
     /// A dtype that the operation cannot work with.
@@ -106,13 +113,17 @@ pub enum Error {
         reason: String,
     },
     /// Operands on two devices.
-    #[error("{op}: operands are on {} and {}; move one of them with to()", brief(.lhs, LIST), brief(.rhs, LIST))]
+    #[error(
+        "{op}: operands are on {} and {}; move one of them with to()",
+        brief(.lhs, LIST),
+        brief(.rhs, LIST)
+    )]
     DeviceMismatch {
         /// The operation.
         op: &'static str,
         /// The device of the first operand.
         lhs: String,
-        /// The device of the other.
+        /// The device of the second operand.
         rhs: String,
     },
     /// A size that does not fit into the machine's integers.
@@ -136,7 +147,8 @@ pub enum Error {
     },
     /// More memory than the device has, or than its limit allows.
     #[error(
-        "out of memory: {requested} bytes requested, {used} in use, limit {limit}; drop tensors, use smaller batches or raise the limit"
+        "out of memory: {requested} bytes requested, {used} in use, limit {limit}; \
+         drop tensors, use smaller batches or raise the limit"
     )]
     OutOfMemory {
         /// Bytes of the allocation that failed.
@@ -147,7 +159,12 @@ pub enum Error {
         limit: u64,
     },
     /// A device that this machine does not have.
-    #[error("device {} is not available ({}); available: {}", brief(.requested, LIST), brief(.reason, LIST), brief(.available, REASON))]
+    #[error(
+        "device {} is not available ({}); available: {}",
+        brief(.requested, LIST),
+        brief(.reason, LIST),
+        brief(.available, REASON)
+    )]
     DeviceUnavailable {
         /// The device asked for.
         requested: String,
@@ -156,7 +173,7 @@ pub enum Error {
         /// The devices there are.
         available: String,
     },
-    /// The device went away; its tensors are lost.
+    /// The device was lost, and its tensors with it.
     #[error(
         "device {} was lost: {}; its tensors are gone: open it again, or another device, and make them anew",
         brief(.device, LIST),
@@ -185,14 +202,33 @@ pub enum Error {
         reason: String,
     },
     /// A text that is not the name of a device or dtype, or a malformed data file.
-    #[error("cannot read {} as {what}; expected {}", brief(&format!("{text:?}"), LIST), brief(.expected, REASON))]
+    #[error(
+        "cannot read {} as {what}; expected {}",
+        brief(&format!("{text:?}"), LIST),
+        brief(.expected, REASON)
+    )]
     Parse {
-        /// What was to be read.
+        /// What kind of thing was to be read.
         what: &'static str,
         /// The text.
         text: String,
         /// What it should look like.
         expected: String,
+    },
+    /// Values that do not fit the module they were to be loaded into. Nothing was loaded.
+    #[error(
+        "load_state_dict: missing {}, unexpected {}, of other shapes {}; leave out what does not fit, or load without strict",
+        names(.missing),
+        names(.unexpected),
+        names(.mismatched)
+    )]
+    StateDict {
+        /// The module's values that were not given.
+        missing: Vec<String>,
+        /// What was given under names that the module does not have.
+        unexpected: Vec<String>,
+        /// What has another shape than the module's value, with both shapes.
+        mismatched: Vec<String>,
     },
     /// A call that the rules of autograd do not allow.
     #[error("{op}: {}", brief(.reason, REASON))]
@@ -204,9 +240,35 @@ pub enum Error {
         /// What happened and what to do.
         reason: String,
     },
+    /// An error of a part of a formula, which is told at the end of the formula; see [`Error::root`].
+    #[error("{error}{}", line(Some(*.called_at)))]
+    At {
+        /// The error of the part.
+        error: Box<Error>,
+        /// The line of the part.
+        called_at: &'static Location<'static>,
+    },
 }
 
-/// Where an operation was called, as a part of a sentence.
+impl Error {
+    /// The error without the line of a formula that [`Error::At`] adds to it: what to match on.
+    pub fn root(&self) -> &Error {
+        match self {
+            Error::At { error, .. } => error.root(),
+            error => error,
+        }
+    }
+
+    /// The error with the line of the part of a formula that gave it. One that has a line keeps its own.
+    pub fn at(self, called_at: &'static Location<'static>) -> Error {
+        match self {
+            Error::At { .. } | Error::Index { called_at: Some(_), .. } => self,
+            error => Error::At { error: Box::new(error), called_at },
+        }
+    }
+}
+
+/// The place where an operation was called, as a part of a sentence.
 fn line(called_at: Option<&'static Location<'static>>) -> String {
     called_at.map(|line| format!(", in the call at {line}")).unwrap_or_default()
 }
@@ -241,18 +303,25 @@ pub enum GradRule {
     NeedsLeaf,
     /// A hook or function gave back something of the wrong kind.
     Hook,
+    /// A gradient that is NaN, in anomaly mode.
+    Anomaly,
     /// An operation that cannot be differentiated.
     NotDifferentiable,
     /// Options that contradict each other, or a list that must not be empty.
     Options,
 }
 
-/// A list of sizes or dims, as text.
+/// A list of sizes or dims as text, of at most [`LIST`] characters.
 fn list(numbers: &[impl Debug]) -> String {
     brief(&format!("{numbers:?}"), LIST).into_owned()
 }
 
-/// A text of at most so many characters: a longer one loses its middle.
+/// A list of names, as text.
+fn names(list: &[String]) -> String {
+    if list.is_empty() { "nothing".to_owned() } else { brief(&list.join(", "), LIST).into_owned() }
+}
+
+/// A text of at most `most` characters; a longer one loses its middle.
 fn brief(text: &str, most: usize) -> Cow<'_, str> {
     let count = text.chars().count();
     if count <= most {
@@ -290,11 +359,18 @@ mod tests {
                 reason: reason.clone(),
                 available: reason.clone(),
             },
+            Error::StateDict {
+                missing: vec![reason.clone(); 3],
+                unexpected: vec![reason.clone()],
+                mismatched: vec![reason.clone()],
+            },
             Error::Parse { what: "device", text: "\u{1}".repeat(1000), expected: reason },
         ];
         for error in errors {
             assert!(error.to_string().chars().count() < 500, "{error}");
         }
+        let error = Error::Argument { op: "pad", reason: "x".repeat(10_000) }.at(Location::caller());
+        assert!(error.to_string().chars().count() < 500, "{error}");
         let mut shape = vec![1; 1000];
         (shape[0], shape[999]) = (7, 9);
         let text = Error::SizeOverflow { op: "zeros", shape }.to_string();

@@ -1,4 +1,4 @@
-//! What a device must be able to do: hold bytes and run kernels.
+//! The interface of a device: it holds bytes and runs kernels.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use smallvec::SmallVec;
 use crate::kernel::Kernel;
 use crate::{Error, Result, Scalar, Stats};
 
-/// Memory of a device. Cloning shares it; when the last handle goes, the memory returns to the device's pool at once,
-/// also while kernels that use it are still on their way (a device runs its work in order).
+/// A handle to memory of a device. Clones share the memory. When the last handle is dropped, the memory
+/// returns to the device's pool at once, even while kernels that use it are queued, since a device runs its
+/// work in order.
 #[derive(Clone)]
 pub struct Buffer(Arc<dyn Memory>);
 
-/// What an executor keeps behind a [`Buffer`]; dropping it gives the memory back.
+/// The memory that an executor keeps behind a [`Buffer`]; dropping it gives the memory back.
 pub trait Memory: Any + Send + Sync {
-    /// The bytes that were asked for.
+    /// The bytes that were requested.
     fn bytes(&self) -> usize;
 }
 
@@ -25,7 +26,7 @@ impl Buffer {
         Buffer(Arc::new(memory))
     }
 
-    /// The bytes that were asked for.
+    /// The bytes that were requested.
     pub fn bytes(&self) -> usize {
         self.0.bytes()
     }
@@ -35,17 +36,22 @@ impl Buffer {
         Arc::strong_count(&self.0) == 1
     }
 
+    /// The number of handles to this memory.
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// Whether both are the same memory.
     pub fn is_same(&self, other: &Buffer) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// A number that tells live memories apart.
+    /// A number that no other live memory has.
     pub fn address(&self) -> usize {
         Arc::as_ptr(&self.0) as *const () as usize
     }
 
-    /// The executor's own memory behind it.
+    /// The executor's own type of memory; `None` if it is another type.
     pub fn downcast<M: Memory>(&self) -> Option<&M> {
         (&*self.0 as &dyn Any).downcast_ref()
     }
@@ -57,12 +63,12 @@ impl std::fmt::Debug for Buffer {
     }
 }
 
-/// Memory from some place in a buffer on.
+/// The memory of a buffer from some byte on.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     /// The buffer.
     pub buffer: &'a Buffer,
-    /// Where in it, in bytes: a multiple of four elements of each dtype that is read there.
+    /// The first byte, which must be a multiple of four elements of each dtype that is read there.
     pub begin: usize,
 }
 
@@ -73,47 +79,48 @@ impl<'a> From<&'a Buffer> for Place<'a> {
 }
 
 impl Place<'_> {
-    /// The bytes from the place to the buffer's end.
+    /// The bytes from here to the end of the buffer.
     pub fn bytes(&self) -> usize {
         self.buffer.bytes().saturating_sub(self.begin)
     }
 }
 
-/// Bytes of this machine's memory that work for a device needs for a while. They count as in use until this is dropped.
+/// Host memory that work for a device needs for a while. It counts as in use until this is dropped.
 #[must_use = "the bytes are given back as soon as this is dropped"]
 pub struct Reservation(#[expect(dead_code, reason = "held for its drop")] Option<Box<dyn Any + Send + Sync>>);
 
 impl Reservation {
-    /// What gives the bytes back when it is dropped; none: nothing was counted.
+    /// A reservation that ends when `held` is dropped; with `None` no bytes were counted.
     pub fn new(held: Option<Box<dyn Any + Send + Sync>>) -> Reservation {
         Reservation(held)
     }
 }
 
-/// A kernel made ready on one device: compiled, its numbers laid out.
+/// A kernel that is prepared on one device: it is compiled, and its sizes, strides and offsets are laid out.
 pub trait Prepared: Send + Sync {
-    /// Runs it, or puts it into the device's queue. `places` in the order of the kernel's buffer numbers, `params` in that of
-    /// its parameters; offsets of accesses count from the places. An output's contents are undefined before; inputs must hold
-    /// their values.
+    /// Runs the kernel, or enqueues it on the device. `places` are in the order of the kernel's buffer
+    /// numbers, and `params` in the order of its parameters. Offsets of accesses are relative to the places.
+    /// The contents of outputs are undefined before the launch, and inputs must hold their values.
     fn launch_at(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()>;
 
-    /// [`Prepared::launch_at`] from the buffers' beginnings on.
+    /// [`Prepared::launch_at`] with each buffer from its first byte on.
     fn launch(&self, buffers: &[&Buffer], params: &[Scalar]) -> Result<()> {
         let places: SmallVec<[Place<'_>; 8]> = buffers.iter().map(|&buffer| Place::from(buffer)).collect();
         self.launch_at(&places, params)
     }
 
-    /// About how many bytes of this machine's memory it keeps, its share of a text that several have in common included. What the driver keeps
-    /// of compiled code is bounded by the device itself.
+    /// The host memory that it keeps, in bytes, including its share of a source that several have in common.
+    /// What the driver keeps of compiled code is bounded by the device itself.
     fn bytes(&self) -> usize;
 }
 
-/// The bytes behind a vector.
+/// The heap memory of a vector, in bytes.
 pub(crate) fn bytes_of<T>(items: &Vec<T>) -> usize {
     items.capacity() * size_of::<T>()
 }
 
-/// That no memory is written and given under another number too: `written` says so of the buffers that a kernel uses.
+/// Checks aliasing: no memory that the kernel writes may also be given under another number. `written` says
+/// which of the buffers are written.
 pub(crate) fn check_written(places: &[Place<'_>], written: &[bool]) -> Result<()> {
     let used = &places[..written.len().min(places.len())];
     for (number, place) in used.iter().enumerate().filter(|&(number, _)| written[number]) {
@@ -125,17 +132,18 @@ pub(crate) fn check_written(places: &[Place<'_>], written: &[bool]) -> Result<()
     Ok(())
 }
 
-/// The numbers that the scheduler needs of a device.
+/// The limits of a device that the scheduler must know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// The most buffers that one kernel may use.
     pub buffers: usize,
     /// The most instructions that a fused body should have.
     pub instructions: usize,
-    /// Whether a function counts among them as what it is made of ([`UnaryOp::size`](crate::kernel::UnaryOp::size)), since all of that
-    /// is compiled wherever it is called.
+    /// Whether a function counts as the instructions that it is made of
+    /// ([`UnaryOp::size`](crate::kernel::UnaryOp::size)), because all of them are compiled wherever it is
+    /// called.
     pub inlined: bool,
-    /// The most bytes over which one operand of a kernel should reach.
+    /// The most bytes that one operand of a kernel should span.
     pub binding: usize,
     /// The most bytes of one buffer.
     pub allocation: u64,
@@ -143,46 +151,48 @@ pub struct Limits {
     pub f64: bool,
 }
 
-/// A device's memory and its way to run kernels. All methods may be called from several threads at once; work launched by one thread runs in
-/// the order of its launches.
+/// The memory of a device and the way to run kernels on it. All methods may be called from several threads at
+/// once. The work that one thread launches runs in the order of its launches, and callers must order launches
+/// of several threads that share buffers.
 pub trait Executor: Send + Sync {
-    /// What the scheduler must keep to.
+    /// The limits of the device.
     fn limits(&self) -> &Limits;
     /// Fresh memory with undefined contents.
     fn alloc(&self, bytes: usize) -> Result<Buffer>;
-    /// Counts bytes that the host needs for a while on the device's behalf, such as a factorization's, as in use: an
-    /// [`Error::OutOfMemory`] if there is no room for them under the limit. An executor that has no limit to keep counts nothing.
+    /// Counts host memory that work for the device needs for a while, such as that of a factorization, as in
+    /// use. It is an [`Error::OutOfMemory`] if the limit has no room for it. An executor without a limit
+    /// counts nothing.
     fn reserve(&self, bytes: usize) -> Result<Reservation> {
         let _ = bytes;
         Ok(Reservation::new(None))
     }
     /// Fresh memory with these contents.
     fn upload(&self, bytes: &[u8]) -> Result<Buffer>;
-    /// Waits for the work before it and reads `out.len()` bytes from `offset` on. The first read after a kernel met a
-    /// bad index, or after the device refused work, returns that error.
+    /// Waits for all work before this call, and reads `out.len()` bytes from `offset` on. The first read
+    /// after a kernel found an index out of range, or after the device refused work, returns that error.
     fn download(&self, buffer: &Buffer, offset: usize, out: &mut [u8]) -> Result<()>;
-    /// Whether all indices that were read since the last time were in range: waits for the kernels that read them. An executor whose
-    /// launches report such an index themselves has nothing to say here.
+    /// Waits for the kernels that check indices, and reports an index that was out of range since the last
+    /// report. An executor whose launches report such an index themselves does nothing here.
     fn check_indices(&self) -> Result<()> {
         Ok(())
     }
-    /// How many times an index was found to be out of range after the launch that read it had returned. Another thread's read may have
-    /// been told of it.
+    /// The number of times that an index was found out of range after its launch had returned. Reads of other
+    /// threads may have reported some of these.
     fn index_failures(&self) -> u64 {
         0
     }
-    /// Makes a kernel ready. Compiled code is cached by structure.
+    /// Prepares a kernel for launches. Compiled code is cached by the kernel's structure.
     fn prepare(&self, kernel: &Kernel) -> Result<Arc<dyn Prepared>>;
-    /// Sends everything launched so far on its way, without waiting.
+    /// Submits everything that was launched so far, without waiting.
     fn flush(&self) -> Result<()>;
-    /// Waits until everything launched so far is done, and reports its errors.
+    /// Waits until everything that was launched so far is done, and reports its errors.
     fn synchronize(&self) -> Result<()>;
     /// The counters.
     fn stats(&self) -> Stats;
-    /// Gives pooled memory that nobody uses back to the system.
+    /// Returns pooled memory that is not in use to the system.
     fn trim(&self);
-    /// Bounds the memory in use and pooled, in bytes; `None` is the device's own bound.
+    /// Limits the memory in use and pooled, in bytes; `None` is the device's own limit.
     fn set_memory_limit(&self, limit: Option<u64>);
-    /// Sets the peak to what is in use now.
+    /// Sets the peak to the bytes in use now.
     fn reset_peak(&self);
 }

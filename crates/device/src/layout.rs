@@ -1,4 +1,4 @@
-//! Shapes, strides and offsets: where the elements of an array lie in its buffer.
+//! Shapes, strides and offsets, which say where the elements of an array lie in its buffer.
 
 use smallvec::SmallVec;
 
@@ -23,13 +23,13 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A layout with these strides. The caller answers for the invariant.
+    /// A layout with these strides. The caller must ensure the invariant.
     pub fn new(shape: &[usize], strides: &[isize], offset: usize) -> Layout {
         debug_assert_eq!(shape.len(), strides.len());
         Layout { shape: shape.into(), strides: strides.into(), offset }
     }
 
-    /// The row-major layout of a shape, from the start of its buffer.
+    /// The row-major layout of a shape that begins at the start of its buffer.
     pub fn contiguous(shape: &[usize]) -> Layout {
         Layout { shape: shape.into(), strides: contiguous_strides(shape), offset: 0 }
     }
@@ -44,7 +44,7 @@ impl Layout {
         &self.strides
     }
 
-    /// Where the element with all indices 0 lies, in elements.
+    /// The position of the element whose indices are all 0, in elements.
     pub fn offset(&self) -> usize {
         self.offset
     }
@@ -54,7 +54,7 @@ impl Layout {
         self.shape.iter().product()
     }
 
-    /// Whether the elements lie one after the other in row-major order. Strides of dims of size 1 don't matter.
+    /// Whether the elements are contiguous in row-major order. Strides of dims of size 1 do not matter.
     pub fn is_contiguous(&self) -> bool {
         let mut expected = 1isize;
         for (&size, &stride) in self.shape.iter().zip(&self.strides).rev() {
@@ -71,7 +71,7 @@ impl Layout {
         true
     }
 
-    /// The same elements under another shape of as many elements, if strides can express it.
+    /// The same elements in another shape of as many elements, if strides can express it.
     pub fn reshape(&self, shape: &[usize]) -> Option<Layout> {
         if self.elements() == 0 {
             return Some(Layout {
@@ -80,7 +80,8 @@ impl Layout {
                 offset: self.offset,
             });
         }
-        // Walk both shapes from the back: a run of old dims that can be merged is split into new dims.
+        // Walk through both shapes from the last dim: old dims that one stride leads through form a run,
+        // which is split into new dims.
         let mut strides: Strides = SmallVec::from_elem(0, shape.len());
         let mut new = shape.len();
         let mut old = self.shape.len();
@@ -127,10 +128,11 @@ pub fn contiguous_strides(shape: &[usize]) -> Strides {
     strides
 }
 
-/// The number of elements of a shape, or an error if it (or its bytes, at up to 8 each) cannot be addressed, or there are more than
-/// [`MAX_RANK`] dims. Every shape passes here before an array gets it.
+/// The number of elements of a shape. It is an error if the elements, or their bytes at up to 8 each, cannot
+/// be addressed, or if there are more than [`MAX_RANK`] dims. Every shape is checked here before an array
+/// gets it.
 ///
-/// A shape with an empty dim has no elements; the other sizes only have to make strides that are numbers.
+/// A shape with an empty dim has no elements; its other sizes need only have a product that is an isize.
 pub fn checked_elements(op: &'static str, shape: &[usize]) -> Result<usize> {
     check_rank(op, shape)?;
     let overflow = || Error::SizeOverflow { op, shape: shape.to_vec() };
@@ -143,7 +145,7 @@ pub fn checked_elements(op: &'static str, shape: &[usize]) -> Result<usize> {
     Ok(if empty { 0 } else { product })
 }
 
-/// That a shape has at most [`MAX_RANK`] dims.
+/// Checks that a shape has at most [`MAX_RANK`] dims.
 pub fn check_rank(op: &'static str, shape: &[usize]) -> Result<()> {
     if shape.len() <= MAX_RANK {
         return Ok(());
@@ -152,7 +154,7 @@ pub fn check_rank(op: &'static str, shape: &[usize]) -> Result<()> {
     Err(Error::Shape { op, shape: shape.to_vec(), reason })
 }
 
-/// The shape that two shapes broadcast to, by NumPy's rules.
+/// The shape to which two shapes broadcast by NumPy's rules.
 pub fn broadcast_shapes(op: &'static str, lhs: &[usize], rhs: &[usize]) -> Result<Dims> {
     let rank = lhs.len().max(rhs.len());
     let mut shape: Dims = SmallVec::from_elem(1, rank);
@@ -179,7 +181,8 @@ pub fn broadcast_shapes(op: &'static str, lhs: &[usize], rhs: &[usize]) -> Resul
     Ok(shape)
 }
 
-/// A dim as given, perhaps negative, counted from the front. A 0-dim array takes 0 and -1, as in PyTorch.
+/// A dim counted from the front, from one that may be negative. A 0-dim array accepts 0 and -1, as in
+/// PyTorch.
 pub fn normalize_dim(op: &'static str, dim: isize, rank: usize) -> Result<usize> {
     let range = rank.max(1) as isize;
     if dim < -range || dim >= range {
@@ -211,7 +214,7 @@ mod tests {
         assert!(checked_elements("zeros", &[0, usize::MAX]).is_err());
         assert!(checked_elements("zeros", &[1 << 62]).is_err());
         assert_eq!(checked_elements("zeros", &[0, 7]).unwrap(), 0);
-        // Nothing is addressed in it, and its strides are numbers.
+        // It has no elements to address, and its strides are isizes.
         assert_eq!(checked_elements("zeros", &[0, 1 << 62]).unwrap(), 0);
         assert_eq!(contiguous_strides(&[0, 1 << 62])[..], [1 << 62, 1]);
         assert!(broadcast_shapes("add", &[1 << 40, 1], &[1, 1 << 40]).is_err());

@@ -1,4 +1,4 @@
-//! Philox4x32-10: the counter-based generator behind all random numbers.
+//! Philox4x32-10: the counter-based random generator that all random numbers come from.
 //!
 //! J. Salmon, M. Moraes, R. Dror, D. Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
@@ -11,7 +11,7 @@ const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 /// // The published vector for counter and key 0.
 /// assert_eq!(wgrad_device::philox4x32_10([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
 /// ```
-// Inlined always, so that loops over counters vectorise.
+// It is always inlined, so that loops over counters vectorise.
 #[inline(always)]
 pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {

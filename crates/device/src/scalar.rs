@@ -1,11 +1,11 @@
-//! A number given by the caller: the right side of `x * 2.0`, a fill value, a kernel's parameter.
+//! Numbers that a caller gives: the right side of `x * 2.0`, a fill value, a kernel's parameter.
 
 use half::{bf16, f16};
 
 use crate::dtype::{Category, DType, default_dtype};
 
-/// A number with PyTorch's three kinds: they take part in promotion by their category only, so an i64 array times
-/// `2` stays i64, and times `2.0` becomes f32, or what else the [`default_dtype`] is.
+/// A number of one of PyTorch's three kinds. Scalars take part in promotion by their category only, so an i64
+/// array times `2` stays i64, and times `2.0` becomes the [`default_dtype`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
     /// A truth value.
@@ -17,7 +17,7 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    /// The category it promotes by.
+    /// The category by which it takes part in promotion.
     pub const fn category(self) -> Category {
         match self {
             Scalar::Bool(_) => Category::Bool,
@@ -26,7 +26,7 @@ impl Scalar {
         }
     }
 
-    /// The dtype of an array made from it alone: bool, i64 or the [`default_dtype`].
+    /// The dtype of an array that is made from it alone: bool, i64 or the [`default_dtype`].
     pub fn default_dtype(self) -> DType {
         match self {
             Scalar::Bool(_) => DType::Bool,
@@ -49,7 +49,7 @@ impl Scalar {
         }
     }
 
-    /// Its value as i64; fractions are cut off towards zero, and what i64 cannot hold saturates.
+    /// Its value as i64. Fractions are truncated towards zero, and values that i64 cannot hold saturate.
     pub const fn as_i64(self) -> i64 {
         match self {
             Scalar::Bool(b) => b as i64,
@@ -67,8 +67,8 @@ impl Scalar {
         }
     }
 
-    /// The value that an element of this dtype holds after this number was stored in it: rounded for floats, cut
-    /// off and wrapped for integers.
+    /// The value that an element of this dtype holds after this number was stored in it: floats are rounded,
+    /// integers are truncated and wrap.
     pub fn cast(self, dtype: DType) -> Scalar {
         match dtype {
             DType::Bool => Scalar::Bool(self.as_bool()),
@@ -106,4 +106,5 @@ macro_rules! from {
         }
     )*};
 }
-from!(bool => Bool, i64 => Int, i32 => Int, u8 => Int, u32 => Int, f64 => Float, f32 => Float, f16 => Float, bf16 => Float);
+from!(bool => Bool, i64 => Int, i32 => Int, u8 => Int, u32 => Int);
+from!(f64 => Float, f32 => Float, f16 => Float, bf16 => Float);

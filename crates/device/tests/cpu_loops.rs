@@ -131,7 +131,8 @@ fn statistics(sizes: [usize; 2], x: [isize; 2], out: [isize; 2]) -> Kernel {
 
 #[test]
 fn long_rows_and_columns_are_split_the_same_way_for_any_number_of_threads() {
-    // Rows and columns that are split, that aren't because there are many, and that are just too long to be kept.
+    // Rows and columns that are split, that aren't because there are many, and that are just too long to be
+    // kept.
     for (rows, n, contiguous) in
         [(1, 1_000_003, true), (3, 300_000, true), (40, 9_000, true), (7, 150_000, false), (1500, 300, false)]
     {
@@ -238,8 +239,8 @@ fn a_buffer_may_be_updated_in_place() {
 
 #[test]
 fn two_operations_in_a_row_round_as_each_alone() {
-    // (a first b) second c and c second (a first b), where each operand is n numbers or one for all. The one that stands for
-    // all is a row's, so that it isn't known before the loop.
+    // (a first b) second c and c second (a first b), where each operand is n numbers or one for all. The one
+    // that stands for all is a row's, so that it isn't known before the loop.
     let (rows, n) = (3, 37);
     let value = |i: usize| ((i * 7919 % 1000) as f32 - 500.0) / 333.0;
     let buffers: Vec<Vec<u8>> = (0..3)

@@ -1,4 +1,5 @@
-//! How far the CPU executor's f32 functions are from the truth, over all of f32; and every operation on every type.
+//! How far the CPU executor's f32 functions are from the truth, over all of f32; and every operation on every
+//! type.
 
 mod common;
 
@@ -6,7 +7,7 @@ use common::bounds;
 use common::compare::{close, execute};
 use common::reference::{self, Value};
 use smallvec::smallvec;
-use wgrad_device::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Store, Ty, UnaryOp};
+use wgrad_device::kernel::{Access, BinaryOp, Gives, Instr, Kernel, Loop, Store, Ty, UnaryOp};
 use wgrad_device::{DType, Device, Error, Result};
 
 /// `out = instr(inputs)`, over n elements.
@@ -51,13 +52,8 @@ fn everywhere(step: usize) -> Vec<f32> {
 
 #[test]
 fn functions_of_f32_are_within_their_bounds() {
-    use UnaryOp::*;
-    let functions = [
-        Neg, Abs, Sign, Floor, Ceil, Round, Trunc, Reciprocal, Sqrt, Rsqrt, Exp, Expm1, Log, Log1p, Sin, Cos,
-        Tanh, Sigmoid, Erf,
-    ];
     let inputs = everywhere(9973);
-    for op in functions {
+    for op in bounds::functions() {
         let bound = bounds::of_kernel(op).cpu;
         let kernel = elementwise(inputs.len(), &[DType::F32], Instr::Unary { op, a: 0 }, DType::F32);
         let out = execute(Device::cpu().executor(), &kernel, &[bytes(&inputs), bytes(&inputs)], &[]).unwrap();
@@ -177,20 +173,11 @@ fn agree(
 
 #[test]
 fn every_unary_operation_on_every_type() {
-    use UnaryOp::*;
-    let all = [
-        Neg, Abs, Sign, Not, Floor, Ceil, Round, Trunc, Reciprocal, Sqrt, Rsqrt, Exp, Expm1, Log, Log1p, Sin,
-        Cos, Tanh, Sigmoid, Erf, IsNan, IsFinite,
-    ];
     for ty in TYPES {
         let (dtype, values, bytes) = telling(ty);
-        for op in all {
-            let output = if matches!(op, IsNan | IsFinite) { DType::Bool } else { dtype };
-            let allowed = match ty {
-                Ty::Bool => op == Not,
-                _ if ty.is_float() => op != Not,
-                _ => matches!(op, Neg | Abs | Sign | Not),
-            };
+        for &op in UnaryOp::ALL {
+            let output = if op.gives() == Gives::Truth { DType::Bool } else { dtype };
+            let allowed = op.domain().has(ty);
             let inputs = [(dtype, bytes.clone())];
             let outcome = agree(&format!("{op:?}"), &inputs, Instr::Unary { op, a: 0 }, output, |i| {
                 reference::unary(op, values[i])
@@ -206,21 +193,15 @@ fn every_unary_operation_on_every_type() {
 
 #[test]
 fn every_binary_operation_on_every_type() {
-    use BinaryOp::*;
-    let all = [Add, Sub, Mul, Div, Rem, Pow, Max, Min, And, Or, Xor, Shl, Shr, Eq, Ne, Lt, Le, Gt, Ge];
     for ty in TYPES {
         let (dtype, values, bytes) = telling(ty);
         let (n, size) = (values.len(), dtype.size());
         // Each with each.
         let lefts: Vec<u8> = bytes.chunks(size).flat_map(|x| x.repeat(n)).collect();
         let rights = bytes.repeat(n);
-        for op in all {
-            let output = if op.is_comparison() { DType::Bool } else { dtype };
-            let allowed = match ty {
-                Ty::Bool => op.is_comparison() || matches!(op, And | Or | Xor | Max | Min),
-                _ if ty.is_float() => !matches!(op, And | Or | Xor | Shl | Shr),
-                _ => true,
-            };
+        for &op in BinaryOp::ALL {
+            let output = if op.gives() == Gives::Truth { DType::Bool } else { dtype };
+            let allowed = op.domain().has(ty);
             let inputs = [(dtype, lefts.clone()), (dtype, rights.clone())];
             let instr = Instr::Binary { op, a: 0, b: 1 };
             let outcome = agree(&format!("{op:?}"), &inputs, instr, output, |i| {

@@ -377,7 +377,8 @@ fn gathers_from_more_than_a_binding() {
 
 #[test]
 fn parts_of_one_buffer_that_are_further_apart_than_a_binding() {
-    // 3 MB of which 1 MiB can be bound: where each access alone fits, all are bound in one kernel, on the device itself.
+    // 3 MB of which 1 MiB can be bound: where each access alone fits, all are bound in one kernel, on the
+    // device itself.
     let random = &mut Random::new(5);
     for device in lowered(&smallest()) {
         for (dtype, n) in [(DType::F32, 250_001usize), (DType::F16, 500_001), (DType::I64, 100_003)] {

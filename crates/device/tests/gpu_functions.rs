@@ -1,5 +1,6 @@
-//! Every operation on values on every adapter: f32 functions against f64 in units in the last place, special values,
-//! integers of all widths, casts, random bits. Loops are long enough to run as vectors, and short ones run as scalars.
+//! Every operation on values on every adapter: f32 functions against f64 in units in the last place, special
+//! values, integers of all widths, casts, random bits. Loops are long enough to run as vectors, and short
+//! ones run as scalars.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -84,14 +85,10 @@ fn truth(op: UnaryOp, x: f32) -> f64 {
 
 #[test]
 fn unary_functions_are_accurate() {
-    use UnaryOp::*;
     let arguments = arguments();
     for device in devices() {
         let ulps = measure(&device);
-        for op in [
-            Neg, Abs, Sign, Floor, Ceil, Round, Trunc, Reciprocal, Sqrt, Rsqrt, Exp, Expm1, Log, Log1p, Sin,
-            Cos, Tanh, Sigmoid, Erf,
-        ] {
+        for op in bounds::functions() {
             let most = bounds::of_kernel(op).gpu;
             let found = apply(&device, &[&arguments], Instr::Unary { op, a: 0 });
             let mut worst = (0.0, 0.0);
@@ -129,7 +126,8 @@ fn binary_functions_are_accurate() {
         (BinaryOp::Rem, 1.0),
         (BinaryOp::Pow, 4.0),
     ];
-    // WGSL asks nothing of divisors above 2^126, whose reciprocals are subnormal, and NVIDIA's driver makes use of that.
+    // WGSL asks nothing of divisors above 2^126, whose reciprocals are subnormal, and NVIDIA's driver makes
+    // use of that.
     let defined = |b: f32| !(2f32.powi(126)..f32::INFINITY).contains(&b.abs());
     let (dividends, divisors): (Vec<f32>, Vec<f32>) =
         a.iter().zip(&b).filter(|(_, b)| defined(**b)).map(|(&a, &b)| (a, b)).unzip();
@@ -210,8 +208,8 @@ fn integers_wrap_divide_and_shift_exactly() {
     }
 }
 
-#[test]
-fn casts_are_exact() {
+/// Numbers near the limits of each dtype, and random ones.
+fn numbers_to_cast() -> (Vec<f32>, Vec<i64>) {
     let random = &mut Random::new(5);
     let mut floats: Vec<f32> = SPECIAL.to_vec();
     floats.extend([
@@ -249,6 +247,27 @@ fn casts_are_exact() {
         0x4000_0040_0000_0001,
     ];
     ints.extend((0..3000).map(|_| (random.bits() as i64) >> random.below(64)));
+    (floats, ints)
+}
+
+/// Compares the bits of floats that a kernel casts to halves, which the comparison of values does not see.
+fn check_bits_of_halves(device: &Device, kernel: &Kernel, floats: &[f32], to: DType) {
+    let n = floats.len();
+    let found = run(device, kernel, &[f32::to_bytes(floats).to_vec(), vec![0; n * 2]], &[]).unwrap();
+    for (x, bytes) in floats.iter().zip(found[1].chunks(2)).filter(|(x, _)| !x.is_nan()) {
+        let found = u16::from_le_bytes([bytes[0], bytes[1]]);
+        let truth = if to == DType::F16 {
+            half::f16::from_f32(*x).to_bits()
+        } else {
+            half::bf16::from_f32(*x).to_bits()
+        };
+        assert_eq!(found, truth, "{device}: {x:e} as {to}");
+    }
+}
+
+#[test]
+fn casts_are_exact() {
+    let (floats, ints) = numbers_to_cast();
     for device in devices() {
         for to in [DType::F16, DType::BF16, DType::F32, DType::I32, DType::I64, DType::U8, DType::Bool] {
             let n = floats.len();
@@ -262,18 +281,7 @@ fn casts_are_exact() {
                 0.0,
             );
             if to.is_half() {
-                // Bit for bit, beyond what the comparison of values sees.
-                let found =
-                    run(&device, &kernel, &[f32::to_bytes(&floats).to_vec(), vec![0; n * 2]], &[]).unwrap();
-                for (x, bytes) in floats.iter().zip(found[1].chunks(2)).filter(|(x, _)| !x.is_nan()) {
-                    let found = u16::from_le_bytes([bytes[0], bytes[1]]);
-                    let truth = if to == DType::F16 {
-                        half::f16::from_f32(*x).to_bits()
-                    } else {
-                        half::bf16::from_f32(*x).to_bits()
-                    };
-                    assert_eq!(found, truth, "{device}: {x:e} as {to}");
-                }
+                check_bits_of_halves(&device, &kernel, &floats, to);
             }
             let n = ints.len();
             if !to.is_half() {
@@ -288,7 +296,12 @@ fn casts_are_exact() {
                 );
             }
         }
-        // All halves, back and forth.
+    }
+}
+
+#[test]
+fn all_halves_are_loaded_exactly() {
+    for device in devices() {
         let halves: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
         for dtype in [DType::F16, DType::BF16] {
             let n = 1 << 16;

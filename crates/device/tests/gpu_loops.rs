@@ -49,7 +49,8 @@ impl Builder<'_> {
         self.contents.len() - 1
     }
 
-    /// Strides over a fresh buffer: contiguous, permuted, broadcast or with gaps; the offset and the elements.
+    /// Strides over a fresh buffer: contiguous, permuted, broadcast or with gaps; the offset and the
+    /// elements.
     fn layout(&mut self, sizes: &[usize], output: bool) -> (Strides, isize, usize) {
         let mut order: Vec<usize> = (0..sizes.len()).collect();
         if self.random.chance(30) {
@@ -149,6 +150,64 @@ impl Builder<'_> {
         self.random.below(self.kernel.body.len()) as Reg
     }
 
+    fn binary_op(&mut self, ty: Ty) -> BinaryOp {
+        match ty {
+            Ty::Bool => self.random.pick(&[
+                BinaryOp::And,
+                BinaryOp::Or,
+                BinaryOp::Xor,
+                BinaryOp::Max,
+                BinaryOp::Lt,
+                BinaryOp::Ge,
+            ]),
+            Ty::F32 | Ty::F64 => self.random.pick(&[
+                BinaryOp::Add,
+                BinaryOp::Sub,
+                BinaryOp::Mul,
+                BinaryOp::Max,
+                BinaryOp::Min,
+                BinaryOp::Lt,
+                BinaryOp::Ge,
+                BinaryOp::Ne,
+            ]),
+            _ => self.random.pick(&[
+                BinaryOp::Add,
+                BinaryOp::Sub,
+                BinaryOp::Mul,
+                BinaryOp::Div,
+                BinaryOp::Rem,
+                BinaryOp::Max,
+                BinaryOp::Min,
+                BinaryOp::And,
+                BinaryOp::Or,
+                BinaryOp::Xor,
+                BinaryOp::Shl,
+                BinaryOp::Shr,
+                BinaryOp::Eq,
+                BinaryOp::Lt,
+                BinaryOp::Le,
+                BinaryOp::Gt,
+                BinaryOp::Pow,
+            ]),
+        }
+    }
+
+    fn unary_op(&mut self, ty: Ty) -> UnaryOp {
+        match ty {
+            Ty::Bool => UnaryOp::Not,
+            Ty::F32 | Ty::F64 => self.random.pick(&[
+                UnaryOp::Neg,
+                UnaryOp::Abs,
+                UnaryOp::Sign,
+                UnaryOp::Tanh,
+                UnaryOp::Sigmoid,
+                UnaryOp::Sin,
+                UnaryOp::IsNan,
+            ]),
+            _ => self.random.pick(&[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not]),
+        }
+    }
+
     fn operation(&mut self) -> Reg {
         let a = self.any();
         let ty = self.types[a as usize];
@@ -156,61 +215,11 @@ impl Builder<'_> {
             0..=4 => {
                 let b = self.any();
                 let b = if ty == Ty::U32 { a } else { self.as_type(b, ty) };
-                let op = match ty {
-                    Ty::Bool => self.random.pick(&[
-                        BinaryOp::And,
-                        BinaryOp::Or,
-                        BinaryOp::Xor,
-                        BinaryOp::Max,
-                        BinaryOp::Lt,
-                        BinaryOp::Ge,
-                    ]),
-                    Ty::F32 | Ty::F64 => self.random.pick(&[
-                        BinaryOp::Add,
-                        BinaryOp::Sub,
-                        BinaryOp::Mul,
-                        BinaryOp::Max,
-                        BinaryOp::Min,
-                        BinaryOp::Lt,
-                        BinaryOp::Ge,
-                        BinaryOp::Ne,
-                    ]),
-                    _ => self.random.pick(&[
-                        BinaryOp::Add,
-                        BinaryOp::Sub,
-                        BinaryOp::Mul,
-                        BinaryOp::Div,
-                        BinaryOp::Rem,
-                        BinaryOp::Max,
-                        BinaryOp::Min,
-                        BinaryOp::And,
-                        BinaryOp::Or,
-                        BinaryOp::Xor,
-                        BinaryOp::Shl,
-                        BinaryOp::Shr,
-                        BinaryOp::Eq,
-                        BinaryOp::Lt,
-                        BinaryOp::Le,
-                        BinaryOp::Gt,
-                        BinaryOp::Pow,
-                    ]),
-                };
+                let op = self.binary_op(ty);
                 self.push(Instr::Binary { op, a, b })
             }
             5 | 6 => {
-                let op = match ty {
-                    Ty::Bool => UnaryOp::Not,
-                    Ty::F32 | Ty::F64 => self.random.pick(&[
-                        UnaryOp::Neg,
-                        UnaryOp::Abs,
-                        UnaryOp::Sign,
-                        UnaryOp::Tanh,
-                        UnaryOp::Sigmoid,
-                        UnaryOp::Sin,
-                        UnaryOp::IsNan,
-                    ]),
-                    _ => self.random.pick(&[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not]),
-                };
+                let op = self.unary_op(ty);
                 self.push(Instr::Unary { op, a })
             }
             7 => {
@@ -407,7 +416,8 @@ fn in_f64() {
     }
 }
 
-/// More reductions of a row than workgroup memory holds the states of: searches of i64, the widest, and others between them, in two stages.
+/// More reductions of a row than workgroup memory holds the states of: searches of i64, the widest, and
+/// others between them, in two stages.
 #[test]
 fn reductions_take_turns_in_workgroup_memory() {
     let least = DeviceOptions { max_workgroup_memory: Some(0), ..hardware() };

@@ -10,46 +10,62 @@ use wgrad_device::kernel::{Access, BinaryOp, Const, Instr, Kernel, Loop, Matmul,
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{DType, Device, Scalar};
 
-/// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, perhaps with operands that are transposed, broadcast or offset, with
-/// `|product * scale + bias|` as its epilogue, and with zeros above the diagonal.
-fn product(
-    random: &mut Random,
-    dtype: DType,
-    batch: &[usize],
+/// The sizes of a product `[batch.., m, k] @ [batch.., k, n]`.
+#[derive(Clone, Copy)]
+struct Shape<'b> {
+    batch: &'b [usize],
     m: usize,
     n: usize,
     k: usize,
-) -> (Matmul, Vec<Vec<u8>>, Vec<DType>) {
+}
+
+/// A factor, which may be transposed, broadcast or offset, and the contents of its buffer.
+fn operand(
+    random: &mut Random,
+    dtype: DType,
+    buffer: usize,
+    batch: &[usize],
+    matrix: [usize; 2],
+) -> (Access, Vec<u8>) {
+    let mut sizes: Dims = batch.into();
+    sizes.extend(matrix);
+    let rank = sizes.len();
+    let mut stored = sizes.clone();
+    let transposed = random.chance(40);
+    if transposed {
+        stored.swap(rank - 2, rank - 1);
+    }
+    let mut strides: Strides = contiguous_strides(&stored);
+    if transposed {
+        strides.swap(rank - 2, rank - 1);
+    }
+    for d in 0..batch.len() {
+        if sizes[d] == 1 || random.chance(20) {
+            strides[d] = 0;
+        }
+    }
+    for d in rank - 2..rank {
+        if sizes[d] == 1 {
+            strides[d] = 0;
+        }
+    }
+    let offset = random.below(3);
+    let elements: usize = sizes.iter().product();
+    let bytes = random.bytes(dtype, elements + offset);
+    (Access::new(buffer, dtype, &strides, offset as isize), bytes)
+}
+
+/// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, perhaps with operands that are transposed, broadcast or offset,
+/// with `|product * scale + bias|` as its epilogue, and with zeros above the diagonal.
+fn product(random: &mut Random, dtype: DType, shape: Shape<'_>) -> (Matmul, Vec<Vec<u8>>, Vec<DType>) {
+    let Shape { batch, m, n, k } = shape;
     let mut contents = Vec::new();
     let mut dtypes = Vec::new();
     let mut operand = |random: &mut Random, buffer: usize, rows: usize, columns: usize| {
-        let mut sizes: Dims = batch.into();
-        sizes.extend([rows, columns]);
-        let rank = sizes.len();
-        let mut stored = sizes.clone();
-        let transposed = random.chance(40);
-        if transposed {
-            stored.swap(rank - 2, rank - 1);
-        }
-        let mut strides: Strides = contiguous_strides(&stored);
-        if transposed {
-            strides.swap(rank - 2, rank - 1);
-        }
-        for d in 0..batch.len() {
-            if sizes[d] == 1 || random.chance(20) {
-                strides[d] = 0;
-            }
-        }
-        for d in rank - 2..rank {
-            if sizes[d] == 1 {
-                strides[d] = 0;
-            }
-        }
-        let offset = random.below(3);
-        let elements: usize = sizes.iter().product();
-        contents.push(random.bytes(dtype, elements + offset));
+        let (access, bytes) = operand(random, dtype, buffer, batch, [rows, columns]);
+        contents.push(bytes);
         dtypes.push(dtype);
-        Access::new(buffer, dtype, &strides, offset as isize)
+        access
     };
     let lhs = operand(random, 0, m, k);
     let rhs = operand(random, 1, k, n);
@@ -98,8 +114,9 @@ fn product(
     (Matmul::new(k, lhs, rhs, epilogue), contents, dtypes)
 }
 
-fn compare(device: &Device, seed: u64, dtype: DType, batch: &[usize], m: usize, n: usize, k: usize) {
-    let (kernel, contents, dtypes) = product(&mut Random::new(seed), dtype, batch, m, n, k);
+fn compare(device: &Device, seed: u64, dtype: DType, shape: Shape<'_>) {
+    let (kernel, contents, dtypes) = product(&mut Random::new(seed), dtype, shape);
+    let Shape { batch, m, n, k } = shape;
     eprintln!("{dtype} {batch:?} {m} {n} {k}");
     let params = [Scalar::Float(2.0)];
     let unit = if dtype == DType::F64 { 1e-14 } else { 1e-5 };
@@ -136,7 +153,7 @@ fn all_dtypes_and_shapes() {
                     let all = [&[][..], &[2, 1, 2]];
                     let batches = if m * n * k > 20_000 { &all[..1] } else { &all[..] };
                     for (b, batch) in batches.iter().enumerate() {
-                        compare(&device, (i * 100 + j * 10 + b) as u64, dtype, batch, m, n, k);
+                        compare(&device, (i * 100 + j * 10 + b) as u64, dtype, Shape { batch, m, n, k });
                     }
                 }
             }
@@ -149,13 +166,13 @@ fn operands_beyond_the_binding_limit() {
     for device in lowered(&smallest()) {
         // Above 1 MiB, in all layouts.
         for seed in 0..3 {
-            compare(&device, seed, DType::F32, &[], 2, 2, 150_000);
-            compare(&device, seed, DType::F32, &[], 15_000, 2, 20);
+            compare(&device, seed, DType::F32, Shape { batch: &[], m: 2, n: 2, k: 150_000 });
+            compare(&device, seed, DType::F32, Shape { batch: &[], m: 15_000, n: 2, k: 20 });
             if device.supports(DType::F64) {
-                compare(&device, seed, DType::F64, &[], 2, 3, 80_000);
+                compare(&device, seed, DType::F64, Shape { batch: &[], m: 2, n: 3, k: 80_000 });
             }
         }
-        compare(&device, 9, DType::F32, &[2], 4, 40_000, 2);
+        compare(&device, 9, DType::F32, Shape { batch: &[2], m: 4, n: 40_000, k: 2 });
     }
 }
 
@@ -163,7 +180,8 @@ fn operands_beyond_the_binding_limit() {
 fn a_million_steps_of_the_inner_dim() {
     let k = 1_000_000;
     for device in devices() {
-        let (mut kernel, _, _) = product(&mut Random::new(1), DType::F32, &[], 2, 3, 4);
+        let (mut kernel, _, _) =
+            product(&mut Random::new(1), DType::F32, Shape { batch: &[], m: 2, n: 3, k: 4 });
         kernel.k = k;
         kernel.lhs = Access::new(0, DType::F32, &[0, 1], 0);
         kernel.rhs = Access::new(1, DType::F32, &[1, 0], 0);

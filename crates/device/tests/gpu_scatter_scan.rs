@@ -40,18 +40,19 @@ fn exact(random: &mut Random, dtype: DType, elements: usize) -> Vec<u8> {
     (0..elements).flat_map(one).collect()
 }
 
-#[allow(clippy::too_many_arguments)]
-/// `index_add` of rows [count, features] into [size, features]; or `scatter_add` along dim 0, with an index for each.
-fn scatter(
-    device: &Device,
-    seed: u64,
-    op: ScatterOp,
-    dtype: DType,
+/// The sizes of a scatter: `index_add` of rows `[count, features]` into `[size, features]` or, with `each`, `scatter_add` along
+/// dim 0 with an index for each element.
+#[derive(Clone, Copy)]
+struct ScatterShape {
     count: usize,
     size: usize,
     features: usize,
     each: bool,
-) {
+}
+
+/// Compares a scatter with the reference.
+fn scatter(device: &Device, seed: u64, op: ScatterOp, dtype: DType, shape: ScatterShape) {
+    let ScatterShape { count, size, features, each } = shape;
     let random = &mut Random::new(seed);
     let index_dtype = random.pick(&[DType::I32, DType::I64]);
     let based = random.chance(50);
@@ -84,17 +85,53 @@ fn scatters() {
         for (i, dtype) in dtypes(&device).into_iter().enumerate() {
             for (j, op) in OPS.into_iter().enumerate() {
                 let seed = (i * 10 + j) as u64;
-                scatter(&device, seed, op, dtype, 20, 7, 5, j % 2 == 0);
-                scatter(&device, seed, op, dtype, 700, 11, 3, j % 2 == 1);
+                scatter(
+                    &device,
+                    seed,
+                    op,
+                    dtype,
+                    ScatterShape { count: 20, size: 7, features: 5, each: j % 2 == 0 },
+                );
+                scatter(
+                    &device,
+                    seed,
+                    op,
+                    dtype,
+                    ScatterShape { count: 700, size: 11, features: 3, each: j % 2 == 1 },
+                );
                 if matches!(dtype, DType::F32 | DType::F64) || i == j {
                     // Long runs in one place, and many places.
-                    scatter(&device, seed, op, dtype, 40_000, 1, 1, false);
-                    scatter(&device, seed, op, dtype, 3_000, 2_000, 2, true);
+                    scatter(
+                        &device,
+                        seed,
+                        op,
+                        dtype,
+                        ScatterShape { count: 40_000, size: 1, features: 1, each: false },
+                    );
+                    scatter(
+                        &device,
+                        seed,
+                        op,
+                        dtype,
+                        ScatterShape { count: 3_000, size: 2_000, features: 2, each: true },
+                    );
                 }
             }
         }
-        scatter(&device, 1, ScatterOp::Add, DType::F32, 0, 3, 4, false);
-        scatter(&device, 1, ScatterOp::Add, DType::F32, 3, 4, 0, false);
+        scatter(
+            &device,
+            1,
+            ScatterOp::Add,
+            DType::F32,
+            ScatterShape { count: 0, size: 3, features: 4, each: false },
+        );
+        scatter(
+            &device,
+            1,
+            ScatterOp::Add,
+            DType::F32,
+            ScatterShape { count: 3, size: 4, features: 0, each: false },
+        );
     }
 }
 
@@ -103,15 +140,51 @@ fn values_and_indices_beyond_a_binding() {
     // 1 MiB can be bound: each of these has more values, more indices or more entries than that.
     for device in lowered(&smallest()) {
         for (i, op) in OPS.into_iter().enumerate() {
-            scatter(&device, i as u64, op, DType::F32, 300_000, 60_000, 1, false);
-            scatter(&device, i as u64, op, dtypes(&device)[i + 1], 90_000, 30_000, 5, false);
-            scatter(&device, i as u64, op, DType::F32, 100_000, 40_000, 3, true);
+            scatter(
+                &device,
+                i as u64,
+                op,
+                DType::F32,
+                ScatterShape { count: 300_000, size: 60_000, features: 1, each: false },
+            );
+            scatter(
+                &device,
+                i as u64,
+                op,
+                dtypes(&device)[i + 1],
+                ScatterShape { count: 90_000, size: 30_000, features: 5, each: false },
+            );
+            scatter(
+                &device,
+                i as u64,
+                op,
+                DType::F32,
+                ScatterShape { count: 100_000, size: 40_000, features: 3, each: true },
+            );
         }
         if device.supports(DType::F64) {
-            scatter(&device, 6, ScatterOp::Add, DType::F64, 150_000, 30_000, 1, false);
+            scatter(
+                &device,
+                6,
+                ScatterOp::Add,
+                DType::F64,
+                ScatterShape { count: 150_000, size: 30_000, features: 1, each: false },
+            );
         }
-        scatter(&device, 7, ScatterOp::Add, DType::F32, 3, 2, 600_000, false);
-        scatter(&device, 8, ScatterOp::Assign, DType::BF16, 5, 3, 400_000, false);
+        scatter(
+            &device,
+            7,
+            ScatterOp::Add,
+            DType::F32,
+            ScatterShape { count: 3, size: 2, features: 600_000, each: false },
+        );
+        scatter(
+            &device,
+            8,
+            ScatterOp::Assign,
+            DType::BF16,
+            ScatterShape { count: 5, size: 3, features: 400_000, each: false },
+        );
     }
 }
 

@@ -16,87 +16,25 @@ fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }
 }
 
-/// Every operation on a type in one elementwise loop, each result stored by a fold over the last dim or by itself.
+/// Every operation on a type in one elementwise loop, each result stored by a fold over the last dim or by
+/// itself.
 fn operations(dtype: DType, sizes: &[usize], inner: usize) -> Loop {
     let ty = Ty::of(dtype);
     let rank = sizes.len();
     let strides = wgrad_device::layout::contiguous_strides(sizes);
     let mut accesses = vec![Access::new(0, dtype, &strides, 0)];
     let mut body = vec![load(0)];
-    let unary: &[UnaryOp] = match ty {
-        Ty::F32 | Ty::F64 => &[
-            UnaryOp::Neg,
-            UnaryOp::Abs,
-            UnaryOp::Sign,
-            UnaryOp::Floor,
-            UnaryOp::Ceil,
-            UnaryOp::Round,
-            UnaryOp::Trunc,
-            UnaryOp::Reciprocal,
-            UnaryOp::Sqrt,
-            UnaryOp::Rsqrt,
-            UnaryOp::Exp,
-            UnaryOp::Expm1,
-            UnaryOp::Log,
-            UnaryOp::Log1p,
-            UnaryOp::Sin,
-            UnaryOp::Cos,
-            UnaryOp::Tanh,
-            UnaryOp::Sigmoid,
-            UnaryOp::Erf,
-        ],
-        Ty::Bool => &[UnaryOp::Not],
-        _ => &[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not],
-    };
-    let binary: &[BinaryOp] = match ty {
-        Ty::F32 | Ty::F64 => &[
-            BinaryOp::Add,
-            BinaryOp::Sub,
-            BinaryOp::Mul,
-            BinaryOp::Div,
-            BinaryOp::Rem,
-            BinaryOp::Pow,
-            BinaryOp::Max,
-            BinaryOp::Min,
-        ],
-        Ty::Bool => &[
-            BinaryOp::And,
-            BinaryOp::Or,
-            BinaryOp::Xor,
-            BinaryOp::Lt,
-            BinaryOp::Le,
-            BinaryOp::Gt,
-            BinaryOp::Ge,
-            BinaryOp::Eq,
-        ],
-        _ => &[
-            BinaryOp::Add,
-            BinaryOp::Sub,
-            BinaryOp::Mul,
-            BinaryOp::Div,
-            BinaryOp::Rem,
-            BinaryOp::Pow,
-            BinaryOp::Max,
-            BinaryOp::Min,
-            BinaryOp::And,
-            BinaryOp::Or,
-            BinaryOp::Xor,
-            BinaryOp::Shl,
-            BinaryOp::Shr,
-        ],
-    };
-    for &op in unary {
+    // Each operation whose result has the type of its operands is applied to the result of the one before.
+    for &op in UnaryOp::ALL.iter().filter(|op| op.domain().has(ty) && op.result(ty) == ty) {
         body.push(Instr::Unary { op, a: body.len() as u32 - 1 });
     }
-    for &op in binary {
+    for &op in BinaryOp::ALL.iter().filter(|op| op.domain().has(ty) && op.result(ty) == ty) {
         body.push(Instr::Binary { op, a: body.len() as u32 - 1, b: 0 });
     }
     let mut stores = Vec::new();
     if inner > 0 {
         let a = body.len() as u32 - 1;
-        for op in
-            [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::ArgMax, ReduceOp::ArgMin]
-        {
+        for &op in ReduceOp::ALL {
             body.push(Instr::Reduce { op, a });
         }
         let last = body.len() as u32 - 1;
@@ -115,82 +53,93 @@ fn operations(dtype: DType, sizes: &[usize], inner: usize) -> Loop {
     Loop { sizes: sizes.into(), inner, accesses, ranges: vec![], body, stores }
 }
 
+fn prepare(device: &Device, kernel: Kernel) {
+    drop(device.executor().prepare(&kernel).unwrap_or_else(|e| panic!("{e}\n{kernel:?}")));
+}
+
 fn prepare_everything(device: &Device) {
-    let executor = device.executor();
-    let prepare =
-        |kernel: Kernel| drop(executor.prepare(&kernel).unwrap_or_else(|e| panic!("{e}\n{kernel:?}")));
-    let dtypes = dtypes(device);
-    for &dtype in &dtypes {
-        for sizes in [&[3][..], &[64], &[5, 18]] {
-            prepare(Kernel::Loop(operations(dtype, sizes, 0)));
-        }
-        for sizes in [[1, 5], [7, 64], [200, 300], [1, 500_000]] {
-            prepare(Kernel::Loop(operations(dtype, &sizes, 1)));
-        }
-        // Columns.
-        let mut columns = operations(dtype, &[64, 50], 1);
-        columns.accesses[0].strides = smallvec![1, 64];
-        prepare(Kernel::Loop(columns));
-        for &to in &dtypes {
-            for n in [3, 64] {
-                let accesses = vec![Access::new(0, dtype, &[1], 0), Access::new(1, to, &[1], 0)];
-                let body = vec![load(0), Instr::Cast { a: 0, to }];
-                let stores = vec![Store { access: 1, value: 1 }];
-                prepare(Kernel::Loop(Loop {
-                    sizes: smallvec![n],
-                    inner: 0,
-                    accesses,
-                    ranges: vec![],
-                    body,
-                    stores,
-                }));
-            }
-        }
-        for (m, n, k) in [(1, 8, 8), (70, 80, 90), (9, 1, 40), (4, 4, 3000)] {
-            let epilogue = Loop {
-                sizes: smallvec![m, n],
+    for dtype in dtypes(device) {
+        prepare_loops(device, dtype);
+        prepare_products(device, dtype);
+        prepare_others(device, dtype);
+    }
+    prepare_guards_indices_and_random_numbers(device);
+}
+
+fn prepare_loops(device: &Device, dtype: DType) {
+    for sizes in [&[3][..], &[64], &[5, 18]] {
+        prepare(device, Kernel::Loop(operations(dtype, sizes, 0)));
+    }
+    for sizes in [[1, 5], [7, 64], [200, 300], [1, 500_000]] {
+        prepare(device, Kernel::Loop(operations(dtype, &sizes, 1)));
+    }
+    // Rows whose elements are strided, so that each invocation walks along a row.
+    let mut columns = operations(dtype, &[64, 50], 1);
+    columns.accesses[0].strides = smallvec![1, 64];
+    prepare(device, Kernel::Loop(columns));
+    for to in dtypes(device) {
+        for n in [3, 64] {
+            let kernel = Loop {
+                sizes: smallvec![n],
                 inner: 0,
-                accesses: vec![Access::new(
-                    2,
-                    dtype,
-                    &[if m == 1 { 0 } else { n as isize }, if n == 1 { 0 } else { 1 }],
-                    0,
-                )],
+                accesses: vec![Access::new(0, dtype, &[1], 0), Access::new(1, to, &[1], 0)],
                 ranges: vec![],
-                body: vec![Instr::Accumulator],
-                stores: vec![Store { access: 0, value: 0 }],
+                body: vec![load(0), Instr::Cast { a: 0, to }],
+                stores: vec![Store { access: 1, value: 1 }],
             };
-            let lhs = Access::new(0, dtype, &[if m == 1 { 0 } else { k as isize }, 1], 0);
-            let rhs = Access::new(1, dtype, &[n as isize, if n == 1 { 0 } else { 1 }], 0);
-            prepare(Kernel::Matmul(Matmul::new(k, lhs, rhs, epilogue)));
-        }
-        for op in [ScatterOp::Assign, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min] {
-            let mut target = Access::new(2, dtype, &[0, 1], 0);
-            target.indexed.push(IndexedDim { stride: 4, size: 9, op: "index_add" });
-            prepare(Kernel::Scatter(Scatter {
-                op,
-                sizes: smallvec![2000, 4],
-                source: Access::new(0, dtype, &[4, 1], 0),
-                indices: vec![Access::new(1, DType::I64, &[1, 0], 0)],
-                target,
-                base: None,
-                elements: 36,
-            }));
-        }
-        for op in [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min] {
-            let source = Access::new(0, dtype, &[1], 0);
-            let target = Access::new(1, dtype, &[1], 0);
-            prepare(Kernel::Scan(Scan { op, sizes: smallvec![1000], source, target }));
-        }
-        for length in [5, 300, 3000] {
-            let source = Access::new(0, dtype, &[length as isize, 1], 0);
-            let target = Access::new(1, DType::I64, &[length as isize, 1], 0);
-            let sizes = smallvec![7, length];
-            let sort = Sort { descending: true, sizes, source, target, first: 0, count: length };
-            prepare(Kernel::Sort(sort));
+            prepare(device, Kernel::Loop(kernel));
         }
     }
-    // Guards, checked indices and random bits.
+}
+
+fn prepare_products(device: &Device, dtype: DType) {
+    for (m, n, k) in [(1, 8, 8), (70, 80, 90), (9, 1, 40), (4, 4, 3000)] {
+        let stride = |size: usize, stride: usize| if size == 1 { 0 } else { stride as isize };
+        let epilogue = Loop {
+            sizes: smallvec![m, n],
+            inner: 0,
+            accesses: vec![Access::new(2, dtype, &[stride(m, n), stride(n, 1)], 0)],
+            ranges: vec![],
+            body: vec![Instr::Accumulator],
+            stores: vec![Store { access: 0, value: 0 }],
+        };
+        let lhs = Access::new(0, dtype, &[stride(m, k), 1], 0);
+        let rhs = Access::new(1, dtype, &[n as isize, stride(n, 1)], 0);
+        prepare(device, Kernel::Matmul(Matmul::new(k, lhs, rhs, epilogue)));
+    }
+}
+
+/// Scatters, scans and sorts.
+fn prepare_others(device: &Device, dtype: DType) {
+    for op in [ScatterOp::Assign, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min] {
+        let mut target = Access::new(2, dtype, &[0, 1], 0);
+        target.indexed.push(IndexedDim { stride: 4, size: 9, op: "index_add" });
+        let scatter = Scatter {
+            op,
+            sizes: smallvec![2000, 4],
+            source: Access::new(0, dtype, &[4, 1], 0),
+            indices: vec![Access::new(1, DType::I64, &[1, 0], 0)],
+            target,
+            base: None,
+            elements: 36,
+        };
+        prepare(device, Kernel::Scatter(scatter));
+    }
+    for op in [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min] {
+        let source = Access::new(0, dtype, &[1], 0);
+        let target = Access::new(1, dtype, &[1], 0);
+        prepare(device, Kernel::Scan(Scan { op, sizes: smallvec![1000], source, target }));
+    }
+    for length in [5, 300, 3000] {
+        let source = Access::new(0, dtype, &[length as isize, 1], 0);
+        let target = Access::new(1, DType::I64, &[length as isize, 1], 0);
+        let sizes = smallvec![7, length];
+        let sort = Sort { descending: true, sizes, source, target, first: 0, count: length };
+        prepare(device, Kernel::Sort(sort));
+    }
+}
+
+fn prepare_guards_indices_and_random_numbers(device: &Device) {
     for n in [3, 64] {
         let mut guarded = Access::new(0, DType::F32, &[1], -2);
         guarded.guards.push(0);
@@ -214,11 +163,12 @@ fn prepare_everything(device: &Device) {
             ],
             stores: vec![Store { access: 2, value: 9 }],
         };
-        prepare(Kernel::Loop(kernel));
+        prepare(device, Kernel::Loop(kernel));
     }
 }
 
-/// Parses and validates a source, and writes it in every language that it may run in: f64 exists on Vulkan only.
+/// Parses and validates a source, and writes it in every language that it may run in: f64 exists on Vulkan
+/// only.
 fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
     use naga::{back, valid};
     let module = naga::front::wgsl::parse_str(source)?;

@@ -1,5 +1,5 @@
-//! What every executor refuses with the same words: kernels that break the IR's rules, calls that don't fit, sizes beyond all
-//! bounds. And what is odd, and fits.
+//! What every executor refuses with the same words: kernels that break the IR's rules, calls that don't fit,
+//! sizes beyond all bounds. And what is odd, and fits.
 
 #[cfg(feature = "gpu")]
 mod common;

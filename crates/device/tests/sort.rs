@@ -1,4 +1,5 @@
-//! Orders along a dim on the CPU and on every adapter, against the reference interpreter and, for long rows, against the definition.
+//! Orders along a dim on the CPU and on every adapter, against the reference interpreter and, for long rows,
+//! against the definition.
 
 mod common;
 mod gpu_common;
@@ -224,7 +225,8 @@ fn rows_beyond_a_binding() {
 
 #[test]
 fn short_rows_that_reach_over_more_than_a_binding() {
-    // Rows lie side by side: the places of one reach over more than 1 MiB if all are wanted, and not if ten are.
+    // Rows lie side by side: the places of one reach over more than 1 MiB if all are wanted, and not if ten
+    // are.
     let (rows, length) = (300, 500);
     for device in lowered(&DeviceOptions { max_binding_bytes: Some(1 << 20), ..hardware() }) {
         for (first, count) in [(0, length), (0, 10), (490, 10)] {

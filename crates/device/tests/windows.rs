@@ -1,5 +1,5 @@
-//! Products whose factors' rows and columns are made of several dims, as those of windows are, on the CPU and on every adapter,
-//! against the reference interpreter.
+//! Products whose factors' rows and columns are made of several dims, as those of windows are, on the CPU and
+//! on every adapter, against the reference interpreter.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -13,7 +13,8 @@ use wgrad_device::kernel::{Access, Instr, Kernel, Loop, Matmul, Parts, Store, Ty
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{DType, Device, DeviceOptions, Error, Scalar};
 
-/// A factor in a buffer of its own: sizes and strides of the batch dims, of what the rows and of what the columns are made of.
+/// A factor in a buffer of its own: sizes and strides of the batch dims, of what the rows and of what the
+/// columns are made of.
 struct Factor {
     sizes: [Vec<usize>; 3],
     strides: [Vec<isize>; 3],
@@ -39,7 +40,8 @@ impl Factor {
         self
     }
 
-    /// Rows and columns as products have them; a dim of one size stays single, and strides of dims of size 1 are 0.
+    /// Rows and columns as products have them; a dim of one size stays single, and strides of dims of size 1
+    /// are 0.
     fn access(&self, buffer: usize, dtype: DType, offset: usize) -> (Access, Parts) {
         let dims = self.sizes.iter().flatten().zip(self.strides.iter().flatten());
         let strides: Strides = dims.map(|(&size, &stride)| if size == 1 { 0 } else { stride }).collect();
@@ -198,8 +200,8 @@ fn blocks_and_chunks_of_long_sums_meet() {
 
 #[test]
 fn results_of_windows_are_cut_where_their_dims_are() {
-    // The weight's gradient of a convolution over lines: its chunks' products are more than a temporary may hold, and so the columns,
-    // which are channels and places in a window, are cut.
+    // The weight's gradient of a convolution over lines: its chunks' products are more than a temporary may
+    // hold, and so the columns, which are channels and places in a window, are cut.
     let (channels, window, places, out) = (7, 64, 1024, 300);
     let line = places + window - 1;
     let seen = Factor {

@@ -1,11 +1,21 @@
 //! Factorizations of dense f64 matrices in host memory.
 //!
-//! A thin layer over the crate `faer` that fixes what callers rely on: matrices are slices in row-major order,
-//! signs are LAPACK's where LAPACK has a rule, a matrix for which there is no result is told apart from one with a
-//! result, and no input, NaN and infinities included, panics or runs forever. Everything runs on the calling thread.
+//! This is a thin layer over the crate `faer` with these guarantees: matrices are slices in row-major order;
+//! signs are those of LAPACK where LAPACK has a rule; a matrix without a result is reported, by an error or
+//! by NaN as each function documents; and no input, NaN and infinities included, panics or runs forever.
+//! Everything runs on the calling thread.
 //!
-//! It is a package of its own because `faer` is generic: its code is compiled here, once, and not with every change
-//! in the packages above.
+//! It is a package of its own because `faer` is generic: its code is compiled once, here, and not again with
+//! every change in the packages that use it.
+//!
+//! ```
+//! use wgrad_linalg::{Lu, Matrix, Triangle, cholesky};
+//! let a = Matrix::new(&[4.0, 2.0, 2.0, 5.0], 2, 2).expect("four elements");
+//! assert_eq!(cholesky(a, Triangle::Lower), Ok(vec![2.0, 0.0, 1.0, 2.0]));
+//! let b = Matrix::new(&[8.0, 12.0], 2, 1).expect("two elements");
+//! let x = Lu::new(a).solve(b);
+//! assert!((x[0] - 1.0).abs() < 1e-12 && (x[1] - 2.0).abs() < 1e-12);
+//! ```
 
 mod lu;
 mod spectral;
@@ -24,7 +34,7 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// The matrix of these elements; `None` if there are not `rows * columns` of them.
+    /// A matrix of these elements. `None` unless there are `rows * columns` of them.
     pub fn new(data: &'a [f64], rows: usize, columns: usize) -> Option<Matrix<'a>> {
         (rows.checked_mul(columns) == Some(data.len())).then_some(Matrix { data, rows, columns })
     }
@@ -48,12 +58,12 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Which triangle of a square matrix is meant. The other one is not read, or is 0.
+/// The triangle of a square matrix that a function reads or returns. The other one is not read, or is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Triangle {
-    /// The diagonal and what is below it.
+    /// The diagonal and the elements below it.
     Lower,
-    /// The diagonal and what is above it.
+    /// The diagonal and the elements above it.
     Upper,
 }
 
@@ -74,7 +84,7 @@ impl Triangle {
     }
 }
 
-/// Elements in row-major order.
+/// The elements of a matrix in row-major order.
 fn elements(matrix: MatRef<'_, f64>) -> Vec<f64> {
     let mut data = Vec::with_capacity(matrix.nrows() * matrix.ncols());
     for i in 0..matrix.nrows() {
@@ -83,11 +93,11 @@ fn elements(matrix: MatRef<'_, f64>) -> Vec<f64> {
     data
 }
 
-/// The Cholesky factor of a symmetric matrix of which one triangle is read: L with `A = L Lᵀ` from the lower one, U with
-/// `A = Uᵀ U` from the upper one.
+/// The Cholesky factor of a symmetric positive definite matrix, of which only one triangle is read: L with
+/// `A = L Lᵀ` for the lower one, U with `A = Uᵀ U` for the upper one.
 ///
 /// # Errors
-/// The order of the first leading minor that is not positive (NaN is not), counted from 1.
+/// The order, counted from 1, of the first leading minor that is not positive (or is NaN).
 pub fn cholesky(a: Matrix<'_>, triangle: Triangle) -> Result<Vec<f64>, usize> {
     let factor = a.view().llt(triangle.side()).map_err(|error| match error {
         faer::linalg::solvers::LltError::NonPositivePivot { index } => index + 1,
@@ -104,8 +114,8 @@ pub fn cholesky(a: Matrix<'_>, triangle: Triangle) -> Result<Vec<f64>, usize> {
     Ok(out)
 }
 
-/// X with `A X = B` for a triangular A of which one triangle is read, and its diagonal taken to be 1 if `unit` says so. Divides by
-/// a 0 on the diagonal as floats do.
+/// X with `A X = B` for a triangular A. Only that triangle is read; if `unit` is set, the diagonal counts as
+/// 1 and is not read. A 0 on the diagonal gives infinities or NaN, as the division of floats does.
 pub fn solve_triangular(a: Matrix<'_>, b: Matrix<'_>, triangle: Triangle, unit: bool) -> Vec<f64> {
     let mut x: Mat<f64> = b.view().to_owned();
     match (triangle, unit) {
@@ -117,8 +127,8 @@ pub fn solve_triangular(a: Matrix<'_>, b: Matrix<'_>, triangle: Triangle, unit: 
     elements(x.as_ref())
 }
 
-/// `A = Q R` by Householder reflections: the first `columns` columns of Q, which are orthonormal, and as many rows of R, which is upper
-/// triangular. The signs are LAPACK's. NaN if the matrix is not finite.
+/// `A = Q R` by Householder reflections: the first `columns` columns of the orthonormal Q, and as many rows
+/// of the upper triangular R. The signs are those of LAPACK. Both are NaN if the matrix is not finite.
 pub fn qr(a: Matrix<'_>, columns: usize) -> (Vec<f64>, Vec<f64>) {
     let (m, n) = (a.rows, a.columns);
     if !a.is_finite() {
@@ -131,7 +141,7 @@ pub fn qr(a: Matrix<'_>, columns: usize) -> (Vec<f64>, Vec<f64>) {
     (elements(q.as_ref().subcols(0, columns)), r)
 }
 
-/// An upper triangular matrix.
+/// The upper triangular matrix with these elements.
 fn upper(rows: usize, columns: usize, element: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let mut data = vec![0.0; rows * columns];
     for i in 0..rows {

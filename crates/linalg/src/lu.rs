@@ -1,10 +1,10 @@
-//! The LU factorization, and what is computed from it: solutions, determinants, cofactors.
+//! The LU factorization, and solutions, determinants and cofactors computed from it.
 
 use faer::linalg::solvers::{PartialPivLu, Solve};
 
 use crate::{Matrix, Vectors, elements, svd};
 
-/// `P A = L U` of a square matrix, with partial pivoting.
+/// The factorization `P A = L U` of a square matrix, with partial pivoting.
 pub struct Lu {
     factor: PartialPivLu<f64>,
     diagonal: Vec<f64>,
@@ -21,29 +21,31 @@ impl Lu {
         Lu { factor, diagonal, parity }
     }
 
-    /// Where U has the first 0 on its diagonal, counted from 1: then the matrix is singular.
+    /// The position of the first 0 on the diagonal of U, counted from 1. `None` if the matrix is not
+    /// singular.
     pub fn zero_pivot(&self) -> Option<usize> {
-        // Behind a 0 the factors are not numbers.
+        // After a pivot of 0 the elements of the factors are NaN or infinite, so only the first 0 counts.
         self.diagonal.iter().position(|pivot| *pivot == 0.0).map(|place| place + 1)
     }
 
-    /// The determinant; 1 for a matrix without elements.
+    /// The determinant. It is 1 for a matrix without elements.
     pub fn determinant(&self) -> f64 {
         if self.zero_pivot().is_some() { 0.0 } else { self.parity * self.diagonal.iter().product::<f64>() }
     }
 
-    /// The sign of the determinant and the logarithm of its size; 0 and minus infinity for a singular matrix.
+    /// The sign of the determinant, and the logarithm of its absolute value. They are 0 and minus infinity
+    /// for a singular matrix.
     pub fn sign_and_log(&self) -> (f64, f64) {
         if self.zero_pivot().is_some() {
             return (0.0, f64::NEG_INFINITY);
         }
         let log = self.diagonal.iter().map(|pivot| pivot.abs().ln()).sum::<f64>();
         let sign = self.diagonal.iter().fold(self.parity, |sign, pivot| sign * pivot.signum());
-        // As in PyTorch, NaN has no sign.
+        // As in PyTorch, the sign of NaN is 0.
         (if sign.is_nan() { 0.0 } else { sign }, log)
     }
 
-    /// X with `A X = B`; not finite for a singular A.
+    /// X with `A X = B`. It is NaN for a singular A.
     pub fn solve(&self, b: Matrix<'_>) -> Vec<f64> {
         if self.zero_pivot().is_some() {
             return vec![f64::NAN; b.rows() * b.columns()];
@@ -70,10 +72,12 @@ fn parity(permutation: &[usize]) -> f64 {
     sign
 }
 
-/// The derivative of the determinant: the matrix of cofactors, also where the matrix is singular. NaN if the matrix is not finite.
+/// The matrix of cofactors, which is the derivative of the determinant, of singular matrices too. It is NaN
+/// if the matrix is not finite.
 ///
-/// Where LU finds pivots that are all far from 0 it is the determinant times the transposed inverse; else it is computed from the
-/// singular values, `det(U) det(V) U diag(products of all other singular values) Vᵀ`, without a division.
+/// If no pivot of LU is close to 0, it is the determinant times the transposed inverse. Otherwise it is
+/// computed without a division from the singular value decomposition, as `det(U) det(V) U diag(p) Vᵀ`, where
+/// `p[i]` is the product of all singular values except the i-th.
 pub fn cofactor(a: Matrix<'_>) -> Vec<f64> {
     let n = a.rows();
     let lu = Lu::new(a);
@@ -105,7 +109,7 @@ pub fn cofactor(a: Matrix<'_>) -> Vec<f64> {
     out
 }
 
-/// For each number the product of all others.
+/// For each number the product of all the others.
 fn products_of_others(numbers: &[f64]) -> Vec<f64> {
     let mut products = Vec::with_capacity(numbers.len());
     let mut before = 1.0;

@@ -1,29 +1,29 @@
-//! Singular values and eigenvalues, with their vectors.
+//! The singular value decomposition, and the eigenvalues of symmetric matrices.
 
 use crate::{Matrix, Triangle, elements};
 
-/// Which singular or eigenvectors are wanted.
+/// The vectors that a decomposition computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vectors {
-    /// None: only the values.
+    /// No vectors, only the values.
     None,
-    /// Those that belong to values.
+    /// The vectors that belong to the values.
     Thin,
-    /// A whole orthonormal basis on each side.
+    /// A complete orthonormal basis on each side.
     Full,
 }
 
-/// `A = U diag(s) Vᵀ`, in row-major order.
+/// The decomposition `A = U diag(s) Vᵀ`; the matrices are in row-major order.
 pub struct Svd {
-    /// The left singular vectors as columns; without elements if no vectors were asked for.
+    /// The left singular vectors, as columns. Empty if no vectors are computed.
     pub u: Vec<f64>,
     /// The singular values, largest first.
     pub s: Vec<f64>,
-    /// The right singular vectors as rows.
+    /// The right singular vectors, as rows. Empty if no vectors are computed.
     pub vt: Vec<f64>,
 }
 
-/// The singular value decomposition; `None` if the matrix is not finite or the iteration does not converge.
+/// The singular value decomposition. `None` if the matrix is not finite, or the iteration does not converge.
 pub fn svd(a: Matrix<'_>, vectors: Vectors) -> Option<Svd> {
     if !a.is_finite() {
         return None;
@@ -40,8 +40,9 @@ pub fn svd(a: Matrix<'_>, vectors: Vectors) -> Option<Svd> {
     })
 }
 
-/// Eigenvalues of a symmetric matrix of which one triangle is read, smallest first, and, if asked for, orthonormal eigenvectors as
-/// columns. NaN if that triangle is not finite; `None` if the iteration does not converge.
+/// The eigenvalues of a symmetric matrix in ascending order, and, if `vectors` is set, orthonormal
+/// eigenvectors as columns. Only one triangle of the matrix is read. All results are NaN if that triangle is
+/// not finite. `None` if the iteration does not converge.
 pub fn eigh(a: Matrix<'_>, triangle: Triangle, vectors: bool) -> Option<(Vec<f64>, Vec<f64>)> {
     let n = a.rows;
     if n == 0 {

@@ -1,4 +1,5 @@
-//! The factorizations against their definitions, on matrices of many shapes, singular and not finite ones among them.
+//! The factorizations are checked by their definitions, on matrices of many shapes, including singular ones
+//! and ones that are not finite.
 
 #![allow(missing_docs)]
 
@@ -8,7 +9,7 @@ fn matrix(data: &[f64], rows: usize, columns: usize) -> Matrix<'_> {
     Matrix::new(data, rows, columns).expect("as many elements as rows and columns say")
 }
 
-/// Numbers in -1..1 without a pattern.
+/// Pseudo-random numbers in -1..1.
 fn numbers(count: usize, seed: u64) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
@@ -43,7 +44,7 @@ fn eye(n: usize) -> Vec<f64> {
     (0..n * n).map(|i| if i % (n + 1) == 0 { 1.0 } else { 0.0 }).collect()
 }
 
-/// The determinant by its definition, along the first row.
+/// The determinant by Laplace expansion along the first row.
 fn determinant(a: &[f64], n: usize) -> f64 {
     if n == 0 {
         return 1.0;
@@ -160,7 +161,8 @@ fn qr_of_every_shape() {
             assert!((0..columns).all(|i| (0..n.min(i)).all(|j| r[i * n + j] == 0.0)));
         }
     }
-    // LAPACK reflects away from the diagonal element, and not at all where nothing is left to remove.
+    // LAPACK's reflection changes the sign of the diagonal element. There is no reflection if the elements
+    // below it are 0 already.
     let (_, r) = qr(matrix(&[3.0, 0.0, 4.0, -2.0], 2, 2), 2);
     close(&r, &[-5.0, 1.6, 0.0, -1.2], "R");
     let (q, r) = qr(matrix(&[f64::NAN, 1.0, 2.0, 3.0], 2, 2), 2);

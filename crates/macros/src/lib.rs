@@ -1,15 +1,16 @@
-//! The `#[no_grad]` attribute, and what wgrad's own crates use beside it.
+//! The `#[no_grad]` attribute, `#[derive(Module)]`, and what wgrad's own crates use beside them.
 
 mod call_sites;
+mod module;
 
 use proc_macro::TokenStream;
 use quote::quote;
 use syn::{Error, ItemFn, parse_macro_input, parse_quote};
 
-/// Runs a function's body without recording gradients; `@torch.no_grad()`.
+/// Runs a function's body without recording gradients, like PyTorch's `@torch.no_grad()`.
 ///
-/// For free functions and methods, generic and `async` ones too: an async function runs without recording on whichever
-/// thread it is polled, and what runs between its polls is not affected.
+/// It applies to free functions and to methods, generic and `async` ones too. An async function runs without
+/// recording on whichever thread polls it; other code that runs between the polls is not affected.
 ///
 /// ```ignore
 /// #[no_grad]
@@ -33,7 +34,7 @@ pub fn no_grad(arguments: TokenStream, item: TokenStream) -> TokenStream {
         parse_quote!({ ::wgrad::no_grad_async(async move #body).await })
     } else {
         let statements = &body.stmts;
-        // Hygienic: the body cannot name the guard.
+        // The identifier is hygienic, so it cannot clash with names in the body.
         let guard = syn::Ident::new("guard", proc_macro2::Span::mixed_site());
         parse_quote!({
             let #guard = ::wgrad::GradModeGuard::new(false);
@@ -43,8 +44,9 @@ pub fn no_grad(arguments: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#function).into()
 }
 
-/// For `impl` blocks of wgrad's own: each public function, and each of a trait's, notes its name and the line of the program that calls it. What
-/// it calls in turn is ascribed to that line too.
+/// For `impl` blocks of wgrad's own crates: each public function, and each function of a trait's, notes its
+/// name and the line of the program that calls it. The operations that it calls in turn are attributed to
+/// that line, too.
 #[proc_macro_attribute]
 pub fn call_sites(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let block = parse_macro_input!(item as syn::ItemImpl);
@@ -54,4 +56,29 @@ pub fn call_sites(arguments: TokenStream, item: TokenStream) -> TokenStream {
             .into();
     }
     call_sites::expand(block).into()
+}
+
+/// Makes a struct a module: `wgrad::nn::Module`, which finds its parameters, buffers and layers through its fields.
+///
+/// A field of type `Tensor` is a parameter, with `#[buffer]` a buffer, which is moved and saved but not trained; with `#[buffer(transient)]` it
+/// is moved only. Fields that hold modules are walked: other structs, `Vec`, `Option`, `Box`, tuples, arrays, maps by name. Numbers, strings and
+/// settings hold nothing.
+///
+/// `#[module(skip)]` leaves a field out, `#[module(rename = "name")]` gives it another name in paths, and `#[module(flatten)]`
+/// puts what it holds beside the struct's own fields.
+///
+/// ```ignore
+/// #[derive(Clone, Module)]
+/// struct Net {
+///     first: Linear,
+///     rest: Vec<Linear>,
+///     scale: Tensor,
+///     #[buffer]
+///     seen: Tensor,
+/// }
+/// ```
+#[proc_macro_derive(Module, attributes(module, buffer))]
+pub fn derive_module(item: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(item as syn::DeriveInput);
+    module::expand(input).unwrap_or_else(Error::into_compile_error).into()
 }

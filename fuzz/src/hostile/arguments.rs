@@ -1,21 +1,21 @@
-//! Where hostile arguments come from.
+//! The source of random arguments for hostile calls.
 
 use wgrad::{DType, Device, Result, Tensor};
 
 use super::make::Hostile;
 use crate::program::{read, tensor};
-use crate::random::Random;
+use crate::random::SplitMix64;
 
-/// Makes the arguments of a call and remembers how to write them.
+/// Makes the arguments of a call, and notes their text in Rust.
 pub struct Arguments {
-    pub random: Random,
+    pub random: SplitMix64,
     pub device: Device,
     parts: Vec<String>,
     head: String,
     tail: String,
     receiver: Option<Tensor>,
     leaves: Vec<Tensor>,
-    /// The elements of the largest operand.
+    /// The number of elements of the largest operand.
     pub largest: usize,
     pub failed: bool,
     /// Whether the arguments are such that the call might succeed.
@@ -24,7 +24,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn new(mut random: Random, device: Device, tell: Box<dyn Fn(&str)>) -> Arguments {
+    pub fn new(mut random: SplitMix64, device: Device, tell: Box<dyn Fn(&str)>) -> Arguments {
         random.next();
         let mild = random.chance(45);
         Arguments {
@@ -55,7 +55,7 @@ impl Arguments {
         value
     }
 
-    /// Says what will be called.
+    /// Announces the call, before it is made.
     pub fn call(&mut self, receiver: &str, method: &str) {
         let mut parts = std::mem::take(&mut self.parts);
         let of = if receiver == "x." { format!("{}.", parts.remove(0)) } else { receiver.to_owned() };
@@ -63,7 +63,7 @@ impl Arguments {
         (self.tell)(&self.head);
     }
 
-    /// Says what is done with the results.
+    /// Notes how the results are used.
     pub fn then(&mut self, what: &str) {
         if self.tail.is_empty() {
             self.tail = format!(", then {what}");
@@ -82,7 +82,7 @@ impl Arguments {
         self.receiver.as_ref().map(|tensor| tensor.shape().to_vec())
     }
 
-    /// After an error the receiver has its values still.
+    /// Checks that the receiver can still be read after an error.
     pub fn receiver_is_readable(&self) -> Result<()> {
         match &self.receiver {
             Some(receiver) if receiver.numel() <= 4096 => read(receiver).map(drop),
@@ -132,7 +132,7 @@ impl Arguments {
         if self.device.supports(dtype) { dtype } else { DType::F32 }
     }
 
-    /// A tensor: shapes, dtypes, numbers and layouts of all kinds.
+    /// A tensor of any shape, dtype and layout, with its text.
     pub fn tensor(&mut self, name: &str) -> (Tensor, String) {
         let first = self.receiver_shape();
         let shape = match first {
@@ -229,7 +229,7 @@ impl Arguments {
         }
     }
 
-    /// An integer: a small one, or one at some edge.
+    /// An integer: a small one, or one at the limits of some type.
     pub fn integer(&mut self) -> i128 {
         if self.random.chance(if self.mild { 97 } else { 60 }) {
             return match self.receiver.as_ref().map(Tensor::rank) {
@@ -294,7 +294,7 @@ impl Arguments {
         all[self.random.below(all.len())]
     }
 
-    /// How many things a list has.
+    /// The length of a list.
     pub fn count(&mut self) -> usize {
         match &self.receiver {
             Some(x) if x.rank() < 8 && self.random.chance(40) => x.rank(),

@@ -1,7 +1,8 @@
-//! Hostile calls: every public method of `Tensor`, with arguments that nobody should give it.
+//! Hostile calls: every public method of `Tensor`, with valid and invalid arguments of all kinds.
 //!
-//! A call is made from a seed and a number alone, so that it can be repeated alone. What comes back must be a value or an error of a
-//! readable length; what was computed is read, differentiated and printed, and after an error the receiver must still be readable.
+//! A call is made from a seed and a number alone, so that it can be repeated alone. What comes back must be a
+//! value or an error of a readable length; what was computed is read, differentiated and printed, and after
+//! an error the receiver must still be readable.
 
 mod arguments;
 mod make;
@@ -10,58 +11,58 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wgrad::{DType, Device, Tensor, Unique};
 
-use crate::random::Random;
+use crate::random::SplitMix64;
 pub use arguments::Arguments;
 
-type Outcome = wgrad::Result<Vec<Tensor>>;
-type Call = fn(&mut Arguments) -> Outcome;
+type CallOutcome = wgrad::Result<Vec<Tensor>>;
+type HostileCall = fn(&mut Arguments) -> CallOutcome;
 
-/// What methods give, as tensors.
-trait Made {
+/// The tensors in a method's result.
+trait IntoTensors {
     fn tensors(self) -> Vec<Tensor>;
 }
 
-impl Made for Tensor {
+impl IntoTensors for Tensor {
     fn tensors(self) -> Vec<Tensor> {
         vec![self]
     }
 }
-impl Made for (Tensor, Tensor) {
+impl IntoTensors for (Tensor, Tensor) {
     fn tensors(self) -> Vec<Tensor> {
         vec![self.0, self.1]
     }
 }
-impl Made for (Tensor, Tensor, Tensor) {
+impl IntoTensors for (Tensor, Tensor, Tensor) {
     fn tensors(self) -> Vec<Tensor> {
         vec![self.0, self.1, self.2]
     }
 }
-impl Made for Vec<Tensor> {
+impl IntoTensors for Vec<Tensor> {
     fn tensors(self) -> Vec<Tensor> {
         self
     }
 }
-impl Made for Unique {
+impl IntoTensors for Unique {
     fn tensors(self) -> Vec<Tensor> {
         vec![self.values, self.inverse, self.counts]
     }
 }
 
-/// What the build wrote.
+/// The table of calls, which the build script writes.
 #[allow(clippy::let_unit_value, reason = "one form for all methods, whatever they give")]
 mod table {
     use wgrad::*;
 
-    use super::{Arguments, Call, Made, Outcome};
+    use super::{Arguments, CallOutcome, HostileCall, IntoTensors};
 
     include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 }
 
 pub use table::{METHODS, UNKNOWN};
 
-/// Texts of errors are shorter.
+/// The largest length of an error's text, in bytes.
 const LONGEST_ERROR: usize = 500;
-/// Work on more elements than this is not started: it would take its time without being wrong.
+/// Results of calls with more elements than this are not used: that would take long without being wrong.
 const MOST_ELEMENTS: usize = 1 << 22;
 
 /// How a call ended.
@@ -71,7 +72,7 @@ pub enum Ended {
     Fault { kind: &'static str, text: String },
 }
 
-/// What a call is: the method and its arguments.
+/// A call that was made: the method, the text with its arguments, and how it ended.
 pub struct Tried {
     pub method: &'static str,
     pub text: String,
@@ -80,8 +81,8 @@ pub struct Tried {
 
 /// Makes one call.
 pub fn try_call(seed: u64, number: u64, device: &Device, tell: impl Fn(&str) + 'static) -> Tried {
-    let mut random = Random::new(seed ^ Random::new(number).next());
-    // In turn, so that each is called equally often.
+    let mut random = SplitMix64::new(seed ^ SplitMix64::new(number).next());
+    // The methods take turns, so that each is called equally often.
     let (method, call) = METHODS[number as usize % METHODS.len()];
     let mut g = Arguments::new(random.clone(), device.clone(), Box::new(tell));
     let result = catch_unwind(AssertUnwindSafe(|| {
@@ -116,8 +117,8 @@ fn first(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// Reads, differentiates or prints what a call gave.
-fn use_results(random: &mut Random, g: &mut Arguments, made: &[Tensor]) -> Outcome {
+/// Reads, differentiates or prints the results of a call.
+fn use_results(random: &mut SplitMix64, g: &mut Arguments, made: &[Tensor]) -> CallOutcome {
     for tensor in made.iter().take(3) {
         let _ = (
             tensor.shape(),

@@ -1,97 +1,101 @@
-//! Compares all ways to run a program.
+//! Compares all ways of running a program.
 //!
-//! The truth is the program in f64 on the CPU. How far another run may be from it is not a number that somebody chose, but follows from
-//! the program: it is run again in f64, [`SAMPLES`] times, with each float and each gradient that an operation makes moved by two units
-//! in the last place of its dtype, up or down at random. What that changes is what rounding may change. An element may be
-//! off by [`MARGIN`] times the root of the mean square of these changes, and by [`LAST_PLACES`] units of the largest element beside
-//! it: operations are not rounded exactly, but to some units.
+//! The truth is the program in f64 on the CPU. The distance that another run may have from it is no chosen
+//! number, but follows from the program: the program is run in f64 [`SAMPLES`] times more, with each float
+//! and each gradient that an operation makes moved by two units in the last place of its dtype, up or down at
+//! random. These changes show what rounding may change. An element may differ by [`MARGIN`] times the root
+//! mean square of its changes, and by [`LAST_PLACES`] units in the last place of the tensor's largest
+//! element, since operations are not rounded exactly.
 
 use std::fmt::{self, Write};
 
 use wgrad::{DType, Device};
 use wgrad_array::with_fusion;
 
-use super::run::{How, Runner, Shown, smallest, unit};
-use super::{Action, Program};
+use super::run::{RunMode, Runner, Shown, smallest, unit};
+use super::{Action, RandomProgram};
 
 const SAMPLES: u64 = 6;
 const MARGIN: f64 = 16.0;
 const LAST_PLACES: f64 = 4.0;
-/// What an error says whose cause is a backward through a round of a loop that is over.
+/// A part of the error for a backward through an earlier round of a loop.
 const FREED: &str = "were freed by an earlier backward";
-/// How many times further than noise moves it a value must be from a discontinuity.
+/// A value must be further from a discontinuity than this many times the distance by which noise moves it.
 const CLEARANCE: f64 = 32.0;
 
-/// What is wrong with a program.
+/// An error that a program showed.
 #[derive(Clone, Debug)]
-pub struct Fault {
-    /// Which way to run it: `cpu`, `vulkan:0 without fusion`.
+pub struct ProgramFault {
+    /// The way of running it: `cpu`, `vulkan:0 without fusion`.
     pub way: String,
-    /// What went wrong: `error`, `value`, `bits`, `derivative`.
+    /// The kind of error: `error`, `value`, `bits`, `derivative`.
     pub kind: &'static str,
     pub text: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ProgramFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}: {}", self.kind, self.way, self.text)
     }
 }
 
-/// What came of a program.
-pub enum Verdict {
-    /// All agree; how many elements were compared, and how much of what was allowed the worst one used.
+/// The result of checking a program.
+pub enum ProgramVerdict {
+    /// All runs agree. `elements` were compared, and the worst one differs by the part `worst` of what is
+    /// allowed.
     Agrees {
         elements: usize,
         worst: f64,
         derivatives: usize,
     },
-    /// Noise moves it across a discontinuity, or out of the range of a dtype: nothing can be said.
+    /// Noise moves a value across a discontinuity, or out of the range of a dtype, so that the values cannot
+    /// be compared.
     Unclear,
-    Fault(Fault),
+    Fault(ProgramFault),
 }
 
 /// A device, and its name.
-pub struct Target {
+pub struct TestDevice {
     pub name: String,
     pub device: Device,
 }
 
-/// Whether all distances to discontinuities are much larger than what noise changes them by.
+/// Whether all distances to discontinuities are much larger than their changes by noise.
 pub fn clear(exact: &[Vec<f64>], noisy: &[&[Vec<f64>]]) -> bool {
     noisy.iter().all(|run| run.len() == exact.len())
         && exact.iter().enumerate().all(|(at, gap)| {
             noisy.iter().all(|run| run[at].len() == gap.len())
                 && gap.iter().enumerate().all(|(i, &distance)| {
                     let off = noisy.iter().fold(0f64, |off, run| off.max((run[at][i] - distance).abs()));
-                    // What is exactly at it, whatever noise does, is a tie by construction.
+                    // A distance that is 0 with and without noise is a tie by construction.
                     distance.abs() > CLEARANCE * off || (distance == 0.0 && off == 0.0)
                 })
         })
 }
 
-/// What a program shows, and the distances that it met.
+/// The compared values of a run, and its distances to discontinuities; or an error.
 type Ran = Result<(Vec<Shown>, Vec<Vec<f64>>), String>;
 
-fn ran(program: &Program, how: &How) -> Ran {
+fn ran(program: &RandomProgram, how: &RunMode) -> Ran {
     Runner::new(how).run(program).map_err(|error| error.to_string())
 }
 
-/// What a program shows in f64, and how far rounding may move it.
+/// The values of a program in f64, and how far rounding may move them.
 pub struct Truth {
     pub exact: Vec<Shown>,
-    /// For each element the root of the mean square of what noise changes.
+    /// For each element the root mean square of its changes by noise.
     spread: Vec<Vec<f64>>,
 }
 
 impl Truth {
-    /// The truth about a program; nothing where noise moves it across a discontinuity.
-    pub fn of(program: &Program, cpu: &Device) -> Result<Option<Truth>, Fault> {
-        let reference = |noise| How { device: cpu, reference: true, noise, eager: false, gaps: true };
-        let fault = |way: &str, text| Fault { way: way.to_owned(), kind: "error", text };
+    /// The truth about a program. `None` if noise moves it across a discontinuity.
+    pub fn of(program: &RandomProgram, cpu: &Device) -> Result<Option<Truth>, ProgramFault> {
+        let reference = |noise| RunMode { device: cpu, reference: true, noise, eager: false, gaps: true };
+        let fault = |way: &str, text| ProgramFault { way: way.to_owned(), kind: "error", text };
         let (exact, gaps) = match ran(program, &reference(None)) {
             Ok(done) => done,
-            // A loop that writes to a leaf what has a graph goes back through the round before: PyTorch refuses that too.
+            // A loop that writes to a leaf what has a graph goes back through the round before: PyTorch
+            // refuses that too.
             Err(error) if error.contains(FREED) => return Ok(None),
             Err(error) => return Err(fault("cpu in f64", error)),
         };
@@ -111,31 +115,34 @@ impl Truth {
         Ok(spread(&exact, &samples).map(|spread| Truth { exact, spread }))
     }
 
-    /// How many elements were compared, and the largest part of what is allowed.
+    /// The number of compared elements, and the largest difference as a part of what is allowed.
     pub fn compare(&self, got: &[Shown]) -> Result<(usize, f64), String> {
         compare(got, &self.exact, &self.spread)
     }
 }
 
-/// Runs a program in all ways and compares.
-pub fn check(program: &Program, cpu: &Device, targets: &[Target]) -> Verdict {
-    let fault = |way: &str, kind, text: String| Verdict::Fault(Fault { way: way.to_owned(), kind, text });
+/// Runs a program in all ways, and compares the results.
+pub fn check(program: &RandomProgram, cpu: &Device, targets: &[TestDevice]) -> ProgramVerdict {
+    let fault = |way: &str, kind, text: String| {
+        ProgramVerdict::Fault(ProgramFault { way: way.to_owned(), kind, text })
+    };
     let truth = match Truth::of(program, cpu) {
         Ok(Some(truth)) => truth,
-        Ok(None) => return Verdict::Unclear,
-        Err(fault) => return Verdict::Fault(fault),
+        Ok(None) => return ProgramVerdict::Unclear,
+        Err(fault) => return ProgramVerdict::Fault(fault),
     };
     let (mut elements, mut worst) = (0, 0f64);
     for target in targets {
         if DType::ALL.iter().any(|&dtype| program.uses(dtype) && !target.device.supports(dtype)) {
             continue;
         }
-        let plain = How::on(&target.device);
-        let eager = How { eager: true, ..How::on(&target.device) };
+        let plain = RunMode::on(&target.device);
+        let eager = RunMode { eager: true, ..RunMode::on(&target.device) };
         let name = &target.name;
         let first = ran(program, &plain);
         let mut ways = vec![(name.clone(), first.clone())];
-        // Many kernels are slow to compile on software adapters: one of the two a program.
+        // Software adapters compile kernels slowly, so a GPU runs at most one of these two ways for each
+        // program.
         if target.device.is_cpu() || program.seed.is_multiple_of(3) {
             ways.push((format!("{name} eagerly"), ran(program, &eager)));
         }
@@ -159,23 +166,25 @@ pub fn check(program: &Program, cpu: &Device, targets: &[Target]) -> Verdict {
         }
     }
     match differences(program, cpu, &truth.exact) {
-        Ok(derivatives) => Verdict::Agrees { elements, worst, derivatives },
+        Ok(derivatives) => ProgramVerdict::Agrees { elements, worst, derivatives },
         Err(text) => fault("cpu in f64", "derivative", text),
     }
 }
 
-/// Whether everything stays far from the largest numbers of the dtypes.
-fn in_range(program: &Program, exact: &[Shown]) -> bool {
+/// Whether all values are far from the largest numbers of the dtypes.
+fn in_range(program: &RandomProgram, exact: &[Shown]) -> bool {
     let most = if program.uses(DType::F16) { 1e3 } else { 1e9 };
     exact.iter().flat_map(|shown| &shown.data).all(|x| !x.is_finite() || x.abs() < most)
 }
 
-/// The root of the mean square of what noise changes; nothing where noise makes something else of an element.
+/// For each element the root mean square of its changes by noise. `None` if noise makes an element infinite
+/// or NaN, or finite.
 fn spread(exact: &[Shown], samples: &[&[Shown]]) -> Option<Vec<Vec<f64>>> {
     exact
         .iter()
         .map(|shown| {
-            // Noise bends what is straight, so there may be second gradients that the program itself has not.
+            // With noise a linear function has second gradients, too, so a sample may have values that the
+            // program has not.
             let find = |sample: &&[Shown]| sample.iter().find(|other| other.label == shown.label).cloned();
             let others = samples.iter().map(find).collect::<Option<Vec<Shown>>>()?;
             (0..shown.data.len())
@@ -245,7 +254,7 @@ fn first_few(data: &[f64]) -> &[f64] {
     &data[..data.len().min(24)]
 }
 
-/// What differs in any bit.
+/// The first element that differs in any bit.
 fn bits(one: &[Shown], two: &[Shown]) -> Option<String> {
     for (one, two) in one.iter().zip(two) {
         for (i, (x, y)) in one.data.iter().zip(&two.data).enumerate() {
@@ -257,8 +266,9 @@ fn bits(one: &[Shown], two: &[Shown]) -> Option<String> {
     None
 }
 
-/// First and second gradients in f64 against differences of the sum and of the first gradients: some elements of each leaf.
-fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize, String> {
+/// First and second gradients in f64 against differences of the sum and of the first gradients: some elements
+/// of each leaf.
+fn differences(program: &RandomProgram, cpu: &Device, exact: &[Shown]) -> Result<usize, String> {
     if !program.is_pure()
         || !program.gradients
         || program.steps.iter().any(|step| matches!(step.action, Action::Backward { .. }))
@@ -266,13 +276,13 @@ fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize
         return Ok(0);
     }
     let find = |list: &[Shown], label: &str| list.iter().find(|shown| shown.label == label).cloned();
-    let how = How { device: cpu, reference: true, noise: None, eager: false, gaps: false };
+    let how = RunMode { device: cpu, reference: true, noise: None, eager: false, gaps: false };
     let mut count = 0;
     for (at, leaf) in program.leaves.iter().enumerate() {
         if !leaf.requires_grad || leaf.data.is_empty() {
             continue;
         }
-        // One element a leaf; which one, the seed says.
+        // One element of each leaf, which the seed chooses.
         let i = program.seed as usize % leaf.data.len();
         let moved = |by: f64| -> Option<Vec<Shown>> {
             let mut program = program.clone();
@@ -290,7 +300,7 @@ fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize
                 if !what.is_empty() {
                     return find(list, &what).map(|sum| (sum.data[0], sum.data[0].abs()));
                 }
-                // The sum that the second gradient is of.
+                // The weighted sum of which the second gradient is taken.
                 let (mut sum, mut size) = (0.0, 0.0);
                 for (turn, leaf) in program.leaves.iter().filter(|leaf| leaf.requires_grad).enumerate() {
                     let Some(first) = find(list, &format!("first gradient of v{}", leaf.id)) else {
@@ -308,10 +318,11 @@ fn differences(program: &Program, cpu: &Device, exact: &[Shown]) -> Result<usize
                 continue;
             };
             let (wide, near) = ((a.0 - b.0) / (2.0 * h), (c.0 - d.0) / h);
-            // The error of the near one is a third of what the two differ by, and what rounding leaves.
+            // Richardson extrapolation: the error of the difference with the smaller step is a third of the
+            // difference between the two, besides rounding.
             let better = near + (near - wide) / 3.0;
             let allowed = (near - wide).abs() + 1e-13 * (a.1 + 1.0) / h * 10.0;
-            // Bends within the step say nothing.
+            // If the two differ much, there is a kink within the step, and the derivative cannot be compared.
             if !better.is_finite() || allowed > 1e-3 * (better.abs() + truth.data[i].abs() + 1e-3) {
                 continue;
             }

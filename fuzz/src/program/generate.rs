@@ -1,35 +1,36 @@
 //! Makes a program from a seed.
 //!
-//! Each step is tried at once, in the program's own dtypes and in f64, exactly and twice with noise. A step that is refused, whose numbers
-//! grow, or which noise moves across a discontinuity, is left out; so every program has values that rounding cannot change much.
+//! Each step is tried at once: in the program's own dtypes, and in f64, exactly and twice with noise. A step
+//! is left out if it is refused, if its numbers grow too large, or if noise moves it across a discontinuity.
+//! So every program has values that rounding cannot change much.
 
 use wgrad::{DType, Device, Result};
 
 use super::check::clear;
-use super::rules::{Kind, Live, Made, Maker, range};
-use super::run::{How, Runner, read};
-use super::{Action, Id, Leaf, Program, Rule, Step, rules};
-use crate::random::Random;
+use super::rules::{CallOperands, Live, OperandFinder, ResultKind, range};
+use super::run::{RunMode, Runner, read};
+use super::{Action, Id, ProgramLeaf, ProgramStep, RandomProgram, Rule, RuleCall, rules};
+use crate::random::SplitMix64;
 
-/// More elements than this a value does not have, or more dims.
+/// The largest number of elements and of dims that a value may have.
 const MOST_ELEMENTS: usize = 1200;
 const MOST_DIMS: usize = 5;
 
-struct Generator<'a> {
-    random: Random,
-    program: Program,
+struct ProgramGenerator<'a> {
+    random: SplitMix64,
+    program: RandomProgram,
     live: Vec<Live>,
-    /// In its own dtypes; exactly; twice with noise.
+    /// Four runs of the program: in its own dtypes; in f64 exactly; and in f64 with noise, twice.
     runners: Vec<Runner<'a>>,
-    hows: &'a [How<'a>],
+    hows: &'a [RunMode<'a>],
     next: Id,
 }
 
 /// The program of a seed.
-pub fn generate(seed: u64, cpu: &Device) -> Result<Program> {
-    let reference = |noise| How { device: cpu, reference: true, noise, eager: false, gaps: true };
-    let hows = [How::on(cpu), reference(None), reference(Some(seed)), reference(Some(!seed))];
-    let program = Program {
+pub fn generate(seed: u64, cpu: &Device) -> Result<RandomProgram> {
+    let reference = |noise| RunMode { device: cpu, reference: true, noise, eager: false, gaps: true };
+    let hows = [RunMode::on(cpu), reference(None), reference(Some(seed)), reference(Some(!seed))];
+    let program = RandomProgram {
         seed,
         leaves: Vec::new(),
         steps: Vec::new(),
@@ -37,8 +38,8 @@ pub fn generate(seed: u64, cpu: &Device) -> Result<Program> {
         gradients: true,
         dtypes: Vec::new(),
     };
-    let mut generator = Generator {
-        random: Random::new(seed),
+    let mut generator = ProgramGenerator {
+        random: SplitMix64::new(seed),
         program,
         live: Vec::new(),
         runners: hows.iter().map(Runner::new).collect(),
@@ -49,7 +50,7 @@ pub fn generate(seed: u64, cpu: &Device) -> Result<Program> {
     Ok(generator.program)
 }
 
-impl Generator<'_> {
+impl ProgramGenerator<'_> {
     fn make(&mut self) -> Result<()> {
         self.first_leaves()?;
         let training = self.random.chance(25);
@@ -101,7 +102,7 @@ impl Generator<'_> {
             };
             let low = if self.random.chance(25) { 0.25 } else { -2.0 };
             let mut maker =
-                Maker { random: &mut self.random, live: &[], leaves: Vec::new(), next: self.next };
+                OperandFinder { random: &mut self.random, live: &[], leaves: Vec::new(), next: self.next };
             if turn == 3 {
                 if maker.random.chance(50) {
                     maker.new_ints(&shape, 0, 4);
@@ -120,7 +121,7 @@ impl Generator<'_> {
         Ok(())
     }
 
-    fn add_leaf(&mut self, leaf: Leaf, usable: bool) -> Result<()> {
+    fn add_leaf(&mut self, leaf: ProgramLeaf, usable: bool) -> Result<()> {
         for runner in &mut self.runners {
             runner.leaf(&leaf)?;
         }
@@ -149,7 +150,7 @@ impl Generator<'_> {
     }
 
     fn push(&mut self, action: Action, out: Vec<Id>, held: bool) {
-        self.program.steps.push(Step { action, out, held });
+        self.program.steps.push(ProgramStep { action, out, held });
     }
 
     /// One call of a rule, if it can be made.
@@ -157,12 +158,12 @@ impl Generator<'_> {
         let all = rules();
         let rule: &'static Rule = &all[self.random.below(all.len())];
         let mut maker =
-            Maker { random: &mut self.random, live: &self.live, leaves: Vec::new(), next: self.next };
+            OperandFinder { random: &mut self.random, live: &self.live, leaves: Vec::new(), next: self.next };
         let made = (rule.make)(&mut maker);
         let (leaves, next) = (maker.leaves, maker.next);
         self.next = next;
-        let Some(Made { args, more }) = made else { return Ok(()) };
-        let off = self.random.chance(if rule.kind == Kind::InPlace { 20 } else { 5 });
+        let Some(CallOperands { args, more }) = made else { return Ok(()) };
+        let no_grad = self.random.chance(if rule.kind == ResultKind::InPlace { 20 } else { 5 });
         let counts = (self.program.leaves.len(), self.live.len());
         for leaf in leaves {
             let usable = leaf.dtype.is_float();
@@ -170,8 +171,9 @@ impl Generator<'_> {
         }
         let before: Vec<usize> = self.runners.iter().map(|runner| runner.gaps.len()).collect();
         let dtypes = self.program.dtypes.clone();
-        // In its own dtypes first: what is refused there is refused before anything changed.
-        let results = match self.runners[0].call(rule, &args, &more, off, &dtypes, 0) {
+        // In its own dtypes first: a call that is refused has changed nothing.
+        let call = RuleCall { rule, args, more, no_grad };
+        let results = match self.runners[0].call(&call, &dtypes, 0) {
             Ok(results) if results.iter().all(|x| x.numel() <= MOST_ELEMENTS && x.rank() <= MOST_DIMS) => {
                 results
             }
@@ -188,12 +190,11 @@ impl Generator<'_> {
             self.runners[0].take(rule, id, tensor, dtype)?;
             out.push(id);
         }
-        let step =
-            Step { action: Action::Call { rule, args: args.clone(), more, no_grad: off }, out, held: false };
+        let step = ProgramStep { action: Action::Call(call), out, held: false };
         let good = self.follow(&step, &before).unwrap_or(false);
         if !good {
             self.forget_leaves(counts);
-            if rule.kind == Kind::InPlace {
+            if rule.kind == ResultKind::InPlace {
                 self.again()?;
             }
             return Ok(());
@@ -202,12 +203,12 @@ impl Generator<'_> {
             let live = self.look(id, false)?;
             self.live.push(live);
         }
-        if rule.kind == Kind::InPlace {
+        if rule.kind == ResultKind::InPlace {
             let looked = self.live.iter().map(|live| self.look(live.id, live.is_leaf));
             self.live = looked.collect::<Result<Vec<_>>>()?;
         }
         let held = !step.out.is_empty() && self.random.chance(35);
-        self.program.steps.push(Step { held, ..step });
+        self.program.steps.push(ProgramStep { held, ..step });
         Ok(())
     }
 
@@ -216,8 +217,8 @@ impl Generator<'_> {
         self.live.truncate(live);
     }
 
-    /// Runs a step in f64, exactly and with noise; whether its values can be compared.
-    fn follow(&mut self, step: &Step, before: &[usize]) -> Result<bool> {
+    /// Runs a step in f64, exactly and with noise. True if its values can be compared.
+    fn follow(&mut self, step: &ProgramStep, before: &[usize]) -> Result<bool> {
         let dtypes = self.program.dtypes.clone();
         for runner in &mut self.runners[1..] {
             runner.step(step, &dtypes, 0)?;
@@ -227,8 +228,8 @@ impl Generator<'_> {
         if !clear(met[0], &met[1..]) {
             return Ok(false);
         }
-        let Action::Call { args, rule, .. } = &step.action else { return Ok(true) };
-        let written: &[Id] = if rule.kind == Kind::InPlace { &args[..1] } else { &step.out };
+        let Action::Call(call) = &step.action else { return Ok(true) };
+        let written: &[Id] = if call.rule.kind == ResultKind::InPlace { &call.args[..1] } else { &step.out };
         for &id in written {
             let own = self.runners[0].value(id)?;
             let exact = self.runners[1].value(id)?;
@@ -255,7 +256,7 @@ impl Generator<'_> {
         Ok(true)
     }
 
-    /// Runs all steps so far anew, since a write that was left out cannot be taken back.
+    /// Runs all steps so far again, since a write in place that is left out cannot be undone.
     fn again(&mut self) -> Result<()> {
         self.runners = self.hows.iter().map(Runner::new).collect();
         for runner in &mut self.runners {
@@ -301,7 +302,7 @@ impl Generator<'_> {
         Ok(())
     }
 
-    /// What a loss may be made of: the newest values that depend on leaves.
+    /// The newest values of which a loss may be made: floats that require a gradient.
     fn losses(&mut self, most: usize) -> Vec<Id> {
         let mut ids: Vec<Id> = self
             .live
@@ -323,10 +324,10 @@ impl Generator<'_> {
         if !of.is_empty() {
             let create = self.random.chance(30);
             let action = Action::Backward { of, keep: true, create };
-            let step = Step { action, out: Vec::new(), held: false };
+            let step = ProgramStep { action, out: Vec::new(), held: false };
             let dtypes = self.program.dtypes.clone();
             for runner in &mut self.runners {
-                // An error shows when the program is checked.
+                // An error is found again when the program is checked.
                 let _ = runner.step(&step, &dtypes, 0);
             }
             self.program.steps.push(step);
@@ -334,7 +335,7 @@ impl Generator<'_> {
         Ok(())
     }
 
-    /// The steps become those of a loop that trains the leaves.
+    /// Makes the steps the body of a loop that trains the leaves.
     fn train(&mut self) -> Result<()> {
         let of = self.losses(3);
         if of.is_empty() {
@@ -343,7 +344,7 @@ impl Generator<'_> {
         self.program.gradients = false;
         self.program.rounds = 2 + self.random.below(4);
         self.push(Action::Backward { of, keep: false, create: false }, Vec::new(), false);
-        let leaves: Vec<Leaf> =
+        let leaves: Vec<ProgramLeaf> =
             self.program.leaves.iter().filter(|leaf| leaf.requires_grad).cloned().collect();
         let momentum = self.random.chance(40);
         for leaf in leaves {
@@ -351,7 +352,7 @@ impl Generator<'_> {
                 let id = self.next;
                 self.next += 1;
                 let zeros = vec![0.0; leaf.data.len()];
-                self.add_leaf(Leaf { id, data: zeros, requires_grad: false, ..leaf.clone() }, false)?;
+                self.add_leaf(ProgramLeaf { id, data: zeros, requires_grad: false, ..leaf.clone() }, false)?;
                 Some(id)
             } else {
                 None
@@ -366,7 +367,7 @@ impl Generator<'_> {
         Ok(())
     }
 
-    /// The last values that are still there are compared.
+    /// Marks the last three values that have not been dropped to be compared.
     fn hold_last(&mut self) {
         let last: Vec<Id> = self.live.iter().rev().take(3).map(|live| live.id).collect();
         for step in &mut self.program.steps {

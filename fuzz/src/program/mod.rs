@@ -1,8 +1,8 @@
-//! Random programs: what they are, and how they read as Rust.
+//! Random programs, and their text in Rust.
 //!
-//! A program is plain data: leaves with their numbers, and steps that name what they read and what they make. So it can be run on any
-//! device, in f64 instead of its own dtypes, with noise (`run`), compared (`check`), and made smaller by leaving steps out
-//! (`shrink`).
+//! A program is plain data: leaves with their numbers, and steps that name the values that they read and
+//! make. So it can be run on any device, in f64 instead of its own dtypes, and with noise (`run`), compared
+//! (`check`), and made smaller by leaving out steps (`shrink`).
 
 pub mod check;
 mod generate;
@@ -19,12 +19,12 @@ pub use rules::{Rule, rules};
 pub use run::{read, tensor};
 pub use shrink::shrink;
 
-/// The number of a value, given once and never again.
+/// The number of a value. Each number is used for one value only.
 pub type Id = usize;
 
-/// What a rule needs beside tensors.
+/// The arguments of a rule's call that are no tensors.
 #[derive(Clone, Debug, Default)]
-pub struct Args {
+pub struct RuleParameters {
     pub n: Vec<i64>,
     pub f: Vec<f64>,
     pub dtype: Option<DType>,
@@ -32,7 +32,7 @@ pub struct Args {
 
 /// A tensor made from numbers.
 #[derive(Clone)]
-pub struct Leaf {
+pub struct ProgramLeaf {
     pub id: Id,
     pub shape: Vec<usize>,
     pub dtype: DType,
@@ -41,27 +41,32 @@ pub struct Leaf {
     pub requires_grad: bool,
 }
 
+/// A call of a rule, with its arguments.
+#[derive(Clone)]
+pub struct RuleCall {
+    pub rule: &'static Rule,
+    pub args: Vec<Id>,
+    pub more: RuleParameters,
+    pub no_grad: bool,
+}
+
+/// What a step does.
 #[derive(Clone)]
 pub enum Action {
-    /// A rule's call; `self.out` are the results.
-    Call {
-        rule: &'static Rule,
-        args: Vec<Id>,
-        more: Args,
-        no_grad: bool,
-    },
+    /// Calls a rule.
+    Call(RuleCall),
     /// Evaluates a value in the middle of the program.
     Read(Id),
     /// Drops a handle.
     Forget(Id),
     RetainGrad(Id),
-    /// The gradients of a weighted sum of values go to `.grad`.
+    /// Runs backward from a weighted sum of values.
     Backward {
         of: Vec<Id>,
         keep: bool,
         create: bool,
     },
-    /// A step of gradient descent, and `.grad` is taken away, or set to 0.
+    /// Makes a step of gradient descent. Then it removes `.grad`, or sets it to 0.
     Update {
         leaf: Id,
         rate: f64,
@@ -71,31 +76,32 @@ pub enum Action {
 }
 
 #[derive(Clone)]
-pub struct Step {
+pub struct ProgramStep {
     pub action: Action,
+    /// The results.
     pub out: Vec<Id>,
-    /// Whether the results are compared in the end (and held until then).
+    /// Whether the results are held until the end, and then compared.
     pub held: bool,
 }
 
 #[derive(Clone)]
-pub struct Program {
+pub struct RandomProgram {
     pub seed: u64,
-    pub leaves: Vec<Leaf>,
-    pub steps: Vec<Step>,
-    /// How often the steps run; leaves keep what was written to them.
+    pub leaves: Vec<ProgramLeaf>,
+    pub steps: Vec<ProgramStep>,
+    /// How often the steps run. Values written to leaves stay there.
     pub rounds: usize,
-    /// Whether first and second gradients of what is held are taken in the end.
+    /// Whether first and second gradients of the held values are computed in the end.
     pub gradients: bool,
     /// The dtype of each value, by its id.
     pub dtypes: Vec<DType>,
 }
 
-impl Step {
-    /// What the step reads.
+impl ProgramStep {
+    /// The values that the step reads.
     pub fn reads(&self) -> Vec<Id> {
         match &self.action {
-            Action::Call { args, .. } => args.clone(),
+            Action::Call(call) => call.args.clone(),
             Action::Read(id) | Action::Forget(id) | Action::RetainGrad(id) => vec![*id],
             Action::Backward { of, .. } => of.clone(),
             Action::Update { leaf, momentum, .. } => [*leaf].into_iter().chain(*momentum).collect(),
@@ -103,29 +109,29 @@ impl Step {
     }
 }
 
-impl Program {
-    /// All dtypes that it computes in.
+impl RandomProgram {
+    /// Whether one of its values has this dtype.
     pub fn uses(&self, dtype: DType) -> bool {
         self.dtypes.contains(&dtype)
     }
 
-    pub fn leaf(&self, id: Id) -> Option<&Leaf> {
+    pub fn leaf(&self, id: Id) -> Option<&ProgramLeaf> {
         self.leaves.iter().find(|leaf| leaf.id == id)
     }
 
-    /// Whether finite differences of the program's values are its gradients: nothing is cut off from the tape, and nothing changes
-    /// twice.
+    /// Whether finite differences of the program's values are its gradients: nothing is cut off from the
+    /// tape, and nothing changes twice.
     pub fn is_pure(&self) -> bool {
         self.rounds == 1
             && self.steps.iter().all(|step| match &step.action {
-                Action::Call { no_grad, rule, .. } => !no_grad && rule.name != "detach",
+                Action::Call(call) => !call.no_grad && call.rule.name != "detach",
                 Action::Update { .. } => false,
                 _ => true,
             })
     }
 
-    /// The program without a step and without what needs it; nothing if that is empty.
-    pub fn without(&self, at: usize) -> Program {
+    /// The program without a step, and without the steps that depend on it.
+    pub fn without(&self, at: usize) -> RandomProgram {
         let mut program = self.clone();
         let mut gone = program.steps.remove(at).out;
         let mut kept = Vec::new();
@@ -146,8 +152,8 @@ impl Program {
         program.without_unused()
     }
 
-    fn without_unused(mut self) -> Program {
-        let used: Vec<Id> = self.steps.iter().flat_map(Step::reads).collect();
+    fn without_unused(mut self) -> RandomProgram {
+        let used: Vec<Id> = self.steps.iter().flat_map(ProgramStep::reads).collect();
         self.leaves.retain(|leaf| used.contains(&leaf.id));
         self
     }
@@ -157,9 +163,9 @@ fn name(id: Id) -> String {
     format!("v{id}")
 }
 
-/// A call as Rust would write it: `{0}` is the first tensor, `{n0}` the first integer, `{f0}` the first number, `{n}` all integers,
-/// `{d}` the dtype.
-fn call_text(rule: &Rule, args: &[Id], more: &Args) -> String {
+/// A call in Rust, made from the rule's text: `{0}` is the first tensor, `{n0}` the first integer, `{f0}` the
+/// first float, `{n}` all integers, `{d}` the dtype.
+fn call_text(RuleCall { rule, args, more, .. }: &RuleCall) -> String {
     let mut text = rule.text.to_owned();
     let all: Vec<String> = more.n.iter().map(ToString::to_string).collect();
     text = text.replace("{n}", &all.join(", "));
@@ -180,7 +186,7 @@ fn call_text(rule: &Rule, args: &[Id], more: &Args) -> String {
     text
 }
 
-impl fmt::Display for Program {
+impl fmt::Display for RandomProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "// program {}, {} rounds", self.seed, self.rounds)?;
         for leaf in &self.leaves {
@@ -198,13 +204,13 @@ impl fmt::Display for Program {
         for step in &self.steps {
             let outs: Vec<String> = step.out.iter().copied().map(name).collect();
             let text = match &step.action {
-                Action::Call { rule, args, more, no_grad } => {
-                    let call = call_text(rule, args, more);
-                    let call = if *no_grad { format!("no_grad(|| {call})") } else { call };
+                Action::Call(call) => {
+                    let text = call_text(call);
+                    let text = if call.no_grad { format!("no_grad(|| {text})") } else { text };
                     match &outs[..] {
-                        [] => format!("{call}?;"),
-                        [one] => format!("let {one} = {call}?;"),
-                        _ => format!("let ({}) = {call}?;", outs.join(", ")),
+                        [] => format!("{text}?;"),
+                        [one] => format!("let {one} = {text}?;"),
+                        _ => format!("let ({}) = {text}?;", outs.join(", ")),
                     }
                 }
                 Action::Read(id) => format!("{}.eval()?;", name(*id)),

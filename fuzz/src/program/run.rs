@@ -5,30 +5,31 @@ use wgrad::{
     is_grad_enabled, no_grad,
 };
 
-use super::rules::Kind;
-use super::{Action, Args, Id, Leaf, Program, Rule, Step};
-use crate::random::Random;
+use super::rules::ResultKind;
+use super::{Action, Id, ProgramLeaf, ProgramStep, RandomProgram, Rule, RuleCall};
+use crate::random::SplitMix64;
 
 /// How a program is run.
-pub struct How<'a> {
+pub struct RunMode<'a> {
     pub device: &'a Device,
-    /// f64 takes the place of all floats.
+    /// Whether all floats are f64.
     pub reference: bool,
-    /// Every float is a little off, as rounding would make it: the seed of the directions.
+    /// If set, every float is moved by a little, as rounding would move it. This is the seed of the
+    /// directions.
     pub noise: Option<u64>,
-    /// Every result is evaluated at once.
+    /// Whether every result is evaluated at once.
     pub eager: bool,
-    /// Distances to discontinuities are noted.
+    /// Whether distances to discontinuities are noted.
     pub gaps: bool,
 }
 
-impl How<'_> {
-    pub fn on(device: &Device) -> How<'_> {
-        How { device, reference: false, noise: None, eager: false, gaps: false }
+impl RunMode<'_> {
+    pub fn on(device: &Device) -> RunMode<'_> {
+        RunMode { device, reference: false, noise: None, eager: false, gaps: false }
     }
 }
 
-/// A value that a program shows.
+/// A value of a program that is compared.
 #[derive(Clone, Debug)]
 pub struct Shown {
     pub label: String,
@@ -37,10 +38,11 @@ pub struct Shown {
     pub data: Vec<f64>,
 }
 
-/// How many units in the last place noise moves what an operation makes: most are made of several operations, and each rounds.
+/// The number of units in the last place by which noise moves a result. Most operations consist of several,
+/// and each rounds.
 const ROUNDINGS: f64 = 2.0;
 
-/// What rounding to a dtype may change, relative to the number: a unit in the last place.
+/// The relative size of a unit in the last place of a dtype.
 pub fn unit(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => 2f64.powi(-10),
@@ -50,7 +52,8 @@ pub fn unit(dtype: DType) -> f64 {
     }
 }
 
-/// The smallest step between numbers of a dtype; below it, f16 has nothing, and other floats may count as 0.
+/// The smallest positive number of a dtype: for f16 the smallest subnormal one, for other dtypes the smallest
+/// normal one, since subnormal numbers may be flushed to 0.
 pub fn smallest(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => 2f64.powi(-24),
@@ -61,22 +64,22 @@ pub fn smallest(dtype: DType) -> f64 {
 
 /// A program in the middle of its run.
 pub struct Runner<'a> {
-    how: &'a How<'a>,
-    random: Random,
+    how: &'a RunMode<'a>,
+    random: SplitMix64,
     values: Vec<Option<Tensor>>,
-    /// The distances to discontinuities that were met, in order.
+    /// The distances to discontinuities, in the order of the calls.
     pub gaps: Vec<Vec<f64>>,
     losses: Vec<Tensor>,
 }
 
 impl<'a> Runner<'a> {
-    pub fn new(how: &'a How<'a>) -> Runner<'a> {
-        let random = Random::new(how.noise.unwrap_or(0));
+    pub fn new(how: &'a RunMode<'a>) -> Runner<'a> {
+        let random = SplitMix64::new(how.noise.unwrap_or(0));
         Runner { how, random, values: Vec::new(), gaps: Vec::new(), losses: Vec::new() }
     }
 
-    /// Runs everything and reads what is shown.
-    pub fn run(mut self, program: &Program) -> Result<(Vec<Shown>, Vec<Vec<f64>>)> {
+    /// Runs the whole program, and reads the values that are compared.
+    pub fn run(mut self, program: &RandomProgram) -> Result<(Vec<Shown>, Vec<Vec<f64>>)> {
         for leaf in &program.leaves {
             self.leaf(leaf)?;
         }
@@ -109,7 +112,7 @@ impl<'a> Runner<'a> {
         if self.how.reference && dtype.is_float() { DType::F64 } else { dtype }
     }
 
-    pub fn leaf(&mut self, leaf: &Leaf) -> Result<()> {
+    pub fn leaf(&mut self, leaf: &ProgramLeaf) -> Result<()> {
         let mut data = leaf.data.clone();
         if self.how.noise.is_some() && leaf.dtype.is_float() {
             let factors = self.factors(data.len(), unit(leaf.dtype));
@@ -133,14 +136,15 @@ impl<'a> Runner<'a> {
         Tensor::from_slice(&factors, shape, self.how.device)
     }
 
-    /// The gradient that arrives at a tensor gets noise of its own.
+    /// Adds noise to the gradient that arrives at a tensor.
     fn disturb_gradient(&mut self, tensor: &Tensor, dtype: DType) -> Result<()> {
         if self.how.noise.is_none() || !tensor.requires_grad() {
             return Ok(());
         }
         let factor = self.factor(tensor.shape(), ROUNDINGS * unit(dtype))?;
         let below = if dtype == DType::F16 {
-            // Gradients in f16 are often so small that their steps are what rounds them.
+            // Gradients in f16 are often subnormal, so that they are rounded to multiples of the smallest
+            // number.
             Some(self.factor(tensor.shape(), 1.0)?.sub(1.0)?.mul(smallest(dtype))?)
         } else {
             None
@@ -155,16 +159,10 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// A rule's call, without what its results are called.
-    pub fn call(
-        &mut self,
-        rule: &Rule,
-        args: &[Id],
-        more: &Args,
-        off: bool,
-        dtypes: &[DType],
-        round: usize,
-    ) -> Result<Vec<Tensor>> {
+    /// Runs a rule's call and returns its results; [`Runner::take`] gives them their numbers.
+    pub fn call(&mut self, call: &RuleCall, dtypes: &[DType], round: usize) -> Result<Vec<Tensor>> {
+        let RuleCall { rule, args, more, no_grad: off } = call;
+        let off = *off;
         let mut tensors = args.iter().map(|&id| self.value(id).cloned()).collect::<Result<Vec<_>>>()?;
         if self.how.gaps {
             let gaps = no_grad(|| {
@@ -175,14 +173,14 @@ impl<'a> Runner<'a> {
         }
         let mut more = more.clone();
         if rule.moves && round > 0 {
-            // How far a window may move is its last number.
+            // The last integer is the distance by which the window may move.
             more.n[1] = (more.n[1] + round as i64) % (more.n[3] + 1);
         }
         let to = more.dtype;
         more.dtype = to.map(|dtype| self.mapped(dtype));
-        if self.how.noise.is_none() || rule.kind == Kind::View {
+        if self.how.noise.is_none() || rule.kind == ResultKind::View {
             let made = in_mode(off, || (rule.run)(&tensors, &more))?;
-            if rule.kind == Kind::InPlace && tensors[0].dtype().is_float() {
+            if rule.kind == ResultKind::InPlace && tensors[0].dtype().is_float() {
                 self.note_lost(&tensors[0], dtypes[args[0]])?;
                 if self.how.eager {
                     tensors[0].eval()?;
@@ -190,28 +188,29 @@ impl<'a> Runner<'a> {
             }
             return Ok(made);
         }
-        // An operand that is used twice is rounded twice: each use is disturbed for itself, or `x / x` would always be exact.
+        // The noise of an operand that is used twice differs for each use; otherwise `x / x` would always be
+        // exact.
         for at in 1..args.len() {
             if args[..at].contains(&args[at]) && tensors[at].dtype() == DType::F64 {
                 let factor = self.factor(tensors[at].shape(), unit(dtypes[args[at]]))?;
                 tensors[at] = in_mode(off, || tensors[at].mul(&factor))?;
             }
         }
-        // What an in-place call read is over when it has run.
-        let read = if rule.kind == Kind::InPlace {
+        // A call in place overwrites its operand, so the operands are copied first.
+        let read = if rule.kind == ResultKind::InPlace {
             in_mode(off, || tensors.iter().map(Tensor::deep_clone).collect::<Result<Vec<_>>>())?
         } else {
             tensors.clone()
         };
         let mut made = in_mode(off, || (rule.run)(&tensors, &more))?;
-        if rule.kind == Kind::InPlace {
+        if rule.kind == ResultKind::InPlace {
             if tensors[0].dtype().is_float() {
                 let new = in_mode(off, || self.disturbed(&tensors[0], &read, dtypes[args[0]]))?;
                 in_mode(off, || tensors[0].copy_(&new))?;
             }
             return Ok(made);
         }
-        // A change of dtype rounds to the new one; everything else to that of its widest operand.
+        // A conversion rounds to the new dtype, every other operation to that of its most precise operand.
         let floats = args.iter().map(|&id| dtypes[id]).filter(|dtype| dtype.is_float());
         let rounds_to = to.or(floats.min_by(|a, b| unit(*a).total_cmp(&unit(*b)))).unwrap_or(DType::F32);
         for tensor in made.iter_mut().filter(|tensor| tensor.dtype().is_float()) {
@@ -220,10 +219,11 @@ impl<'a> Runner<'a> {
         Ok(made)
     }
 
-    /// A result moved by a unit in the last place, and its derivatives by as much of what they are multiplied with.
+    /// A result with noise in its value and in its derivatives.
     ///
-    /// A derivative such as `y * (1 - y)` is not off by units of its own, but by units of the numbers it is computed from, in PyTorch too. So
-    /// a function is added whose value is 0 and whose derivatives have the size of a unit.
+    /// A derivative such as `y * (1 - y)` does not have errors of units of its own size, but of units of the
+    /// numbers from which it is computed; this holds in PyTorch, too. So the noise includes a function whose
+    /// value is 0 and whose derivatives have the size of a unit.
     fn disturbed(&mut self, result: &Tensor, operands: &[Tensor], dtype: DType) -> Result<Tensor> {
         let unit = ROUNDINGS * unit(dtype);
         let mut out = result.mul(&self.factor(result.shape(), unit)?)?;
@@ -239,7 +239,7 @@ impl<'a> Runner<'a> {
         Ok(out)
     }
 
-    /// Notes a number that the dtype may round to 0: a distance of which nothing can be said.
+    /// Notes a distance of NaN, which says nothing, if the dtype may round an element to 0.
     fn note_lost(&mut self, tensor: &Tensor, dtype: DType) -> Result<()> {
         if self.how.gaps {
             let least = smallest(dtype);
@@ -249,9 +249,9 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Gives a result its number.
+    /// Stores a result under its number.
     pub fn take(&mut self, rule: &Rule, id: Id, tensor: Tensor, dtype: DType) -> Result<()> {
-        if rule.kind == Kind::Value && tensor.dtype().is_float() {
+        if rule.kind == ResultKind::Value && tensor.dtype().is_float() {
             self.note_lost(&tensor, dtype)?;
             self.disturb_gradient(&tensor, dtype)?;
         }
@@ -263,16 +263,16 @@ impl<'a> Runner<'a> {
     }
 
     /// Runs one step.
-    pub fn step(&mut self, step: &Step, dtypes: &[DType], round: usize) -> Result<()> {
+    pub fn step(&mut self, step: &ProgramStep, dtypes: &[DType], round: usize) -> Result<()> {
         match &step.action {
-            Action::Call { rule, args, more, no_grad } => {
-                let made = self.call(rule, args, more, *no_grad, dtypes, round)?;
+            Action::Call(call) => {
+                let made = self.call(call, dtypes, round)?;
                 if made.len() != step.out.len() {
                     return Err(lost(*step.out.first().unwrap_or(&0)));
                 }
                 for (&id, tensor) in step.out.iter().zip(made) {
                     let dtype = dtypes.get(id).copied().unwrap_or(tensor.dtype());
-                    self.take(rule, id, tensor, dtype)?;
+                    self.take(call.rule, id, tensor, dtype)?;
                 }
             }
             Action::Read(id) => self.value(*id)?.eval()?,
@@ -311,7 +311,7 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// A sum of all elements with weights that differ, so that a swapped pair of elements changes it.
+    /// A weighted sum of all elements. The weights differ, so that swapping two elements changes the sum.
     fn weighted(&mut self, ids: &[Id], dtypes: &[DType]) -> Result<Tensor> {
         let wide = ids.iter().any(|&id| dtypes.get(id) == Some(&DType::F64));
         let dtype = self.mapped(if wide { DType::F64 } else { DType::F32 });
@@ -326,7 +326,7 @@ impl<'a> Runner<'a> {
         sum.ok_or_else(|| lost(0))
     }
 
-    /// The sum of a tensor's elements times weights; each product is rounded.
+    /// The weighted sum of a tensor's elements. Noise is added to each product.
     fn weigh(&mut self, tensor: &Tensor, turn: usize, wide: bool) -> Result<Tensor> {
         let weights: Vec<f64> = (0..tensor.numel()).map(|i| weight(i, turn)).collect();
         let weights = self::tensor(&weights, tensor.shape(), tensor.dtype(), tensor.device())?;
@@ -338,8 +338,8 @@ impl<'a> Runner<'a> {
         products.sum()
     }
 
-    /// What is shown: results, gradients, leaves, losses.
-    fn finish(&mut self, program: &Program) -> Result<Vec<Shown>> {
+    /// The values that are compared: results, gradients, leaves, losses.
+    fn finish(&mut self, program: &RandomProgram) -> Result<Vec<Shown>> {
         let mut all: Vec<(String, Tensor)> = Vec::new();
         let held: Vec<Id> = program
             .steps
@@ -384,15 +384,20 @@ impl<'a> Runner<'a> {
             .collect()
     }
 
-    /// First and second gradients of what is held.
-    fn gradients(&mut self, program: &Program, held: &[Id], all: &mut Vec<(String, Tensor)>) -> Result<()> {
+    /// Adds the first and second gradients of the held values.
+    fn gradients(
+        &mut self,
+        program: &RandomProgram,
+        held: &[Id],
+        all: &mut Vec<(String, Tensor)>,
+    ) -> Result<()> {
         let mut of = Vec::new();
         for &id in held {
             if self.value(id)?.requires_grad() {
                 of.push(id);
             }
         }
-        let leaves: Vec<&Leaf> = program.leaves.iter().filter(|leaf| leaf.requires_grad).collect();
+        let leaves: Vec<&ProgramLeaf> = program.leaves.iter().filter(|leaf| leaf.requires_grad).collect();
         let inputs = leaves.iter().map(|leaf| self.value(leaf.id).cloned()).collect::<Result<Vec<_>>>()?;
         let inputs: Vec<&Tensor> = inputs.iter().collect();
         if of.is_empty() || inputs.is_empty() {
@@ -427,7 +432,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// Runs a closure with grad mode off, or as it is.
+/// Runs a closure with grad mode off, or in the present mode.
 fn in_mode<R>(off: bool, run: impl FnOnce() -> R) -> R {
     if off { no_grad(run) } else { run() }
 }
@@ -441,7 +446,7 @@ fn lost(id: Id) -> Error {
     Error::Argument { op: "fuzz", reason: format!("the program has no value v{id} here") }
 }
 
-/// A tensor of a dtype from numbers.
+/// A tensor of these numbers, converted to a dtype.
 pub fn tensor(data: &[f64], shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
     match dtype {
         DType::F64 => Tensor::from_slice(data, shape, device),

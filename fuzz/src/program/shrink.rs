@@ -2,22 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use super::Program;
+use super::RandomProgram;
 
-/// Leaves out steps, rounds and what is compared, from the end to the front, until nothing can go.
-pub fn shrink(program: Program, fails: impl Fn(&Program) -> bool, time: Duration) -> Program {
+/// Leaves out steps, rounds, compared values and gradients, from the end to the front, until the program no
+/// longer fails without any one of them, or the time is over.
+pub fn shrink(
+    program: RandomProgram,
+    fails: impl Fn(&RandomProgram) -> bool,
+    time: Duration,
+) -> RandomProgram {
     let start = Instant::now();
     let mut best = program;
     let mut changed = true;
     while changed && start.elapsed() < time {
         changed = false;
-        let mut smaller: Vec<Program> = Vec::new();
+        let mut smaller: Vec<RandomProgram> = Vec::new();
         if best.rounds > 1 {
-            smaller.push(Program { rounds: 1, ..best.clone() });
-            smaller.push(Program { rounds: best.rounds - 1, ..best.clone() });
+            smaller.push(RandomProgram { rounds: 1, ..best.clone() });
+            smaller.push(RandomProgram { rounds: best.rounds - 1, ..best.clone() });
         }
         if best.gradients {
-            smaller.push(Program { gradients: false, ..best.clone() });
+            smaller.push(RandomProgram { gradients: false, ..best.clone() });
         }
         if let Some(found) = smaller.into_iter().find(|program| fails(program)) {
             best = found;

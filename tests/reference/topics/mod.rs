@@ -1,6 +1,8 @@
 //! How the cases of each topic are replayed. One file a topic, with a function `run` that reads a case and compares what comes of it.
 
 mod grad_utils;
+mod init;
+mod layers;
 mod lr_schedulers;
 mod optimizers;
 
@@ -16,6 +18,8 @@ pub type Run = fn(case: &Case<'_>, device: &Device) -> Result<Outcome>;
 /// All topics that are replayed.
 const TOPICS: &[(&str, Run)] = &[
     ("grad_utils", grad_utils::run),
+    ("init", init::run),
+    ("layers", layers::run),
     ("lr_schedulers", lr_schedulers::run),
     ("optimizers", optimizers::run),
 ];

@@ -1,7 +1,7 @@
 //! Operations on each element, with broadcasting and promotion.
 
 use smallvec::{SmallVec, smallvec};
-use wgrad_device::kernel::{BinaryOp, UnaryOp};
+use wgrad_device::kernel::{BinaryOp, Gives, UnaryOp};
 use wgrad_device::layout::{Dims, broadcast_shapes};
 use wgrad_device::{Category, DType, Error, Result, Scalar};
 
@@ -10,58 +10,6 @@ use crate::Array;
 use crate::array::check_dtype;
 use crate::node::Inputs;
 use crate::op::{Op, Operands};
-
-/// The name of an operation, for errors.
-const fn unary_name(op: UnaryOp) -> &'static str {
-    match op {
-        UnaryOp::Neg => "neg",
-        UnaryOp::Abs => "abs",
-        UnaryOp::Sign => "sign",
-        UnaryOp::Not => "logical_not",
-        UnaryOp::Floor => "floor",
-        UnaryOp::Ceil => "ceil",
-        UnaryOp::Round => "round",
-        UnaryOp::Trunc => "trunc",
-        UnaryOp::Reciprocal => "reciprocal",
-        UnaryOp::Sqrt => "sqrt",
-        UnaryOp::Rsqrt => "rsqrt",
-        UnaryOp::Exp => "exp",
-        UnaryOp::Expm1 => "expm1",
-        UnaryOp::Log => "log",
-        UnaryOp::Log1p => "log1p",
-        UnaryOp::Sin => "sin",
-        UnaryOp::Cos => "cos",
-        UnaryOp::Tanh => "tanh",
-        UnaryOp::Sigmoid => "sigmoid",
-        UnaryOp::Erf => "erf",
-        UnaryOp::IsNan => "isnan",
-        UnaryOp::IsFinite => "isfinite",
-    }
-}
-
-const fn binary_name(op: BinaryOp) -> &'static str {
-    match op {
-        BinaryOp::Add => "add",
-        BinaryOp::Sub => "sub",
-        BinaryOp::Mul => "mul",
-        BinaryOp::Div => "div",
-        BinaryOp::Rem => "remainder",
-        BinaryOp::Pow => "pow",
-        BinaryOp::Max => "maximum",
-        BinaryOp::Min => "minimum",
-        BinaryOp::And => "bitwise_and",
-        BinaryOp::Or => "bitwise_or",
-        BinaryOp::Xor => "bitwise_xor",
-        BinaryOp::Shl => "bitwise_left_shift",
-        BinaryOp::Shr => "bitwise_right_shift",
-        BinaryOp::Eq => "eq",
-        BinaryOp::Ne => "ne",
-        BinaryOp::Lt => "lt",
-        BinaryOp::Le => "le",
-        BinaryOp::Gt => "gt",
-        BinaryOp::Ge => "ge",
-    }
-}
 
 impl Array {
     /// An operation on each element. Functions whose results are fractions take integers and bools as the default
@@ -72,7 +20,7 @@ impl Array {
     pub fn unary(&self, op: UnaryOp) -> Result<Array> {
         use UnaryOp::*;
         let dtype = self.dtype();
-        let name = unary_name(op);
+        let name = op.name();
         let input = match op {
             Neg if dtype == DType::Bool => return Err(no_meaning(name, dtype, "use logical_not")),
             Not if dtype.is_float() => return Err(no_meaning(name, dtype, "compare it with 0 first")),
@@ -85,7 +33,7 @@ impl Array {
             _ if !dtype.is_float() => self.cast(dtype.floating())?,
             _ => self.clone(),
         };
-        let out = if matches!(op, IsNan | IsFinite) { DType::Bool } else { input.dtype() };
+        let out = if op.gives() == Gives::Truth { DType::Bool } else { input.dtype() };
         if op == Neg
             && let Some(value) = input.as_full()
         {
@@ -105,7 +53,7 @@ impl Array {
     /// # Errors
     /// If the shapes do not broadcast, the devices differ, or the operation has no meaning for the dtype.
     pub fn binary(&self, op: BinaryOp, other: &Array) -> Result<Array> {
-        let name = binary_name(op);
+        let name = op.name();
         check_device(name, self, other)?;
         let compute = compute_dtype(op, self.dtype().promote(other.dtype()))?;
         let op = of_truths(op, compute);
@@ -265,7 +213,7 @@ fn no_meaning(op: &'static str, dtype: DType, advice: &str) -> Error {
 /// The dtype that a binary operation computes in.
 fn compute_dtype(op: BinaryOp, dtype: DType) -> Result<DType> {
     use BinaryOp::*;
-    let name = binary_name(op);
+    let name = op.name();
     match op {
         Div if !dtype.is_float() => Ok(dtype.floating()),
         Sub if dtype == DType::Bool => Err(no_meaning(name, dtype, "use logical_xor, or cast to an integer")),
@@ -298,7 +246,7 @@ fn operand(op: BinaryOp, number: Scalar, compute: DType) -> Scalar {
 }
 
 fn result_dtype(op: BinaryOp, compute: DType) -> DType {
-    if op.is_comparison() { DType::Bool } else { compute }
+    if op.gives() == Gives::Truth { DType::Bool } else { compute }
 }
 
 /// An operation on two numbers, rounded to the dtype as a kernel would.

@@ -12,12 +12,12 @@ use crate::node::{Inputs, Pending};
 use crate::op::Op;
 
 /// What a gather or scatter gives, made for another operation: its errors, those that come late too, name that one.
-pub trait Named {
+pub trait WithOpName {
     /// With this operation's name in errors.
     fn named(self, op: &'static str) -> Self;
 }
 
-impl Named for Result<Array> {
+impl WithOpName for Result<Array> {
     fn named(mut self, op: &'static str) -> Result<Array> {
         match &mut self {
             Ok(array) => {

@@ -30,7 +30,7 @@ struct Batch {
 }
 
 /// A factorization of a batch: how many matrices there are to work on, and the memory for it.
-struct Work {
+struct BatchWork {
     count: usize,
     _room: Room,
 }
@@ -101,7 +101,7 @@ impl Array {
 
     /// Room for a factorization with results of these sizes for each matrix: for what is read and what comes out, each also in the
     /// array's dtype, and for a matrix at a time in the making. Without elements on either side no matrix is worked on.
-    fn factorized(&self, op: &'static str, results: &[[usize; 2]]) -> Result<Work> {
+    fn factorized(&self, op: &'static str, results: &[[usize; 2]]) -> Result<BatchWork> {
         let (mut outputs, mut largest) = (0usize, 0usize);
         for matrix in results {
             let shape: Dims = self.batch_dims().iter().chain(matrix).copied().collect();
@@ -114,7 +114,7 @@ impl Array {
         let numbers =
             inputs.saturating_add(outputs).saturating_mul(2).saturating_add(largest.saturating_mul(3));
         let _room = reserve(self.device(), numbers.saturating_mul(size_of::<f64>()))?;
-        Ok(Work { count, _room })
+        Ok(BatchWork { count, _room })
     }
 
     /// The Cholesky factors of symmetric positive definite matrices, of which one triangle is read: lower ones from the lower, upper ones from
@@ -172,7 +172,7 @@ impl Array {
     }
 
     /// Reads both sides of a system of equations.
-    fn system(&self, op: &'static str, b: &Array) -> Result<(Batch, Batch, Work)> {
+    fn system(&self, op: &'static str, b: &Array) -> Result<(Batch, Batch, BatchWork)> {
         super::check_device(op, self, b)?;
         let (n, [rows, columns]) = (square(op, self)?, sizes(op, b)?);
         if n != rows || self.batch_dims() != b.batch_dims() || self.dtype() != b.dtype() {
@@ -185,7 +185,7 @@ impl Array {
         }
         let room = self.factorized(op, &[])?;
         let work = b.factorized(op, &[[rows, columns]])?;
-        let work = Work { _room: [room._room, work._room].into_iter().flatten().collect(), ..work };
+        let work = BatchWork { _room: [room._room, work._room].into_iter().flatten().collect(), ..work };
         Array::eval_all(&[self, b])?;
         let (left, right) = (Batch::read(op, self)?, Batch::read(op, b)?);
         Ok((left, right, work))

@@ -15,7 +15,7 @@ mod trigonometry;
 mod view;
 
 pub(crate) use fourier::FourierTables;
-pub use index::Named;
+pub use index::WithOpName;
 pub use linalg::QrMode;
 
 use smallvec::smallvec;

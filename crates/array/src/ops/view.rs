@@ -3,13 +3,17 @@
 
 use smallvec::{SmallVec, smallvec};
 use wgrad_device::kernel::BinaryOp;
-use wgrad_device::layout::{Dims, checked_elements};
+use wgrad_device::layout::{Dims, checked_elements, contiguous_strides};
 use wgrad_device::{DType, Error, Layout, Result, Scalar};
 
 use super::elementwise::padded_shape;
 use crate::Array;
-use crate::op::{Axis, Op, View, identity_axes};
+use crate::node::Pending;
+use crate::op::{ALIGNED, Axis, Op, View, identity_axes};
 use crate::plan::affine_layout;
+
+/// An array of fewer bytes is copied sooner than a kernel more is run.
+const WORTH_UPDATING: usize = 1 << 14;
 
 impl Array {
     /// A view through affine axes, one for each dim of this array: at once where the memory is there.
@@ -322,6 +326,10 @@ impl Array {
         if value.elements() == 0 {
             return Ok(self.clone());
         }
+        if let Some(op) = self.update_in_memory(starts, steps, value) {
+            let inputs = smallvec![self.0.clone(), value.0.clone()];
+            return Ok(Array::pending(op, inputs, self.dims(), self.dtype(), self.device()));
+        }
         if let Some(inside) = self.at_one_place(starts, value.shape())? {
             return Array::select(&inside, &value.expand(self.shape())?, self);
         }
@@ -332,6 +340,30 @@ impl Array {
             self.shape(),
         )?;
         Array::select(&inside, &spread, self)
+    }
+
+    /// The operation that writes a small box into a large array that is in memory, as into a cache: if nobody else holds the array, its
+    /// other elements are neither read nor copied.
+    fn update_in_memory(&self, starts: &[usize], steps: &[usize], value: &Array) -> Option<Op> {
+        let is_dense = self.value().is_some_and(|value| value.layout.is_contiguous());
+        let is_written = || matches!(self.0.work().as_ref(), Some(Pending { op: Op::Update { .. }, .. }));
+        let is_box = value.shape().iter().zip(steps).all(|(&size, &step)| size == 1 || step == 1);
+        if !is_box
+            || self.0.bytes() < WORTH_UPDATING
+            || value.elements() > self.elements() / 4
+            || !(is_dense || is_written())
+        {
+            return None;
+        }
+        let places = starts.iter().zip(value.shape()).zip(self.shape()).zip(contiguous_strides(self.shape()));
+        let mut start = 0usize;
+        for (((&at, &len), &size), stride) in places {
+            if at.checked_add(len)? > size {
+                return None;
+            }
+            start += at * stride as usize;
+        }
+        Some(Op::Update { start: start - start % ALIGNED, beyond: start % ALIGNED })
     }
 
     /// Where elements belong to a box that has size 1 in every dim that it does not cover, if it is such a box. Its place is a number: a

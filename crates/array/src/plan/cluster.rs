@@ -1,87 +1,101 @@
-//! One kernel in the making: which steps it computes, over which space.
+//! A kernel while it is planned: which steps it computes, over which index space.
 
 use smallvec::SmallVec;
 use wgrad_device::Result;
 use wgrad_device::kernel::{Instr, Kernel, Level, Loop};
 use wgrad_device::layout::{Dims, Strides};
 
-use super::factor::Factor;
+use super::factor::MatmulOperand;
 use super::facts::{Facts, Slot};
 use super::library;
-use super::lower::{Body, Stop};
+use super::lower::{BodyWriter, LowerError};
 use super::map::{Map, Obstacle, Space};
 use super::schedule::Planned;
 use crate::graph::Ref;
 use crate::op::{Op, reduced_shape};
 
-/// A row longer than this is not worth reading again by one worker when there are fewer rows than [`FEW_ROWS`].
+/// A kernel that goes over each row several times runs each row on one worker. With rows longer than this and
+/// fewer rows than [`FEW_ROWS`], too few workers would share the work, so such steps are not fused.
 const LONG_ROW: usize = 16_384;
-/// See [`LONG_ROW`].
+/// The number of rows from which on long rows may be fused; see [`LONG_ROW`].
 const FEW_ROWS: usize = 64;
 
-/// A kernel in the making.
+/// The steps that share a kernel, and the kernel's body as far as it is written.
 pub(super) struct Cluster {
-    pub(super) kind: Kind,
-    /// For each dim of the space's shape, whether it is reduced over.
+    pub(super) kind: ClusterKind,
+    /// For each dim of the space's shape, whether it is reduced.
     folded: SmallVec<[bool; 4]>,
-    pub(super) body: Body,
+    pub(super) body: BodyWriter,
     /// The clusters whose results it reads.
     pub(super) needs: Vec<usize>,
 }
 
-/// What runs a cluster.
+/// The kind of kernel that a cluster becomes, with the step that determines it.
 #[derive(Clone, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum ClusterKind {
     Loop,
     Matmul(u32),
     Scatter(u32),
+    Update(u32),
     Scan(u32),
     Sort(u32),
 }
 
+impl ClusterKind {
+    /// Whether its kernel has a body into which other steps may be fused.
+    fn has_body(&self) -> bool {
+        matches!(self, ClusterKind::Loop | ClusterKind::Matmul(_))
+    }
+}
+
 impl Cluster {
-    /// A step in a kernel of its own.
-    pub(super) fn alone(facts: &Facts<'_>, step: u32) -> Result<Cluster, Stop> {
+    /// A cluster of this step alone.
+    pub(super) fn alone(facts: &Facts<'_>, step: u32) -> Result<Cluster, LowerError> {
         let node = &facts.steps[step as usize];
-        let (kind, shape, folded): (Kind, &[usize], SmallVec<[bool; 4]>) = match &node.op {
+        let (kind, shape, folded): (ClusterKind, &[usize], SmallVec<[bool; 4]>) = match &node.op {
             Op::Reduce { dims, .. } => {
                 let shape = facts.shape(node.inputs[0]);
-                (Kind::Loop, shape, (0..shape.len()).map(|d| dims.contains(&d)).collect())
+                (ClusterKind::Loop, shape, (0..shape.len()).map(|d| dims.contains(&d)).collect())
             }
-            Op::Matmul => (Kind::Matmul(step), &node.shape, SmallVec::from_elem(false, node.shape.len())),
-            Op::Scatter { .. } => (Kind::Scatter(step), &node.shape, SmallVec::new()),
-            Op::Scan { .. } => (Kind::Scan(step), &node.shape, SmallVec::new()),
-            Op::Sort { .. } => (Kind::Sort(step), &node.shape, SmallVec::new()),
-            _ => (Kind::Loop, &node.shape, SmallVec::from_elem(false, node.shape.len())),
+            Op::Matmul => {
+                (ClusterKind::Matmul(step), &node.shape, SmallVec::from_elem(false, node.shape.len()))
+            }
+            Op::Scatter { .. } => (ClusterKind::Scatter(step), &node.shape, SmallVec::new()),
+            Op::Update { .. } => (ClusterKind::Update(step), &node.shape, SmallVec::new()),
+            Op::Scan { .. } => (ClusterKind::Scan(step), &node.shape, SmallVec::new()),
+            Op::Sort { .. } => (ClusterKind::Sort(step), &node.shape, SmallVec::new()),
+            _ => (ClusterKind::Loop, &node.shape, SmallVec::from_elem(false, node.shape.len())),
         };
         let space = Space::new(shape);
-        let mut cluster = Cluster { kind, folded, body: Body::new(space), needs: Vec::new() };
-        match cluster.kind {
-            Kind::Scatter(_) | Kind::Scan(_) | Kind::Sort(_) => {
-                for (i, &input) in node.inputs.iter().enumerate() {
-                    let (slot, layout) = facts.strided(input).ok_or(Stop::Store(input))?;
-                    // What a scatter starts from is copied whole, element by element.
-                    if i == 2 && !(layout.is_contiguous() && layout.offset() == 0) {
-                        return Err(Stop::Store(input));
-                    }
-                    cluster.body.slots.push(slot);
+        let mut cluster = Cluster { kind, folded, body: BodyWriter::new(space), needs: Vec::new() };
+        if cluster.kind.has_body() {
+            if let ClusterKind::Matmul(_) = cluster.kind {
+                for &input in &node.inputs {
+                    let operand = MatmulOperand::of(facts, input).ok_or(LowerError::Store(input))?;
+                    cluster.body.slots.push(operand.slot);
                 }
-                cluster.body.members.push(step);
             }
-            _ => {
-                if let Kind::Matmul(_) = cluster.kind {
-                    for &input in &node.inputs {
-                        let factor = Factor::of(facts, input).ok_or(Stop::Store(input))?;
-                        cluster.body.slots.push(factor.slot);
-                    }
-                }
-                cluster.add(facts, step, &mut None)?;
-            }
+            cluster.add(facts, step, &mut None)?;
+            return Ok(cluster);
         }
+        let base = match cluster.kind {
+            ClusterKind::Scatter(_) => Some(2),
+            ClusterKind::Update(_) => Some(0),
+            _ => None,
+        };
+        for (i, &input) in node.inputs.iter().enumerate() {
+            let (slot, layout) = facts.strided(input).ok_or(LowerError::Store(input))?;
+            // The array that the step starts from is copied as one dense block.
+            if base == Some(i) && !(layout.is_contiguous() && layout.offset() == 0) {
+                return Err(LowerError::Store(input));
+            }
+            cluster.body.slots.push(slot);
+        }
+        cluster.body.members.push(step);
         Ok(cluster)
     }
 
-    /// Whether it is worth trying to put a step in: there is a binding left for its result, and the sizes agree.
+    /// Whether it is worth trying to add a step: there is a binding left for its result, and the sizes agree.
     pub(super) fn could_take(&self, facts: &Facts<'_>, step: u32) -> bool {
         if self.bindings() >= facts.limits.buffers {
             return false;
@@ -90,30 +104,34 @@ impl Cluster {
         let elements = |shape: &[usize]| shape.iter().product::<usize>();
         let own = elements(&self.body.space.shape);
         match (&self.kind, &node.op) {
-            (Kind::Scatter(_) | Kind::Scan(_) | Kind::Sort(_), _) => false,
-            (Kind::Matmul(_), Op::Reduce { .. }) => false,
-            (Kind::Matmul(_), _) => elements(&node.shape) == own && reads(facts, step, &self.body.members),
-            (Kind::Loop, Op::Reduce { .. }) => elements(facts.shape(node.inputs[0])) == own,
-            (Kind::Loop, _) => {
+            (ClusterKind::Loop, Op::Reduce { .. }) => elements(facts.shape(node.inputs[0])) == own,
+            (ClusterKind::Loop, _) => {
                 let rows = elements(&reduced_shape(&self.body.space.shape, &self.folded_dims()));
                 elements(&node.shape) == own || elements(&node.shape) == rows
             }
+            (ClusterKind::Matmul(_), Op::Reduce { .. }) => false,
+            (ClusterKind::Matmul(_), _) => {
+                elements(&node.shape) == own && reads(facts, step, &self.body.members)
+            }
+            _ => false,
         }
     }
 
-    /// The dims of the space's shape that are reduced over.
+    /// The dims of the space's shape that are reduced.
     pub(super) fn folded_dims(&self) -> SmallVec<[usize; 4]> {
         (0..self.folded.len()).filter(|&d| self.folded[d]).collect()
     }
 
-    /// Whether a value of this shape is one for each of its rows, which are several and have several elements.
+    /// Whether a value of this shape has one element for each of the cluster's rows. False for a cluster with
+    /// only one row, or with rows of one element.
     pub(super) fn has_row_value(&self, shape: &[usize]) -> bool {
         let rows = reduced_shape(&self.body.space.shape, &self.folded_dims());
         let elements = |shape: &[usize]| shape.iter().product::<usize>();
         elements(&rows) > 1 && elements(&rows) < elements(&self.body.space.shape) && rows[..] == *shape
     }
 
-    /// Takes in a step, if that can be written and run well; else stays what it was, and says so.
+    /// Adds a step if the kernel can express it and runs well with it. Otherwise the cluster is left
+    /// unchanged and the result is false.
     pub(super) fn take(&mut self, facts: &Facts<'_>, step: u32) -> bool {
         let (mark, folded) = (self.body.mark(), self.folded.clone());
         let mut before = None;
@@ -128,14 +146,15 @@ impl Cluster {
         fits
     }
 
-    /// Like [`Cluster::take`], but changed in any case. `before` gets the body as it was, if it is written anew.
-    fn try_to_take(&mut self, facts: &Facts<'_>, step: u32, before: &mut Option<Body>) -> bool {
+    /// [`Cluster::take`] without undoing: if the result is false, the cluster is in an intermediate state. If
+    /// the body is rewritten, `before` receives the old one.
+    fn try_to_take(&mut self, facts: &Facts<'_>, step: u32, before: &mut Option<BodyWriter>) -> bool {
         let node = &facts.steps[step as usize];
         if let Op::Reduce { dims, .. } = &node.op {
             let shape = facts.shape(node.inputs[0]);
             let folds: SmallVec<[bool; 4]> = (0..shape.len()).map(|d| dims.contains(&d)).collect();
             if !self.folded.contains(&true) {
-                // An elementwise loop takes on the rows of its first reduction.
+                // An elementwise loop is rewritten over the rows of the first reduction that it takes in.
                 self.folded = folds;
                 if self.rewrite(facts, Space::new(shape), before).is_err() {
                     return false;
@@ -153,14 +172,15 @@ impl Cluster {
             && self.runs_well()
     }
 
-    /// How many buffers it binds, if all of its results are stored.
+    /// How many buffers the kernel binds if all of its results are stored.
     fn bindings(&self) -> usize {
         let members = &self.body.members;
         let read = |slot: &&Slot| !matches!(slot, Slot::Step(step) if members.contains(step));
         self.body.slots.iter().filter(read).count() + members.len()
     }
 
-    /// How many bindings more than its buffers it takes, since accesses of one buffer begin too far apart for one.
+    /// How many bindings the kernel needs beyond one for each buffer, because some accesses to a buffer begin
+    /// further apart than one binding reaches.
     fn further_bindings(&self, facts: &Facts<'_>) -> usize {
         let mut begins = vec![(isize::MAX, isize::MIN); self.body.slots.len()];
         for access in &self.body.accesses {
@@ -173,7 +193,8 @@ impl Cluster {
         begins.iter().filter(|(low, high)| low < high).map(|begin| apart(begin) / facts.limits.binding).sum()
     }
 
-    /// Whether the rows are short, or many, or read only once.
+    /// Whether enough workers share the work: the rows are short, or there are many, or each is read only
+    /// once.
     fn runs_well(&self) -> bool {
         let (mut rows, mut row) = (1usize, 1usize);
         for (d, &size) in self.body.space.shape.iter().enumerate() {
@@ -188,10 +209,16 @@ impl Cluster {
         levels.iter().zip(stages).all(|(level, stage)| *level == Level::Row || stage == 0)
     }
 
-    /// Writes all members anew, over another space. The body that was there goes to `before`, unless one is there.
-    fn rewrite(&mut self, facts: &Facts<'_>, space: Space, before: &mut Option<Body>) -> Result<(), Stop> {
-        let mut body = Body::new(space);
-        if let Kind::Matmul(_) = self.kind {
+    /// Writes all members again, over another space. `before` receives the old body unless it has one
+    /// already.
+    fn rewrite(
+        &mut self,
+        facts: &Facts<'_>,
+        space: Space,
+        before: &mut Option<BodyWriter>,
+    ) -> Result<(), LowerError> {
+        let mut body = BodyWriter::new(space);
+        if let ClusterKind::Matmul(_) = self.kind {
             body.slots = self.body.slots[..2].into();
         }
         let body = std::mem::replace(&mut self.body, body);
@@ -203,39 +230,48 @@ impl Cluster {
         Ok(())
     }
 
-    /// Writes a step into the body, splitting the space's dims as needed; `before` as in [`Cluster::rewrite`].
-    fn add(&mut self, facts: &Facts<'_>, step: u32, before: &mut Option<Body>) -> Result<(), Stop> {
-        // Every split makes dims smaller, so this ends; the bound is for dims that are split over and over.
+    /// Writes a step into the body, splitting the space's dims as needed; `before` as in
+    /// [`Cluster::rewrite`].
+    fn add(
+        &mut self,
+        facts: &Facts<'_>,
+        step: u32,
+        before: &mut Option<BodyWriter>,
+    ) -> Result<(), LowerError> {
+        // Every split makes a dim smaller, so the loop ends; the bound limits the time spent on dims with
+        // many factors.
         for _ in 0..64 {
             let mark = self.body.mark();
             match self.write(facts, step) {
-                Err(Stop::Split(..)) if matches!(self.kind, Kind::Scatter(_) | Kind::Scan(_)) => {
-                    return Err(Stop::Conflict);
+                Err(LowerError::Split(..))
+                    if matches!(self.kind, ClusterKind::Scatter(_) | ClusterKind::Scan(_)) =>
+                {
+                    return Err(LowerError::Conflict);
                 }
-                Err(Stop::Split(dim, inner)) => {
+                Err(LowerError::Split(dim, inner)) => {
                     self.body.take_back(&mark);
                     let mut space = self.body.space.clone();
                     space.split(dim, inner);
                     self.rewrite(facts, space, before)?;
                 }
-                Ok(()) if !self.keeps_product(facts) => return Err(Stop::Conflict),
+                Ok(()) if !self.keeps_product(facts) => return Err(LowerError::Conflict),
                 done => return done,
             }
         }
-        Err(Stop::Conflict)
+        Err(LowerError::Conflict)
     }
 
-    /// Whether the dims of a product, which its operands give, are still whole.
+    /// For a matrix product: whether its epilogue can still be expressed over the dims of the product.
     fn keeps_product(&self, facts: &Facts<'_>) -> bool {
         match self.kind {
-            Kind::Matmul(step) if self.body.space.has_split() => {
+            ClusterKind::Matmul(step) if self.body.space.has_split() => {
                 library::over_product(facts, step, &self.body.space, self.to_loop()).is_some()
             }
             _ => true,
         }
     }
 
-    fn write(&mut self, facts: &Facts<'_>, step: u32) -> Result<(), Stop> {
+    fn write(&mut self, facts: &Facts<'_>, step: u32) -> Result<(), LowerError> {
         facts.effort.count_written();
         let node = &facts.steps[step as usize];
         self.body.members.push(step);
@@ -266,8 +302,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// The map to an array with the space's elements, or one for each row.
-    pub(super) fn map_to(&self, shape: &[usize], rows: bool) -> Result<Map, Stop> {
+    /// The map from the space to an array of this shape, which has an element for each of the space, or, if
+    /// `rows` is set, one for each row.
+    pub(super) fn map_to(&self, shape: &[usize], rows: bool) -> Result<Map, LowerError> {
         let folded = |d: usize| rows && self.folded[d];
         let map = self.body.space.identity(folded);
         let own: Dims = if rows {
@@ -279,12 +316,12 @@ impl Cluster {
             return Ok(map);
         }
         map.through_reshape(&own, shape, &self.body.space.sizes()).map_err(|obstacle| match obstacle {
-            Obstacle::Split { dim, inner } => Stop::Split(dim, inner),
-            Obstacle::NotAffine => Stop::Conflict,
+            Obstacle::Split { dim, inner } => LowerError::Split(dim, inner),
+            Obstacle::NotAffine => LowerError::Conflict,
         })
     }
 
-    /// The loop as an executor gets it: outer dims first.
+    /// The kernel as a loop, in the form of the kernel IR: outer dims first, then the reduced ones.
     fn to_loop(&self) -> Loop {
         let owners = self.body.space.owners();
         let sizes = self.body.space.sizes();
@@ -315,32 +352,45 @@ impl Cluster {
         kernel
     }
 
-    /// The cluster as a kernel.
+    /// Makes a kernel of the cluster.
     pub(super) fn plan(&self, facts: &Facts<'_>) -> Result<Planned> {
         let (mut slots, params) = (self.body.slots.clone(), self.body.params.clone());
+        let mut overwrite = None;
         let kernel = match self.kind {
-            Kind::Loop => Kernel::Loop(self.to_loop()),
-            Kind::Matmul(step) => {
+            ClusterKind::Loop => Kernel::Loop(self.to_loop()),
+            ClusterKind::Matmul(step) => {
                 Kernel::Matmul(library::matmul(facts, step, &self.body.space, self.to_loop())?)
             }
-            Kind::Scatter(step) => {
+            ClusterKind::Scatter(step) => {
                 slots.push(Slot::Step(step));
                 Kernel::Scatter(library::scatter(facts, step)?)
             }
-            Kind::Scan(step) => {
+            ClusterKind::Update(step) => {
+                overwrite = Some(library::overwrite(facts, step, slots.remove(0)));
+                slots.push(Slot::Step(step));
+                Kernel::Loop(library::update(facts, step)?)
+            }
+            ClusterKind::Scan(step) => {
                 slots.push(Slot::Step(step));
                 Kernel::Scan(library::scan(facts, step)?)
             }
-            Kind::Sort(step) => {
+            ClusterKind::Sort(step) => {
                 slots.push(Slot::Step(step));
                 Kernel::Sort(library::sort(facts, step)?)
             }
         };
-        Ok(Planned { kernel, slots, params, members: self.body.members.clone(), steps: self.body.steps() })
+        Ok(Planned {
+            kernel,
+            slots,
+            params,
+            overwrite,
+            members: self.body.members.clone(),
+            steps: self.body.steps(),
+        })
     }
 }
 
-/// Whether a step's expression uses one of these.
+/// Whether the expression that computes a step uses one of these members.
 fn reads(facts: &Facts<'_>, step: u32, members: &[u32]) -> bool {
     let mut stack = vec![step];
     let mut seen = Vec::new();
@@ -359,7 +409,8 @@ fn reads(facts: &Facts<'_>, step: u32, members: &[u32]) -> bool {
     false
 }
 
-/// A shape's rows and their elements, whatever dims they are split into: runs of kept and folded sizes.
+/// The sizes of a shape in a canonical form: neighbouring kept dims are merged, and neighbouring reduced dims
+/// are. Two reductions have the same rows if these are equal.
 fn rows_of(shape: &[usize], folded: &[bool]) -> Vec<(bool, usize)> {
     let mut runs: Vec<(bool, usize)> = Vec::new();
     for (&size, &folded) in shape.iter().zip(folded) {

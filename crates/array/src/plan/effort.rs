@@ -1,15 +1,16 @@
-//! What planning a graph has come to, counted: it grows as the graph does.
+//! Counters of the work that planning takes. Tests check with them that this work grows linearly with the
+//! graph.
 
 use std::cell::Cell;
 
-/// Counters of one plan's making.
+/// The work that was done to make one plan.
 #[derive(Clone, Default)]
 pub(crate) struct Effort {
-    /// How often all anchors were put into clusters.
+    /// How often the anchors were divided into clusters.
     grouped: Cell<usize>,
     /// How often a step was written into a body.
     written: Cell<usize>,
-    /// How many clusters were looked at to find out what waits for what.
+    /// How many clusters were visited to find dependencies between clusters.
     visited: Cell<usize>,
 }
 
@@ -37,7 +38,7 @@ mod tests {
     use crate::plan::facts::Facts;
     use crate::{Array, BinaryOp, ReduceOp, UnaryOp};
 
-    /// What planning these arrays comes to: the number of kernels, and the counters.
+    /// The number of kernels for these arrays, and the counters of planning them.
     fn effort(roots: &[Array]) -> (usize, [usize; 3]) {
         let device = Device::cpu();
         let graph = Graph::collect(roots.iter().map(|root| &root.0));
@@ -52,7 +53,8 @@ mod tests {
         Array::from_slice(&data, shape, &Device::cpu()).unwrap()
     }
 
-    /// Planning a program four times as large is about four times the work, and anchors are put into clusters as often.
+    /// Checks that a program four times as large takes about four times the work, and that its anchors are
+    /// divided into clusters equally often.
     fn grows_in_line(program: impl Fn(usize) -> Result<Vec<Array>>) -> [usize; 3] {
         let small = effort(&program(60).unwrap()).1;
         let (kernels, large) = effort(&program(240).unwrap());

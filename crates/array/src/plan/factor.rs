@@ -1,5 +1,6 @@
-//! The factors of a product as they lie in memory: matrices whose rows and columns are made of one dim or several, each with its
-//! stride. Windows of an image are such a matrix, and are never written out.
+//! The operands of a matrix product as they lie in memory: matrices whose rows and columns consist of one dim
+//! or several, each with its own stride. The windows of an image are such a matrix; a convolution reads them
+//! that way, so they are never copied (no im2col buffer).
 
 use smallvec::SmallVec;
 use wgrad_device::kernel::{Access, Parts};
@@ -7,29 +8,35 @@ use wgrad_device::layout::{Dims, Strides};
 
 use super::facts::{Facts, Slot};
 use super::map::{Affine, Map, Obstacle, Space};
+use super::views::Below;
 use crate::graph::Ref;
-use crate::op::{Op, View};
 
-/// The most dims that rows or columns may be made of.
+/// The largest number of dims of which rows or columns may consist.
 const MOST_PARTS: usize = 4;
 
-/// A factor in memory.
-pub(super) struct Factor {
+/// An operand of a matrix product, in memory.
+pub(super) struct MatmulOperand {
     pub(super) slot: Slot,
-    /// Strides: those of the batch dims, then of the parts of rows and of columns.
+    /// The strides of the batch dims, then those of the parts of the rows and of the columns.
     strides: Strides,
     offset: isize,
     parts: Parts,
 }
 
-impl Factor {
-    /// An operand of a product, if it lies in memory or views something there that strides of several dims can express.
-    pub(super) fn of(facts: &Facts<'_>, operand: Ref) -> Option<Factor> {
+impl MatmulOperand {
+    /// The operand, if it lies in memory or is a view of such an array that strides can express once dims are
+    /// split.
+    pub(super) fn of(facts: &Facts<'_>, operand: Ref) -> Option<MatmulOperand> {
         let shape = facts.shape(operand);
         if let Some((slot, layout)) = facts.strided(operand) {
             let dims = layout.strides().iter().zip(shape);
             let strides = dims.map(|(&stride, &size)| if size == 1 { 0 } else { stride }).collect();
-            return Some(Factor { slot, strides, offset: layout.offset() as isize, parts: Parts::default() });
+            return Some(MatmulOperand {
+                slot,
+                strides,
+                offset: layout.offset() as isize,
+                parts: Parts::default(),
+            });
         }
         let mut space = Space::new(shape);
         let (slot, address) = loop {
@@ -42,9 +49,9 @@ impl Factor {
         let (sizes, owners) = (space.sizes(), space.owners());
         let all = address.strides(sizes.len());
         let mut factor =
-            Factor { slot, strides: Strides::new(), offset: address.offset, parts: Parts::default() };
+            MatmulOperand { slot, strides: Strides::new(), offset: address.offset, parts: Parts::default() };
         for d in 0..shape.len() {
-            // Parts that continue each other are one.
+            // Neighbouring parts are merged if one stride expresses both.
             let mut made: SmallVec<[(usize, isize); 4]> = SmallVec::new();
             for (at, _) in owners.iter().enumerate().filter(|(_, owner)| **owner == d) {
                 match made.last_mut() {
@@ -78,7 +85,8 @@ impl Factor {
     }
 }
 
-/// Follows views down to memory; or says which dim must be split into which inner size first, if that helps.
+/// Follows views to memory. If that fails, the error holds the dim that must be split first and the size of
+/// the inner part, or `None` if no split helps.
 fn walk(facts: &Facts<'_>, operand: Ref, space: &Space) -> Result<(Slot, Affine), Option<(usize, usize)>> {
     let (mut at, mut map): (Ref, Map) = (operand, space.identity(|_| false));
     loop {
@@ -86,25 +94,15 @@ fn walk(facts: &Facts<'_>, operand: Ref, space: &Space) -> Result<(Slot, Affine)
             return Ok((slot, map.address(layout.strides(), layout.offset())));
         }
         let Ref::Node(step) = at else { return Err(None) };
-        let node = &facts.steps[step as usize];
-        let base = node.inputs.first().copied().ok_or(None)?;
-        map = match &node.op {
-            Op::View(View::Affine(axes)) => map.through_axes(axes, facts.shape(base)),
-            Op::View(View::Reshape) => {
-                if let Some((slot, layout)) = facts.memory(base)
-                    && let Some(layout) = layout.reshape(&node.shape)
-                {
-                    return Ok((slot, map.address(layout.strides(), layout.offset())));
-                }
-                map.through_reshape(&node.shape, facts.shape(base), &space.sizes()).map_err(|obstacle| {
-                    match obstacle {
-                        Obstacle::Split { dim, inner } => Some((dim, inner)),
-                        Obstacle::NotAffine => None,
-                    }
-                })?
-            }
-            _ => return Err(None),
+        let below =
+            facts.below(step, &map, &space.sizes(), |_| false).map_err(|obstacle| match obstacle {
+                Obstacle::Split { dim, inner } => Some((dim, inner)),
+                Obstacle::NotAffine => None,
+            })?;
+        (at, map) = match below {
+            Below::Operand(base, map, 0) => (base, map),
+            Below::Operand(..) => return Err(None),
+            Below::Memory(slot, layout) => return Ok((slot, map.address(layout.strides(), layout.offset()))),
         };
-        at = base;
     }
 }

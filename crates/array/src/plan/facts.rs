@@ -1,17 +1,16 @@
-//! The graph as the scheduler sees it: operations, and which of their results are written to memory.
+//! The graph as the scheduler sees it: its operations, where their results lie, and the decisions made about
+//! them. Which results are written to memory is decided in `stored`.
 
 use std::collections::HashMap;
 
 use smallvec::SmallVec;
-use wgrad_device::kernel::UnaryOp;
-use wgrad_device::layout::{Dims, Strides};
+use wgrad_device::layout::Dims;
 use wgrad_device::{DType, Layout, Limits};
 
 use super::effort::Effort;
-use super::factor::Factor;
 use super::why::Why;
 use crate::graph::{Graph, Ref};
-use crate::op::{Axis, Op, RandomKind, View, reduced_shape};
+use crate::op::{Op, RandomKind, reduced_shape};
 
 /// One operation of the graph.
 pub(crate) struct Step {
@@ -19,20 +18,21 @@ pub(crate) struct Step {
     pub(crate) inputs: SmallVec<[Ref; 3]>,
     pub(crate) shape: Dims,
     pub(crate) dtype: DType,
-    /// Where its numbers start among the graph's scalars.
+    /// The position of its first scalar among the graph's scalars.
     pub(crate) first_scalar: usize,
-    /// Its result is computed by a kernel and kept there or in memory; other results are recomputed wherever they are used.
+    /// Whether it is an *anchor*: a step that exactly one kernel computes, and whose result is in memory or
+    /// in a register of that kernel. A step that is no anchor is recomputed in every kernel that uses it.
     pub(crate) anchor: bool,
-    /// Its result is written to memory.
+    /// Whether its result is written to memory.
     pub(crate) stored: bool,
-    /// Why, as it was first decided.
+    /// The first reason for which it was decided that the result is stored.
     pub(crate) why: Option<Why>,
 }
 
 /// Memory that a kernel reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Slot {
-    /// Some of the memory that the graph's leaves lie in.
+    /// Memory in which leaves lie: a position in `Graph::memory`.
     Leaf(u32),
     /// The result of a step.
     Step(u32),
@@ -42,20 +42,20 @@ pub(crate) enum Slot {
 pub(crate) struct Facts<'g> {
     pub(crate) graph: &'g Graph,
     pub(crate) steps: Vec<Step>,
-    /// Copies of leaves, which come before everything else.
+    /// The steps that copy leaves, which are the first in topological order.
     copies: Vec<u32>,
-    /// The steps that fold some dims first, by the reduction that goes on from there.
+    /// For each reduction that was taken apart, the steps that reduce some of its dims before it.
     folds: HashMap<u32, SmallVec<[u32; 1]>>,
-    /// The steps that read each leaf, once a leaf is copied.
+    /// For each leaf the steps that read it. It is computed when the first leaf is copied.
     readers: Option<Vec<SmallVec<[u32; 2]>>>,
     pub(crate) fusion: bool,
     pub(crate) limits: &'g Limits,
-    /// What planning has come to.
+    /// Counters of the work that planning takes.
     pub(crate) effort: Effort,
 }
 
 impl<'g> Facts<'g> {
-    /// Reads the operations; `None` if another thread has finished one of them meanwhile.
+    /// Reads the graph's operations. `None` if another thread has finished one of them in the meantime.
     pub(crate) fn new(graph: &'g Graph, fusion: bool, limits: &'g Limits) -> Option<Facts<'g>> {
         let mut steps = Vec::with_capacity(graph.nodes.len());
         for (i, node) in graph.nodes.iter().enumerate() {
@@ -95,7 +95,8 @@ impl<'g> Facts<'g> {
         order
     }
 
-    /// Puts a step into the order, after those that fold for it. Each has fewer dims to fold, so this is not deep.
+    /// Puts a step into the order, after the steps that reduce some of its dims before it. Each of those has
+    /// fewer dims, so the depth of this recursion is bounded by the rank.
     fn place(&self, step: u32, order: &mut Vec<u32>) {
         for &inner in self.folds.get(&step).into_iter().flatten() {
             self.place(inner, order);
@@ -126,7 +127,7 @@ impl<'g> Facts<'g> {
         }
     }
 
-    /// Where an operand that is in memory lies there.
+    /// The memory and the layout of an operand, if it is a leaf or an anchor.
     pub(crate) fn memory(&self, operand: Ref) -> Option<(Slot, Layout)> {
         match operand {
             Ref::Leaf(leaf) => {
@@ -140,106 +141,8 @@ impl<'g> Facts<'g> {
         }
     }
 
-    /// Where an operand lies that is in memory, or views something there through strides.
-    pub(crate) fn strided(&self, operand: Ref) -> Option<(Slot, Layout)> {
-        let mut views: SmallVec<[(&View, &[usize]); 4]> = SmallVec::new();
-        let mut at = operand;
-        let (slot, mut layout) = loop {
-            if let Some(found) = self.memory(at) {
-                break found;
-            }
-            let Ref::Node(step) = at else { return None };
-            let step = &self.steps[step as usize];
-            let Op::View(view) = &step.op else { return None };
-            views.push((view, &step.shape));
-            at = step.inputs[0];
-        };
-        for (view, shape) in views.into_iter().rev() {
-            layout = view_layout(&layout, view, shape)?;
-        }
-        Some((slot, layout))
-    }
-
-    /// What an operand views, down to the first thing that is not a view, or is in memory.
-    fn viewed(&self, mut operand: Ref) -> Ref {
-        while let Ref::Node(step) = operand {
-            let step = &self.steps[step as usize];
-            match step.op {
-                Op::View(_) if !step.anchor => operand = step.inputs[0],
-                _ => break,
-            }
-        }
-        operand
-    }
-
-    /// Has a step's result written to memory.
-    pub(crate) fn store(&mut self, step: u32, why: Why) {
-        let is_root = self.graph.is_root.get(step as usize).copied().unwrap_or(false);
-        let step = &mut self.steps[step as usize];
-        (step.anchor, step.stored) = (true, true);
-        step.why.get_or_insert(if is_root { Why::Result } else { why });
-    }
-
-    /// Has an operand put into memory where strides can reach it.
-    fn store_operand(&mut self, operand: Ref) {
-        if self.strided(operand).is_some() {
-            return;
-        }
-        if let Ref::Node(step) = self.viewed(operand) {
-            self.store(step, Why::Operand);
-        }
-        if let (None, Ref::Node(step)) = (self.strided(operand), operand) {
-            self.store(step, Why::Operand);
-        }
-    }
-
-    /// Has a product's operand put into memory. Windows are not written out: what they look at is, with its margins, unless it is
-    /// there already. What views no element twice is copied rather than walked along several dims, but not once for each matrix of
-    /// the batch that it is repeated for.
-    fn store_factor(&mut self, operand: Ref) {
-        if self.strided(operand).is_some() {
-            return;
-        }
-        let elements = |facts: &Self, operand: Ref| facts.shape(operand).iter().product::<usize>();
-        let mut once = operand;
-        let mut base = operand;
-        while let Ref::Node(step) = base {
-            let node = &self.steps[step as usize];
-            let Op::View(view @ (View::Affine(_) | View::Reshape)) = &node.op else { break };
-            if node.anchor {
-                break;
-            }
-            let below = node.inputs[0];
-            let repeats = matches!(view, View::Affine(_)) && elements(self, below) <= elements(self, once);
-            if once == base && repeats {
-                once = below;
-            }
-            base = below;
-        }
-        let overlap = elements(self, once) > elements(self, base);
-        let known = match base {
-            Ref::Node(step) => {
-                let node = &self.steps[step as usize];
-                Some((step, (node.anchor, node.stored, node.why)))
-            }
-            Ref::Leaf(_) => None,
-        };
-        if overlap {
-            if let Some((step, _)) = known {
-                self.store(step, Why::Operand);
-            }
-            if Factor::of(self, operand).is_some() {
-                return;
-            }
-            if let Some((step, before)) = known {
-                let node = &mut self.steps[step as usize];
-                (node.anchor, node.stored, node.why) = before;
-            }
-        }
-        self.store_operand(if overlap { operand } else { once });
-    }
-
-    /// Has a leaf copied to dense memory: a view of it needs more than strides can say.
+    /// Adds a step that copies a leaf to dense memory, and has all readers of the leaf read the copy: strides
+    /// cannot express a view of the leaf as it is.
     pub(crate) fn copy_leaf(&mut self, leaf: u32) {
         let copy = self.steps.len() as u32;
         let readers = self.readers.get_or_insert_with(|| {
@@ -274,7 +177,8 @@ impl<'g> Facts<'g> {
         self.copies.push(copy);
     }
 
-    /// Has a reduction fold some of its dims in a step of its own, before the others: this one.
+    /// Takes a reduction apart: a new step, which is returned, reduces the dims `first`; the reduction
+    /// continues from its result with the other dims.
     pub(crate) fn fold_first(&mut self, step: u32, first: &[usize]) -> Option<u32> {
         let inner = self.steps.len() as u32;
         let node = &mut self.steps[step as usize];
@@ -300,134 +204,7 @@ impl<'g> Facts<'g> {
         Some(inner)
     }
 
-    /// The results that must be in memory whatever the kernels look like.
-    fn choose_stored(&mut self) {
-        let mut size = vec![Inlined::default(); self.steps.len()];
-        for i in 0..self.steps.len() {
-            let step = &self.steps[i];
-            let inputs = step.inputs.clone();
-            let empty = step.shape.contains(&0);
-            let (held, visited) = (self.graph.held[i], self.graph.visited[i]);
-            let library =
-                matches!(step.op, Op::Matmul | Op::Scatter { .. } | Op::Scan { .. } | Op::Sort { .. });
-            let expensive = library || matches!(step.op, Op::Reduce { .. });
-            let free = matches!(step.op, Op::View(_) | Op::Full(_));
-            let alone = !self.fusion && !free;
-            let wanted = matches!(step.op, Op::Store);
-            match step.op {
-                Op::Matmul => {
-                    for input in inputs {
-                        self.store_factor(input);
-                    }
-                }
-                _ if library => {
-                    for input in inputs {
-                        self.store_operand(input);
-                    }
-                }
-                Op::Gather { .. } => self.store_operand(inputs[0]),
-                _ => {}
-            }
-            self.steps[i].anchor |= expensive || empty;
-            let why = match () {
-                () if wanted => Some(Why::Always),
-                () if held && (expensive || visited && !free) => Some(Why::Held),
-                () if alone => Some(Why::Unfused),
-                () if empty => Some(Why::Empty),
-                () => None,
-            };
-            if let Some(why) = why {
-                self.store(i as u32, why);
-            }
-            size[i] = self.inlined(i, &size);
-            // A value that somebody may still read is cheap to recompute later, unless that keeps memory alive that would
-            // be free otherwise.
-            if held && !free && !self.steps[i].anchor && !self.are_kept(&size[i].sources) {
-                self.store(i as u32, Why::Held);
-                size[i] = self.inlined(i, &size);
-            }
-            // A body that grew too large is cut at its largest operand, again and again: also that of a value which is stored.
-            while !library && self.body(i, &size).exceeds(self.limits) {
-                let heaviest = self.steps[i].inputs.iter().filter_map(|&input| match self.viewed(input) {
-                    Ref::Node(step) if !self.steps[step as usize].anchor => Some(step),
-                    _ => None,
-                });
-                match heaviest.max_by_key(|&step| size[step as usize].weight()) {
-                    Some(step) if size[step as usize].weight() > 1 => self.store(step, Why::Large),
-                    _ => break,
-                }
-                size[i] = self.inlined(i, &size);
-            }
-        }
-        for &root in &self.graph.roots {
-            let step = &self.steps[root as usize];
-            // A view that is not larger than what it shows is computed itself, unless the whole is in memory anyway.
-            let whole = self.viewed(Ref::Node(root));
-            let covers = self.shape(whole).iter().product::<usize>() <= step.shape.iter().product();
-            if let Ref::Node(base) = whole
-                && base != root
-                && covers
-                && !self.is_anchor(whole)
-            {
-                self.store(base, Why::Viewed);
-            }
-            match self.strided(Ref::Node(root)) {
-                Some((Slot::Step(base), _)) if base != root => self.store(base, Why::Viewed),
-                Some((Slot::Leaf(_), _)) => {}
-                _ => self.store(root, Why::Result),
-            }
-        }
-    }
-
-    /// Whether all of this memory stays alive after the evaluation anyway.
-    fn are_kept(&self, sources: &[Slot]) -> bool {
-        sources.iter().all(|source| match source {
-            Slot::Leaf(memory) => self.graph.memory[*memory as usize].kept,
-            Slot::Step(step) => self.graph.held[*step as usize],
-        })
-    }
-
-    /// What inlining a step into its user's kernel brings along.
-    fn inlined(&self, step: usize, size: &[Inlined]) -> Inlined {
-        if self.steps[step].anchor {
-            return Inlined { instructions: 1, sources: SmallVec::from_slice(&[Slot::Step(step as u32)]) };
-        }
-        self.body(step, size)
-    }
-
-    /// What computing a step in a kernel brings along.
-    fn body(&self, step: usize, size: &[Inlined]) -> Inlined {
-        let step_facts = &self.steps[step];
-        let written = match step_facts.op {
-            Op::View(_) => 0,
-            Op::Unary(op) if self.limits.inlined => op.size(),
-            Op::Binary(op, _) if self.limits.inlined => op.size(),
-            _ => 1,
-        };
-        let own = written + usize::from(step_facts.dtype.is_half());
-        let mut sum = Inlined { instructions: own, sources: SmallVec::new() };
-        for &input in &step_facts.inputs {
-            let slot = match input {
-                Ref::Leaf(leaf) => Inlined {
-                    instructions: 1,
-                    sources: SmallVec::from_slice(&[Slot::Leaf(self.graph.leaves[leaf as usize].memory)]),
-                },
-                Ref::Node(node) if self.steps[node as usize].anchor => {
-                    Inlined { instructions: 1, sources: SmallVec::from_slice(&[Slot::Step(node)]) }
-                }
-                Ref::Node(node) => size[node as usize].clone(),
-            };
-            sum.instructions += slot.instructions;
-            for source in slot.sources {
-                if !sum.sources.contains(&source) {
-                    sum.sources.push(source);
-                }
-            }
-        }
-        sum
-    }
-
-    /// What recomputing an operation costs, in simple operations on an element.
+    /// The cost of recomputing a step for one element, in units of a simple operation such as an addition.
     pub(crate) fn cost(&self, step: u32) -> usize {
         let step = &self.steps[step as usize];
         match &step.op {
@@ -435,59 +212,9 @@ impl<'g> Facts<'g> {
             Op::Random { kind: RandomKind::Normal, .. } => 72,
             Op::Random { .. } => 24,
             Op::Gather { .. } => 8,
-            Op::Unary(op) => match op {
-                UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Not | UnaryOp::Sign => 1,
-                UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Trunc => 1,
-                UnaryOp::IsNan | UnaryOp::IsFinite | UnaryOp::Reciprocal | UnaryOp::Sqrt | UnaryOp::Rsqrt => {
-                    2
-                }
-                _ => 8,
-            },
-            Op::Binary(wgrad_device::kernel::BinaryOp::Pow, _) => 16,
+            Op::Unary(op) => op.cost(),
+            Op::Binary(op, _) => op.cost(),
             _ => 1,
         }
     }
-}
-
-/// An estimate of an expression that is computed in its user's kernel; shared parts count twice.
-#[derive(Clone, Default)]
-struct Inlined {
-    instructions: usize,
-    sources: SmallVec<[Slot; 4]>,
-}
-
-impl Inlined {
-    fn exceeds(&self, limits: &Limits) -> bool {
-        // Half of what a kernel may have: the other half is for what is fused beside it, and for outputs.
-        self.instructions > limits.instructions / 2 || self.sources.len() > (limits.buffers - 1) / 2 + 1
-    }
-
-    fn weight(&self) -> usize {
-        self.instructions + 16 * (self.sources.len().max(1) - 1)
-    }
-}
-
-/// The layout of a view of a layout, if strides can express it.
-pub(crate) fn view_layout(base: &Layout, view: &View, shape: &[usize]) -> Option<Layout> {
-    match view {
-        View::Affine(axes) => Some(affine_layout(base, axes, shape)),
-        View::Reshape => base.reshape(shape),
-        View::Pad { .. } => None,
-    }
-}
-
-/// The layout of an affine view of a layout.
-pub(crate) fn affine_layout(base: &Layout, axes: &[Axis], shape: &[usize]) -> Layout {
-    let mut strides: Strides = SmallVec::from_elem(0, shape.len());
-    let mut offset = base.offset() as isize;
-    for (axis, &stride) in axes.iter().zip(base.strides()) {
-        // Steps in an empty view may be no numbers.
-        offset = offset.wrapping_add(axis.offset.wrapping_mul(stride));
-        for &(dim, step) in &axis.terms {
-            strides[dim] = strides[dim].wrapping_add(step.wrapping_mul(stride));
-        }
-    }
-    // An empty view may start past the end.
-    let offset = if shape.contains(&0) { base.offset() } else { offset as usize };
-    Layout::new(shape, &strides, offset)
 }

@@ -1,33 +1,35 @@
-//! Kernels that are not loops: products, scatters, scans, sorts, from their operands' layouts.
+//! The kernels that are not loops (matrix products, scatters, scans and sorts), and updates of a part of an
+//! array, which are loops that copy. They are set up from the layouts of their operands, which are in memory.
 
-use wgrad_device::kernel::{Access, IndexedDim, Instr, Loop, Matmul, Scan, Scatter, Sort};
+use wgrad_device::kernel::{Access, IndexedDim, Instr, Kernel, Loop, Matmul, Scan, Scatter, Sort, Store};
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{Error, Result};
 
-use super::factor::Factor;
-use super::facts::Facts;
+use super::factor::MatmulOperand;
+use super::facts::{Facts, Slot};
 use super::map::Space;
+use super::schedule::PlannedOverwrite;
 use crate::graph::Ref;
 use crate::op::Op;
 
-/// A product with its epilogue, given as a loop over `space`.
+/// A matrix product with its epilogue, which is given as a loop over `space`.
 pub(super) fn matmul(facts: &Facts<'_>, step: u32, space: &Space, epilogue: Loop) -> Result<Matmul> {
     let node = &facts.steps[step as usize];
-    let operand = |i: usize| match Factor::of(facts, node.inputs[i]) {
+    let operand = |i: usize| match MatmulOperand::of(facts, node.inputs[i]) {
         Some(factor) => Ok(factor.access(facts, node.inputs[i], i)),
         None => Err(not_in_memory()),
     };
     let ((lhs, lhs_parts), (rhs, rhs_parts)) = (operand(0)?, operand(1)?);
     let lhs_shape = facts.shape(node.inputs[0]);
     let k = lhs_shape[lhs_shape.len() - 1];
-    let epilogue = over_product(facts, step, space, epilogue).ok_or_else(|| not_that("matmul"))?;
+    let epilogue = over_product(facts, step, space, epilogue).ok_or_else(|| wrong_step("matmul"))?;
     let mut product = Matmul { k, lhs, rhs, lhs_parts, rhs_parts, epilogue };
     while merge_batch(&mut product) {}
     Ok(product)
 }
 
-/// Makes the last batch dim a part of m, if both operands and the epilogue allow it: many small products with one matrix
-/// are a large one. A batch dim of size 1 goes in any case.
+/// Merges the last batch dim into m if both operands and the epilogue allow it: many small products with one
+/// right-hand matrix become one large product. A batch dim of size 1 is removed in any case.
 fn merge_batch(product: &mut Matmul) -> bool {
     let rank = product.epilogue.sizes.len();
     let Some(batch) = rank.checked_sub(3) else { return false };
@@ -67,12 +69,12 @@ fn merge_batch(product: &mut Matmul) -> bool {
     true
 }
 
-/// The epilogue over exactly the dims `batch.., m, n`, which the operands' strides count. `None` if a dim was split to follow a
-/// reshape, and its parts are not one dim for every access.
+/// The epilogue over exactly the dims `batch.., m, n` of the product. `None` if one of these dims was split
+/// to follow a reshape, and some access needs its parts separately.
 pub(super) fn over_product(facts: &Facts<'_>, step: u32, space: &Space, mut kernel: Loop) -> Option<Loop> {
     let shape = &facts.steps[step as usize].shape;
     let (owners, sizes) = (space.owners(), space.sizes());
-    // Dims of size 1 have no dim in the space; give them one with stride 0.
+    // A dim of size 1 has no dim in the space; it gets one with stride 0.
     let widen = |strides: &Strides| -> Option<Strides> {
         let stride = |d: usize| {
             let mut parts = (0..owners.len()).rev().filter(|&at| owners[at] == d);
@@ -118,7 +120,7 @@ fn operand_access(facts: &Facts<'_>, operand: Ref, buffer: usize, order: &[usize
 /// A scatter from its operands in memory.
 pub(super) fn scatter(facts: &Facts<'_>, step: u32) -> Result<Scatter> {
     let node = &facts.steps[step as usize];
-    let Op::Scatter { op, dim, name, .. } = node.op else { return Err(not_that("scatter")) };
+    let Op::Scatter { op, dim, name, .. } = node.op else { return Err(wrong_step("scatter")) };
     let order: Vec<usize> = (0..node.shape.len()).collect();
     let (source, index) = (
         operand_access(facts, node.inputs[0], 0, &order)?,
@@ -145,10 +147,66 @@ pub(super) fn scatter(facts: &Facts<'_>, step: u32) -> Result<Scatter> {
     })
 }
 
+/// The loop that copies an update's box of elements from its operand in memory. The buffer to which it writes
+/// begins at the box's first element, rounded down to [`ALIGNED`](crate::op::ALIGNED).
+pub(super) fn update(facts: &Facts<'_>, step: u32) -> Result<Loop> {
+    let node = &facts.steps[step as usize];
+    let Op::Update { beyond, .. } = node.op else { return Err(wrong_step("update")) };
+    let sizes: Dims = facts.shape(node.inputs[1]).into();
+    let order: Vec<usize> = (0..sizes.len()).collect();
+    let source = operand_access(facts, node.inputs[1], 0, &order)?;
+    let strides: Strides = contiguous_strides(&node.shape)
+        .iter()
+        .zip(&sizes)
+        .map(|(&stride, &size)| if size == 1 { 0 } else { stride })
+        .collect();
+    let target = Access { partial: true, ..Access::new(1, node.dtype, &strides, beyond as isize) };
+    Ok(copying(sizes, source, target))
+}
+
+/// The memory of which [`update`] overwrites a part.
+pub(super) fn overwrite(facts: &Facts<'_>, step: u32, base: Slot) -> PlannedOverwrite {
+    let node = &facts.steps[step as usize];
+    let reads_base = |input: &&Ref| match (**input, base) {
+        (Ref::Leaf(leaf), Slot::Leaf(memory)) => facts.graph.leaves[leaf as usize].memory == memory,
+        (Ref::Node(step), Slot::Step(base)) => step == base,
+        _ => false,
+    };
+    let readers = facts.steps.iter().flat_map(|step| &step.inputs).filter(reads_base).count();
+    let wanted = match base {
+        Slot::Leaf(memory) => facts.graph.memory[memory as usize].kept,
+        Slot::Step(base) => {
+            let marked = |marks: &[bool]| marks.get(base as usize).copied().unwrap_or(false);
+            marked(&facts.graph.held) || marked(&facts.graph.is_root)
+        }
+    };
+    let strides = contiguous_strides(&node.shape);
+    let access = |buffer| Access::new(buffer, node.dtype, &strides, 0);
+    PlannedOverwrite {
+        base,
+        copy: Kernel::Loop(copying(node.shape.clone(), access(0), access(1))),
+        sole: readers == 1 && !wanted,
+        start: node.first_scalar,
+    }
+}
+
+/// A loop that copies elements.
+fn copying(sizes: Dims, source: Access, target: Access) -> Loop {
+    let load = Instr::Load { access: 0, indices: Default::default() };
+    Loop {
+        sizes,
+        inner: 0,
+        accesses: vec![source, target],
+        ranges: Vec::new(),
+        body: vec![load],
+        stores: vec![Store { access: 1, value: 0 }],
+    }
+}
+
 /// A scan from its operand in memory.
 pub(super) fn scan(facts: &Facts<'_>, step: u32) -> Result<Scan> {
     let node = &facts.steps[step as usize];
-    let Op::Scan { op, dim } = node.op else { return Err(not_that("scan")) };
+    let Op::Scan { op, dim } = node.op else { return Err(wrong_step("scan")) };
     let (sizes, source, target) = along(facts, step, dim)?;
     Ok(Scan { op, sizes, source, target })
 }
@@ -156,12 +214,13 @@ pub(super) fn scan(facts: &Facts<'_>, step: u32) -> Result<Scan> {
 /// A sort from its operand in memory.
 pub(super) fn sort(facts: &Facts<'_>, step: u32) -> Result<Sort> {
     let node = &facts.steps[step as usize];
-    let Op::Sort { dim, descending, first } = node.op else { return Err(not_that("sort")) };
+    let Op::Sort { dim, descending, first } = node.op else { return Err(wrong_step("sort")) };
     let (sizes, source, target) = along(facts, step, dim)?;
     Ok(Sort { descending, sizes, source, target, first, count: node.shape[dim] })
 }
 
-/// The sizes of a step's operand, and the accesses to it and to the result, all with the dim that work runs along last.
+/// The sizes of a step's operand, and the accesses to the operand and to the result. In all three, `dim`,
+/// along which the step works, is the last dim.
 fn along(facts: &Facts<'_>, step: u32, dim: usize) -> Result<(Dims, Access, Access)> {
     let node = &facts.steps[step as usize];
     let order: Vec<usize> = (0..node.shape.len()).filter(|&d| d != dim).chain([dim]).collect();
@@ -177,6 +236,7 @@ fn not_in_memory() -> Error {
     Error::Unsupported { op: "eval", reason: "an operand is not in memory; please report this".into() }
 }
 
-fn not_that(op: &'static str) -> Error {
+/// The error for a step that is not of the kind for which a kernel was planned.
+fn wrong_step(op: &'static str) -> Error {
     Error::Unsupported { op, reason: "a kernel was planned for another operation; please report this".into() }
 }

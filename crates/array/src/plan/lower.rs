@@ -1,4 +1,7 @@
-//! Writing fused bodies: expressions of the graph become instructions over an index space.
+//! Lowering: expressions of the graph become the instructions of a kernel over an index space.
+//!
+//! The writer does value numbering: an instruction that is already in the body is not written again, so
+//! common subexpressions are computed once.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -10,60 +13,63 @@ use wgrad_device::{DType, Layout};
 
 use super::facts::{Facts, Slot};
 use super::map::{Affine, Map, Obstacle, Space};
+use super::views::Below;
 use crate::graph::{Ref, WordHasher};
-use crate::op::{Op, Operands, RandomKind, View};
+use crate::op::{Op, Operands, RandomKind};
 
 /// Why an expression could not be written into a body.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Stop {
-    /// A dim of the space must be split in two first; the inner one gets this size.
+pub(crate) enum LowerError {
+    /// This dim of the space must be split in two first, with an inner dim of this size.
     Split(usize, usize),
     /// This operand must be in memory first.
     Store(Ref),
-    /// It needs a result of this very kernel at other indices than where it is computed.
+    /// The expression needs a result of this kernel at other indices than those at which the kernel computes
+    /// it.
     Conflict,
 }
 
-/// What is behind a view.
-#[allow(clippy::large_enum_variant, reason = "it lives for a moment only")]
-enum Through {
-    /// What it views, and the map there.
+/// What a view leads to.
+#[allow(clippy::large_enum_variant, reason = "a short-lived value on the stack")]
+enum ViewTarget {
+    /// The viewed operand, and the map from the space to its indices.
     Base(Ref, Map),
-    /// Its value.
+    /// The register of the view's value, which has been written already.
     Value(Reg),
 }
 
-/// A body that is being written. All of its lists only grow, so that what was written last can be taken back.
-pub(crate) struct Body {
+/// Writes a kernel's body. Its lists only grow, so that everything written since a [`Mark`] can be removed
+/// again.
+pub(crate) struct BodyWriter {
     pub(crate) space: Space,
     pub(crate) accesses: Vec<Access>,
     pub(crate) ranges: Vec<Range>,
     pub(crate) instructions: Vec<Instr>,
     pub(crate) stores: Vec<Store>,
-    /// Which memory each of the kernel's buffers is.
+    /// For each of the kernel's buffers, its memory.
     pub(crate) slots: Vec<Slot>,
-    /// Which of the graph's scalars each parameter is.
+    /// For each parameter, its position among the graph's scalars.
     pub(crate) params: Vec<u32>,
-    /// The values there are.
-    known: Vec<Known>,
-    /// The last value there is of each operand.
+    /// The operand values that have a register.
+    known: Vec<KnownValue>,
+    /// For each operand, the position of its latest entry in `known`.
     last: HashMap<Ref, u32, BuildHasherDefault<WordHasher>>,
-    /// The registers of the instructions.
+    /// The register of each instruction, for value numbering.
     numbered: HashMap<Instr, Reg, BuildHasherDefault<WordHasher>>,
-    /// The steps computed here: not to be loaded.
+    /// The anchors computed by this kernel, which must not be loaded from memory.
     pub(crate) members: Vec<u32>,
 }
 
-/// The value of an operand at a map.
-struct Known {
+/// The register that holds the value of an operand at the indices of a map.
+struct KnownValue {
     operand: Ref,
     map: Map,
     reg: Reg,
-    /// The operand's value at another map that was known before.
+    /// The position of the previous entry for the same operand (at another map).
     before: Option<u32>,
 }
 
-/// How long a body's lists were at some time.
+/// The lengths of a body's lists at some point of writing.
 pub(crate) struct Mark {
     accesses: usize,
     ranges: usize,
@@ -75,9 +81,9 @@ pub(crate) struct Mark {
     members: usize,
 }
 
-impl Body {
-    pub(crate) fn new(space: Space) -> Body {
-        Body {
+impl BodyWriter {
+    pub(crate) fn new(space: Space) -> BodyWriter {
+        BodyWriter {
             space,
             accesses: Vec::new(),
             ranges: Vec::new(),
@@ -92,7 +98,7 @@ impl Body {
         }
     }
 
-    /// Where writing has come to.
+    /// The present lengths of the lists.
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             accesses: self.accesses.len(),
@@ -106,7 +112,7 @@ impl Body {
         }
     }
 
-    /// Takes back all that was written since the mark.
+    /// Removes everything that was written since the mark.
     pub(crate) fn take_back(&mut self, mark: &Mark) {
         for instr in self.instructions.drain(mark.instructions..) {
             self.numbered.remove(&instr);
@@ -125,13 +131,13 @@ impl Body {
         self.members.truncate(mark.members);
     }
 
-    /// Remembers an operand's value at a map.
+    /// Notes the register of an operand's value at a map.
     fn remember(&mut self, operand: Ref, map: Map, reg: Reg) {
         let before = self.last.insert(operand, self.known.len() as u32);
-        self.known.push(Known { operand, map, reg, before });
+        self.known.push(KnownValue { operand, map, reg, before });
     }
 
-    /// The value of an operand at a map, if it was written before.
+    /// The register of an operand's value at a map, if it has been written.
     fn find(&self, operand: Ref, map: &Map) -> Option<Reg> {
         let mut at = self.last.get(&operand).copied();
         while let Some(place) = at {
@@ -144,7 +150,7 @@ impl Body {
         None
     }
 
-    /// Adds an instruction, unless its value is there already.
+    /// Adds an instruction unless the body has it already (value numbering), and returns its register.
     fn push(&mut self, instr: Instr) -> Reg {
         if let Some(&reg) = self.numbered.get(&instr) {
             return reg;
@@ -155,7 +161,7 @@ impl Body {
         reg
     }
 
-    /// Says that a step's value at a map is this register.
+    /// Notes the register of a step's value at a map.
     pub(crate) fn define(&mut self, step: u32, map: Map, reg: Reg) {
         self.remember(Ref::Node(step), map, reg);
     }
@@ -165,7 +171,7 @@ impl Body {
         self.find(Ref::Node(step), map)
     }
 
-    /// The steps whose values are computed here without being members: recomputed work.
+    /// The steps that are computed here but are no members: recomputed work.
     pub(crate) fn recomputed(&self) -> impl Iterator<Item = u32> + '_ {
         self.known.iter().filter_map(|known| match known.operand {
             Ref::Node(step) if !self.members.contains(&step) => Some(step),
@@ -173,7 +179,7 @@ impl Body {
         })
     }
 
-    /// The steps whose values are computed here, members or not, in the order in which they were made.
+    /// All steps computed here, members or not, in topological order.
     pub(crate) fn steps(&self) -> Vec<u32> {
         let mut steps: Vec<u32> = self.members.iter().copied().chain(self.recomputed()).collect();
         steps.sort_unstable();
@@ -181,7 +187,7 @@ impl Body {
         steps
     }
 
-    /// Writes an accumulator, an epilogue's first value.
+    /// Writes the accumulator of a matrix product, the value with which its epilogue begins.
     pub(crate) fn accumulator(&mut self) -> Reg {
         self.push(Instr::Accumulator)
     }
@@ -192,7 +198,7 @@ impl Body {
         self.rounded(reg, dtype)
     }
 
-    /// Rounds a computed value to what an element of its dtype holds.
+    /// Rounds a computed value to the precision of an element of its dtype.
     pub(crate) fn rounded(&mut self, reg: Reg, dtype: DType) -> Reg {
         if dtype.is_half() || dtype == DType::U8 { self.push(Instr::Cast { a: reg, to: dtype }) } else { reg }
     }
@@ -210,7 +216,15 @@ impl Body {
         let guards = guards.iter().map(|(value, size)| self.range(value, *size, rank)).collect();
         let buffer = self.slot(slot);
         let strides = address.strides(rank);
-        Access { buffer, dtype, strides, offset: address.offset, guards, indexed: SmallVec::new() }
+        Access {
+            buffer,
+            dtype,
+            strides,
+            offset: address.offset,
+            guards,
+            indexed: SmallVec::new(),
+            partial: false,
+        }
     }
 
     fn range(&mut self, value: &Affine, size: usize, rank: usize) -> usize {
@@ -228,7 +242,7 @@ impl Body {
         self.push(Instr::Load { access, indices: SmallVec::new() })
     }
 
-    /// The number of an access that is read through.
+    /// The position of this access for reading; it is added unless it is there.
     fn reading(&mut self, access: Access) -> usize {
         let stored = |at: usize| self.stores.iter().any(|store| store.access == at);
         let known = self.accesses.iter().enumerate().position(|(at, a)| *a == access && !stored(at));
@@ -277,10 +291,10 @@ impl Body {
         sum
     }
 
-    /// The value of an operand for each index of the space, its own index given by the map.
-    pub(crate) fn value(&mut self, facts: &Facts<'_>, operand: Ref, map: Map) -> Result<Reg, Stop> {
+    /// The value of an operand for each index of the space; the map leads from there to the operand's index.
+    pub(crate) fn value(&mut self, facts: &Facts<'_>, operand: Ref, map: Map) -> Result<Reg, LowerError> {
         let (mut at, mut map) = (operand, map);
-        // Views only change the map; chains of them may be long, so they are followed without recursion.
+        // A view only changes the map. Chains of views may be long, so they are followed in a loop.
         loop {
             if let Some(reg) = self.find(at, &map) {
                 return Ok(reg);
@@ -288,12 +302,12 @@ impl Body {
             if let Ref::Node(step) = at
                 && self.members.contains(&step)
             {
-                return Err(Stop::Conflict);
+                return Err(LowerError::Conflict);
             }
             if let Some((slot, layout)) = facts.memory(at) {
                 return Ok(self.load(slot, &layout, facts.dtype(at), &map));
             }
-            let Ref::Node(step) = at else { return Err(Stop::Conflict) };
+            let Ref::Node(step) = at else { return Err(LowerError::Conflict) };
             let node = &facts.steps[step as usize];
             if !matches!(node.op, Op::View(_)) {
                 let reg = self.compute(facts, step, &map)?;
@@ -301,8 +315,8 @@ impl Body {
                 return Ok(reg);
             }
             match self.through(facts, step, &map)? {
-                Through::Base(base, base_map) => (at, map) = (base, base_map),
-                Through::Value(reg) => {
+                ViewTarget::Base(base, base_map) => (at, map) = (base, base_map),
+                ViewTarget::Value(reg) => {
                     self.remember(at, map, reg);
                     return Ok(reg);
                 }
@@ -310,34 +324,22 @@ impl Body {
         }
     }
 
-    /// Goes through a view, given its map.
-    fn through(&mut self, facts: &Facts<'_>, step: u32, map: &Map) -> Result<Through, Stop> {
+    /// Follows a view by one step.
+    fn through(&mut self, facts: &Facts<'_>, step: u32, map: &Map) -> Result<ViewTarget, LowerError> {
         let node = &facts.steps[step as usize];
-        let base = node.inputs[0];
-        let base_shape = facts.shape(base);
-        let Op::View(view) = &node.op else { return Err(Stop::Conflict) };
-        match view {
-            View::Affine(axes) => Ok(Through::Base(base, map.through_axes(axes, base_shape))),
-            View::Reshape => {
-                let in_memory = facts.memory(base).filter(|_| !self.computes(base));
-                if let Some((slot, layout)) = in_memory
-                    && let Some(layout) = layout.reshape(&node.shape)
-                {
-                    return Ok(Through::Value(self.load(slot, &layout, node.dtype, map)));
-                }
-                match map.through_reshape(&node.shape, base_shape, &self.space.sizes()) {
-                    Ok(map) => Ok(Through::Base(base, map)),
-                    Err(Obstacle::Split { dim, inner }) => Err(Stop::Split(dim, inner)),
-                    Err(Obstacle::NotAffine) if self.computes(base) => Err(Stop::Conflict),
-                    Err(Obstacle::NotAffine) => Err(Stop::Store(base)),
-                }
+        match facts.below(step, map, &self.space.sizes(), |base| self.computes(base)) {
+            Ok(Below::Operand(base, map, 0)) => Ok(ViewTarget::Base(base, map)),
+            Ok(Below::Operand(base, map, added)) => {
+                let guards: SmallVec<[_; 1]> = map.guards[map.guards.len() - added..].into();
+                let inner = self.value(facts, base, map)?;
+                Ok(ViewTarget::Value(self.zero_outside(inner, &guards, node.dtype)))
             }
-            View::Pad { before } => {
-                let (inner_map, added) = map.through_pad(before, base_shape, &self.space.sizes());
-                let guards: SmallVec<[_; 1]> = inner_map.guards[inner_map.guards.len() - added..].into();
-                let inner = self.value(facts, base, inner_map)?;
-                Ok(Through::Value(self.zero_outside(inner, &guards, node.dtype)))
+            Ok(Below::Memory(slot, layout)) => {
+                Ok(ViewTarget::Value(self.load(slot, &layout, node.dtype, map)))
             }
+            Err(Obstacle::Split { dim, inner }) => Err(LowerError::Split(dim, inner)),
+            Err(Obstacle::NotAffine) if self.computes(node.inputs[0]) => Err(LowerError::Conflict),
+            Err(Obstacle::NotAffine) => Err(LowerError::Store(node.inputs[0])),
         }
     }
 
@@ -346,7 +348,7 @@ impl Body {
     }
 
     fn zero_outside(&mut self, inner: Reg, guards: &[(Affine, usize)], dtype: DType) -> Reg {
-        // A guarded load gives 0 on its own.
+        // A load whose guards fail yields 0 already.
         if guards.is_empty() || matches!(self.instructions[inner as usize], Instr::Load { .. }) {
             return inner;
         }
@@ -367,8 +369,8 @@ impl Body {
         }
     }
 
-    /// The value of an operation that is computed here.
-    pub(crate) fn compute(&mut self, facts: &Facts<'_>, step: u32, map: &Map) -> Result<Reg, Stop> {
+    /// Writes the computation of a step.
+    pub(crate) fn compute(&mut self, facts: &Facts<'_>, step: u32, map: &Map) -> Result<Reg, LowerError> {
         let node = &facts.steps[step as usize];
         let input = |i: usize| node.inputs[i];
         let reg = match &node.op {
@@ -377,8 +379,8 @@ impl Body {
             Op::Random { kind, .. } => self.random(facts, step, *kind, map),
             Op::Copy | Op::Store => self.value(facts, input(0), map.clone())?,
             Op::View(_) => match self.through(facts, step, map)? {
-                Through::Base(base, map) => self.value(facts, base, map)?,
-                Through::Value(reg) => reg,
+                ViewTarget::Base(base, map) => self.value(facts, base, map)?,
+                ViewTarget::Value(reg) => reg,
             },
             Op::Unary(op) => {
                 let a = self.value(facts, input(0), map.clone())?;
@@ -402,7 +404,7 @@ impl Body {
                 let cond = self.value(facts, input(0), map.clone())?;
                 let mut next = 1;
                 let mut scalar = node.first_scalar;
-                let mut side = |body: &mut Body, number: bool| {
+                let mut side = |body: &mut BodyWriter, number: bool| {
                     if number {
                         scalar += 1;
                         Ok(body.param(scalar - 1, node.dtype))
@@ -420,11 +422,11 @@ impl Body {
                 self.push(Instr::Cast { a, to: node.dtype })
             }
             Op::Gather { dim, name, .. } => {
-                let (slot, layout) = facts.strided(input(0)).ok_or(Stop::Store(input(0)))?;
+                let (slot, layout) = facts.strided(input(0)).ok_or(LowerError::Store(input(0)))?;
                 if let Slot::Step(source) = slot
                     && self.members.contains(&source)
                 {
-                    return Err(Stop::Conflict);
+                    return Err(LowerError::Conflict);
                 }
                 let index = self.value(facts, input(1), map.clone())?;
                 let mut strides = contiguous_strides(layout.shape());
@@ -436,9 +438,12 @@ impl Body {
                 let access = self.reading(access);
                 self.push(Instr::Load { access, indices: smallvec![index] })
             }
-            Op::Reduce { .. } | Op::Matmul | Op::Scatter { .. } | Op::Scan { .. } | Op::Sort { .. } => {
-                return Err(Stop::Conflict);
-            }
+            Op::Reduce { .. }
+            | Op::Matmul
+            | Op::Scatter { .. }
+            | Op::Update { .. }
+            | Op::Scan { .. }
+            | Op::Sort { .. } => return Err(LowerError::Conflict),
         };
         Ok(reg)
     }

@@ -1,11 +1,12 @@
-//! Affine maps from a kernel's index space to the elements of arrays: how views disappear.
+//! Affine maps from a kernel's index space to the elements of arrays. A view is compiled away by composing
+//! its map with that of its reader.
 
 use smallvec::SmallVec;
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 
 use crate::op::Axis;
 
-/// `offset + sum(coefficient * index of a space dim)`. Terms are sorted by dim; no coefficient is 0.
+/// `offset + sum(coefficient * index of a space dim)`. The terms are sorted by dim, and no coefficient is 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Affine {
     pub(crate) offset: isize,
@@ -44,8 +45,8 @@ impl Affine {
     }
 }
 
-/// For every index of a kernel's space: an index of an array. Valid where all guards hold; what the array has no index for
-/// counts as 0.
+/// A map from the indices of a kernel's space to the indices of an array. Where a guard fails the array has
+/// no such index, and the value counts as 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Map {
     /// The index along each dim of the array; 0 where its size is 1.
@@ -54,17 +55,17 @@ pub(crate) struct Map {
     pub(crate) guards: SmallVec<[(Affine, usize); 1]>,
 }
 
-/// Why a reshape cannot be followed through the space as it is.
+/// Why a map cannot be composed with a reshape over the present space.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Obstacle {
-    /// It could if this dim were two, the inner one of this size.
+    /// It can if this dim of the space is first split in two, with an inner dim of this size.
     Split {
         /// The dim of the space.
         dim: usize,
         /// The inner part's size.
         inner: usize,
     },
-    /// No splitting of dims helps.
+    /// The composition is not affine, however dims are split.
     NotAffine,
 }
 
@@ -84,7 +85,8 @@ impl Map {
         Map { axes: axes.collect(), guards: self.guards.clone() }
     }
 
-    /// The map of a padded array, given that of the result. Says how many guards were added (at the end).
+    /// The map of an array before padding, given that of the padded array. The second result is the number of
+    /// guards that were added at the end of the list.
     pub(crate) fn through_pad(
         &self,
         before: &[isize],
@@ -106,7 +108,7 @@ impl Map {
         (map, added)
     }
 
-    /// The map of an array of shape `to`, given that of the same elements in shape `from`.
+    /// The map of an array of shape `to`, given the map of the same elements in shape `from`.
     pub(crate) fn through_reshape(
         &self,
         from: &[usize],
@@ -118,7 +120,8 @@ impl Map {
             linear.add(axis, stride);
         }
         let strides = contiguous_strides(to);
-        // Digits of the linear index in the mixed radix of `to`: first those of its smallest value, ...
+        // The indices are the digits of the linear index in the mixed radix of `to`. First the digits of its
+        // smallest value, which become the offsets.
         let (mut rest, _) = linear.bounds(sizes);
         let mut axes: SmallVec<[Affine; 4]> = SmallVec::new();
         let mut highest: SmallVec<[isize; 4]> = SmallVec::new();
@@ -128,7 +131,8 @@ impl Map {
             axes.push(Affine { offset: digit, terms: SmallVec::new() });
             highest.push(digit);
         }
-        // ... then each term goes to the dim whose stride its coefficient is a multiple of.
+        // Then each term is given to the outermost dim whose stride is not larger than its coefficient; the
+        // coefficient must be a multiple of that stride.
         for &(dim, coefficient) in &linear.terms {
             let step = coefficient.abs();
             let place = (0..to.len()).find(|&d| to[d] > 1 && strides[d] <= step);
@@ -145,7 +149,8 @@ impl Map {
                 return Err(if divides { Obstacle::Split { dim, inner } } else { Obstacle::NotAffine });
             }
             highest[place] += reach;
-            // A falling term starts from its top: the digits above are those of the bottom.
+            // The offsets belong to the smallest value. A term that counts down reaches it at its last index,
+            // so its value at index 0 is higher by its whole reach.
             let sign = coefficient.signum();
             axes[place].offset += if sign < 0 { reach } else { 0 };
             axes[place].terms.push((dim, sign * multiple));
@@ -166,7 +171,7 @@ impl Map {
         Ok(Map { axes, guards: self.guards.clone() })
     }
 
-    /// Where the mapped index lies in memory with these strides.
+    /// The position in memory of the mapped index, for an array with these strides and this offset.
     pub(crate) fn address(&self, strides: &[isize], offset: usize) -> Affine {
         let mut address = Affine { offset: offset as isize, terms: SmallVec::new() };
         for (axis, &stride) in self.axes.iter().zip(strides) {
@@ -176,12 +181,12 @@ impl Map {
     }
 }
 
-/// The dims of a kernel's index space: the sizes of an array, each perhaps split into several dims.
+/// A kernel's index space: the dims of an array, each perhaps split into several dims.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Space {
     /// The array's shape.
     pub(crate) shape: Dims,
-    /// For each dim of the array: the sizes that it is split into, outermost first; none for size 1.
+    /// For each dim of the array the sizes into which it is split, outermost first; none for a dim of size 1.
     parts: Vec<SmallVec<[usize; 2]>>,
 }
 
@@ -192,22 +197,22 @@ impl Space {
         Space { shape: shape.into(), parts: shape.iter().map(part).collect() }
     }
 
-    /// The sizes of the space's own dims.
+    /// The sizes of the space's dims.
     pub(crate) fn sizes(&self) -> Dims {
         self.parts.iter().flatten().copied().collect()
     }
 
-    /// For each dim of the space, the dim of the array that it is part of.
+    /// For each dim of the space the dim of the array of which it is a part.
     pub(crate) fn owners(&self) -> SmallVec<[usize; 4]> {
         self.parts.iter().enumerate().flat_map(|(owner, parts)| parts.iter().map(move |_| owner)).collect()
     }
 
-    /// Whether a dim of the array is several dims of the space.
+    /// Whether some dim of the array is split.
     pub(crate) fn has_split(&self) -> bool {
         self.parts.iter().any(|parts| parts.len() > 1)
     }
 
-    /// Splits a dim of the space in two.
+    /// Splits a dim of the space in two; the inner one has the size `inner`.
     pub(crate) fn split(&mut self, dim: usize, inner: usize) {
         let mut first = 0;
         for parts in &mut self.parts {
@@ -222,7 +227,7 @@ impl Space {
         }
     }
 
-    /// The map to the array itself, with the given dims folded to size 1.
+    /// The map to the array itself, with the given dims reduced to size 1.
     pub(crate) fn identity(&self, folded: impl Fn(usize) -> bool) -> Map {
         let mut dim = 0;
         let axes = self.parts.iter().enumerate().map(|(owner, parts)| {
@@ -242,7 +247,7 @@ impl Space {
 mod tests {
     use super::*;
 
-    /// The element that a map picks for each index of a space, row-major.
+    /// For each index of a space, in row-major order, the position of the element to which a map leads.
     fn picked(map: &Map, sizes: &[usize], shape: &[usize]) -> Vec<isize> {
         let address = map.address(&contiguous_strides(shape), 0);
         let strides = address.strides(sizes.len());
@@ -259,7 +264,8 @@ mod tests {
             .collect()
     }
 
-    /// Follows a reshape, splitting dims where asked, and checks that element n of `from` is element n of `to`.
+    /// Composes a map with a reshape, splitting dims as required, and checks that element n of `from` is
+    /// element n of `to`. False if the composition is not affine.
     fn follow(from: &[usize], to: &[usize]) -> bool {
         let mut space = Space::new(from);
         loop {

@@ -1,35 +1,36 @@
-//! Which clusters a step may join: those that share memory with it, found by the memory, and those that nothing it reads waits
-//! for, found without looking at all that came before.
+//! The clusters into which a step may be fused: an index of clusters by the memory that they use, and a
+//! search that says whether one cluster depends on another without visiting all earlier ones.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use smallvec::SmallVec;
 
-use super::cluster::{Cluster, Kind};
+use super::cluster::{Cluster, ClusterKind};
 use super::facts::{Facts, Slot};
 use crate::graph::WordHasher;
 
-/// The most clusters that are tried beside those of the operands.
+/// The most clusters that are tried besides those that compute the operands.
 const NEIGHBOURS: usize = 6;
 
-/// What is known of the clusters made so far.
+/// The dependencies between the clusters made so far, and the memory that they use.
 #[derive(Default)]
 pub(super) struct Neighbours {
-    /// The loops that read or write some memory, in the order in which they were made.
+    /// For each memory the loops that read or write it, in the order in which they were made.
     by_slot: HashMap<Slot, Vec<usize>, BuildHasherDefault<WordHasher>>,
-    /// For each cluster, a number larger than those of all clusters that it waits for.
+    /// For each cluster its level: a number larger than the levels of all clusters on which it depends.
     levels: Vec<usize>,
-    /// The clusters that read each cluster's results.
+    /// For each cluster the clusters that read its results.
     users: Vec<SmallVec<[usize; 2]>>,
-    /// The question for which each cluster was looked at last.
+    /// For each cluster the last search that visited it.
     seen: Vec<usize>,
-    questions: usize,
+    /// The number of searches so far.
+    searches: usize,
     stack: Vec<usize>,
 }
 
 impl Neighbours {
-    /// Takes note of a cluster that was made last, or has got a step more.
+    /// Updates the index for a cluster that was just made, or to which a step was just added.
     pub(super) fn changed(&mut self, clusters: &[Cluster], at: usize) {
         if at == self.levels.len() {
             self.levels.push(0);
@@ -37,7 +38,7 @@ impl Neighbours {
             self.seen.push(0);
         }
         let cluster = &clusters[at];
-        if cluster.kind == Kind::Loop {
+        if cluster.kind == ClusterKind::Loop {
             for &slot in &cluster.body.slots {
                 let sharing = self.by_slot.entry(slot).or_default();
                 if let Err(place) = sharing.binary_search(&at) {
@@ -50,7 +51,7 @@ impl Neighbours {
                 self.users[need].insert(place, at);
             }
         }
-        // Those that wait for it are moved up, as far as they must be.
+        // The levels of the clusters that depend on it are raised as far as necessary.
         self.stack.push(at);
         while let Some(at) = self.stack.pop() {
             let level = clusters[at].needs.iter().map(|&need| self.levels[need] + 1).max().unwrap_or(0);
@@ -62,7 +63,7 @@ impl Neighbours {
         }
     }
 
-    /// The last loops that have some of this memory in common, the last one first.
+    /// The most recent loops that use some of this memory, the most recent first.
     pub(super) fn sharing(&self, slots: &[Slot]) -> SmallVec<[usize; 12]> {
         let mut found: SmallVec<[usize; 12]> = SmallVec::new();
         for sharing in slots.iter().filter_map(|slot| self.by_slot.get(slot)) {
@@ -74,15 +75,15 @@ impl Neighbours {
         found
     }
 
-    /// Whether a cluster waits for another, directly or not, or is the same.
-    pub(super) fn waits_for(
+    /// Whether the cluster `from` is `on`, or depends on it, directly or through others.
+    pub(super) fn depends_on(
         &mut self,
         facts: &Facts<'_>,
         clusters: &[Cluster],
         from: usize,
         on: usize,
     ) -> bool {
-        self.questions += 1;
+        self.searches += 1;
         self.stack.clear();
         self.stack.push(from);
         while let Some(at) = self.stack.pop() {
@@ -90,9 +91,9 @@ impl Neighbours {
                 self.stack.clear();
                 return true;
             }
-            // What waits for it is above it.
+            // A cluster that depends on another has a higher level, so the search ends at the level of `on`.
             if self.levels[at] > self.levels[on]
-                && std::mem::replace(&mut self.seen[at], self.questions) != self.questions
+                && std::mem::replace(&mut self.seen[at], self.searches) != self.searches
             {
                 facts.effort.count_visited();
                 self.stack.extend(&clusters[at].needs);

@@ -1,8 +1,8 @@
-//! A plan as people read it: which operations share a kernel, what each kernel reads and stores, and why.
+//! A plan for people to read: which operations share a kernel, what each kernel reads and stores, and why.
 //!
-//! As text, a line says what the plan takes in all, and each kernel has a line with what is in it beneath. `{:#}` writes the kernels'
-//! instructions too. Operations are `%0`, `%1`, … by their place in the pending graph, memory that was there before is `x0`,
-//! `x1`, ….
+//! The text begins with a line on the whole plan. Each kernel follows with a line of its own and its details
+//! beneath it; `{:#}` adds the kernels' instructions. Operations are named `%0`, `%1`, … by their position in
+//! the pending graph, and arrays that are already in memory `x0`, `x1`, ….
 
 use std::fmt::{self, Display, Formatter};
 use std::panic::Location;
@@ -16,21 +16,24 @@ use super::schedule::Planned;
 use super::why::Why;
 use crate::graph::{Graph, Ref};
 use crate::node::Node;
-use crate::op::{Op, Operands, View};
+use crate::op::{Axis, Op, Operands, View};
 
-/// A plan for one device, and the operations that it is for.
+/// A plan for one device, and the operations for which it is made. [`Array::explain`](crate::Array::explain)
+/// returns it; as text it reads as [`Explanation`](crate::Explanation) shows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outline {
     /// The device's name.
     pub device: String,
-    /// The plan is kept from an earlier evaluation.
+    /// Whether the plan is in the cache from an earlier evaluation.
     pub is_known: bool,
-    /// What is wrong with the data that some of the operations depend on: reading those is an error, and the plan is made for the others
-    /// only then.
+    /// The error in the data on which some of the operations depend, such as an index out of range. Reading
+    /// these is an error. There is no plan in this case: it is made for the other operations when they are
+    /// read.
     pub fault: Option<String>,
-    /// The pending operations: inputs come before their users. What planning adds comes last.
+    /// The pending operations in topological order: inputs come before their users. The operations that
+    /// planning adds come last.
     pub operations: Vec<Operation>,
-    /// The memory that the operations read.
+    /// The evaluated arrays that the operations read.
     pub reads: Vec<ReadMemory>,
     /// The kernels, in the order in which they run.
     pub kernels: Vec<KernelOutline>,
@@ -39,49 +42,51 @@ pub struct Outline {
 /// An operation on whole arrays.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operation {
-    /// What it is: `exp`, `sum`, `matmul`, `view`.
+    /// Its name: `exp`, `sum`, `matmul`, `view`.
     pub name: String,
-    /// What it computes, with its operands: `exp(%3)`.
+    /// Its name with its operands: `exp(%3)`.
     pub formula: String,
-    /// What the program called, perhaps a method of many operations: `softmax`, or a derivative such as `SoftmaxBackward0`.
+    /// The method that the program called, which may consist of many operations: `softmax`, or a derivative
+    /// such as `SoftmaxBackward0`. Empty if it is not known.
     pub called: &'static str,
-    /// The line that called it.
+    /// The line of the program with that call.
     pub called_at: Option<&'static Location<'static>>,
     /// The shape of its result.
     pub shape: Vec<usize>,
     /// The dtype of its result.
     pub dtype: DType,
-    /// Somebody holds the result, beside the operations that use it.
+    /// Whether the result is held by somebody other than the operations that use it.
     pub is_held: bool,
 }
 
-/// Memory that was there before.
+/// An evaluated array that a plan reads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadMemory {
     /// Its name: `x0`.
     pub name: String,
     /// The shape in which it is read.
     pub shape: Vec<usize>,
-    /// The strides, where the elements don't lie one after the other.
+    /// The strides, unless the array is contiguous.
     pub strides: Option<Vec<isize>>,
     /// The dtype of its elements.
     pub dtype: DType,
-    /// The array whose memory it lies in, if that is not its own.
+    /// The name of an earlier array in whose memory it lies, if there is one.
     pub within: Option<String>,
 }
 
 /// A kernel of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KernelOutline {
-    /// What kind of work it is, over which sizes.
+    /// The kind of kernel, and the sizes over which it runs.
     pub kind: String,
-    /// Its instructions, a line each.
+    /// Its instructions, one on each line.
     pub body: String,
-    /// The operations that it computes: positions in [`Outline::operations`]. Views are followed, and not among them.
+    /// The operations that it computes: positions in [`Outline::operations`]. Views take no work and are left
+    /// out.
     pub operations: Vec<usize>,
-    /// The memory that it reads.
+    /// The names of the arrays and results that it reads from memory: `x0`, `%3`.
     pub reads: Vec<String>,
-    /// What it writes to memory.
+    /// The results that it writes to memory.
     pub stores: Vec<Stored>,
     /// The bytes that it reads and writes.
     pub traffic: Traffic,
@@ -92,14 +97,14 @@ pub struct KernelOutline {
 pub struct Stored {
     /// Its position in [`Outline::operations`].
     pub operation: usize,
-    /// What the program called to get it.
+    /// The method that the program called to get it.
     pub called: &'static str,
     /// Why it is in memory.
     pub why: Why,
 }
 
 impl Outline {
-    /// All that the kernels move.
+    /// The bytes that all kernels together read and write.
     pub fn traffic(&self) -> Traffic {
         self.kernels.iter().fold(Traffic::default(), |sum, kernel| Traffic {
             read: sum.read.saturating_add(kernel.traffic.read),
@@ -107,12 +112,12 @@ impl Outline {
         })
     }
 
-    /// What is written to memory, kernel by kernel.
+    /// The results that are written to memory, kernel by kernel.
     pub fn stores(&self) -> impl Iterator<Item = &Stored> {
         self.kernels.iter().flat_map(|kernel| &kernel.stores)
     }
 
-    /// A graph that reads values whose data have a fault.
+    /// The outline for a graph that depends on data with a fault.
     pub(crate) fn of_fault(graph: &Graph, device: &Device) -> Outline {
         let fault = graph.leaves.iter().find_map(|leaf| leaf.node.fault());
         let operations = (0..graph.nodes.len()).filter_map(|i| {
@@ -147,7 +152,7 @@ impl Outline {
 }
 
 impl Operation {
-    /// Its call: `softmax at src/main.rs:12`.
+    /// The call as text: `softmax at src/main.rs:12`.
     fn call(&self) -> String {
         match (self.called, self.called_at) {
             ("", None) => String::new(),
@@ -210,7 +215,7 @@ impl Display for Outline {
 }
 
 impl Outline {
-    /// A kernel's operations, by the calls that they belong to.
+    /// Writes a kernel's operations, grouped by the calls to which they belong.
     fn write_calls(&self, f: &mut Formatter<'_>, kernel: &KernelOutline) -> fmt::Result {
         let mut calls: Vec<(String, Vec<(&str, usize)>)> = Vec::new();
         for &at in &kernel.operations {
@@ -240,7 +245,7 @@ impl Outline {
         Ok(())
     }
 
-    /// What is in memory under a name.
+    /// Describes the array or the result with this name.
     fn memory(&self, name: &str) -> String {
         let operation = name.strip_prefix('%').and_then(|at| self.operations.get(at.parse::<usize>().ok()?));
         match (operation, self.reads.iter().find(|read| read.name == name)) {
@@ -255,7 +260,7 @@ fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// The outline of a plan: the steps, and the kernels that compute them.
+/// Makes the outline of a plan.
 pub(super) fn outline(facts: &Facts<'_>, planned: &[Planned], device: &Device) -> Outline {
     let operations = (0..facts.steps.len()).map(|i| {
         let step = &facts.steps[i];
@@ -272,7 +277,7 @@ pub(super) fn outline(facts: &Facts<'_>, planned: &[Planned], device: &Device) -
     }
 }
 
-/// The node that a step comes from: what planning adds belongs to its first user.
+/// The node from which a step comes. A step that planning added is attributed to its first user.
 fn origin<'g>(facts: &Facts<'g>, mut step: usize) -> Option<&'g Node> {
     while step >= facts.graph.nodes.len() {
         let added = Ref::Node(step as u32);
@@ -341,7 +346,7 @@ fn operation(
     dtype: DType,
     is_held: bool,
 ) -> Operation {
-    let (name, formula) = words(op, inputs, shape, dtype);
+    let (name, formula) = name_and_formula(op, inputs, shape, dtype);
     Operation {
         name,
         formula,
@@ -353,8 +358,8 @@ fn operation(
     }
 }
 
-/// An operation's name, and the name with its operands.
-fn words(op: &Op, inputs: &[Ref], shape: &Dims, dtype: DType) -> (String, String) {
+/// An operation's name, and its formula: the name with the operands.
+fn name_and_formula(op: &Op, inputs: &[Ref], shape: &Dims, dtype: DType) -> (String, String) {
     let mut operands: Vec<String> = inputs
         .iter()
         .map(|input| match input {
@@ -362,8 +367,15 @@ fn words(op: &Op, inputs: &[Ref], shape: &Dims, dtype: DType) -> (String, String
             Ref::Leaf(leaf) => format!("x{leaf}"),
         })
         .collect();
+    let name = name(op, shape, dtype, &mut operands);
+    let formula = format!("{name}({})", operands.join(", "));
+    (name, formula)
+}
+
+/// An operation's name. Its arguments that are no arrays are added to the operands.
+fn name(op: &Op, shape: &Dims, dtype: DType, operands: &mut Vec<String>) -> String {
     let lower = |name: &dyn fmt::Debug| format!("{name:?}").to_lowercase();
-    let name = match op {
+    match op {
         Op::Full(value) => {
             operands.push(number(*value));
             "full".to_owned()
@@ -411,15 +423,8 @@ fn words(op: &Op, inputs: &[Ref], shape: &Dims, dtype: DType) -> (String, String
             "pad".to_owned()
         }
         Op::View(View::Affine(axes)) => {
-            let axes = axes.iter().map(|axis| {
-                let terms = axis.terms.iter().map(|&(dim, step)| match step {
-                    1 => format!("i{dim}"),
-                    step => format!("{step} i{dim}"),
-                });
-                let offset = (axis.offset != 0 || axis.terms.is_empty()).then(|| axis.offset.to_string());
-                terms.chain(offset).collect::<Vec<_>>().join(" + ")
-            });
-            operands.push(format!("[{}]", axes.collect::<Vec<_>>().join(", ")));
+            let axes: Vec<String> = axes.iter().map(axis_text).collect();
+            operands.push(format!("[{}]", axes.join(", ")));
             "view".to_owned()
         }
         Op::Matmul => "matmul".to_owned(),
@@ -431,6 +436,7 @@ fn words(op: &Op, inputs: &[Ref], shape: &Dims, dtype: DType) -> (String, String
             operands.extend([lower(op), format!("dim {dim}")]);
             (*name).to_owned()
         }
+        Op::Update { .. } => "update".to_owned(),
         Op::Scan { op, dim } => {
             operands.push(format!("dim {dim}"));
             format!("running {}", lower(op))
@@ -441,9 +447,17 @@ fn words(op: &Op, inputs: &[Ref], shape: &Dims, dtype: DType) -> (String, String
             operands.extend((*first > 0).then(|| format!("from place {first}")));
             "sort".to_owned()
         }
-    };
-    let formula = format!("{name}({})", operands.join(", "));
-    (name, formula)
+    }
+}
+
+/// The index along a dim of a view's input as a formula of the view's indices: `2 i0 + 3`.
+fn axis_text(axis: &Axis) -> String {
+    let terms = axis.terms.iter().map(|&(dim, step)| match step {
+        1 => format!("i{dim}"),
+        step => format!("{step} i{dim}"),
+    });
+    let offset = (axis.offset != 0 || axis.terms.is_empty()).then(|| axis.offset.to_string());
+    terms.chain(offset).collect::<Vec<_>>().join(" + ")
 }
 
 fn number(value: Scalar) -> String {

@@ -1,37 +1,54 @@
 //! Which work shares a kernel.
 //!
-//! Every *anchor* (a result that is stored, or a reduction) is computed by one kernel; all other results are recomputed
-//! inside the kernels that use them. Anchors are taken in topological order. Each is first written into a kernel of its
-//! own; then the kernels that made its operands, and those that read the same memory, are tried: if the anchor can be
-//! written into one of them, it joins, and what it needs from there stays in registers. A softmax's maximum, sum and
-//! quotient meet in one loop over the rows that way, a loss and the gradient of its input in one pass over the data.
+//! Every *anchor* (a result that is stored, or a reduction; see [`Step::anchor`](super::facts::Step)) is
+//! computed by one kernel; all other results are recomputed inside the kernels that use them. Anchors are
+//! taken in topological order. Each is first written into a kernel of its own. Then the kernels that compute
+//! its operands, and those that read the same memory, are tried in turn: if the anchor can be written into
+//! one of them, it is fused into that kernel, and the values that it needs from there stay in registers. That
+//! way the maximum, the sum and the quotient of a softmax share one loop over the rows, and a loss and the
+//! gradient of its input share one pass over the data.
 //!
-//! A kernel may be joined as long as no operand comes from a kernel that waits for it.
+//! An anchor may be fused into a kernel if none of its operands comes from a kernel that depends on that
+//! kernel; otherwise the kernels would depend on each other in a cycle.
 
 use smallvec::SmallVec;
 use wgrad_device::kernel::{Kernel, ReduceOp};
 use wgrad_device::{Error, Result};
 
-use super::cluster::{Cluster, Kind};
+use super::cluster::{Cluster, ClusterKind};
 use super::facts::{Facts, Slot};
-use super::lower::{Body, Stop};
+use super::lower::{BodyWriter, LowerError};
 use super::neighbours::Neighbours;
+use super::stored::{repeated_work, store_where_strides_end};
 use super::why::Why;
-use crate::graph::Ref;
 use crate::op::Op;
 
-/// Recomputing that costs more than this, in simple operations on an element, is replaced by storing.
-const RECOMPUTE: usize = 24;
-
-/// A kernel, and which memory its buffers are.
+/// A kernel and its arguments.
 pub(crate) struct Planned {
     pub(crate) kernel: Kernel,
+    /// For each of the kernel's buffers, its memory.
     pub(crate) slots: Vec<Slot>,
+    /// For each of the kernel's parameters, its position among the graph's scalars.
     pub(crate) params: Vec<u32>,
+    /// For an update: the memory of which it overwrites a part.
+    pub(crate) overwrite: Option<PlannedOverwrite>,
     /// The anchors that it computes.
     pub(crate) members: Vec<u32>,
-    /// Everything that it computes.
+    /// All steps that it computes, recomputed ones included.
     pub(crate) steps: Vec<u32>,
+}
+
+/// The memory of which an update overwrites a part. The update writes into this memory itself if nothing else
+/// reads it (the result then aliases it), else into a copy.
+pub(crate) struct PlannedOverwrite {
+    /// The memory.
+    pub(crate) base: Slot,
+    /// The kernel that copies the memory.
+    pub(crate) copy: Kernel,
+    /// Whether the update is the only step in the graph that reads the memory, and nobody outside holds it.
+    pub(crate) sole: bool,
+    /// The position, among the graph's scalars, of the element at which the overwritten part begins.
+    pub(crate) start: usize,
 }
 
 /// The kernels for a graph, in the order in which they run.
@@ -40,13 +57,14 @@ pub(crate) fn schedule(facts: &mut Facts<'_>) -> Result<Vec<Planned>> {
     loop {
         let clusters = match group(facts) {
             Ok(clusters) => clusters,
-            Err(Stop::Store(_)) => {
+            Err(LowerError::Store(_)) => {
                 store_where_strides_end(facts)?;
                 continue;
             }
             Err(stop) => return Err(no_kernel(&stop)),
         };
-        // Work that several kernels would repeat is stored once if it costs more than memory does.
+        // A value that several kernels would recompute at a high cost is stored, and the work is divided
+        // again, once.
         let repeated = if traded || !facts.fusion { Vec::new() } else { repeated_work(facts, &clusters) };
         traded = true;
         if repeated.is_empty() {
@@ -58,47 +76,19 @@ pub(crate) fn schedule(facts: &mut Facts<'_>) -> Result<Vec<Planned>> {
     }
 }
 
-/// Has everything stored that a kernel of its own could not reach through strides, for all anchors in one pass: joining others
-/// never asks for more.
-fn store_where_strides_end(facts: &mut Facts<'_>) -> Result<()> {
-    let mut stack = Vec::new();
-    for step in facts.order() {
-        if is_computed(facts, step) {
-            stack.push(step);
-        }
-        while let Some(&step) = stack.last() {
-            match Cluster::alone(facts, step) {
-                Ok(_) => {
-                    stack.pop();
-                }
-                // What is stored has a kernel itself.
-                Err(Stop::Store(Ref::Node(operand))) if !facts.steps[operand as usize].stored => {
-                    facts.store(operand, Why::Strides);
-                    if is_computed(facts, operand) {
-                        stack.push(operand);
-                    }
-                }
-                Err(Stop::Store(Ref::Leaf(leaf))) => facts.copy_leaf(leaf),
-                Err(stop) => return Err(no_kernel(&stop)),
-            }
-        }
-    }
-    Ok(())
-}
-
-fn no_kernel(stop: &Stop) -> Error {
+pub(super) fn no_kernel(stop: &LowerError) -> Error {
     let reason = format!("no kernel found for a pending operation ({stop:?}); please report this");
     Error::Unsupported { op: "eval", reason }
 }
 
-/// Whether a kernel computes a step for its own sake.
-fn is_computed(facts: &Facts<'_>, step: u32) -> bool {
+/// Whether a kernel must compute a step: it is an anchor, and not empty.
+pub(super) fn is_computed(facts: &Facts<'_>, step: u32) -> bool {
     let node = &facts.steps[step as usize];
     node.anchor && !node.shape.contains(&0)
 }
 
 /// Puts every anchor into a cluster.
-fn group(facts: &mut Facts<'_>) -> Result<Vec<Cluster>, Stop> {
+fn group(facts: &mut Facts<'_>) -> Result<Vec<Cluster>, LowerError> {
     facts.effort.count_grouped();
     let mut clusters: Vec<Cluster> = Vec::new();
     let mut neighbours = Neighbours::default();
@@ -116,12 +106,12 @@ fn group(facts: &mut Facts<'_>) -> Result<Vec<Cluster>, Stop> {
                 && let Some(dims) = rows_at_hand(facts, step, &alone, &clusters)
                 && let Some(inner) = facts.fold_first(step, &dims)
             {
-                // Nobody has read the step yet, so nothing else changes.
+                // Steps that read this one come later in the order, so no cluster has to be changed.
                 home.push(usize::MAX);
                 stack.extend([step, inner]);
                 continue;
             }
-            let joins = facts.fusion && alone.kind == Kind::Loop;
+            let joins = facts.fusion && alone.kind == ClusterKind::Loop;
             let joined = if joins { join(facts, step, &alone, &mut clusters, &mut neighbours) } else { None };
             match joined {
                 Some(into) => {
@@ -143,8 +133,9 @@ fn group(facts: &mut Facts<'_>) -> Result<Vec<Cluster>, Stop> {
     Ok(clusters)
 }
 
-/// A reduction of several dims, some of which a cluster that it reads from folds too: that cluster has the rows' values
-/// already, and the rest of the reduction is small. Says which dims.
+/// For a reduction of several dims: those dims that a cluster from which it reads reduces too. If the
+/// reduction first reduces these, it can be fused into that cluster's loop over rows, and only a small
+/// reduction over the rows remains.
 fn rows_at_hand(
     facts: &Facts<'_>,
     step: u32,
@@ -153,7 +144,7 @@ fn rows_at_hand(
 ) -> Option<SmallVec<[usize; 4]>> {
     let node = &facts.steps[step as usize];
     let Op::Reduce { op, dims } = &node.op else { return None };
-    // Positions count over all dims, and halves would be rounded twice.
+    // An argmax's position counts over all reduced dims at once; a half would be rounded twice.
     if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) || node.dtype.is_half() {
         return None;
     }
@@ -170,8 +161,8 @@ fn rows_at_hand(
     })
 }
 
-/// The clusters that a body reads from.
-fn needs(body: &Body, own: u32, home: &[usize]) -> Vec<usize> {
+/// The clusters whose results a body reads.
+fn needs(body: &BodyWriter, own: u32, home: &[usize]) -> Vec<usize> {
     let mut needs: Vec<usize> = body
         .slots
         .iter()
@@ -186,7 +177,7 @@ fn needs(body: &Body, own: u32, home: &[usize]) -> Vec<usize> {
     needs
 }
 
-/// Puts the step into the first cluster that takes it, and says which.
+/// Fuses the step into the first cluster that can take it. The result is that cluster.
 fn join(
     facts: &Facts<'_>,
     step: u32,
@@ -203,7 +194,7 @@ fn join(
         }
         tried.push(candidate);
         let mut others = alone.needs.iter().filter(|&&need| need != candidate);
-        if others.any(|&need| neighbours.waits_for(facts, clusters, need, candidate)) {
+        if others.any(|&need| neighbours.depends_on(facts, clusters, need, candidate)) {
             continue;
         }
         if clusters[candidate].take(facts, step) {
@@ -213,67 +204,9 @@ fn join(
     None
 }
 
-/// The expressions that are written into several kernels although storing them once is cheaper.
-fn repeated_work(facts: &Facts<'_>, clusters: &[Cluster]) -> Vec<u32> {
-    let mut kernels = vec![0usize; facts.steps.len()];
-    let mut by_row = vec![false; facts.steps.len()];
-    for cluster in clusters {
-        let mut here: Vec<u32> = cluster.body.recomputed().collect();
-        here.sort_unstable();
-        here.dedup();
-        for step in here {
-            kernels[step as usize] += 1;
-            by_row[step as usize] |= cluster.has_row_value(&facts.steps[step as usize].shape);
-        }
-    }
-    let repeated = |step: u32| {
-        let node = &facts.steps[step as usize];
-        let free = matches!(node.op, Op::View(_) | Op::Full(_) | Op::Coordinate { .. });
-        !node.anchor && !free && kernels[step as usize] > 1
-    };
-    // What one kernel computes once a row, such as a mean, the others would compute for each element. What is computed from it
-    // alone follows from the last of it.
-    let mut read_by_others = vec![false; facts.steps.len()];
-    let order = facts.order();
-    for &step in &order {
-        if !(repeated(step) && by_row[step as usize]) {
-            for &input in &facts.steps[step as usize].inputs {
-                if let Ref::Node(input) = input {
-                    read_by_others[input as usize] = true;
-                }
-            }
-        }
-    }
-    // The cost of a whole expression, down to what is in memory.
-    let mut cost = vec![0usize; facts.steps.len()];
-    let mut found = Vec::new();
-    for &step in &order {
-        let node = &facts.steps[step as usize];
-        if node.anchor {
-            continue;
-        }
-        let below: usize = node
-            .inputs
-            .iter()
-            .map(|&input| match input {
-                Ref::Node(node) => cost[node as usize],
-                Ref::Leaf(_) => 0,
-            })
-            .sum();
-        cost[step as usize] = (facts.cost(step) + below).min(1 << 20);
-        let known_by_row = by_row[step as usize] && read_by_others[step as usize];
-        let dear = cost[step as usize] * kernels[step as usize].saturating_sub(1) > RECOMPUTE;
-        if repeated(step) && (dear || known_by_row) {
-            found.push(step);
-            cost[step as usize] = 0;
-        }
-    }
-    found
-}
-
 /// Orders the clusters and turns them into kernels.
 fn finish(facts: &mut Facts<'_>, mut clusters: Vec<Cluster>) -> Result<Vec<Planned>> {
-    // What another kernel reads must be in memory.
+    // A result that another kernel reads must be in memory.
     for cluster in &clusters {
         for slot in &cluster.body.slots {
             if let Slot::Step(step) = slot {
@@ -305,7 +238,7 @@ fn finish(facts: &mut Facts<'_>, mut clusters: Vec<Cluster>) -> Result<Vec<Plann
     Ok(planned)
 }
 
-/// Every cluster after those that it needs.
+/// The clusters in topological order.
 fn run_order(clusters: &[Cluster]) -> Vec<usize> {
     let mut order = Vec::with_capacity(clusters.len());
     let mut placed = vec![false; clusters.len()];

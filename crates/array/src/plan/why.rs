@@ -1,27 +1,40 @@
-//! Why a result is in memory: noted where that is decided, told by the text of a plan.
+//! The reasons for which a plan writes a result to memory. They are noted where that is decided, and shown in
+//! the text of a plan.
 
 use std::fmt;
 
 /// Why a plan writes a result to memory.
+///
+/// ```
+/// use wgrad_array::{Array, BinaryOp, Device, Why};
+/// let x = Array::from_slice(&[1.0f32, 2.0], &[2], &Device::cpu())?;
+/// let y = x.binary(BinaryOp::Add, &x)?;
+/// let explanation = y.explain()?;
+/// assert_eq!(explanation.plans[0].kernels[0].stores[0].why, Why::Result);
+/// assert_eq!(Why::Result.to_string(), "a result");
+/// # Ok::<(), wgrad_array::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
-    /// It was asked for, or belongs to the step of training that the evaluation ends.
+    /// The program asked for it, or it belongs to the training step that ends with this evaluation.
     Result,
-    /// Somebody holds it who may read it later, and computing it anew would cost much, or keep memory that is free otherwise.
+    /// The program holds it and may read it later, and recomputing it then would cost much, or would keep
+    /// memory alive that can be freed now.
     Held,
     /// A result of the evaluation is a view of it.
     Viewed,
-    /// A product, scatter, scan, sort or gather reads it, and reads memory only.
+    /// It is an operand of a matrix product, scatter, scan, sort or gather, which read their operands from
+    /// memory.
     Operand,
-    /// It is read by another kernel than the one that computes it.
+    /// Another kernel than the one that computes it reads it.
     Shared,
     /// The expressions that use it would be too large for one kernel.
     Large,
-    /// Several kernels would compute it, which costs more than reading it.
+    /// Several kernels would recompute it, which costs more than storing and loading it.
     Repeated,
-    /// A view of it cannot be followed by strides.
+    /// A kernel reads it through a view that strides cannot express.
     Strides,
-    /// The operation says so: its result is read several times, in several orders.
+    /// The operation requires it, because its result is read several times in different orders.
     Always,
     /// It has no elements.
     Empty,

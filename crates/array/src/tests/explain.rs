@@ -1,4 +1,5 @@
-//! What explanations say: the operations with the calls they belong to, the kernels, what they read and store and why.
+//! The contents of explanations: the operations with the calls they belong to, the kernels, what they read
+//! and store, and why.
 
 use std::panic::Location;
 
@@ -7,7 +8,7 @@ use wgrad_device::kernel::{BinaryOp, ReduceOp, UnaryOp};
 
 use crate::{Array, Why, site};
 
-/// A softmax of the rows of a transposed matrix, and the sum of its squares, ascribed to two calls.
+/// A softmax of the rows of a transposed matrix, and the sum of its squares, attributed to two calls.
 fn softmax_and_squares(device: &Device) -> [Array; 2] {
     let x = Array::from_slice(&[0.5f32; 6400], &[100, 64], device).unwrap().permute(&[1, 0]).unwrap();
     let call = site::enter("softmax", Location::caller());

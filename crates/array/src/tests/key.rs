@@ -1,5 +1,5 @@
-//! A graph's key says everything that a plan depends on, and nothing else: whatever is changed in an operation or a layout, the key
-//! is another one; numbers and addresses are not in it.
+//! A graph's key says everything that a plan depends on, and nothing else: whatever is changed in an
+//! operation or a layout, the key is another one; numbers and addresses are not in it.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::Array;
 use crate::node::NodeRef;
 use crate::op::{Axis, Op, Operands, RandomKind, View};
 
-/// All values of an enum of names. A new one fails to compile until it is listed.
+/// Lists all values of an enum. A new value fails to compile until it is listed.
 macro_rules! all {
     ($name:ident: $($value:ident)*) => {{
         let _listed = |value: $name| match value { $($name::$value => {})* };
@@ -21,17 +21,15 @@ macro_rules! all {
 }
 
 fn unary_ops() -> impl Iterator<Item = UnaryOp> {
-    all!(UnaryOp: Neg Abs Sign Not Floor Ceil Round Trunc Reciprocal Sqrt Rsqrt Exp Expm1 Log Log1p Sin Cos Tanh
-        Sigmoid Erf IsNan IsFinite)
-    .into_iter()
+    UnaryOp::ALL.iter().copied()
 }
 
 fn binary_ops() -> impl Iterator<Item = BinaryOp> {
-    all!(BinaryOp: Add Sub Mul Div Rem Pow Max Min And Or Xor Shl Shr Eq Ne Lt Le Gt Ge).into_iter()
+    BinaryOp::ALL.iter().copied()
 }
 
 fn reduce_ops() -> impl Iterator<Item = ReduceOp> {
-    all!(ReduceOp: Sum Prod Max Min ArgMax ArgMin).into_iter()
+    ReduceOp::ALL.iter().copied()
 }
 
 fn scatter_ops() -> impl Iterator<Item = ScatterOp> {
@@ -46,24 +44,25 @@ fn dtypes() -> impl Iterator<Item = DType> {
     all!(DType: Bool U8 I32 I64 F16 BF16 F32 F64).into_iter()
 }
 
-/// The same operation with one field changed, for each field and several changes.
+/// An operation with one field changed, for each field and several changes.
 #[derive(Default)]
 struct Changed {
-    /// Fields that a plan depends on.
+    /// Changes of fields on which a plan depends.
     structure: Vec<Op>,
-    /// Numbers, which are parameters of kernels.
+    /// Changes of scalars, which are parameters of kernels.
     numbers: Vec<Op>,
 }
 
-/// Names that differ in length, in their first and last letters, and across the words that they are packed into.
+/// Names that differ in length, in their first and last letters, and across the words that they are packed
+/// into.
 const NAMES: [&str; 6] =
     ["", "gather", "gathes", "hather", "gather_of_more_letters", "gather_of_more_letterS"];
 
-/// How many kinds of operations there are; see [`kind`].
-const KINDS: usize = 18;
+/// The number of kinds of operations; see [`kind`].
+const KINDS: usize = 19;
 
-/// The number of an operation's kind. A new one fails to compile until it is numbered, and fails the test until an
-/// operation of its kind is among [`operations`].
+/// The number of an operation's kind. A new one fails to compile until it is numbered, and fails the test
+/// until an operation of its kind is among [`operations`].
 fn kind(op: &Op) -> usize {
     match op {
         Op::Full(_) => 0,
@@ -84,6 +83,7 @@ fn kind(op: &Op) -> usize {
         Op::Scatter { .. } => 15,
         Op::Scan { .. } => 16,
         Op::Sort { .. } => 17,
+        Op::Update { .. } => 18,
     }
 }
 
@@ -114,10 +114,12 @@ fn operations() -> Vec<Op> {
         Op::Scatter { op: ScatterOp::Assign, dim: 0, name: NAMES[0], checked: false },
         Op::Scan { op: ReduceOp::Sum, dim: 0 },
         Op::Sort { dim: 0, descending: false, first: 0 },
+        Op::Update { start: 4, beyond: 1 },
     ]
 }
 
-/// Every field is named, so that a new one fails to compile until it is changed here.
+/// The changes of an operation. Every field is named in a pattern, so that a new field fails to compile until
+/// it is changed here.
 fn changed(op: &Op) -> Changed {
     let mut changed = Changed::default();
     let structure = &mut changed.structure;
@@ -160,17 +162,7 @@ fn changed(op: &Op) -> Changed {
         }
         Op::View(View::Affine(axes)) => structure.extend(other_axes(axes)),
         Op::View(View::Reshape) => {}
-        Op::View(View::Pad { before }) => {
-            for at in 0..before.len() {
-                for change in [-1, 1, 5] {
-                    let mut before = before.clone();
-                    before[at] += change;
-                    structure.push(Op::View(View::Pad { before }));
-                }
-            }
-            structure.push(Op::View(View::Pad { before: smallvec![before[0]] }));
-            structure.push(Op::View(View::Pad { before: smallvec![before[0], before[1], 0] }));
-        }
+        Op::View(View::Pad { before }) => structure.extend(other_paddings(before)),
         Op::Gather { dim, name, checked } => {
             let (dim, name, checked) = (*dim, *name, *checked);
             structure.extend(other_dims(dim).map(|dim| Op::Gather { dim, name, checked }));
@@ -188,6 +180,10 @@ fn changed(op: &Op) -> Changed {
             structure.extend(reduce_ops().map(|op| Op::Scan { op, dim: *dim }));
             structure.extend(other_dims(*dim).map(|dim| Op::Scan { op: *op, dim }));
         }
+        Op::Update { start, beyond } => {
+            structure.extend([0, 2, 3].map(|beyond| Op::Update { start: *start, beyond }));
+            numbers.extend([0, 8, 1 << 40].map(|start| Op::Update { start, beyond: *beyond }));
+        }
         Op::Sort { dim, descending, first } => {
             let (dim, descending, first) = (*dim, *descending, *first);
             structure.extend(other_dims(dim).map(|dim| Op::Sort { dim, descending, first }));
@@ -198,13 +194,27 @@ fn changed(op: &Op) -> Changed {
     changed
 }
 
-/// Up to the last dim that an array may have.
+/// Other dims, up to the last one that an array may have.
 fn other_dims(dim: usize) -> impl Iterator<Item = usize> {
     [0, 1, 2, 31, 32, 63].into_iter().filter(move |&other| other != dim)
 }
 
 fn other_numbers(value: Scalar) -> impl Iterator<Item = Scalar> {
     [Scalar::Float(-0.25), Scalar::Float(1e300)].into_iter().filter(move |other| *other != value)
+}
+
+fn other_paddings(before: &[isize]) -> Vec<Op> {
+    let mut others: Vec<SmallVec<[isize; 4]>> = Vec::new();
+    for at in 0..before.len() {
+        for change in [-1, 1, 5] {
+            let mut before: SmallVec<[isize; 4]> = before.into();
+            before[at] += change;
+            others.push(before);
+        }
+    }
+    others.push(smallvec![before[0]]);
+    others.push(smallvec![before[0], before[1], 0]);
+    others.into_iter().map(|before| Op::View(View::Pad { before })).collect()
 }
 
 fn other_axes(axes: &[Axis]) -> Vec<Op> {
@@ -258,7 +268,7 @@ fn every_field_of_every_operation_is_in_the_key_but_for_its_numbers() {
             assert_ne!(scalars, others, "{op:?} has the numbers of {base:?}");
         }
         for op in structure.iter().chain([&base]) {
-            // What one operation is changed to may be another of them.
+            // A changed operation may be equal to another one of the list.
             let text = structure_text(op);
             if names.contains(&text) {
                 continue;
@@ -329,7 +339,7 @@ fn the_layout_of_what_is_read_is_in_the_key_and_the_place_where_it_begins_is_not
         Layout::new(&[6], &[1], 0),
         Layout::new(&[2, 3, 1], &[3, 1, 1], 0),
     ];
-    // Kernels read several elements at a time: how a place lies to that is structure.
+    // Kernels load several elements at once, so the alignment of the first element is structure.
     layouts.extend((0..4).map(|offset| Layout::new(&[2, 3], &[3, 1], offset)));
     let mut keys: Vec<Vec<u64>> = layouts.iter().map(|layout| key(DType::F32, layout.clone())).collect();
     keys.extend(dtypes().filter(|&d| d != DType::F32).map(|dtype| key(dtype, Layout::contiguous(&[2, 3]))));
@@ -404,7 +414,7 @@ fn program(device: &Device, rate: f64) -> (Vec<Array>, Vec<u64>) {
 fn the_same_program_has_the_same_key_wherever_and_whenever_it_is_made() {
     let device = Device::cpu();
     let (first, key) = program(&device, 0.5);
-    // While the first is alive nothing lies at the same addresses.
+    // The first program is still alive, so the second one's nodes and buffers have other addresses.
     let (_second, again) = program(&device, 0.25);
     assert_eq!(key, again);
     let elsewhere = {

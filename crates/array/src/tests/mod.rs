@@ -1,4 +1,4 @@
-//! Tests of what is behind the public API: graphs and their keys, made by hand.
+//! Tests of internals, with graphs made by hand: their cache keys and their explanations.
 
 mod explain;
 mod key;
@@ -10,10 +10,10 @@ use crate::graph::{Graph, Offers};
 use crate::node::{Node, NodeRef, Value};
 use crate::op::Op;
 
-/// Memory of no device: what is never read needs none.
-struct Nowhere(usize);
+/// Memory of no device, for buffers that are never read.
+struct UnreadMemory(usize);
 
-impl Memory for Nowhere {
+impl Memory for UnreadMemory {
     fn bytes(&self) -> usize {
         self.0
     }
@@ -21,7 +21,7 @@ impl Memory for Nowhere {
 
 /// Memory for so many elements of 8 bytes.
 pub(crate) fn buffer(elements: usize) -> Buffer {
-    Buffer::new(Nowhere(elements * 8))
+    Buffer::new(UnreadMemory(elements * 8))
 }
 
 /// An evaluated array with this layout in a buffer.

@@ -1,6 +1,7 @@
 //! The backward engine: `backward` and `grad`, their options and their rules.
 
 mod accumulate;
+pub(crate) mod current;
 mod run;
 mod step;
 

@@ -13,10 +13,10 @@ use smallvec::SmallVec;
 use wgrad_array::{Error, GradRule, Result, site};
 
 use super::accumulate::accumulate;
-use super::step;
+use super::{current, step};
 use crate::hooks::{NodeHooks, check_given, run_tensor_hooks};
 use crate::tape::{Context, Edge, Function, Grads, Meta, Mismatch, NodeKey, SavedValue, lock, mismatch};
-use crate::{GradModeGuard, Tensor};
+use crate::{GradModeGuard, Tensor, anomaly};
 
 /// What is asked for.
 pub(super) struct Request {
@@ -142,6 +142,7 @@ pub(super) fn run(request: Request) -> Result<Vec<Option<Tensor>>> {
         run.choose(wanted, &numbering);
     }
     NUMBERING.set(Some(numbering));
+    let _noted = current::note(run.items.iter().filter(|item| item.needed()).map(|item| item.key));
     run.count_gradients();
     // The edges of the roots keep the whole graph alive until the run is over.
     let mut roots = Vec::with_capacity(request.roots.len());
@@ -397,8 +398,10 @@ impl Run {
                 .collect();
             let context = Context { key: &key, name: work.name, grads: &grads, saved: &saved, needs: &needs };
             // What a derivative computes is ascribed to the line of its operation.
-            let _line = site::replace(work.called_at.map(|line| site::Call { name: work.name, line }));
-            work.function.call(&context)?
+            let _line = site::replace(work.called_at.map(|line| site::CallSite { name: work.name, line }));
+            let results = work.function.call(&context)?;
+            anomaly::check(work.name, work.called_at, results.iter())?;
+            results
         };
         let post: Vec<_> = hooks.iter().flat_map(|hooks| hooks.post.iter()).collect();
         if post.is_empty() {

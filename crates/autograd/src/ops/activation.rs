@@ -1,7 +1,7 @@
 //! Softmax and its relatives.
 
 use wgrad_array::layout::normalize_dim;
-use wgrad_array::{Array, BinaryOp, ReduceOp, Result, UnaryOp};
+use wgrad_array::{Array, Expr, ReduceOp, Result};
 
 use super::reduce::{require_float, widened};
 use crate::Tensor;
@@ -21,12 +21,12 @@ impl Tensor {
         let out = softmax_array(&x.array, dim)?;
         Ok(record(out, [x], |_, out| {
             Derivative::with("SoftmaxBackward0", move |c| {
-                c.each(1, |_| {
-                    let (g, y) = (c.grad()?, c.saved(0)?);
+                c.gradient(|| {
+                    let (g, [y]) = &c.parts();
                     // y * (g - sum(g * y)), with the gradients' mean subtracted before: where one y is nearly 1, the
                     // difference to its gradient is much smaller than the rounding of the sum.
-                    let distance = g.sub(g.mul(&y)?.sum_dim(dim, true)?)?;
-                    y.mul(distance.sub(distance.mul(&y)?.sum_dim(dim, true)?)?)
+                    let distance = g - (g * y).sum_dim(dim, true);
+                    y * (&distance - (&distance * y).sum_dim(dim, true))
                 })
             })
             .save_output(out)
@@ -45,9 +45,9 @@ impl Tensor {
         let out = log_softmax_array(&x.array, dim)?;
         Ok(record(out, [x], |_, out| {
             Derivative::with("LogSoftmaxBackward0", move |c| {
-                c.each(1, |_| {
-                    let (g, y) = (c.grad()?, c.saved(0)?);
-                    g.sub(y.exp()?.mul(g.sum_dim(dim, true)?)?)
+                c.gradient(|| {
+                    let (g, [y]) = &c.parts();
+                    g - y.exp() * g.sum_dim(dim, true)
                 })
             })
             .save_output(out)
@@ -60,8 +60,11 @@ fn folded(x: &Array, dim: usize) -> Vec<usize> {
     if x.rank() == 0 { Vec::new() } else { vec![dim] }
 }
 
-fn shifted(x: &Array, dims: &[usize]) -> Result<Array> {
-    x.binary(BinaryOp::Sub, &x.reduce(ReduceOp::Max, dims, true)?)
+/// The distances from the largest element, in f32 for halves.
+fn shifted(x: &Array, dims: &[usize]) -> Expr {
+    let x = Expr::from(widened(x));
+    let largest = x.map(|x| x.reduce(ReduceOp::Max, dims, true));
+    x - largest
 }
 
 fn softmax_array(x: &Array, dim: usize) -> Result<Array> {
@@ -69,9 +72,9 @@ fn softmax_array(x: &Array, dim: usize) -> Result<Array> {
         return Ok(x.clone());
     }
     let dims = folded(x, dim);
-    let exp = shifted(&widened(x)?, &dims)?.unary(UnaryOp::Exp)?;
-    let sum = exp.reduce(ReduceOp::Sum, &dims, true)?;
-    exp.binary(BinaryOp::Div, &sum)?.cast(x.dtype())
+    let exp = shifted(x, &dims).exp();
+    let sum = exp.map(|exp| exp.reduce(ReduceOp::Sum, &dims, true));
+    (exp / sum).cast(x.dtype()).done()
 }
 
 fn log_softmax_array(x: &Array, dim: usize) -> Result<Array> {
@@ -79,7 +82,7 @@ fn log_softmax_array(x: &Array, dim: usize) -> Result<Array> {
         return Ok(x.clone());
     }
     let dims = folded(x, dim);
-    let shifted = shifted(&widened(x)?, &dims)?;
-    let sum = shifted.unary(UnaryOp::Exp)?.reduce(ReduceOp::Sum, &dims, true)?;
-    shifted.binary(BinaryOp::Sub, &sum.unary(UnaryOp::Log)?)?.cast(x.dtype())
+    let shifted = shifted(x, &dims);
+    let sum = shifted.exp().map(|exp| exp.reduce(ReduceOp::Sum, &dims, true));
+    (shifted - sum.log()).cast(x.dtype()).done()
 }

@@ -3,10 +3,10 @@
 use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar};
 
 use crate::tape::{Context, Derivative, Grads, record};
-use crate::{Tensor, Value};
+use crate::{Tensor, TensorExpr, Value};
 
 /// A row: documentation; name, in-place name, kernel operation, node; which inputs' values which gradients need; the gradients
-/// of a pair of tensors; that of a tensor and a number `s`, or `as_tensor` where the number is one of a pair.
+/// of a pair of tensors, formulas; that of a tensor and a number `s`, or `as_tensor` where the number is one of a pair.
 macro_rules! binary {
     ($($(#[$doc:meta])* $name:ident, $in_place:ident = $op:ident, $node:literal,
         needs [$a_for:ident, $b_for:ident],
@@ -31,8 +31,8 @@ macro_rules! binary {
                         let out = combine(&x.array, BinaryOp::$op, &y.array)?;
                         Ok(record(out, [x, y], |inputs, _| {
                             Derivative::new($node, |c| {
-                                let $g = c.grad()?;
-                                c.each(2, |i| {
+                                c.gradients(2, |i| {
+                                    let $g = c.g();
                                     if i == 0 {
                                         binary!(@value $a_for first, c, 0, $a);
                                         binary!(@value $b_for first, c, 1, $b);
@@ -68,16 +68,18 @@ macro_rules! binary {
         let x = $x.operand()?;
         let out = combine_number(&x.array, BinaryOp::$op, $value)?;
         Ok(record(out, [x], |_, _| Derivative::with_scalar($node, $value, |c, $s| {
-            let $g = c.grad()?;
-            c.each(1, |_| $grad)
+            c.gradient(|| {
+                let $g = c.g();
+                $grad
+            })
         })
         .and_a_number()))
     }};
     // Whose gradients need the value of this input: none, that of the other one, or both.
     (@value none $turn:ident, $c:ident, $i:literal, $v:ident) => {};
-    (@value both $turn:ident, $c:ident, $i:literal, $v:ident) => { let $v = &$c.saved($i)?; };
-    (@value first first, $c:ident, $i:literal, $v:ident) => { let $v = &$c.saved($i)?; };
-    (@value second second, $c:ident, $i:literal, $v:ident) => { let $v = &$c.saved($i)?; };
+    (@value both $turn:ident, $c:ident, $i:literal, $v:ident) => { let $v = &TensorExpr::from($c.value($i)); };
+    (@value first first, $c:ident, $i:literal, $v:ident) => { binary!(@value both first, $c, $i, $v); };
+    (@value second second, $c:ident, $i:literal, $v:ident) => { binary!(@value both second, $c, $i, $v); };
     (@value $needed:ident $turn:ident, $c:ident, $i:literal, $v:ident) => {};
     (@needed none, $inputs:ident) => { false };
     (@needed both, $inputs:ident) => { true };
@@ -88,43 +90,43 @@ macro_rules! binary {
 binary! {
     /// `self + other`.
     add, add_ = Add, "AddBackward0", needs [none, none],
-        pair |g, a, b| [Ok(g.clone()), Ok(g.clone())],
-        number (|g, _s| Ok(g.clone()));
+        pair |g, a, b| [g, g],
+        number (|g, _s| g);
 
     /// `self - other`.
     sub, sub_ = Sub, "SubBackward0", needs [none, none],
-        pair |g, a, b| [Ok(g.clone()), g.neg()],
-        number (|g, _s| Ok(g.clone()));
+        pair |g, a, b| [g, -g],
+        number (|g, _s| g);
 
     /// `self * other`.
     mul, mul_ = Mul, "MulBackward0", needs [second, first],
-        pair |g, a, b| [g.mul(b), g.mul(a)],
-        number (|g, s| g.mul(s));
+        pair |g, a, b| [g * b, g * a],
+        number (|g, s| g * s);
 
     /// `self / other`, true division: integers give the default dtype.
     div, div_ = Div, "DivBackward0", needs [second, both],
-        pair |g, a, b| [g.div(b), g.neg()?.mul(a.div(b)?.div(b)?)],
-        number (|g, s| g.div(s));
+        pair |g, a, b| [g / b, -g * (a / b / b)],
+        number (|g, s| g / s);
 
     /// The remainder with the sign of `other`; `torch.remainder`.
     remainder, remainder_ = Rem, "RemainderBackward0", needs [second, second],
-        pair |g, a, b| [Ok(g.clone()), g.neg()?.mul(a.floor_divide(b)?)],
-        number (|g, _s| Ok(g.clone()));
+        pair |g, a, b| [g, -g * a.floor_divide(b)],
+        number (|g, _s| g);
 
     /// The larger; NaN if either is. Equal elements get half of the gradient each.
     maximum, maximum_ = Max, "MaximumBackward0", needs [both, both],
-        pair |g, a, b| [share(g, a, b, a.lt(b)?), share(g, a, b, b.lt(a)?)],
+        pair |g, a, b| [share(g, a, b, a.lt(b)), share(g, a, b, b.lt(a))],
         number (as_tensor);
 
     /// The smaller; NaN if either is. Equal elements get half of the gradient each.
     minimum, minimum_ = Min, "MinimumBackward0", needs [both, both],
-        pair |g, a, b| [share(g, a, b, a.gt(b)?), share(g, a, b, b.gt(a)?)],
+        pair |g, a, b| [share(g, a, b, a.gt(b)), share(g, a, b, b.gt(a))],
         number (as_tensor);
 }
 
 /// A winner's gradient: all of it, half of it in a tie, none where it lost.
-fn share(g: &Tensor, a: &Tensor, b: &Tensor, lost: Tensor) -> Result<Tensor> {
-    a.eq(b)?.where_cond(g.mul(0.5)?, g)?.masked_fill(&lost, 0.0)
+fn share(g: TensorExpr, a: &TensorExpr, b: &TensorExpr, lost: TensorExpr) -> TensorExpr {
+    a.eq(b).where_cond(&g * 0.5, g).masked_fill(lost, 0.0)
 }
 
 /// `a op b`. A 0-dim operand promotes by its category only, as in PyTorch.
@@ -191,7 +193,7 @@ impl Tensor {
     pub fn rsub(&self, number: impl Into<Scalar>) -> Result<Tensor> {
         let x = self.operand()?;
         let out = x.array.scalar_binary(number, BinaryOp::Sub)?;
-        Ok(record(out, [x], |_, _| Derivative::new("RsubBackward1", |c| c.each(1, |_| c.grad()?.neg()))))
+        Ok(record(out, [x], |_, _| Derivative::new("RsubBackward1", |c| c.gradient(|| -c.g()))))
     }
 
     /// `self` to the power of `exponent`.
@@ -236,16 +238,13 @@ impl Tensor {
         let out = pow_array(&x.array, exponent)?;
         Ok(record(out, [x], |inputs, _| {
             Derivative::with_scalar("PowBackward0", exponent, |c, exponent| {
-                c.each(1, |_| {
-                    let n = exponent.as_f64();
-                    let (g, x) = (c.grad()?, c.saved(0)?);
-                    if n == 0.0 {
-                        return g.zeros_like();
+                c.gradient(|| {
+                    let (g, [x]) = c.parts();
+                    match exponent.as_f64() {
+                        0.0 => g.zeros_like(),
+                        1.0 => g.flat_in(x),
+                        n => g * (x.pow(n - 1.0) * n),
                     }
-                    if n == 1.0 {
-                        return g.flat_in(&x);
-                    }
-                    g.mul(x.pow(n - 1.0)?.mul(n)?)
                 })
             })
             .save_input(inputs, 0)
@@ -253,19 +252,16 @@ impl Tensor {
     }
 
     /// `base` to the power of this tensor; `base ** x`.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn rpow(&self, base: impl Into<Scalar>) -> Result<Tensor> {
         let base = base.into();
         let x = self.operand()?;
         let out = x.array.scalar_binary(base, BinaryOp::Pow)?;
         Ok(record(out, [x], |inputs, out| {
             Derivative::with_scalar("PowBackward2", base, |c, base| {
-                c.each(1, |_| {
-                    let (g, x, y) = (c.grad()?, c.saved(0)?, c.saved(1)?);
-                    let grad = g.mul(y.mul(base.as_f64().ln())?)?;
-                    if base.as_f64() == 0.0 { grad.masked_fill(&x.ge(0.0)?, 0.0) } else { Ok(grad) }
+                c.gradient(|| {
+                    let (g, [x, y]) = c.parts();
+                    let slope = g * (y * base.as_f64().ln());
+                    if base.as_f64() == 0.0 { slope.masked_fill(x.ge(0.0), 0.0) } else { slope }
                 })
             })
             .save_input(inputs, 0)
@@ -291,14 +287,14 @@ pub(super) fn pow_array(x: &Array, exponent: Scalar) -> Result<Array> {
 }
 
 fn pow_backward(c: &Context) -> Result<Grads> {
-    let (g, x, e, y) = (c.grad()?, c.saved(0)?, c.saved(1)?, c.saved(2)?);
-    c.each(2, |i| {
+    let (g, [x, e, y]) = &c.parts();
+    c.gradients(2, |i| {
         if i == 0 {
             // 0 to the power of 0 is 1 wherever the 0s came from: its derivative is 0, not 0 * inf.
-            g.mul(e.mul(x.pow(e.sub(1.0)?)?)?)?.masked_fill(&e.eq(0.0)?, 0.0)
+            (g * (e * x.pow(e - 1.0))).masked_fill(e.eq(0.0), 0.0)
         } else {
-            let flat = x.eq(0.0)?.logical_and(&e.ge(0.0)?)?;
-            g.mul(y.mul(x.log()?)?.masked_fill(&flat, 0.0)?)
+            let flat = x.eq(0.0).logical_and(e.ge(0.0));
+            g * (y * x.log()).masked_fill(flat, 0.0)
         }
     })
 }

@@ -3,8 +3,8 @@
 use wgrad_array::{BinaryOp, DType, Error, Result, Scalar};
 
 use super::binary::combine;
-use crate::Tensor;
 use crate::tape::{Context, Derivative, Grads, record};
+use crate::{Tensor, TensorExpr};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
@@ -56,16 +56,14 @@ impl Tensor {
         }
         Ok(record(out, [x], |inputs, _| {
             Derivative::with("ClampBackward1", move |c| {
-                c.each(1, |_| {
-                    let x = c.saved(0)?;
-                    let above = min.map(|min| x.gt(min)).transpose()?;
-                    let below = max.map(|max| x.lt(max)).transpose()?;
-                    let inside = match (above, below) {
-                        (Some(above), Some(below)) => above.logical_and(&below)?,
-                        (Some(side), None) | (None, Some(side)) => side,
-                        (None, None) => return Ok(c.grad()?.clone()),
-                    };
-                    c.grad()?.keep_where(&inside)
+                c.gradient(|| {
+                    let (g, [x]) = c.parts();
+                    match (min, max) {
+                        (Some(min), Some(max)) => g.keep_where(x.gt(min).logical_and(x.lt(max))),
+                        (Some(min), None) => g.keep_where(x.gt(min)),
+                        (None, Some(max)) => g.keep_where(x.lt(max)),
+                        (None, None) => g,
+                    }
                 })
             })
             .save_input(inputs, 0)
@@ -89,20 +87,21 @@ impl Tensor {
 /// where the bounds leave it no other value, all to `max` where the bounds are the wrong way round. A NaN is on no side of a bound, and
 /// neither is anything of a bound that is NaN.
 fn clamp_backward(c: &Context) -> Result<Grads> {
-    let (g, x, min, max) = (c.grad()?, c.saved(0)?.detach(), c.saved(1)?.detach(), c.saved(2)?.detach());
-    let (ordered, fixed) = (min.lt(&max)?, min.eq(&max)?);
-    c.each(3, |i| {
-        let usable = ordered.logical_or(&fixed)?;
+    let (g, saved) = &c.parts::<3>();
+    let [x, min, max] = &saved.each_ref().map(TensorExpr::detach);
+    let (ordered, fixed) = (min.lt(max), min.eq(max));
+    c.gradients(3, |i| {
+        let usable = ordered.logical_or(&fixed);
         let (all, half) = match i {
             0 => {
-                let outside = x.lt(&min)?.logical_or(&x.gt(&max)?)?;
-                (outside.logical_not()?, x.eq(&min)?.logical_or(&x.eq(&max)?)?)
+                let outside = x.lt(min).logical_or(x.gt(max));
+                (outside.logical_not(), x.eq(min).logical_or(x.eq(max)))
             }
-            1 => (x.lt(&min)?.logical_and(&usable)?, x.eq(&min)?),
-            _ => (x.gt(&max)?.logical_and(&usable)?.logical_or(&min.gt(&max)?)?, x.eq(&max)?),
+            1 => (x.lt(min).logical_and(usable), x.eq(min)),
+            _ => (x.gt(max).logical_and(usable).logical_or(min.gt(max)), x.eq(max)),
         };
-        let half = half.logical_and(&ordered)?;
-        half.where_cond(g.mul(0.5)?, g)?.keep_where(&all.logical_or(&half)?)
+        let half = half.logical_and(&ordered);
+        half.where_cond(g * 0.5, g).keep_where(all.logical_or(&half))
     })
 }
 

@@ -178,33 +178,21 @@ impl Tensor {
     }
 
     /// Zeros with this tensor's shape, dtype and device.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn zeros_like(&self) -> Result<Tensor> {
         self.full_like(0.0)
     }
 
     /// Ones with this tensor's shape, dtype and device.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn ones_like(&self) -> Result<Tensor> {
         self.full_like(1.0)
     }
 
     /// One number with this tensor's shape, dtype and device.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn full_like(&self, value: impl Into<Scalar>) -> Result<Tensor> {
         Tensor::full(self.shape(), value, (self.dtype(), self.device()))
     }
 
     /// A tensor with this one's shape, dtype and device whose elements do not matter yet.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn empty_like(&self) -> Result<Tensor> {
         self.zeros_like()
     }

@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 use wgrad_array::{Error, Expr, Result};
 
 use super::loss::Reduction;
+use super::rectifier::softplus;
 use super::reduce::{require_float, widened};
 use crate::Tensor;
 use crate::tape::{Derivative, record};
@@ -24,15 +25,15 @@ impl Tensor {
                 reason: format!("delta is {delta}; it must be positive"),
             });
         }
-        let distance = self.widened()?.sub(target.widened()?)?;
+        let distance = self.widened()?.sub(target.widened()?)?.expr();
         target_broadcasts("huber_loss", self, target);
-        let size = distance.abs()?;
+        let size = distance.abs();
         // What is far has no square, which may be infinite: 0 times its slope would not be a number.
-        let far = size.ge(delta)?;
-        let close = distance.masked_fill(&far, 0.0)?;
-        let near = close.mul(&close)?.mul(0.5)?;
-        let losses = far.where_cond(size.sub(0.5 * delta)?.mul(delta)?, near)?;
-        reduction.tensor(&losses.rounded_to(self.dtype().promote(target.dtype()))?)
+        let far = size.ge(delta);
+        let close = distance.masked_fill(&far, 0.0);
+        let near = &close * &close * 0.5;
+        let losses = far.where_cond((size - 0.5 * delta) * delta, near);
+        reduction.tensor(&losses.rounded_to(self.dtype().promote(target.dtype())).done()?)
     }
 
     /// `d² / (2 beta)` of the distance to a target within `beta`, `|d| - beta / 2` beyond; PyTorch's default is 1. A beta of 0 is
@@ -50,15 +51,15 @@ impl Tensor {
             target_broadcasts("smooth_l1_loss", self, target);
             return reduction.tensor(&size);
         }
-        let distance = self.widened()?.sub(target.widened()?)?;
+        let distance = self.widened()?.sub(target.widened()?)?.expr();
         target_broadcasts("smooth_l1_loss", self, target);
-        let size = distance.abs()?;
+        let size = distance.abs();
         // As in the Huber loss.
-        let far = size.ge(beta)?;
-        let close = distance.masked_fill(&far, 0.0)?;
-        let near = close.mul(&close)?.mul(0.5 / beta)?;
-        let losses = far.where_cond(size.sub(0.5 * beta)?, near)?;
-        reduction.tensor(&losses.rounded_to(self.dtype().promote(target.dtype()))?)
+        let far = size.ge(beta);
+        let close = distance.masked_fill(&far, 0.0);
+        let near = &close * &close * (0.5 / beta);
+        let losses = far.where_cond(size - 0.5 * beta, near);
+        reduction.tensor(&losses.rounded_to(self.dtype().promote(target.dtype())).done()?)
     }
 
     /// The cross entropy of a probability (this tensor) and a target probability. Logarithms are kept above -100, so that 0 and
@@ -85,11 +86,11 @@ impl Tensor {
         let out = losses.cast(self.dtype()).done()?;
         let losses = record(out, [x, t], |inputs, _| {
             Derivative::new("BinaryCrossEntropyBackward0", |c| {
-                let (g, x, t) = (c.grad()?, c.saved(0)?, c.saved(1)?);
-                let rest = x.rsub(1.0)?;
-                c.each(2, |i| match i {
-                    0 => g.mul(x.sub(&t)?.div(rest.mul(&x)?.clamp_min(1e-12)?)?),
-                    _ => g.mul(rest.log()?.clamp_min(-100.0)?.sub(x.log()?.clamp_min(-100.0)?)?),
+                let (g, [x, t]) = &c.parts();
+                let rest = &(1.0 - x);
+                c.gradients(2, |i| match i {
+                    0 => g * ((x - t) / (rest * x).clamp_min(1e-12)),
+                    _ => g * (rest.log().clamp_min(-100.0) - x.log().clamp_min(-100.0)),
                 })
             })
             .save_input(inputs, 0)
@@ -107,12 +108,10 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not broadcast or the devices differ.
     pub fn kl_div(&self, target: &Tensor, reduction: Reduction, log_target: bool) -> Result<Tensor> {
-        let losses = if log_target {
-            target.exp()?.mul(target.sub(self)?)?
-        } else {
-            target.xlogy(target)?.sub(target.mul(self)?)?
-        };
-        reduction.tensor(&losses)
+        let target = &target.expr();
+        let losses =
+            if log_target { target.exp() * (target - self) } else { target.xlogy(target) - target * self };
+        reduction.tensor(&losses.done()?)
     }
 
     /// [`Tensor::kl_div`], its sum divided by the size of the first dim.
@@ -156,13 +155,13 @@ impl Tensor {
         if var.lt(0.0)?.any()?.item::<bool>()? {
             return Err(Error::Argument { op: OP, reason: "a variance is negative".into() });
         }
-        let var = var.raised_to(eps)?;
-        let distance = self.sub(target)?;
-        let mut losses = var.log()?.add(distance.mul(&distance)?.div(&var)?)?.mul(0.5)?;
+        let var = var.expr().raised_to(eps);
+        let distance = self.expr() - target;
+        let mut losses = (var.log() + &distance * &distance / &var) * 0.5;
         if full {
-            losses = losses.add(0.5 * (2.0 * PI).ln())?;
+            losses += 0.5 * (2.0 * PI).ln();
         }
-        reduction.tensor(&losses)
+        reduction.tensor(&losses.done()?)
     }
 
     /// The negative log-likelihood of target counts under Poisson distributions whose rates (with `log_input`: their logarithms) this tensor
@@ -178,16 +177,13 @@ impl Tensor {
         eps: f64,
         reduction: Reduction,
     ) -> Result<Tensor> {
-        let mut losses = if log_input {
-            self.exp()?.sub(target.mul(self)?)?
-        } else {
-            self.sub(target.mul(self.add(eps)?.log()?)?)?
-        };
+        let (x, target) = (&self.expr(), &target.expr());
+        let mut losses = if log_input { x.exp() - target * x } else { x - target * (x + eps).log() };
         if full {
-            let rest = target.mul(target.log()?)?.sub(target)?.add(target.mul(2.0 * PI)?.log()?.mul(0.5)?)?;
-            losses = losses.add(rest.masked_fill(&target.le(1.0)?, 0.0)?)?;
+            let rest = target * target.log() - target + (target * (2.0 * PI)).log() * 0.5;
+            losses += rest.masked_fill(target.le(1.0), 0.0);
         }
-        reduction.tensor(&losses)
+        reduction.tensor(&losses.done()?)
     }
 
     /// The element itself where the target is 1, `max(0, margin - x)` where it is -1; PyTorch's default for the margin is 1.
@@ -195,8 +191,9 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not broadcast or the devices differ.
     pub fn hinge_embedding_loss(&self, target: &Tensor, margin: f64, reduction: Reduction) -> Result<Tensor> {
-        let hinge = self.rsub(margin)?.clamp_min(0.0)?.masked_fill(&target.eq(1.0)?, 0.0)?;
-        reduction.tensor(&hinge.add(self.masked_fill(&target.eq(-1.0)?, 0.0)?)?)
+        let (x, target) = (&self.expr(), &target.expr());
+        let hinge = (margin - x).clamp_min(0.0).masked_fill(target.eq(1.0), 0.0);
+        reduction.tensor(&(hinge + x.masked_fill(target.eq(-1.0), 0.0)).done()?)
     }
 
     /// `max(0, -target * (self - other) + margin)` for targets 1 (this one ranks higher) and -1; PyTorch's default margin is 0.
@@ -211,8 +208,8 @@ impl Tensor {
         reduction: Reduction,
     ) -> Result<Tensor> {
         same_ranks("margin_ranking_loss", &[self, other, target])?;
-        let losses = target.neg()?.mul(self.sub(other)?)?.add(margin)?.clamp_min(0.0)?;
-        reduction.tensor(&losses)
+        let losses = (-target.expr() * (self.expr() - other) + margin).clamp_min(0.0);
+        reduction.tensor(&losses.done()?)
     }
 
     /// `max(0, d(self, positive) - d(self, negative) + margin)` with the p-norm's distance over the last dim. With `swap` the
@@ -244,7 +241,7 @@ impl Tensor {
         if swap {
             far = far.minimum(positive.pairwise_distance(negative, p, eps, false)?)?;
         }
-        reduction.tensor(&near.sub(far)?.add(margin)?.clamp_min(0.0)?)
+        reduction.tensor(&(near.expr() - far + margin).clamp_min(0.0).done()?)
     }
 
     /// `1 - cos` of the angle between vectors along the last dim where the target is 1, `max(0, cos - margin)` where it is -1; PyTorch's
@@ -268,12 +265,12 @@ impl Tensor {
         let (left, right) = (self.widened()?, other.widened()?);
         // Roots first: the product of two squares leaves the range of numbers before a square does.
         let length =
-            |x: &Tensor| x.mul(x)?.sum_dim(dim.min(x.rank() as isize - 1), false)?.add(1e-12)?.sqrt();
-        let product = left.mul(&right)?.sum_dim(dim, false)?;
-        let cosine = product.div(length(&left)?)?.div(length(&right)?)?;
-        let apart = cosine.sub(margin)?.clamp_min(0.0)?.mul(target.eq(-1.0)?.to_dtype(cosine.dtype())?)?;
-        let together = cosine.rsub(1.0)?.mul(target.eq(1.0)?.to_dtype(cosine.dtype())?)?;
-        reduction.tensor(&together.add(apart)?.rounded_to(self.dtype().promote(other.dtype()))?)
+            |x: &Tensor| ((x.expr() * x).sum_dim(dim.min(x.rank() as isize - 1), false) + 1e-12).sqrt();
+        let product = (left.expr() * &right).sum_dim(dim, false);
+        let (cosine, target) = (&(product / length(&left) / length(&right)), &target.expr());
+        let apart = (cosine - margin).clamp_min(0.0) * target.eq(-1.0).cast_as(cosine);
+        let together = (1.0 - cosine) * target.eq(1.0).cast_as(cosine);
+        reduction.tensor(&(together + apart).rounded_to(self.dtype().promote(other.dtype())).done()?)
     }
 
     /// `log(1 + exp(-target * x))` for targets 1 and -1.
@@ -281,17 +278,22 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not broadcast or the devices differ.
     pub fn soft_margin_loss(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
-        reduction.tensor(&target.neg()?.mul(self)?.logsigmoid_negated()?)
+        reduction.tensor(&(-target.expr() * self).logsigmoid_negated().done()?)
     }
 
     /// `log(1 + exp(x))`: the negative of [`Tensor::logsigmoid`] at `-x`.
     fn logsigmoid_negated(&self) -> Result<Tensor> {
         let x = self.operand()?;
         let wide = Expr::from(widened(&x.array));
-        let out = ((-wide.abs()).exp().log1p() + wide.max(0.0)).cast(self.dtype()).done()?;
+        let out = softplus(&wide).cast(self.dtype()).done()?;
         Ok(record(out, [x], |inputs, _| {
-            Derivative::new("SoftplusBackward0", |c| c.each(1, |_| c.grad()?.mul(c.saved(0)?.sigmoid()?)))
-                .save_input(inputs, 0)
+            Derivative::new("SoftplusBackward0", |c| {
+                c.gradient(|| {
+                    let (g, [x]) = c.parts();
+                    g * x.sigmoid()
+                })
+            })
+            .save_input(inputs, 0)
         }))
     }
 
@@ -306,13 +308,13 @@ impl Tensor {
         weight: impl Into<Option<&'a Tensor>>,
         reduction: Reduction,
     ) -> Result<Tensor> {
-        let held = target.mul(self.logsigmoid()?)?;
-        let mut losses = held.add(target.rsub(1.0)?.mul(self.neg()?.logsigmoid()?)?)?.neg()?;
+        let (x, target) = (&self.expr(), &target.expr());
+        let mut losses = -(target * x.logsigmoid() + (1.0 - target) * (-x).logsigmoid());
         if let Some(weight) = weight.into() {
-            losses = losses.mul(weight)?;
+            losses *= weight;
         }
         let classes = self.shape().last().copied().unwrap_or(1);
-        reduction.tensor(&losses.sum_dim(-1, false)?.div(classes as f64)?)
+        reduction.tensor(&(losses.sum_dim(-1, false) / classes as f64).done()?)
     }
 }
 

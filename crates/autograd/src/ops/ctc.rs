@@ -203,14 +203,14 @@ fn as_if_normalised(losses: &Tensor, x: &Tensor, moments: &[usize], zero_infinit
     let impossible = impossible.array()?;
     Ok(record(out, [losses.operand()?, x.operand()?], |inputs, _| {
         Derivative::with("CtcLossBackward0", move |c| {
-            let (x, impossible, counts) = (c.saved(0)?, c.saved(1)?, c.saved(2)?);
-            let g = c.grad()?.masked_fill(&impossible, 0.0)?;
-            c.each(2, |i| {
+            let (g, [x, impossible, counts]) = &c.parts();
+            let g = g.masked_fill(impossible, 0.0);
+            c.gradients(2, |i| {
                 if i == 0 {
-                    return Ok(g.clone());
+                    return g.clone();
                 }
-                let spoilt = if zero_infinity { g.clone() } else { g.masked_fill(&impossible, f64::NAN)? };
-                x.exp()?.mul(spoilt.unsqueeze(-1)?)?.keep_where(&counts)
+                let spoilt = if zero_infinity { g.clone() } else { g.masked_fill(impossible, f64::NAN) };
+                (x.exp() * spoilt.unsqueeze(-1)).keep_where(counts)
             })
         })
         .save_input(inputs, 1)

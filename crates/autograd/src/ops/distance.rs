@@ -47,15 +47,15 @@ impl Tensor {
         let out = norm_array(&widened(&x.array)?, p, &fold, keepdim)?.cast(self.dtype())?;
         Ok(record(out, [x], |inputs, out| {
             Derivative::with("LinalgVectorNormBackward0", move |c| {
-                c.each(1, |_| {
-                    let (g, x) = (c.grad()?.with_guard_digits()?, c.saved(0)?.with_guard_digits()?);
+                c.gradient(|| {
+                    let (g, [x, norm]) = c.parts();
+                    let (g, x) = (g.with_guard_digits(), x.with_guard_digits());
                     let unit = if is_grad_enabled() {
-                        x.over_norm(p, &fold, Floor::Zero)?
+                        x.over_norm(p, &fold, Floor::Zero)
                     } else {
-                        let norm = fold.spread(&c.saved(1)?.widened()?, &fold.kept)?;
-                        x.over(&norm, p, Floor::Zero)?
+                        x.over(norm.widened().kept(&fold), p, Floor::Zero)
                     };
-                    fold.spread(&g, x.shape())?.mul(unit.slope_of_norm(p)?)
+                    g.spread(&fold, &x) * unit.slope_of_norm(p)
                 })
             })
             .save_input(inputs, 0)
@@ -70,7 +70,7 @@ impl Tensor {
     pub fn normalize(&self, p: f64, dims: impl Into<IntArray>, eps: f64) -> Result<Tensor> {
         let (wide, dims) = (self.widened()?, dims.into());
         let out = if p.is_infinite() || p <= 0.0 || !self.dtype().is_float() {
-            wide.div(wide.vector_norm(p, dims, true)?.clamp_min(eps)?)?
+            (&wide / wide.expr().vector_norm(p, dims, true).clamp_min(eps)).done()?
         } else {
             wide.over_norm(p, &Fold::new("normalize", self.shape(), &dims)?, Floor::Clamped(eps))?
         };
@@ -91,7 +91,7 @@ impl Tensor {
             let x = x.to_dtype(dtype)?.widened()?.expand(&shape)?;
             x.over_norm(2.0, &Fold::new(OP, &shape, &IntArray::from(dim))?, Floor::Raised(eps))
         };
-        unit(self)?.mul(unit(other)?)?.sum_dim(dim, false)?.to_dtype(dtype)
+        (unit(self)?.expr() * unit(other)?).sum_dim(dim, false).to_dtype(dtype).done()
     }
 
     /// The p-norm of `self - other + eps` over the last dim; PyTorch's defaults are p 2 and eps 1e-6.
@@ -100,7 +100,8 @@ impl Tensor {
     /// As [`Tensor::vector_norm`]; and if the shapes do not broadcast.
     pub fn pairwise_distance(&self, other: &Tensor, p: f64, eps: f64, keepdim: bool) -> Result<Tensor> {
         let dtype = self.dtype().promote(other.dtype());
-        self.widened()?.sub(other.widened()?)?.add(eps)?.vector_norm(p, -1, keepdim)?.rounded_to(dtype)
+        let distance = self.expr().widened() - other.widened();
+        (distance + eps).vector_norm(p, -1, keepdim).rounded_to(dtype).done()
     }
 
     /// The p-norm of the differences of all rows of `self` (`[.., n, width]`) and all of `other` (`[.., m, width]`), as `[.., n, m]`.

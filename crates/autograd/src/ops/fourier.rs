@@ -106,7 +106,7 @@ impl Tensor {
         let x = self.operand()?;
         let out = x.array.fourier(at, inverse)?;
         Ok(record(out, [x], |_, _| {
-            Derivative::with("FftC2CBackward0", move |c| c.each(1, |_| c.grad()?.turned(at, !inverse)))
+            Derivative::with("FftC2CBackward0", move |c| c.gradient(|| c.g().turned(at, !inverse)))
         }))
     }
 
@@ -117,7 +117,7 @@ impl Tensor {
         Ok(record(out, [x], |_, _| {
             Derivative::with("FftR2CBackward0", move |c| {
                 // The way back counts each pair but the first and the middle one twice.
-                c.each(1, |_| c.grad()?.each_with_mirror(at, n, 0.5)?.of_half_spectrum(at, n))
+                c.gradient(|| c.g().each_with_mirror(at, n, 0.5).of_half_spectrum(at, n))
             })
         }))
     }
@@ -128,7 +128,7 @@ impl Tensor {
         let out = x.array.fourier_to_real(at, n)?;
         Ok(record(out, [x], |_, _| {
             Derivative::with("FftC2RBackward0", move |c| {
-                c.each(1, |_| c.grad()?.half_spectrum(at)?.each_with_mirror(at, n, 2.0))
+                c.gradient(|| c.g().half_spectrum(at).each_with_mirror(at, n, 2.0))
             })
         }))
     }

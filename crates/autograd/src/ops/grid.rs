@@ -4,7 +4,8 @@ use wgrad_array::layout::Dims;
 use wgrad_array::{DType, Error, Result};
 
 use super::reduce::require_float;
-use crate::Tensor;
+use super::resample::cubic;
+use crate::{Tensor, TensorExpr};
 
 /// How [`Tensor::grid_sample`] finds values between the elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,9 +34,9 @@ pub enum GridPadding {
 /// An element that takes part along one dim: where it is, and how much it counts.
 struct Neighbour {
     /// The place (i64), always inside.
-    index: Tensor,
+    index: TensorExpr,
     /// `None` for 1.
-    weight: Option<Tensor>,
+    weight: Option<TensorExpr>,
 }
 
 /// One dim of the input.
@@ -83,34 +84,31 @@ impl Tensor {
         let flat = self.widened()?.reshape([batch, channels, sizes.iter().product()])?;
         let grid = grid.widened()?.reshape([batch, 1, count, dims])?;
         // What takes part in all dims so far: the places in the flattened input, and the weights.
-        let mut corners =
-            vec![Neighbour { index: Tensor::zeros([1, 1, 1], (DType::I64, self.device()))?, weight: None }];
+        let first = Tensor::zeros([1, 1, 1], (DType::I64, self.device()))?;
+        let mut corners = vec![Neighbour { index: first.into(), weight: None }];
         for (dim, &size) in sizes.iter().enumerate() {
             let line = Line { size, padding, align_corners };
-            let neighbours = line.neighbours(&grid.select(-1, (dims - 1 - dim) as isize)?, mode)?;
+            let neighbours = line.neighbours(&grid.expr().select(-1, (dims - 1 - dim) as isize), mode);
             let mut joined = Vec::with_capacity(corners.len() * neighbours.len());
             for corner in &corners {
                 for neighbour in &neighbours {
-                    joined.push(corner.join(neighbour, size)?);
+                    joined.push(corner.join(neighbour, size));
                 }
             }
             corners = joined;
         }
-        let mut sum: Option<Tensor> = None;
-        for Neighbour { index, weight } in corners {
-            let values = flat.gather(-1, &index.expand([batch, channels, count])?)?;
-            let part = match weight {
-                Some(weight) => values.mul(weight)?,
+        let flat = flat.expr();
+        let parts = corners.into_iter().map(|Neighbour { index, weight }| {
+            let values = flat.gather(-1, index.expand([batch, channels, count]));
+            match weight {
+                Some(weight) => values * weight,
                 None => values,
-            };
-            sum = Some(match sum {
-                Some(sum) => sum.add(part)?,
-                None => part,
-            });
-        }
-        let out = sum.map_or_else(|| flat.zeros_of(&[batch, channels, count]), Ok)?;
+            }
+        });
+        let sum = parts.reduce(|sum, part| sum + part);
+        let out = sum.unwrap_or_else(|| flat.zeros_of(&[batch, channels, count]));
         let shape: Dims = [batch, channels].iter().chain(places).copied().collect();
-        out.reshape(&shape)?.to_dtype(self.dtype())?.owned()
+        out.reshape(&shape).to_dtype(self.dtype()).done()?.owned()
     }
 }
 
@@ -143,87 +141,76 @@ fn check(op: &'static str, input: &Tensor, grid: &Tensor) -> Result<usize> {
 
 impl Neighbour {
     /// This one of the dims before, and one of a further dim.
-    fn join(&self, next: &Neighbour, size: usize) -> Result<Neighbour> {
+    fn join(&self, next: &Neighbour, size: usize) -> Neighbour {
         let weight = match (&self.weight, &next.weight) {
-            (Some(a), Some(b)) => Some(a.mul(b)?),
+            (Some(a), Some(b)) => Some(a * b),
             (a, b) => a.as_ref().or(b.as_ref()).cloned(),
         };
-        Ok(Neighbour { index: self.index.mul(size as i64)?.add(&next.index)?, weight })
+        Neighbour { index: &self.index * size as i64 + &next.index, weight }
     }
 }
 
 impl Line {
     /// The elements that take part at places between -1 and 1.
-    fn neighbours(&self, places: &Tensor, mode: GridSampling) -> Result<Vec<Neighbour>> {
+    fn neighbours(&self, places: &TensorExpr, mode: GridSampling) -> Vec<Neighbour> {
         let size = self.size as f64;
         let at = if self.align_corners {
-            places.add(1.0)?.mul((size - 1.0) / 2.0)?
+            (places + 1.0) * ((size - 1.0) / 2.0)
         } else {
-            places.add(1.0)?.mul(size / 2.0)?.sub(0.5)?
+            (places + 1.0) * (size / 2.0) - 0.5
         };
         // The cubic curve goes through the padding, the others only come as far as its border.
-        let at = if mode == GridSampling::Bicubic { at } else { self.inside(&at)? };
+        let at = if mode == GridSampling::Bicubic { at } else { self.inside(at) };
         if mode == GridSampling::Nearest {
-            let nearest = at.detach().round()?;
+            let nearest = at.detach().round();
             let weight = match self.padding {
-                GridPadding::Zeros => Some(self.is_inside(&nearest)?.to_dtype(at.dtype())?),
+                GridPadding::Zeros => Some(self.is_inside(&nearest).cast_as(at)),
                 _ => None,
             };
-            return Ok(vec![Neighbour { index: self.index(&nearest)?, weight }]);
+            return vec![Neighbour { index: self.index(&nearest), weight }];
         }
-        let first = at.detach().floor()?;
-        let part = at.sub(&first)?;
+        let first = at.detach().floor();
+        let part = at - &first;
         let (from, weights) = match mode {
-            GridSampling::Bicubic => (-1.0, cubic(&part)?),
-            _ => (0.0, vec![part.rsub(1.0)?, part]),
+            GridSampling::Bicubic => (-1.0, cubic(&part).to_vec()),
+            _ => (0.0, vec![1.0 - &part, part]),
         };
-        let mut neighbours = Vec::with_capacity(weights.len());
-        for (i, weight) in weights.into_iter().enumerate() {
-            let place = first.add(from + i as f64)?;
-            let place = if mode == GridSampling::Bicubic { self.inside(&place)? } else { place };
+        let neighbour = |(i, weight): (usize, TensorExpr)| {
+            let place = &first + (from + i as f64);
+            let place = if mode == GridSampling::Bicubic { self.inside(place) } else { place };
             // Not a number is not outside, so that it stays one.
-            let outside = place.lt(0.0)?.logical_or(&place.gt(size - 1.0)?)?;
-            let weight = weight.keep_where(&outside.logical_not()?)?;
-            neighbours.push(Neighbour { index: self.index(&place)?, weight: Some(weight) });
-        }
-        Ok(neighbours)
+            let outside = place.lt(0.0).logical_or(place.gt(size - 1.0));
+            let weight = weight.keep_where(outside.logical_not());
+            Neighbour { index: self.index(&place), weight: Some(weight) }
+        };
+        weights.into_iter().enumerate().map(neighbour).collect()
     }
 
     /// Places moved inside as the padding says; with zeros they stay.
-    fn inside(&self, at: &Tensor) -> Result<Tensor> {
+    fn inside(&self, at: TensorExpr) -> TensorExpr {
         let last = self.size as f64 - 1.0;
         match self.padding {
-            GridPadding::Zeros => Ok(at.clone()),
+            GridPadding::Zeros => at,
             GridPadding::Border => at.clamp(0.0, last),
             GridPadding::Reflection => {
                 let (low, span) = if self.align_corners { (0.0, last) } else { (-0.5, last + 1.0) };
                 if span == 0.0 {
                     return at.zeros_like();
                 }
-                let distance = at.sub(low)?.abs()?;
-                let odd = distance.detach().div(span)?.floor()?.remainder(2.0)?.ne(0.0)?;
-                let rest = distance.fmod(span)?;
-                odd.where_cond(rest.rsub(span + low)?, rest.add(low)?)?.clamp(0.0, last)
+                let distance = (at - low).abs();
+                let odd = (distance.detach() / span).floor().remainder(2.0).ne(0.0);
+                let rest = distance.fmod(span);
+                odd.where_cond(span + low - &rest, &rest + low).clamp(0.0, last)
             }
         }
     }
 
-    fn is_inside(&self, place: &Tensor) -> Result<Tensor> {
-        place.ge(0.0)?.logical_and(&place.le(self.size as f64 - 1.0)?)
+    fn is_inside(&self, place: &TensorExpr) -> TensorExpr {
+        place.ge(0.0).logical_and(place.le(self.size as f64 - 1.0))
     }
 
     /// Whole places as indices; what is outside, or not a number, somewhere inside.
-    fn index(&self, place: &Tensor) -> Result<Tensor> {
-        let positive = place.gt(0.0)?;
-        place.keep_where(&positive)?.clamp_max(self.size as f64 - 1.0)?.to_dtype(DType::I64)
+    fn index(&self, place: &TensorExpr) -> TensorExpr {
+        place.keep_where(place.gt(0.0)).clamp_max(self.size as f64 - 1.0).to_dtype(DType::I64)
     }
-}
-
-/// The weights of four neighbours for places between the middle two: cubic convolution with the coefficient -0.75.
-fn cubic(part: &Tensor) -> Result<Vec<Tensor>> {
-    const A: f64 = -0.75;
-    let near = |x: &Tensor| x.mul(A + 2.0)?.sub(A + 3.0)?.mul(x)?.mul(x)?.add(1.0);
-    let far = |x: &Tensor| x.mul(A)?.sub(5.0 * A)?.mul(x)?.add(8.0 * A)?.mul(x)?.sub(4.0 * A);
-    let rest = part.rsub(1.0)?;
-    Ok(vec![far(&part.add(1.0)?)?, near(part)?, near(&rest)?, far(&rest.add(1.0)?)?])
 }

@@ -3,11 +3,11 @@
 //! reads what depends on it.
 
 use wgrad_array::layout::{Dims, normalize_dim};
-use wgrad_array::{Array, BinaryOp, DType, Error, Named, Result, Scalar, ScatterOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar, ScatterOp, WithOpName};
 
-use crate::Tensor;
 use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
+use crate::{AsTensor, Tensor};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
@@ -24,8 +24,8 @@ impl Tensor {
         Ok(record(out, [x], |_, _| {
             Derivative::with("GatherBackward0", move |c| {
                 c.each(1, |_| {
-                    let g = c.grad()?;
-                    g.zeros_of(&c.input_shape(0)?)?.scatter_add(dim as isize, &c.saved(0)?, g)
+                    let (shape, (g, [index])) = (c.input_shape(0)?, c.parts());
+                    g.zeros_of(&shape).scatter_add(dim as isize, index, &g).done()
                 })
             })
             .save(&index)
@@ -77,11 +77,12 @@ impl Tensor {
         let node = if adds { "ScatterAddBackward0" } else { "ScatterBackward0" };
         Ok(record(out, [x, s], |_, _| {
             Derivative::with(node, move |c| {
-                let (g, index, dim) = (c.grad()?, c.saved(0)?, dim as isize);
-                c.each(2, |i| match i {
-                    0 if adds => Ok(g.clone()),
-                    0 => g.scatter(dim, &index, &g.zeros_of(index.shape())?),
-                    _ => g.gather(dim, &index),
+                let (g, [index]) = &c.parts();
+                let dim = dim as isize;
+                c.gradients(2, |i| match i {
+                    0 if adds => g.clone(),
+                    0 => g.scatter(dim, index, index.map(|index| g.as_tensor()?.zeros_of(index.shape()))),
+                    _ => g.gather(dim, index),
                 })
             })
             .save(&index)
@@ -104,12 +105,11 @@ impl Tensor {
         Ok(record(out, [x], |_, _| {
             Derivative::with("IndexSelectBackward0", move |c| {
                 c.each(1, |_| {
-                    let g = c.grad()?;
-                    let shape = c.input_shape(0)?;
+                    let (shape, (g, [index])) = (c.input_shape(0)?, c.parts());
                     if shape.is_empty() {
-                        return Ok(g.clone());
+                        return g.done();
                     }
-                    g.zeros_of(&shape)?.index_add(dim as isize, &c.saved(0)?, g)
+                    g.zeros_of(&shape).index_add(dim as isize, index, &g).done()
                 })
             })
             .save(&index)
@@ -130,8 +130,8 @@ impl Tensor {
         let out = x.array.index_scatter(ScatterOp::Add, dim, &index, &s.array)?;
         Ok(record(out, [x, s], |_, _| {
             Derivative::with("IndexAddBackward0", move |c| {
-                let g = c.grad()?;
-                c.each(2, |i| if i == 0 { Ok(g.clone()) } else { g.index_select(dim as isize, &c.saved(0)?) })
+                let (g, [index]) = c.parts();
+                c.gradients(2, |i| if i == 0 { g.clone() } else { g.index_select(dim as isize, &index) })
             })
             .save(&index)
         }))
@@ -177,7 +177,7 @@ impl Tensor {
         Ok(record(out, [w], |_, _| {
             Derivative::with("EmbeddingBackward0", move |c| {
                 c.each(1, |_| {
-                    let (g, flat) = (c.grad()?, c.saved(0)?);
+                    let (g, [flat]) = (c.grad()?, c.tensors()?);
                     let to: Dims = [flat.numel(), width][..].into();
                     let mut g = g.view_value(&ViewStep::Reshape { from: g.0.shape.clone(), to })?;
                     if let Some(row) = padding {
@@ -206,7 +206,10 @@ impl Tensor {
         let out = zeros(&[rows, self.shape()[1]])?.index_scatter(ScatterOp::Add, 0, &flat, &scaled)?;
         Ok(record(out, [g], |_, _| {
             Derivative::new("EmbeddingDenseBackwardBackward0", |c| {
-                c.each(1, |_| c.grad()?.index_select(0, &c.saved(0)?))
+                c.gradient(|| {
+                    let (g, [flat]) = c.parts();
+                    g.index_select(0, flat)
+                })
             })
             .save(&flat)
         }))

@@ -124,7 +124,7 @@ impl Tensor {
     }
 
     /// What grad mode forbids.
-    fn check_history(&self, op: &'static str) -> Result<()> {
+    pub(crate) fn check_history(&self, op: &'static str) -> Result<()> {
         let fail = |rule, reason: &str| Err(Error::Autograd { op, rule, reason: reason.to_owned() });
         if let Some(kind) = self.view_kind() {
             match kind {
@@ -163,7 +163,7 @@ impl Tensor {
         Ok(())
     }
 
-    fn store(&self, value: &Array, edge: Option<Edge>) -> Result<()> {
+    pub(crate) fn store(&self, value: &Array, edge: Option<Edge>) -> Result<()> {
         let base = self.base();
         let steps = self.steps_in_base(base.as_ref());
         let Some(base) = base else {

@@ -49,25 +49,16 @@ impl Tensor {
     }
 
     /// Whether each element is NaN.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn isnan(&self) -> Result<Tensor> {
         Ok(Tensor::from_array(self.array()?.unary(UnaryOp::IsNan)?))
     }
 
     /// Whether each element is neither NaN nor infinite.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn isfinite(&self) -> Result<Tensor> {
         Ok(Tensor::from_array(self.array()?.unary(UnaryOp::IsFinite)?))
     }
 
     /// Whether each element is 0 or false.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn logical_not(&self) -> Result<Tensor> {
         Ok(Tensor::from_array(self.truth()?.unary(UnaryOp::Not)?))
     }
@@ -119,8 +110,8 @@ impl Tensor {
         let out = Array::select(&cond, &a.array.cast(dtype)?, &b.array.cast(dtype)?)?;
         Ok(record(out, [a, b], |_, _| {
             Derivative::new("WhereBackward0", |c| {
-                let (g, cond) = (c.grad()?, c.saved(0)?);
-                c.each(2, |i| if i == 0 { g.keep_where(&cond) } else { g.masked_fill(&cond, 0.0) })
+                let (g, [cond]) = c.parts();
+                c.gradients(2, |i| if i == 0 { g.keep_where(&cond) } else { g.masked_fill(&cond, 0.0) })
             })
             .save(&cond)
         }))
@@ -158,8 +149,8 @@ impl Tensor {
         let out = Array::select(&mask, &value.array.cast(self.dtype())?, &x.array)?;
         Ok(record(out, [x, value], |_, _| {
             Derivative::new("MaskedFillBackward0", |c| {
-                let (g, mask) = (c.grad()?, c.saved(0)?);
-                c.each(2, |i| if i == 0 { g.masked_fill(&mask, 0.0) } else { g.keep_where(&mask) })
+                let (g, [mask]) = c.parts();
+                c.gradients(2, |i| if i == 0 { g.masked_fill(&mask, 0.0) } else { g.keep_where(&mask) })
             })
             .save(&mask)
         }))
@@ -180,8 +171,13 @@ impl Tensor {
         let zero = Array::full(&[], Scalar::Int(0), self.dtype(), self.device())?;
         let out = Array::select(&keep, &x.array, &zero)?;
         Ok(record(out, [x], |_, _| {
-            Derivative::new("WhereBackward0", |c| c.each(1, |_| c.grad()?.keep_where(&c.saved(0)?)))
-                .save(&keep)
+            Derivative::new("WhereBackward0", |c| {
+                c.gradient(|| {
+                    let (g, [keep]) = c.parts();
+                    g.keep_where(keep)
+                })
+            })
+            .save(&keep)
         }))
     }
 }

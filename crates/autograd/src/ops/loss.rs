@@ -1,7 +1,7 @@
 //! Losses.
 
 use wgrad_array::layout::{Dims, broadcast_shapes};
-use wgrad_array::{Array, BinaryOp, DType, Error, Named, ReduceOp, Result, Scalar, UnaryOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Expr, ReduceOp, Result, Scalar, UnaryOp, WithOpName};
 
 use super::index::places;
 use super::reduce::{require_float, widened};
@@ -90,15 +90,16 @@ impl Tensor {
         if !dtype.is_float() {
             require_float(OP, self)?;
         }
-        let distance =
-            widened(&x.array.cast(dtype)?)?.binary(BinaryOp::Sub, &widened(&t.array.cast(dtype)?)?)?;
-        let out = reduction.array(&distance.binary(BinaryOp::Mul, &distance)?)?.cast(dtype)?;
-        let scale = 2.0 * reduction.scale(distance.elements());
+        let wide = |x: &Array| Expr::from(x.cast(dtype).and_then(|x| widened(&x)));
+        let distance = wide(&x.array) - wide(&t.array);
+        let squares = (&distance * &distance).done()?;
+        let out = reduction.array(&squares)?.cast(dtype)?;
+        let scale = 2.0 * reduction.scale(squares.elements());
         Ok(record(out, [x, t], |inputs, _| {
             Derivative::with("MseLossBackward0", move |c| {
-                let (x, t) = (c.saved(0)?, c.saved(1)?);
-                let g = c.grad()?.mul(scale)?;
-                c.each(2, |i| if i == 0 { g.mul(x.sub(&t)?) } else { g.mul(t.sub(&x)?) })
+                let (g, [x, t]) = &c.parts();
+                let g = g * scale;
+                c.gradients(2, |i| if i == 0 { &g * (x - t) } else { &g * (t - x) })
             })
             .save_input(inputs, 0)
             .save_input(inputs, 1)
@@ -254,12 +255,10 @@ impl Tensor {
         Ok(record(out, [x], |_, _| {
             Derivative::with(node, move |c| {
                 c.each(1, |_| {
-                    let shape = c.input_shape(0)?;
-                    let target = c.saved(1)?.array()?;
-                    let hit = Tensor::from_array(places(&target, dim, &shape)?);
-                    let unused = c.saved(2)?.logical_not()?;
-                    let g = c.grad()?.mul(c.saved(0)?)?.masked_fill(&unused, 0.0)?.unsqueeze(dim as isize)?;
-                    g.expand_value(&shape)?.keep_where(&hit)
+                    let (shape, (g, [coefficients, target, used])) = (c.input_shape(0)?, c.parts());
+                    let hit = Tensor::from_array(places(&target.done()?.array()?, dim, &shape)?);
+                    let g = (g * coefficients).masked_fill(used.logical_not(), 0.0);
+                    g.unsqueeze(dim as isize).expand_value(&shape).keep_where(hit).done()
                 })
             })
             .save(&coefficients)
@@ -285,43 +284,37 @@ impl Tensor {
         same_shape(OP, self, target)?;
         let (weight, pos_weight) = (weight.into(), pos_weight.into());
         let (x, t) = (self.operand()?, target.operand()?);
+        let (wide, aim) = (Expr::from(widened(&x.array)), Expr::of(&t.array));
         // log(1 + exp(-x)) = log1p(exp(-|x|)) + max(-x, 0), which does not overflow.
-        let wide = widened(&x.array)?;
-        let log_term =
-            wide.unary(UnaryOp::Abs)?.unary(UnaryOp::Neg)?.unary(UnaryOp::Exp)?.unary(UnaryOp::Log1p)?;
-        let hinge = wide.unary(UnaryOp::Neg)?.binary_scalar(BinaryOp::Max, 0.0)?;
-        let mut softplus = log_term.binary(BinaryOp::Add, &hinge)?;
+        let mut softplus = (-wide.abs()).exp().log1p() + (-&wide).max(0.0);
         if let Some(positive) = pos_weight {
-            let extra =
-                positive.array()?.binary_scalar(BinaryOp::Sub, 1.0)?.binary(BinaryOp::Mul, &t.array)?;
-            softplus = softplus.binary(BinaryOp::Mul, &extra.binary_scalar(BinaryOp::Add, 1.0)?)?;
+            softplus = softplus * ((Expr::from(positive.array()) - 1.0) * &aim + 1.0);
         }
-        let rest = t.array.scalar_binary(1.0, BinaryOp::Sub)?;
-        let mut losses = rest.binary(BinaryOp::Mul, &wide)?.binary(BinaryOp::Add, &softplus)?;
+        let mut losses = (1.0 - aim) * wide + softplus;
         if let Some(weight) = weight {
-            losses = losses.binary(BinaryOp::Mul, &weight.array()?)?;
+            losses = losses * Expr::from(weight.array());
         }
+        let losses = losses.done()?;
         let out = reduction.array(&losses)?.cast(self.dtype().promote(target.dtype()))?;
         let scale = reduction.scale(losses.elements());
         let (weight, positive) = (weight.map(Tensor::detach), pos_weight.map(Tensor::detach));
         Ok(record(out, [x, t], |inputs, _| {
             Derivative::with("BinaryCrossEntropyWithLogitsBackward0", move |c| {
-                let (x, t) = (c.saved(0)?, c.saved(1)?);
-                let mut g = c.grad()?.mul(scale)?;
+                let (g, [x, t]) = &c.parts();
+                let mut g = g * scale;
                 if let Some(weight) = &weight {
-                    g = g.mul(weight)?;
+                    g *= weight;
                 }
-                c.each(2, |i| match (&positive, i) {
-                    (None, 0) => g.mul(x.sigmoid()?.sub(&t)?),
-                    (None, _) => g.mul(x.neg()?),
+                c.gradients(2, |i| match (&positive, i) {
+                    (None, 0) => &g * (x.sigmoid() - t),
+                    (None, _) => &g * -x,
                     (Some(positive), 0) => {
-                        let weighted = positive.mul(&t)?;
-                        g.mul(weighted.add(t.rsub(1.0)?)?.mul(x.sigmoid()?)?.sub(&weighted)?)
+                        let weighted = positive * t;
+                        &g * ((&weighted + (1.0 - t)) * x.sigmoid() - &weighted)
                     }
                     (Some(positive), _) => {
-                        // -x + (pos_weight - 1) * softplus(-x)
-                        let softplus = x.logsigmoid()?.neg()?;
-                        g.mul(positive.sub(1.0)?.mul(softplus)?.sub(&x)?)
+                        let softplus_of_minus_x = -x.logsigmoid();
+                        &g * ((positive - 1.0) * softplus_of_minus_x - x)
                     }
                 })
             })

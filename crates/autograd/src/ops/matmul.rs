@@ -6,9 +6,9 @@ use wgrad_array::{Array, BinaryOp, Error, Result};
 
 use super::reduce::widened;
 use super::unary::rounded;
-use crate::Tensor;
 use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
+use crate::{AsTensor, Tensor};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
@@ -47,17 +47,16 @@ impl Tensor {
         Ok(record(out, [a, b], |inputs, _| {
             let (left, right) = (inputs[0].needs_grad(), inputs[1].needs_grad());
             Derivative::with(node_name(self.rank(), other.rank()), move |c| {
-                let g = c.grad()?.to_dtype(dtype)?.reshaped(&full)?;
+                let (g, [a, b]) = c.parts();
+                let g = g.to_dtype(dtype).reshaped(&full).done()?;
                 c.each(2, |i| {
                     if i == 0 {
-                        let b = c.saved(1)?;
-                        let b = if columns { b } else { b.unsqueeze(1)? };
-                        let grad = left_gradient(&g, &b)?;
+                        let b = if columns { b.clone() } else { b.unsqueeze(1) };
+                        let grad = left_gradient(&g, b.as_tensor()?)?;
                         if rows { Ok(grad) } else { grad.without_dim(grad.rank() - 2) }
                     } else {
-                        let a = c.saved(0)?;
-                        let a = if rows { a } else { a.unsqueeze(0)? };
-                        let grad = right_gradient(&a, &g, c.input_shape(1)?.len().max(2))?;
+                        let a = if rows { a.clone() } else { a.unsqueeze(0) };
+                        let grad = right_gradient(a.as_tensor()?, &g, c.input_shape(1)?.len().max(2))?;
                         if columns { Ok(grad) } else { grad.without_dim(grad.rank() - 1) }
                     }
                 })
@@ -139,11 +138,11 @@ impl Tensor {
             let (input, weight) = (inputs[0].needs_grad(), inputs[1].needs_grad());
             let count = inputs.len();
             Derivative::with(node, move |c| {
-                let g = c.grad()?;
+                let (g, [x, weight]) = c.parts();
                 c.each(count, |i| match i {
-                    0 => g.rows()?.matmul(&c.saved(1)?)?.reshaped(&c.input_shape(0)?),
-                    1 => g.rows()?.transposed_value()?.matmul(&c.saved(0)?.rows()?),
-                    _ => Ok(g.clone()),
+                    0 => g.rows().matmul(&weight).reshaped(&c.input_shape(0)?).done(),
+                    1 => g.rows().transposed_value().matmul(x.rows()).done(),
+                    _ => g.clone().done(),
                 })
             })
             .save_input_if(weight, inputs, 0)

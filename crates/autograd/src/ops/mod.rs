@@ -2,7 +2,7 @@
 //!
 //! # Adding an operation
 //! Everything about an operation stands in one place: its documentation, its forward in array operations, and its
-//! derivative in *tensor* operations, so that derivatives of derivatives come for free.
+//! derivative, a formula of *tensors*, so that derivatives of derivatives come for free.
 //!
 //! - An elementwise operation is a row of the table in `unary` or `binary`, a comparison or another function without
 //!   gradient of the table in `logic`.
@@ -14,14 +14,16 @@
 //!     let x = self.operand()?;                                    // its value and its place in the graph, at once
 //!     let out = x.array.scan(ReduceOp::Sum, dim)?;                // forward, lazily
 //!     Ok(record(out, [x], |inputs, out| {                         // recorded only if x needs a gradient
-//!         Derivative::with("CumsumBackward0", move |c| c.each(1, |_| c.grad()?.flip([dim])?.cumsum(..)))
-//!             // .save_input(inputs, 0) .save_output(out) .save(&mask): found again with c.saved(position)
+//!         Derivative::with("CumsumBackward0", move |c| c.gradient(|| c.g().flip(dim).cumsum(dim).flip(dim)))
+//!             // .save_input(inputs, 0) .save_output(out) .save(&mask): let (g, [x, y, mask]) = c.parts();
 //!     }))
 //! }
 //! ```
 //!
-//! `c.each(n, |i| …)` asks for the gradient of input `i` only where it is wanted. A gradient may have the broadcast
-//! shape or a higher precision: the engine sums it down and casts it. `c.input_shape(i)` is the input's shape.
+//! The gradient and the saved values are a `TensorExpr` each, which `#[call_sites]` gives every method of a tensor, also one that is not
+//! public. `c.gradients(n, |i| …)` asks for the gradient of input `i` only where it is wanted; where steps are no formula, `c.each` takes
+//! tensors. A gradient may have the broadcast shape or a higher precision: the engine sums it down and casts it. `c.input_shape(i)` is the
+//! input's shape. A formula that the forward and the derivative share is a function of a `Formula`, as in `gelu`.
 //! In-place variants are `self.write("name_", || self.name(…))`.
 //! Inside of derivatives `view_value` makes views that share no storage, which is cheaper.
 
@@ -83,7 +85,6 @@ pub use loss::{CrossEntropyOptions, Reduction};
 pub use normalization::BatchNormOptions;
 pub use pairs::Rounding;
 pub use pooling::PoolOptions;
-pub use random::manual_seed;
 pub use resample::{Interpolation, Scale};
 pub use scatter::ScatterReduce;
 pub use selection::Index;

@@ -1,11 +1,11 @@
 //! Normalisation.
 
 use wgrad_array::layout::Dims;
-use wgrad_array::{Array, BinaryOp, Error, ReduceOp, Result, UnaryOp};
+use wgrad_array::{Array, BinaryOp, Error, Expr, Formula, ReduceOp, Result, Term};
 
 use super::reduce::{require_float, widened};
-use crate::tape::{Context, Derivative, Operand, record};
-use crate::{IntArray, Tensor, is_grad_enabled};
+use crate::tape::{Derivative, Operand, record};
+use crate::{IntArray, Tensor, TensorExpr, is_grad_enabled};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
@@ -39,16 +39,16 @@ impl Tensor {
         let dims: Dims = (self.rank() - normalized.len()..self.rank()).collect();
         let wide = widened(&x.array)?;
         let (mean, _, rstd) = statistics(&wide, &dims, eps)?;
-        let mut out = wide.binary(BinaryOp::Sub, &mean)?.binary(BinaryOp::Mul, &rstd)?;
+        let mut out = scaled(&Expr::of(&wide), &Expr::of(&mean), &Expr::of(&rstd));
         let weight = weight.map(Tensor::operand).transpose()?;
         let bias = bias.map(Tensor::operand).transpose()?;
         if let Some(weight) = &weight {
-            out = out.binary(BinaryOp::Mul, &widened(&weight.array)?)?;
+            out = out * &widened(&weight.array)?;
         }
         if let Some(bias) = &bias {
-            out = out.binary(BinaryOp::Add, &widened(&bias.array)?)?;
+            out = out + &widened(&bias.array)?;
         }
-        let out = out.cast(self.dtype())?;
+        let out = out.cast(self.dtype()).done()?;
         let has_weight = weight.is_some();
         // An absent weight or bias keeps its place, without an edge.
         let absent = || Operand { array: x.array.clone(), edge: None };
@@ -56,13 +56,14 @@ impl Tensor {
         let [weight, bias] = inputs;
         Ok(record(out, [x, weight, bias], |inputs, _| {
             Derivative::with("NativeLayerNormBackward0", move |c| {
-                let normalisation = Normalisation::of(c, &dims, eps)?;
-                let g = c.grad()?.with_guard_digits()?;
-                c.each(3, |i| match i {
-                    0 if has_weight => normalisation.gradient(&g.mul(c.saved(3)?)?),
+                let (g, [x, mean, rstd, weight]) = c.parts();
+                let normalisation = Normalisation::of([x, mean, rstd], &dims, eps);
+                let g = g.with_guard_digits();
+                c.gradients(3, |i| match i {
+                    0 if has_weight => normalisation.gradient(&(&g * &weight)),
                     0 => normalisation.gradient(&g),
-                    1 => g.mul(&normalisation.scaled),
-                    _ => Ok(g.clone()),
+                    1 => &g * &normalisation.scaled,
+                    _ => g.clone(),
                 })
             })
             .save_input(inputs, 0)
@@ -76,11 +77,11 @@ impl Tensor {
     pub(super) fn standardized(&self, dims: &[usize], eps: f64) -> Result<[Tensor; 3]> {
         let (x, dims) = (self.widened()?.operand()?, Dims::from(dims));
         let (mean, var, rstd) = statistics(&x.array, &dims, eps)?;
-        let out = x.array.binary(BinaryOp::Sub, &mean)?.binary(BinaryOp::Mul, &rstd)?;
+        let out = scaled(&Expr::of(&x.array), &Expr::of(&mean), &Expr::of(&rstd)).done()?;
         let out = record(out, [x], |inputs, _| {
             Derivative::with("NativeBatchNormBackward0", move |c| {
-                let normalisation = Normalisation::of(c, &dims, eps)?;
-                c.each(1, |_| normalisation.gradient(&c.grad()?.with_guard_digits()?))
+                let normalisation = Normalisation::of(c.saved(), &dims, eps);
+                c.gradient(|| normalisation.gradient(&c.g().with_guard_digits()))
             })
             .save_input(inputs, 0)
             .save(&mean)
@@ -93,13 +94,21 @@ impl Tensor {
 /// Mean, variance and reciprocal standard deviation of rows.
 fn statistics(x: &Array, dims: &[usize], eps: f64) -> Result<(Array, Array, Array)> {
     let count: usize = dims.iter().map(|&d| x.shape()[d]).product();
-    let average =
-        |x: &Array| x.reduce(ReduceOp::Sum, dims, true)?.binary_scalar(BinaryOp::Mul, 1.0 / count as f64);
-    let mean = average(x)?;
-    let centred = x.binary(BinaryOp::Sub, &mean)?;
-    let var = average(&centred.binary(BinaryOp::Mul, &centred)?)?;
-    let rstd = var.binary_scalar(BinaryOp::Add, eps)?.unary(UnaryOp::Rsqrt)?;
-    Ok((mean, var, rstd))
+    let average = |x: &Expr| x.map(|x| x.reduce(ReduceOp::Sum, dims, true)) * (1.0 / count as f64);
+    let x = Expr::of(x);
+    let mean = average(&x);
+    let centred = x - &mean;
+    let var = average(&(&centred * &centred));
+    let rstd = (&var + eps).rsqrt();
+    Ok((mean.done()?, var.done()?, rstd.done()?))
+}
+
+/// Rows with mean 0 and variance 1.
+fn scaled<F: Formula>(x: &F, mean: &F, rstd: &F) -> F
+where
+    for<'a> &'a F: Term<F>,
+{
+    (x - mean) * rstd
 }
 
 /// Rows without their means, the means, and the reciprocal standard deviations, where derivatives are taken of them.
@@ -114,6 +123,7 @@ fn centred(x: &Array, dims: &[usize], eps: f64) -> Result<(Array, Array, Array)>
     Ok((centred, mean.binary(BinaryOp::Add, &rest)?, rstd))
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// Rows with mean 0 and variance 1. The derivative is the one that they have in a derivative, so that what cancels in second ones
     /// does so in one difference.
@@ -123,8 +133,8 @@ impl Tensor {
         let dims = dims.clone();
         Ok(record(centred.binary(BinaryOp::Mul, &rstd)?, [x], |inputs, _| {
             Derivative::with("NativeBatchNormBackward0", move |c| {
-                let normalisation = Normalisation::of(c, &dims, eps)?;
-                c.each(1, |_| normalisation.gradient(c.grad()?))
+                let normalisation = Normalisation::of(c.saved(), &dims, eps);
+                c.gradient(|| normalisation.gradient(&c.g()))
             })
             .save_input(inputs, 0)
             .save(&mean)
@@ -140,8 +150,8 @@ impl Tensor {
         let dims = dims.clone();
         Ok(record(rstd.clone(), [x], |inputs, _| {
             Derivative::with("RsqrtBackward0", move |c| {
-                let Normalisation { rstd, scaled, .. } = Normalisation::of(c, &dims, eps)?;
-                c.each(1, |_| scaled.mul(c.grad()?.mul(rstd.mul(&rstd)?)?.mul(-1.0 / count as f64)?))
+                let Normalisation { rstd, scaled, .. } = &Normalisation::of(c.saved(), &dims, eps);
+                c.gradient(|| scaled * (c.g() * (rstd * rstd) * (-1.0 / count as f64)))
             })
             .save_input(inputs, 0)
             .save(&mean)
@@ -154,30 +164,26 @@ impl Tensor {
 struct Normalisation<'a> {
     dims: &'a Dims,
     /// The reciprocal standard deviation.
-    rstd: Tensor,
+    rstd: TensorExpr,
     /// The rows with mean 0 and variance 1.
-    scaled: Tensor,
+    scaled: TensorExpr,
 }
 
 impl Normalisation<'_> {
-    /// Of the input, which is saved first: with the mean and the reciprocal standard deviation that are saved behind it, or, where gradients
-    /// of gradients are recorded, with those of the input, on which they depend.
-    fn of<'a>(c: &Context, dims: &'a Dims, eps: f64) -> Result<Normalisation<'a>> {
-        let x = c.saved(0)?.with_guard_digits()?;
+    /// Of the saved input, mean and reciprocal standard deviation; where gradients of gradients are recorded, with those of the input
+    /// anew, on which they depend.
+    fn of([x, mean, rstd]: [TensorExpr; 3], dims: &Dims, eps: f64) -> Normalisation<'_> {
+        let x = x.with_guard_digits();
         if is_grad_enabled() {
-            return Ok(Normalisation {
-                dims,
-                scaled: x.scaled_rows(dims, eps)?,
-                rstd: x.reciprocal_deviation(dims, eps)?,
-            });
+            let (scaled, rstd) = (x.scaled_rows(dims, eps), x.reciprocal_deviation(dims, eps));
+            return Normalisation { dims, rstd, scaled };
         }
-        let rstd = c.saved(2)?;
-        Ok(Normalisation { dims, scaled: x.sub(c.saved(1)?)?.mul(&rstd)?, rstd })
+        Normalisation { dims, scaled: scaled(&x, &mean, &rstd), rstd }
     }
 
     /// The gradient of the input from that of the normalised rows.
-    fn gradient(&self, g: &Tensor) -> Result<Tensor> {
-        let along = self.scaled.mul(g.mul(&self.scaled)?.mean_dim(self.dims, true)?)?;
-        g.sub(g.mean_dim(self.dims, true)?)?.sub(along)?.mul(&self.rstd)
+    fn gradient(&self, g: &TensorExpr) -> TensorExpr {
+        let along = &self.scaled * (g * &self.scaled).mean_dim(self.dims, true);
+        (g - g.mean_dim(self.dims, true) - along) * &self.rstd
     }
 }

@@ -108,8 +108,8 @@ impl Tensor {
                     reason: "needs running_mean and running_var outside of training".into(),
                 });
             };
-            let scale = self.per_channel(OP, var)?.add(options.eps)?.rsqrt()?;
-            self.widened()?.sub(self.per_channel(OP, mean)?)?.mul(scale)?
+            let scale = (self.expr().per_channel(OP, var) + options.eps).rsqrt();
+            ((self.widened()? - self.per_channel(OP, mean)?) * scale).done()?
         };
         normalized.scaled_channels(OP, options.weight.as_ref(), options.bias.as_ref())?.to_dtype(self.dtype())
     }
@@ -222,8 +222,8 @@ impl Tensor {
         let epsilon = if self.dtype() == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
         let dims: Vec<usize> = (self.rank() - normalized.len()..self.rank()).collect();
         let wide = self.widened()?;
-        let scale = wide.mul(&wide)?.mean_dim(dims, true)?.add(eps.into().unwrap_or(epsilon))?.rsqrt()?;
-        let mut out = wide.mul(scale)?;
+        let scale = ((&wide * &wide.expr()).mean_dim(dims, true) + eps.into().unwrap_or(epsilon)).rsqrt();
+        let mut out = (&wide * scale).done()?;
         if let Some(weight) = weight.into() {
             if weight.shape() != normalized.as_slice() {
                 let reason = format!("is not that of the dims to normalise, {:?}", normalized.as_slice());
@@ -255,7 +255,7 @@ impl Tensor {
         let window = before + after + 1;
         let mean = self.mul(self)?.pad(&margins, 0.0)?.unfold(1, window, 1)?.mean_dim(-1, false)?;
         let mean = if window == size { mean } else { mean.mul(window as f64 / size as f64)? };
-        self.div(mean.mul(alpha)?.add(k)?.pow(beta)?)
+        (self / (mean.expr() * alpha + k).pow(beta)).done()
     }
 
     /// `softmax(query @ key.T * scale + mask) @ value`. A bool mask says what takes part, a float one is added;

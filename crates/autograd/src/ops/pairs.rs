@@ -8,7 +8,7 @@ use wgrad_array::{Array, BinaryOp, Category, DType, Error, Expr, Result, Scalar,
 use super::reduce::widened;
 use super::unary::rounded;
 use crate::tape::{Derivative, Operand, record};
-use crate::{Tensor, Value};
+use crate::{Tensor, TensorExpr, Value};
 
 /// To which integer [`Tensor::div_rounded`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ fn common_dtype(a: (DType, usize), b: (DType, usize)) -> DType {
 }
 
 /// The derivative for one of two inputs (0 or 1), from the gradient and the inputs.
-type PairDerivative = fn(usize, &Tensor, &Tensor, &Tensor) -> Result<Tensor>;
+type PairDerivative = fn(usize, &TensorExpr, &TensorExpr, &TensorExpr) -> TensorExpr;
 
 #[wgrad_macros::call_sites]
 impl Tensor {
@@ -79,8 +79,8 @@ impl Tensor {
         let out = rounded(forward(&widened(&a)?, &widened(&b)?)?, a.dtype())?;
         Ok(record(out, [x, y], |inputs, _| {
             Derivative::with(node, move |c| {
-                let (g, a, b) = (c.grad()?.widened()?, c.saved(0)?.widened()?, c.saved(1)?.widened()?);
-                c.each(2, |i| derivative(i, &g, &a, &b))
+                let (g, [a, b]) = &c.wide_parts();
+                c.gradients(2, |i| derivative(i, g, a, b))
             })
             .save_input(inputs, 0)
             .save_input(inputs, 1)
@@ -167,7 +167,7 @@ impl Tensor {
             other.into(),
             "FmodBackward1",
             |a, b| truncated_remainder(a, b).done(),
-            |i, g, a, b| if i == 0 { Ok(g.clone()) } else { g.neg()?.mul(a.div(b)?.trunc()?) },
+            |i, g, a, b| if i == 0 { g.clone() } else { -g * (a / b).trunc() },
         )
     }
 
@@ -177,10 +177,10 @@ impl Tensor {
     /// If the shapes do not broadcast or the devices differ.
     pub fn atan2(&self, other: impl Into<Value>) -> Result<Tensor> {
         self.pair(other.into(), "Atan2Backward0", Array::atan2, |i, g, a, b| {
-            let square = a.mul(a)?.add(b.mul(b)?)?;
+            let square = a * a + b * b;
             // At the origin there is no angle, and no gradient; the second one is not a number there.
-            let scaled = g.mul(square.reciprocal()?.masked_fill(&square.eq(0.0)?, 0.0)?)?;
-            if i == 0 { scaled.mul(b) } else { scaled.mul(a.neg()?) }
+            let scaled = g * square.reciprocal().masked_fill(square.eq(0.0), 0.0);
+            if i == 0 { scaled * b } else { scaled * -a }
         })
     }
 
@@ -190,7 +190,7 @@ impl Tensor {
     /// If the shapes do not broadcast or the devices differ.
     pub fn hypot(&self, other: impl Into<Value>) -> Result<Tensor> {
         self.pair(other.into(), "HypotBackward0", Array::hypot, |i, g, a, b| {
-            g.mul(if i == 0 { a } else { b })?.div(a.hypot(b)?)
+            g * (if i == 0 { a } else { b }) / a.hypot(b)
         })
     }
 
@@ -204,8 +204,8 @@ impl Tensor {
             if i == 1 {
                 return g.zeros_like();
             }
-            let same = a.signbit()?.eq(b.signbit()?)?;
-            same.where_cond(g, g.neg()?)?.masked_fill(&a.eq(0.0)?, 0.0)
+            let same = a.signbit().eq(b.signbit());
+            same.where_cond(g, -g).masked_fill(a.eq(0.0), 0.0)
         })
     }
 
@@ -220,7 +220,7 @@ impl Tensor {
             |a, b| ignoring_nan(a, BinaryOp::Max, b),
             |i, g, a, b| {
                 let (own, rest) = if i == 0 { (a, b) } else { (b, a) };
-                ignoring_nan_backward(i, g, own, rest, own.gt(rest)?)
+                ignoring_nan_backward(i, g, own, rest, own.gt(rest))
             },
         )
     }
@@ -236,7 +236,7 @@ impl Tensor {
             |a, b| ignoring_nan(a, BinaryOp::Min, b),
             |i, g, a, b| {
                 let (own, rest) = if i == 0 { (a, b) } else { (b, a) };
-                ignoring_nan_backward(i, g, own, rest, own.lt(rest)?)
+                ignoring_nan_backward(i, g, own, rest, own.lt(rest))
             },
         )
     }
@@ -257,8 +257,8 @@ impl Tensor {
                 zero.select(0.0, product).done()
             },
             |i, g, a, b| match i {
-                0 => g.xlogy(b)?.masked_fill(&a.eq(0.0)?.logical_and(&b.le(0.0)?)?, 0.0),
-                _ => g.mul(a.div(b)?),
+                0 => g.xlogy(b).masked_fill(a.eq(0.0).logical_and(b.le(0.0)), 0.0),
+                _ => g * (a / b),
             },
         )
     }
@@ -272,7 +272,7 @@ impl Tensor {
             other.into(),
             "LogaddexpBackward0",
             |a, b| log_sum(a, b, 1.0),
-            |i, g, a, b| g.mul(if i == 0 { a.sub(b)?.sigmoid()? } else { b.sub(a)?.sigmoid()? }),
+            |i, g, a, b| g * (if i == 0 { a - b } else { b - a }).sigmoid(),
         )
     }
 
@@ -286,8 +286,8 @@ impl Tensor {
             "Logaddexp2Backward0",
             |a, b| log_sum(a, b, LN_2),
             |i, g, a, b| {
-                let distance = if i == 0 { a.sub(b)? } else { b.sub(a)? };
-                g.mul(distance.mul(LN_2)?.sigmoid()?)
+                let distance = if i == 0 { a - b } else { b - a };
+                g * (distance * LN_2).sigmoid()
             },
         )
     }
@@ -354,11 +354,11 @@ impl Tensor {
         let out = near.cast(self.dtype()).done()?;
         Ok(record(out, [x, y, w], |inputs, _| {
             Derivative::new("LerpBackward1", |c| {
-                let (g, weight) = (c.grad()?, c.saved(2)?);
-                c.each(3, |i| match i {
-                    0 => g.mul(weight.rsub(1.0)?),
-                    1 => g.mul(&weight),
-                    _ => g.mul(c.saved(1)?.sub(c.saved(0)?)?),
+                let (g, [start, end, weight]) = &c.parts();
+                c.gradients(3, |i| match i {
+                    0 => g * (1.0 - weight),
+                    1 => g * weight,
+                    _ => g * (end - start),
                 })
             })
             .save_input(inputs, 0)
@@ -421,9 +421,6 @@ impl Tensor {
     }
 
     /// Whether each element is infinite, of either sign.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn isinf(&self) -> Result<Tensor> {
         let x = self.array()?;
         if !self.dtype().is_float() {
@@ -433,9 +430,6 @@ impl Tensor {
     }
 
     /// Whether the sign bit of each element is set: below 0, or the negative zero.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn signbit(&self) -> Result<Tensor> {
         Ok(Tensor::from_array(self.array()?.signbit()?))
     }
@@ -519,12 +513,17 @@ fn ignoring_nan(a: &Array, op: BinaryOp, b: &Array) -> Result<Array> {
 }
 
 /// The gradient of the winner, which is the first where both are NaN.
-fn ignoring_nan_backward(i: usize, g: &Tensor, own: &Tensor, rest: &Tensor, won: Tensor) -> Result<Tensor> {
-    let alone =
-        if i == 0 { rest.isnan()? } else { rest.isnan()?.logical_and(&own.isnan()?.logical_not()?)? };
-    let won = won.logical_or(&alone)?;
-    let tie = own.eq(rest)?;
-    tie.where_cond(g.mul(0.5)?, g)?.keep_where(&won.logical_or(&tie)?)
+fn ignoring_nan_backward(
+    i: usize,
+    g: &TensorExpr,
+    own: &TensorExpr,
+    rest: &TensorExpr,
+    won: TensorExpr,
+) -> TensorExpr {
+    let alone = if i == 0 { rest.isnan() } else { rest.isnan().logical_and(own.isnan().logical_not()) };
+    let won = won.logical_or(alone);
+    let tie = own.eq(rest);
+    tie.where_cond(g * 0.5, g).keep_where(won.logical_or(&tie))
 }
 
 /// `log(exp(base * a) + exp(base * b)) / base`.

@@ -1,35 +1,12 @@
 //! Random tensors: counter-based, so that a seed gives the same numbers on every device.
 
-use std::sync::Mutex;
-
 use wgrad_array::{Array, BinaryOp, DType, Device, Error, Result, Scalar, UnaryOp, default_dtype, reserve};
 
 use super::reduce::require_float;
 use crate::args::check_held;
-use crate::tape::{Derivative, lock, record};
+use crate::generator::next_stream;
+use crate::tape::{Derivative, record};
 use crate::{IntArray, Options, Tensor};
-
-/// The process's generator: a seed, and how many random tensors were made with it.
-struct Generator {
-    seed: u64,
-    next: u64,
-}
-
-static GENERATOR: Mutex<Generator> = Mutex::new(Generator { seed: 0, next: 0 });
-
-/// Starts the generator of all random numbers anew; `torch.manual_seed`. Without it the seed is 0.
-///
-/// The same calls after it give the same numbers, on every device.
-pub fn manual_seed(seed: u64) {
-    *lock(&GENERATOR) = Generator { seed, next: 0 };
-}
-
-/// A seed, and a stream that nobody else gets.
-fn next_stream() -> (u64, u64) {
-    let mut generator = lock(&GENERATOR);
-    generator.next += 1;
-    (generator.seed, generator.next - 1)
-}
 
 /// Uniform numbers in [0, 1) with all the digits that the dtype has there.
 fn uniform(shape: &[usize], dtype: DType, device: &Device) -> Result<Array> {
@@ -220,7 +197,7 @@ impl Tensor {
     /// A value that does not depend on the tensor's own, which gets a gradient of zeros.
     pub(super) fn replaced(&self, node: &'static str, value: Array) -> Result<Tensor> {
         let old = self.operand()?;
-        Ok(record(value, [old], |_, _| Derivative::new(node, |c| c.each(1, |_| c.grad()?.zeros_like()))))
+        Ok(record(value, [old], |_, _| Derivative::new(node, |c| c.gradient(|| c.g().zeros_like()))))
     }
 
     /// With probability `p` each element becomes 0, the others are scaled by `1 / (1 - p)`; `F.dropout`. Itself if not `training`.
@@ -244,7 +221,10 @@ impl Tensor {
         let out = Array::select(&keep, &x.array.binary_scalar(BinaryOp::Mul, scale)?, &zero)?;
         Ok(record(out, [x], |_, _| {
             Derivative::with_scalar("MulBackward0", scale.into(), |c, scale| {
-                c.each(1, |_| c.grad()?.mul(scale)?.keep_where(&c.saved(0)?))
+                c.gradient(|| {
+                    let (g, [keep]) = c.parts();
+                    (g * scale).keep_where(keep)
+                })
             })
             .save(&keep)
         }))

@@ -5,8 +5,8 @@ use wgrad_array::{Array, BinaryOp, DType, Error, Expr, Result, Scalar, UnaryOp};
 
 use super::reduce::{require_float, widened};
 use super::unary::{rounded, unary};
-use crate::Tensor;
 use crate::tape::{Context, Derivative, record};
+use crate::{Tensor, TensorExpr};
 
 /// The constants of self-normalising networks, for which mean 0 and variance 1 are a fixed point.
 const SELU_ALPHA: f64 = 1.6732632423543772;
@@ -14,76 +14,57 @@ const SELU_SCALE: f64 = 1.0507009873554805;
 
 unary! {
     /// `min(max(x, 0), 6)`; the derivative at 0 and 6 is 0, at NaN 1.
-    ///
-    /// # Errors
-    /// If the device fails.
     relu6, relu6_ = |x| Expr::of(x).max(0i64).min(6i64).done(), "HardtanhBackward0",
-        input |g, x| g.masked_fill(&x.le(0.0)?.logical_or(&x.ge(6.0)?)?, 0.0)?.flat_in(x);
+        input |g, x| g.masked_fill(x.le(0.0).logical_or(x.ge(6.0)), 0.0).flat_in(x);
 
     /// `scale * (max(x, 0) + min(alpha * (exp(x) - 1), 0))` with the constants of self-normalising networks.
-    ///
-    /// # Errors
-    /// If the device fails.
     selu, selu_ = |x| elu_array(x, SELU_ALPHA * SELU_SCALE, SELU_SCALE, 1.0), "EluBackward0", input |g, x| {
-        let slope = below(x)?.exp()?.mul(SELU_ALPHA * SELU_SCALE)?;
-        x.le(0.0)?.where_cond(g.mul(slope)?, g.mul(SELU_SCALE)?)
+        let slope = below(x).exp() * (SELU_ALPHA * SELU_SCALE);
+        x.le(0.0).where_cond(g * slope, g * SELU_SCALE)
     };
 
     /// `x * tanh(softplus(x))`.
-    ///
-    /// # Errors
-    /// If the device fails.
     mish, mish_ = |x| (softplus_array(x, 1.0).tanh() * x).done(), "MishBackward0", input |g, x| {
-        let t = x.softplus(1.0, 20.0)?.tanh()?;
-        g.mul(t.add(x.mul(x.sigmoid()?)?.mul(t.mul(&t)?.rsub(1.0)?)?)?)
+        let t = &x.softplus(1.0, 20.0).tanh();
+        g * (t + x * x.sigmoid() * (1.0 - t * t))
     };
 
     /// `x / (1 + |x|)`.
-    ///
-    /// # Errors
-    /// If the device fails.
     softsign, softsign_ = |x| (Expr::of(x) / (Expr::of(x).abs() + 1.0)).done(), "SoftsignBackward0", input |g, x| {
-        let rest = x.abs()?.add(1.0)?;
-        g.div(rest.mul(&rest)?)
+        let rest = &(x.abs() + 1.0);
+        g / (rest * rest)
     };
 
     /// `x * relu6(x + 3) / 6`.
-    ///
-    /// # Errors
-    /// If the device fails.
-    hardswish, hardswish_ = |x| (Expr::of(x) * ((Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0)).done(), "HardswishBackward0",
+    hardswish, hardswish_ = |x| (Expr::of(x) * hard_sigmoid(x)).done(), "HardswishBackward0",
         input |g, x| {
-            let inside = g.mul(x.div(3.0)?.add(0.5)?)?;
-            x.lt(3.0)?.where_cond(inside, g)?.masked_fill(&x.le(-3.0)?, 0.0)
+            let inside = g * (x / 3.0 + 0.5);
+            x.lt(3.0).where_cond(inside, g).masked_fill(x.le(-3.0), 0.0)
         };
 
     /// `relu6(x + 3) / 6`.
-    ///
-    /// # Errors
-    /// If the device fails.
-    hardsigmoid, hardsigmoid_ = |x| ((Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0).done(), "HardsigmoidBackward0",
-        input |g, x| g.div(6.0)?.keep_where(&x.gt(-3.0)?.logical_and(&x.lt(3.0)?)?)?.flat_in(x);
+    hardsigmoid, hardsigmoid_ = |x| hard_sigmoid(x).done(), "HardsigmoidBackward0",
+        input |g, x| (g / 6.0).keep_where(x.gt(-3.0).logical_and(x.lt(3.0))).flat_in(x);
 
     /// `log(sigmoid(x))`, without overflow.
-    ///
-    /// # Errors
-    /// If the device fails.
     logsigmoid, logsigmoid_ = |x| (-softplus_array(&x.unary(UnaryOp::Neg)?, 1.0)).done(), "LogSigmoidBackward0",
-        input |g, x| g.mul(x.neg()?.sigmoid()?);
+        input |g, x| g * (-x).sigmoid();
 
     /// `x - tanh(x)`.
-    ///
-    /// # Errors
-    /// If the device fails.
     tanhshrink, tanhshrink_ = |x| x.binary(BinaryOp::Sub, &x.unary(UnaryOp::Tanh)?), "SubBackward0", input |g, x| {
-        let t = x.tanh()?;
-        g.mul(t.mul(&t)?)
+        let t = &x.tanh();
+        g * (t * t)
     };
 }
 
+/// `relu6(x + 3) / 6`.
+fn hard_sigmoid(x: &Array) -> Expr {
+    (Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0
+}
+
 /// `x` where it is below 0, and a constant 0 elsewhere: at 0 itself the second derivative is 0.
-fn below(x: &Tensor) -> Result<Tensor> {
-    x.keep_where(&x.lt(0.0)?)
+fn below(x: &TensorExpr) -> TensorExpr {
+    x.keep_where(x.lt(0.0))
 }
 
 /// `scale * x` above 0, `alpha * (exp(rate * x) - 1)` below.
@@ -93,10 +74,14 @@ fn elu_array(x: &Array, alpha: f64, scale: f64, rate: f64) -> Result<Array> {
     x.gt(0.0).select(&x * scale, below).done()
 }
 
+/// `log(1 + exp(x))`, without overflow.
+pub(super) fn softplus(x: &Expr) -> Expr {
+    (-x.abs()).exp().log1p() + x.max(0.0)
+}
+
 /// `log(1 + exp(beta * x)) / beta`, without overflow.
 fn softplus_array(x: &Array, beta: f64) -> Expr {
-    let x = Expr::of(x) * beta;
-    ((-x.abs()).exp().log1p() + x.max(0.0)) / beta
+    softplus(&(Expr::of(x) * beta)) / beta
 }
 
 #[wgrad_macros::call_sites]
@@ -107,7 +92,7 @@ impl Tensor {
         name: &'static str,
         node: &'static str,
         forward: impl FnOnce(&Array) -> Result<Array>,
-        derivative: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
+        derivative: impl Fn(&TensorExpr, &TensorExpr) -> TensorExpr + Send + Sync + 'static,
     ) -> Result<Tensor> {
         require_float(name, self)?;
         self.piecewise(node, forward, derivative)
@@ -118,13 +103,16 @@ impl Tensor {
         &self,
         node: &'static str,
         forward: impl FnOnce(&Array) -> Result<Array>,
-        derivative: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
+        derivative: impl Fn(&TensorExpr, &TensorExpr) -> TensorExpr + Send + Sync + 'static,
     ) -> Result<Tensor> {
         let x = self.operand()?;
         let out = rounded(forward(&widened(&x.array)?)?, self.dtype())?;
         Ok(record(out, [x], |inputs, _| {
             Derivative::with(node, move |c: &Context| {
-                c.each(1, |_| derivative(&c.grad()?.widened()?, &c.saved(0)?.widened()?))
+                c.gradient(|| {
+                    let (g, [x]) = &c.wide_parts();
+                    derivative(g, x)
+                })
             })
             .save_input(inputs, 0)
         }))
@@ -139,7 +127,7 @@ impl Tensor {
             "leaky_relu",
             "LeakyReluBackward0",
             |x| Expr::of(x).gt(0.0).select(x, Expr::of(x) * negative_slope).done(),
-            move |g, x| x.gt(0.0)?.where_cond(g, g.mul(negative_slope)?)?.flat_in(x),
+            move |g, x| x.gt(0.0).where_cond(g, g * negative_slope).flat_in(x),
         )
     }
 
@@ -152,7 +140,7 @@ impl Tensor {
             "elu",
             "EluBackward0",
             |x| elu_array(x, alpha, 1.0, 1.0),
-            move |g, x| x.le(0.0)?.where_cond(g.mul(below(x)?.exp()?.mul(alpha)?)?, g),
+            move |g, x| x.le(0.0).where_cond(g * (below(x).exp() * alpha), g),
         )
     }
 
@@ -168,7 +156,7 @@ impl Tensor {
             "celu",
             "EluBackward0",
             |x| elu_array(x, alpha, 1.0, 1.0 / alpha),
-            move |g, x| x.le(0.0)?.where_cond(g.mul(below(x)?.div(alpha)?.exp()?)?, g),
+            move |g, x| x.le(0.0).where_cond(g * (below(x) / alpha).exp(), g),
         )
     }
 
@@ -182,10 +170,10 @@ impl Tensor {
             "SoftplusBackward0",
             |x| (Expr::of(x) * beta).gt(threshold).select(x, softplus_array(x, beta)).done(),
             move |g, x| {
-                let scaled = x.mul(beta)?;
+                let scaled = x * beta;
                 // A constant from the threshold on: at it the second derivative is 0, as in PyTorch.
-                let below = scaled.masked_fill(&scaled.ge(threshold)?, threshold)?;
-                scaled.gt(threshold)?.where_cond(g, g.mul(below.sigmoid()?)?)
+                let below = scaled.masked_fill(scaled.ge(threshold), threshold);
+                scaled.gt(threshold).where_cond(g, g * below.sigmoid())
             },
         )
     }
@@ -208,7 +196,7 @@ impl Tensor {
         self.piecewise(
             "HardtanhBackward0",
             |x| Expr::of(x).max(min).min(max).done(),
-            move |g, x| g.masked_fill(&x.le(min)?.logical_or(&x.ge(max)?)?, 0.0)?.flat_in(x),
+            move |g, x| g.masked_fill(x.le(min).logical_or(x.ge(max)), 0.0).flat_in(x),
         )
     }
 
@@ -229,7 +217,7 @@ impl Tensor {
                 let inside = x.abs().le(lambda).select(0.0, &x - x.sign() * lambda);
                 inside.done()
             },
-            move |g, x| g.masked_fill(&x.abs()?.le(lambda)?, 0.0),
+            move |g, x| g.masked_fill(x.abs().le(lambda), 0.0),
         )
     }
 
@@ -243,20 +231,17 @@ impl Tensor {
             "hardshrink",
             "HardshrinkBackward0",
             |x| Expr::of(x).abs().le(lambda).select(0.0, x).done(),
-            move |g, x| g.masked_fill(&x.abs()?.le(lambda)?, 0.0),
+            move |g, x| g.masked_fill(x.abs().le(lambda), 0.0),
         )
     }
 
     /// `x` where it is above `threshold`, else `value`.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn threshold(&self, threshold: impl Into<Scalar>, value: impl Into<Scalar>) -> Result<Tensor> {
         let (threshold, value) = (threshold.into().cast(self.dtype()), value.into().cast(self.dtype()));
         self.piecewise(
             "ThresholdBackward0",
             |x| Expr::of(x).le(threshold).select(value, x).done(),
-            move |g, x| g.masked_fill(&x.le(threshold)?, 0.0),
+            move |g, x| g.masked_fill(x.le(threshold), 0.0),
         )
     }
 
@@ -289,11 +274,11 @@ impl Tensor {
         let out = Expr::of(&x.array).gt(0.0).select(&x.array, Expr::of(&x.array) * &w.array).done()?;
         Ok(record(out, [x, w], |inputs, _| {
             Derivative::new("PreluKernelBackward0", |c| {
-                let (g, x, w) = (c.grad()?, c.saved(0)?, c.saved(1)?);
-                let positive = x.gt(0.0)?;
-                c.each(2, |i| match i {
-                    0 => positive.where_cond(g, g.mul(&w)?),
-                    _ => g.mul(&x)?.masked_fill(&positive, 0.0),
+                let (g, [x, w]) = &c.parts();
+                let positive = x.gt(0.0);
+                c.gradients(2, |i| match i {
+                    0 => positive.where_cond(g, g * w),
+                    _ => (g * x).masked_fill(&positive, 0.0),
                 })
             })
             .save_input(inputs, 0)
@@ -319,7 +304,7 @@ impl Tensor {
         }
         let (first, second) =
             (self.narrow(dim, 0, size / 2)?, self.narrow(dim, size as isize / 2, size / 2)?);
-        first.widened()?.mul(second.widened()?.sigmoid()?)?.rounded_to(self.dtype())
+        (first.widened()? * second.expr().widened().sigmoid()).rounded_to(self.dtype()).done()
     }
 
     /// [`Tensor::softmax`] of `-x`.

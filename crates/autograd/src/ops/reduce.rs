@@ -58,9 +58,29 @@ impl Tensor {
         if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
     }
 
+    /// [`Tensor::widened`] of a tensor that nobody needs any more.
+    pub(crate) fn into_widened(self) -> Result<Tensor> {
+        if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self) }
+    }
+
     /// What was computed in f32 as the half that it is a result of; for other dtypes as it is.
     pub(crate) fn rounded_to(&self, dtype: DType) -> Result<Tensor> {
         if dtype.is_half() { self.to_dtype(dtype) } else { Ok(self.clone()) }
+    }
+
+    /// In the dtype of another tensor.
+    pub(super) fn cast_as(&self, other: &Tensor) -> Result<Tensor> {
+        self.to_dtype(other.dtype())
+    }
+
+    /// A result of a reduction, or its gradient, back at the shape of its input.
+    pub(super) fn spread(&self, fold: &Fold, input: &Tensor) -> Result<Tensor> {
+        fold.spread(self, input.shape())
+    }
+
+    /// A result of a reduction, or its gradient, with folded dims of size 1.
+    pub(super) fn kept(&self, fold: &Fold) -> Result<Tensor> {
+        fold.spread(self, &fold.kept)
     }
 
     /// In f64 on the CPU, which is quick at it; elsewhere as [`Tensor::widened`].
@@ -90,9 +110,6 @@ pub(super) fn require_float(op: &'static str, x: &Tensor) -> Result<()> {
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The sum of all elements. Integers and bools give i64.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn sum(&self) -> Result<Tensor> {
         self.sum_folded("SumBackward0", &IntArray::from(()), false)
     }
@@ -160,9 +177,6 @@ impl Tensor {
     }
 
     /// The product of all elements. Integers and bools give i64.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn prod(&self) -> Result<Tensor> {
         self.prod_folded("ProdBackward0", &IntArray::from(()), false)
     }
@@ -180,8 +194,11 @@ impl Tensor {
         let x = self.operand()?;
         let out = x.array.reduce(ReduceOp::Prod, &fold.dims, keepdim)?;
         Ok(record(out, [x], |inputs, _| {
-            Derivative::with(node, move |c| c.each(1, |_| products_of_others(&c.saved(0)?, c.grad()?, &fold)))
-                .save_input(inputs, 0)
+            Derivative::with(node, move |c| {
+                let [x] = c.tensors()?;
+                c.each(1, |_| products_of_others(&x, c.grad()?, &fold))
+            })
+            .save_input(inputs, 0)
         }))
     }
 
@@ -232,18 +249,19 @@ impl Tensor {
         let out = x.array.reduce(op, &fold.dims, keepdim)?;
         Ok(record(out, [x], |inputs, out| {
             Derivative::with(node, move |c| {
-                c.each(1, |_| {
-                    let (x, y) = (c.saved(0)?.detach().widened()?, c.saved(1)?.detach().widened()?);
-                    let y = fold.spread(&y, x.shape())?;
-                    let mut winners = x.eq(&y)?;
+                c.gradient(|| {
+                    let (g, saved) = c.parts::<2>();
+                    let [x, y] = &saved.map(|value| value.detach().widened());
+                    let y = &y.spread(&fold, x);
+                    let mut winners = x.eq(y);
                     if nan_shares {
-                        winners = winners.logical_or(&x.isnan()?.logical_and(&y.isnan()?)?)?;
+                        winners = winners.logical_or(x.isnan().logical_and(y.isnan()));
                     }
                     // Nothing equals NaN: 0 / 0 for the whole row, as in PyTorch.
-                    let count = winners.to_dtype(x.dtype())?.sum_dim(&fold.dims, true)?;
-                    let share = fold.spread(c.grad()?, &fold.kept)?.widened()?.div(&count)?;
-                    let rest = count.eq(0.0)?.where_cond(f64::NAN, count.zeros_like()?)?;
-                    winners.where_cond(fold.spread(&share, x.shape())?, fold.spread(&rest, x.shape())?)
+                    let count = winners.cast_as(x).sum_dim(&fold.dims, true);
+                    let share = g.kept(&fold).widened() / &count;
+                    let rest = count.eq(0.0).where_cond(f64::NAN, count.zeros_like());
+                    winners.where_cond(share.spread(&fold, x), rest.spread(&fold, x))
                 })
             })
             .save_input(inputs, 0)
@@ -283,12 +301,12 @@ impl Tensor {
         let mut outputs = record_outputs(vec![values, indices.clone()], [x], |_, _| {
             Derivative::with(node, move |c| {
                 c.each(1, |_| {
-                    let shape = c.input_shape(0)?;
+                    let (shape, [indices]) = (c.input_shape(0)?, c.tensors()?);
                     let grad = fold.spread(c.grad()?, &shape)?;
                     let Some(&dim) = fold.dims.first() else { return Ok(grad) };
                     let place = Array::coordinate(&shape, dim, grad.device())?;
                     let place = Tensor::from_array(place.cast(DType::I64)?);
-                    grad.keep_where(&place.eq(fold.spread(&c.saved(0)?, &shape)?)?)
+                    grad.keep_where(&place.eq(fold.spread(&indices, &shape)?)?)
                 })
             })
             .save(&indices)
@@ -337,9 +355,6 @@ impl Tensor {
     }
 
     /// Whether any element is not 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn any(&self) -> Result<Tensor> {
         self.any_dim((), false)
     }
@@ -353,9 +368,6 @@ impl Tensor {
     }
 
     /// Whether all elements are not 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn all(&self) -> Result<Tensor> {
         self.all_dim((), false)
     }
@@ -438,32 +450,33 @@ impl Tensor {
         let node = if is_std { "StdBackward0" } else { "VarBackward0" };
         Ok(record(out, [x], |inputs, out| {
             let derivative = Derivative::with(node, move |c| {
-                c.each(1, |_| {
-                    let (mut g, x) = (c.grad()?.with_guard_digits()?, c.saved(0)?.with_guard_digits()?);
-                    let distance = x.sub(x.mean_dim(&fold.dims, true)?)?;
+                c.gradient(|| {
+                    // A variance saves no result.
+                    let (g, [x, std]) = c.parts();
+                    let (mut g, x) = (g.with_guard_digits(), x.with_guard_digits());
+                    let distance = &x - x.mean_dim(&fold.dims, true);
                     if is_std && divisor > 0.0 {
                         // The distances over their length, 0 where that is 0.
-                        let y = fold.spread(&c.saved(1)?.widened()?, &fold.kept)?;
+                        let std = std.widened().kept(&fold);
                         let (unit, length) = if is_grad_enabled() {
                             // A mean of equal elements may differ from them in its last bit, which is no direction.
-                            let distance = distance.masked_fill(&y.eq(0.0)?, 0.0)?;
-                            (distance.over_norm(2.0, &fold, Floor::Zero)?, divisor.sqrt())
+                            let distance = distance.masked_fill(std.eq(0.0), 0.0);
+                            (distance.over_norm(2.0, &fold, Floor::Zero), divisor.sqrt())
                         } else {
-                            (distance.over(&y, 2.0, Floor::Zero)?, divisor)
+                            (distance.over(std, 2.0, Floor::Zero), divisor)
                         };
-                        return fold.spread(&g.mul(1.0 / length)?, x.shape())?.mul(unit);
+                        return (g * (1.0 / length)).spread(&fold, x) * unit;
                     }
                     if is_std {
-                        let y = c.saved(1)?.to_dtype(g.dtype())?;
-                        g = g.div(y.mul(2.0)?)?.masked_fill(&y.eq(0.0)?, 0.0)?;
+                        let std = std.cast_as(&g);
+                        g = (g / (&std * 2.0)).masked_fill(std.eq(0.0), 0.0);
                     }
                     if of_all && divisor <= 0.0 {
                         // Infinitely steep whichever way an element moves, but undefined at the mean.
-                        let slope =
-                            distance.eq(0.0)?.where_cond(f64::NAN, distance.full_like(f64::INFINITY)?)?;
-                        return fold.spread(&g, x.shape())?.mul(slope);
+                        let slope = distance.eq(0.0).where_cond(f64::NAN, distance.full_like(f64::INFINITY));
+                        return g.spread(&fold, x) * slope;
                     }
-                    fold.spread(&g.mul(slope)?, x.shape())?.mul(distance)
+                    (g * slope).spread(&fold, x) * distance
                 })
             });
             let derivative = derivative.save_input(inputs, 0);
@@ -484,12 +497,12 @@ impl Tensor {
         let out = logsumexp_array(&wide, &fold, keepdim)?.cast(dtype)?;
         Ok(record(out, [x], |inputs, out| {
             Derivative::with("LogsumexpBackward0", move |c| {
-                c.each(1, |_| {
-                    let (g, x, y) = (c.grad()?, c.saved(0)?, c.saved(1)?);
+                c.gradient(|| {
+                    let (g, [x, y]) = &c.parts();
                     // Where all are -inf, none has a share, also in derivatives of this one.
-                    let y = y.masked_fill(&y.eq(f64::NEG_INFINITY)?, 0.0)?;
-                    let share = x.sub(fold.spread(&y, x.shape())?)?.exp()?;
-                    fold.spread(g, x.shape())?.mul(share)
+                    let y = y.masked_fill(y.eq(f64::NEG_INFINITY), 0.0);
+                    let share = (x - y.spread(&fold, x)).exp();
+                    g.spread(&fold, x) * share
                 })
             })
             .save_input(inputs, 0)
@@ -508,7 +521,7 @@ impl Tensor {
         Ok(record(out, [x], |_, _| {
             Derivative::with("CumsumBackward0", move |c| {
                 let dim = dim as isize;
-                c.each(1, |_| c.grad()?.flip(dim)?.cumsum(dim)?.flip(dim))
+                c.gradient(|| c.g().flip(dim).cumsum(dim).flip(dim))
             })
         }))
     }
@@ -547,13 +560,11 @@ fn logsumexp_array(x: &Array, fold: &Fold, keepdim: bool) -> Result<Array> {
         let empty = x.reduce(ReduceOp::Sum, &fold.dims, keepdim)?;
         return Array::full(empty.shape(), Scalar::Float(f64::NEG_INFINITY), x.dtype(), x.device());
     }
-    let max = x.reduce(ReduceOp::Max, &fold.dims, true)?;
+    let max = Expr::from(x.reduce(ReduceOp::Max, &fold.dims, true));
     // Infinite shifts would give inf - inf.
-    let zero = Array::full(&[], Scalar::Int(0), x.dtype(), x.device())?;
-    let shift = Array::select(&max.unary(UnaryOp::IsFinite)?, &max, &zero)?;
-    let sum =
-        x.binary(BinaryOp::Sub, &shift)?.unary(UnaryOp::Exp)?.reduce(ReduceOp::Sum, &fold.dims, true)?;
-    let out = sum.unary(UnaryOp::Log)?.binary(BinaryOp::Add, &shift)?;
+    let shift = max.is_finite().select(&max, Scalar::Int(0));
+    let sum = (Expr::of(x) - &shift).exp().map(|exp| exp.reduce(ReduceOp::Sum, &fold.dims, true));
+    let out = (sum.log() + shift).done()?;
     if keepdim { Ok(out) } else { out.reshape(x.reduce(ReduceOp::Max, &fold.dims, false)?.shape()) }
 }
 

@@ -1,7 +1,7 @@
 //! Images and signals at other sizes.
 
 use wgrad_array::layout::checked_elements;
-use wgrad_array::{DType, Error, Expr, Result};
+use wgrad_array::{DType, Error, Formula, Result, Term};
 
 use super::positions::{column, counted};
 use super::reduce::require_float;
@@ -128,11 +128,14 @@ impl Tensor {
     }
 }
 
-/// The weights of four neighbours for a place between the middle two: cubic convolution with the coefficient -0.75.
-fn cubic(part: &Expr) -> [Expr; 4] {
+/// The weights of four neighbours for places between the middle two: cubic convolution with the coefficient -0.75.
+pub(super) fn cubic<F: Formula>(part: &F) -> [F; 4]
+where
+    for<'a> &'a F: Term<F>,
+{
     const A: f64 = -0.75;
-    let near = |x: &Expr| x.polynomial(&[A + 2.0, -(A + 3.0), 0.0, 1.0]);
-    let far = |x: &Expr| x.polynomial(&[A, -5.0 * A, 8.0 * A, -4.0 * A]);
-    let rest = 1.0 - part;
+    let near = |x: &F| (x * (A + 2.0) - (A + 3.0)) * x * x + 1.0;
+    let far = |x: &F| ((x * A - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    let rest = part.rsub(1.0);
     [far(&(part + 1.0)), near(part), near(&rest), far(&(&rest + 1.0))]
 }

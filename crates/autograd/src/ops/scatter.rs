@@ -3,8 +3,8 @@
 use wgrad_array::layout::normalize_dim;
 use wgrad_array::{DType, Error, Result, Scalar, ScatterOp};
 
-use crate::Tensor;
 use crate::tape::{Context, Derivative, Grads, record};
+use crate::{Tensor, TensorExpr};
 
 /// How [`Tensor::scatter_reduce`] combines what meets in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,17 +108,16 @@ impl Tensor {
         let out = x.array.scatter(op, dim, &index, &s.array)?;
         Ok(record(out, [x, s], |inputs, out| {
             Derivative::with("ScatterReduceBackward0", move |c: &Context| -> Result<Grads> {
-                let (g, x, s, out) =
-                    (c.grad()?, c.saved(0)?.detach(), c.saved(1)?.detach(), c.saved(2)?.detach());
-                let (index, dim) = (c.saved(3)?, dim as isize);
-                let own = x.eq(&out)?;
-                let other = s.eq(out.gather(dim, &index)?)?;
-                let winners =
-                    own.to_dtype(x.dtype())?.scatter_add(dim, &index, &other.to_dtype(x.dtype())?)?;
-                let share = g.div(winners)?;
-                c.each(2, |i| match i {
+                let (g, saved) = c.parts::<4>();
+                let [x, s, out, index] = &saved.map(|saved| saved.detach());
+                let dim = dim as isize;
+                let own = x.eq(out);
+                let other = s.eq(out.gather(dim, index));
+                let winners = own.cast_as(x).scatter_add(dim, index, other.cast_as(x));
+                let share = g / winners;
+                c.gradients(2, |i| match i {
                     0 => share.keep_where(&own),
-                    _ => share.gather(dim, &index)?.keep_where(&other),
+                    _ => share.gather(dim, index).keep_where(&other),
                 })
             })
             .save_input(inputs, 0)
@@ -134,22 +133,22 @@ impl Tensor {
         let out = x.array.scatter(ScatterOp::Mul, dim, &index, &s.array)?;
         Ok(record(out, [x, s], |inputs, _| {
             Derivative::with("ScatterReduceBackward0", move |c| {
-                let (g, x, s, index) = (c.grad()?, c.saved(0)?, c.saved(1)?, c.saved(2)?);
+                let (g, [x, s, index]) = &c.parts();
                 let at = dim as isize;
-                c.each(2, |i| {
+                c.gradients(2, |i| {
                     if i == 0 {
                         // The product of what came from the source.
-                        return g.mul(x.ones_like()?.scatter_product(dim, &index, &s)?);
+                        return g * x.ones_like().scatter_product(dim, index, s);
                     }
                     // All factors but one: the whole product divided by it, or where it is the source's only zero, the
                     // product without it.
-                    let zero = s.eq(0.0)?;
-                    let zeros = x.zeros_like()?.scatter_add(at, &index, &zero.to_dtype(x.dtype())?)?;
-                    let only = zero.logical_and(&zeros.gather(at, &index)?.eq(1.0)?)?;
-                    let product = |s: &Tensor| x.scatter_product(dim, &index, s)?.gather(at, &index);
-                    let rest = product(&s)?.div(s.masked_fill(&zero, 1.0)?)?;
-                    let rest = only.where_cond(product(&s.masked_fill(&only, 1.0)?)?, rest)?;
-                    g.gather(at, &index)?.mul(rest)
+                    let zero = &s.eq(0.0);
+                    let zeros = x.zeros_like().scatter_add(at, index, zero.cast_as(x));
+                    let only = zero.logical_and(zeros.gather(at, index).eq(1.0));
+                    let product = |s: &TensorExpr| x.scatter_product(dim, index, s).gather(at, index);
+                    let rest = product(s) / s.masked_fill(zero, 1.0);
+                    let rest = only.where_cond(product(&s.masked_fill(&only, 1.0)), rest);
+                    g.gather(at, index) * rest
                 })
             })
             .save_input(inputs, 0)

@@ -320,8 +320,8 @@ impl Tensor {
         let out = x.array.index_scatter(ScatterOp::Assign, at, &index, &s.array)?;
         Ok(record(out, [x, s], |_, _| {
             Derivative::with("IndexCopyBackward0", move |c| {
-                let (g, index) = (c.grad()?, c.saved(0)?);
-                c.each(2, |i| match i {
+                let (g, [index]) = c.parts();
+                c.gradients(2, |i| match i {
                     0 => g.index_fill(at as isize, &index, 0.0),
                     _ => g.index_select(at as isize, &index),
                 })

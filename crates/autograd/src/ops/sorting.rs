@@ -140,11 +140,12 @@ impl Tensor {
         let x = self.operand()?;
         Ok(record(value, [x], |inputs, out| {
             Derivative::new(node, |c| {
-                c.each(1, |_| {
-                    let (x, value) = (c.saved(0)?.detach(), c.saved(1)?.detach());
-                    let same = x.eq(&value)?.logical_or(&x.isnan()?.logical_and(&value.isnan()?)?)?;
-                    let count = same.sum()?.to_dtype(x.dtype())?;
-                    c.grad()?.div(count)?.expand_value(x.shape())?.keep_where(&same)
+                c.gradient(|| {
+                    let (g, saved) = c.parts::<2>();
+                    let [x, value] = &saved.map(|saved| saved.detach());
+                    let same = x.eq(value).logical_or(x.isnan().logical_and(value.isnan()));
+                    let count = same.sum().cast_as(x);
+                    (g / count).expand_as_value(x).keep_where(same)
                 })
             })
             .save_input(inputs, 0)

@@ -92,7 +92,8 @@ impl Tensor {
         let out = x.array.scan(ReduceOp::Prod, at)?;
         Ok(record(out, [x], |inputs, _| {
             Derivative::with("CumprodBackward0", move |c| {
-                c.each(1, |_| running_product_backward(c.grad()?, &c.saved(0)?, at))
+                let [x] = c.tensors()?;
+                c.each(1, |_| running_product_backward(c.grad()?, &x, at))
             })
             .save_input(inputs, 0)
         }))
@@ -176,14 +177,15 @@ fn running_product_backward(grad: &Tensor, x: &Tensor, at: usize) -> Result<Tens
     }
     let is_zero = x.eq(0.0)?;
     let after = is_zero.array()?.cast(DType::I32)?.scan(ReduceOp::Max, x.rank() - 1)?;
-    let reached = Tensor::from_array(after.cast(DType::Bool)?);
-    let before = reached.pad(&[(1, -1)], false)?;
-    let first = is_zero.logical_and(&before.logical_not()?)?;
-    let terms = grad.mul(first.where_cond(1.0, &x)?.cumprod(-1)?)?;
-    let at_first = reached.where_cond(&terms, 0.0)?.sum_dim(-1, true)?;
-    let sums = reached.where_cond(0.0, &terms)?.flip(-1)?.cumsum(-1)?.flip(-1)?;
-    let behind = reached.where_cond(0.0, sums.div(&x)?)?;
-    first.where_cond(at_first, behind)?.movedim(-1, at)
+    let reached = Tensor::from_array(after.cast(DType::Bool)?).expr();
+    let (grad, x) = (grad.expr(), &x.expr());
+    let before = reached.pad(&[(1, -1)], false);
+    let first = is_zero.expr().logical_and(before.logical_not());
+    let terms = grad * first.where_cond(1.0, x).cumprod(-1);
+    let at_first = reached.where_cond(&terms, 0.0).sum_dim(-1, true);
+    let sums = reached.where_cond(0.0, terms).flip(-1).cumsum(-1).flip(-1);
+    let behind = reached.where_cond(0.0, sums / x);
+    first.where_cond(at_first, behind).movedim(-1, at).done()
 }
 
 /// The gradient of running products along the last dim, in a form whose own derivatives are right.
@@ -191,12 +193,12 @@ fn running_product_backward(grad: &Tensor, x: &Tensor, at: usize) -> Result<Tens
 /// In a row with zeros it is the product of what comes before, times `s[i] = grad[i] + x[i + 1] s[i + 1]`, without a division, since a
 /// derivative by a zero is not 0. Each way works with ones where the other one's result is taken.
 fn running_product_slopes(grad: &Tensor, x: &Tensor) -> Result<Tensor> {
-    let has_zero = x.eq(0.0)?.any_dim(-1, true)?;
-    let (factors, others) = (has_zero.where_cond(1.0, x)?, has_zero.where_cond(x, 1.0)?);
-    let sums = grad.mul(factors.cumprod(-1)?)?.flip(-1)?.cumsum(-1)?.flip(-1)?;
-    let before = others.cumprod(-1)?.pad(&[(1, -1)], 1.0)?;
-    let with_zeros = recurrence(&others.pad(&[(-1, 1)], 0.0)?, grad)?.mul(before)?;
-    has_zero.where_cond(with_zeros, sums.div(factors)?)
+    let has_zero = x.expr().eq(0.0).any_dim(-1, true);
+    let (factors, others) = (has_zero.where_cond(1.0, x), has_zero.where_cond(x, 1.0));
+    let sums = (grad * factors.cumprod(-1)).flip(-1).cumsum(-1).flip(-1);
+    let before = others.cumprod(-1).pad(&[(1, -1)], 1.0);
+    let with_zeros = others.pad(&[(-1, 1)], 0.0).map(|factor| recurrence(factor, grad)) * before;
+    has_zero.where_cond(with_zeros, sums / factors).done()
 }
 
 /// `s[i] = added[i] + factor[i] s[i + 1]` over the last dim, with 0 behind the end.

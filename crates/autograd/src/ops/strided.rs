@@ -68,8 +68,7 @@ impl Tensor {
             Derivative::with("AsStridedBackward0", move |c| {
                 c.each(1, |_| {
                     // Back to the storage, and from there what this tensor sees of it.
-                    let mut line = back.adjoint(c.grad()?, &[elements])?;
-                    let source = c.saved(0)?;
+                    let (mut line, [source]) = (back.adjoint(c.grad()?, &[elements])?, c.tensors()?);
                     if overlaps(own.shape(), own.strides()) {
                         let ones = Tensor::ones([source.numel()], (line.dtype(), line.device()))?;
                         let seen = line.zeros_like()?.index_add(0, &source, &ones)?;

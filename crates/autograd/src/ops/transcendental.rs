@@ -6,155 +6,89 @@ use wgrad_array::{Array, BinaryOp, DType, Error, Expr, Result, UnaryOp};
 
 use super::reduce::widened;
 use super::unary::{rounded, unary};
-use crate::Tensor;
 use crate::tape::{Derivative, record};
+use crate::{Tensor, TensorExpr};
 
 unary! {
     /// Two to the x.
-    ///
-    /// # Errors
-    /// If the device fails.
-    exp2, exp2_ = |x| x.scalar_binary(2.0, BinaryOp::Pow), "Exp2Backward0", output |g, y| g.mul(y.mul(LN_2)?);
+    exp2, exp2_ = |x| x.scalar_binary(2.0, BinaryOp::Pow), "Exp2Backward0", output |g, y| g * (y * LN_2);
 
     /// The logarithm to the base 2.
-    ///
-    /// # Errors
-    /// If the device fails.
-    log2, log2_ = |x| (Expr::from(x.unary(UnaryOp::Log)) * LOG2_E).done(), "Log2Backward0", input |g, x| g.div(x.mul(LN_2)?);
+    log2, log2_ = |x| (Expr::from(x.unary(UnaryOp::Log)) * LOG2_E).done(), "Log2Backward0", input |g, x| g / (x * LN_2);
 
     /// The logarithm to the base 10.
-    ///
-    /// # Errors
-    /// If the device fails.
-    log10, log10_ = |x| (Expr::from(x.unary(UnaryOp::Log)) * LOG10_E).done(), "Log10Backward0", input |g, x| g.div(x.mul(LN_10)?);
+    log10, log10_ = |x| (Expr::from(x.unary(UnaryOp::Log)) * LOG10_E).done(), "Log10Backward0", input |g, x| g / (x * LN_10);
 
     /// The tangent of radians.
-    ///
-    /// # Errors
-    /// If the device fails.
-    tan, tan_ = |x| x.tan(), "TanBackward0", output |g, y| g.mul(y.mul(y)?.add(1.0)?);
+    tan, tan_ = |x| x.tan(), "TanBackward0", output |g, y| g * (y * y + 1.0);
 
     /// The angle whose sine it is; NaN outside of -1..=1.
-    ///
-    /// # Errors
-    /// If the device fails.
-    asin, asin_ = |x| x.asin(), "AsinBackward0", input |g, x| g.mul(x.mul(x)?.rsub(1.0)?.rsqrt()?);
+    asin, asin_ = |x| x.asin(), "AsinBackward0", input |g, x| g * (1.0 - x * x).rsqrt();
 
     /// The angle whose cosine it is; NaN outside of -1..=1.
-    ///
-    /// # Errors
-    /// If the device fails.
-    acos, acos_ = |x| x.acos(), "AcosBackward0", input |g, x| g.mul(x.mul(x)?.rsub(1.0)?.rsqrt()?.neg()?);
+    acos, acos_ = |x| x.acos(), "AcosBackward0", input |g, x| g * -(1.0 - x * x).rsqrt();
 
     /// The angle whose tangent it is.
-    ///
-    /// # Errors
-    /// If the device fails.
-    atan, atan_ = |x| x.atan(), "AtanBackward0", input |g, x| g.div(x.mul(x)?.add(1.0)?);
+    atan, atan_ = |x| x.atan(), "AtanBackward0", input |g, x| g / (x * x + 1.0);
 
     /// The hyperbolic sine.
-    ///
-    /// # Errors
-    /// If the device fails.
-    sinh, sinh_ = |x| x.sinh(), "SinhBackward0", input |g, x| g.mul(x.cosh()?);
+    sinh, sinh_ = |x| x.sinh(), "SinhBackward0", input |g, x| g * x.cosh();
 
     /// The hyperbolic cosine.
-    ///
-    /// # Errors
-    /// If the device fails.
-    cosh, cosh_ = |x| x.cosh(), "CoshBackward0", input |g, x| g.mul(x.sinh()?);
+    cosh, cosh_ = |x| x.cosh(), "CoshBackward0", input |g, x| g * x.sinh();
 
     /// The inverse of the hyperbolic sine.
-    ///
-    /// # Errors
-    /// If the device fails.
-    asinh, asinh_ = |x| x.asinh(), "AsinhBackward0", input |g, x| g.mul(x.mul(x)?.add(1.0)?.rsqrt()?);
+    asinh, asinh_ = |x| x.asinh(), "AsinhBackward0", input |g, x| g * (x * x + 1.0).rsqrt();
 
     /// The inverse of the hyperbolic cosine; NaN below 1.
-    ///
-    /// # Errors
-    /// If the device fails.
-    acosh, acosh_ = |x| x.acosh(), "AcoshBackward0", input |g, x| g.mul(x.mul(x)?.sub(1.0)?.rsqrt()?);
+    acosh, acosh_ = |x| x.acosh(), "AcoshBackward0", input |g, x| g * (x * x - 1.0).rsqrt();
 
     /// The inverse of the hyperbolic tangent; NaN outside of -1..=1.
-    ///
-    /// # Errors
-    /// If the device fails.
-    atanh, atanh_ = |x| x.atanh(), "AtanhBackward0", input |g, x| g.div(x.mul(x)?.rsub(1.0)?);
+    atanh, atanh_ = |x| x.atanh(), "AtanhBackward0", input |g, x| g / (1.0 - x * x);
 
     /// `1 - erf(x)`, exact where erf is close to 1.
-    ///
-    /// # Errors
-    /// If the device fails.
-    erfc, erfc_ = |x| x.erfc(), "ErfcBackward0", input |g, x| g.mul(x.mul(x)?.neg()?.exp()?.mul(-FRAC_2_SQRT_PI)?);
+    erfc, erfc_ = |x| x.erfc(), "ErfcBackward0", input |g, x| g * ((-(x * x)).exp() * -FRAC_2_SQRT_PI);
 
     /// The inverse of erf: infinite at -1 and 1, NaN beyond.
-    ///
-    /// # Errors
-    /// If the device fails.
-    erfinv, erfinv_ = |x| x.erfinv(), "ErfinvBackward0", output |g, y| g.mul(y.mul(y)?.exp()?.mul(1.0 / FRAC_2_SQRT_PI)?);
+    erfinv, erfinv_ = |x| x.erfinv(), "ErfinvBackward0", output |g, y| g * ((y * y).exp() * (1.0 / FRAC_2_SQRT_PI));
 
     /// The logarithm of the absolute value of the gamma function.
-    ///
-    /// # Errors
-    /// If the device fails.
-    lgamma, lgamma_ = |x| x.lgamma(), "LgammaBackward0", input |g, x| g.mul(x.digamma()?);
+    lgamma, lgamma_ = |x| x.lgamma(), "LgammaBackward0", input |g, x| g * x.digamma();
 
     /// The derivative of [`Tensor::lgamma`].
-    ///
-    /// # Errors
-    /// If the device fails.
-    digamma, digamma_ = |x| x.digamma(), "DigammaBackward0", input |g, x| g.mul(x.polygamma(1)?);
+    digamma, digamma_ = |x| x.digamma(), "DigammaBackward0", input |g, x| g * x.polygamma(1);
 
     /// The modified Bessel function of the first kind, of order 0.
-    ///
-    /// # Errors
-    /// If the device fails.
-    i0, i0_ = |x| x.i0(), "I0Backward0", input |g, x| g.mul(x.i1()?);
+    i0, i0_ = |x| x.i0(), "I0Backward0", input |g, x| g * x.i1();
 
     /// The modified Bessel function of the first kind, of order 1; `torch.special.i1`.
-    ///
-    /// # Errors
-    /// If the device fails.
     i1, i1_ = |x| x.i1(), "SpecialI1Backward0", input |g, x| {
-        let ratio = x.eq(0.0)?.where_cond(0.5, x.i1()?.div(x.masked_fill(&x.eq(0.0)?, 1.0)?)?)?;
-        g.mul(x.i0()?.sub(ratio)?)
+        let ratio = x.eq(0.0).where_cond(0.5, x.i1() / x.masked_fill(x.eq(0.0), 1.0));
+        g * (x.i0() - ratio)
     };
 
     /// `sin(πx) / (πx)`, 1 at 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     sinc, sinc_ = |x| sinc_array(x), "SincBackward0", input |g, x| {
-        let near = x.abs()?.lt(1.0 / PI)?.logical_and(&x.ne(0.0)?)?;
+        let near = x.abs().lt(1.0 / PI).logical_and(x.ne(0.0));
         // Each formula gets only numbers that it is for: elsewhere its steps leave the range of numbers, and its gradient, though it is
         // multiplied by 0, is not a number.
-        let close = x.masked_fill(&near.logical_not()?, 0.0)?;
-        let x_far = x.masked_fill(&near, 1.0)?;
-        let angle = x_far.mul(PI)?;
-        let far = angle.mul(angle.cos()?)?.sub(angle.sin()?)?.div(angle.mul(&x_far)?)?;
-        let slope = near.where_cond(sinc_slope_near_0(&close.mul(PI)?)?, far)?;
+        let close = x.masked_fill(near.logical_not(), 0.0);
+        let x_far = &x.masked_fill(&near, 1.0);
+        let angle = &(x_far * PI);
+        let far = (angle * angle.cos() - angle.sin()) / (angle * x_far);
+        let slope = near.where_cond(sinc_slope_near_0(&(close * PI)), far);
         // Masked last, and without the series: as in PyTorch the second derivative at 0 is not a number.
-        g.mul(slope)?.masked_fill(&x.eq(0.0)?, 0.0)
+        (g * slope).masked_fill(x.eq(0.0), 0.0)
     };
 
     /// Degrees as radians.
-    ///
-    /// # Errors
-    /// If the device fails.
-    deg2rad, deg2rad_ = |x| x.binary_scalar(BinaryOp::Mul, PI / 180.0), "MulBackward0", nothing |g, x| g.mul(PI / 180.0);
+    deg2rad, deg2rad_ = |x| x.binary_scalar(BinaryOp::Mul, PI / 180.0), "MulBackward0", nothing |g, x| g * (PI / 180.0);
 
     /// Radians as degrees.
-    ///
-    /// # Errors
-    /// If the device fails.
-    rad2deg, rad2deg_ = |x| x.binary_scalar(BinaryOp::Mul, 180.0 / PI), "MulBackward0", nothing |g, x| g.mul(180.0 / PI);
+    rad2deg, rad2deg_ = |x| x.binary_scalar(BinaryOp::Mul, 180.0 / PI), "MulBackward0", nothing |g, x| g * (180.0 / PI);
 
     /// The part behind the point, with the sign of x.
-    ///
-    /// # Errors
-    /// If the device fails.
-    frac, frac_ = |x| x.binary(BinaryOp::Sub, &x.unary(UnaryOp::Trunc)?), "FracBackward0", nothing |g, x| Ok::<_, Error>(g.clone());
+    frac, frac_ = |x| x.binary(BinaryOp::Sub, &x.unary(UnaryOp::Trunc)?), "FracBackward0", nothing |g, x| g.clone();
 }
 
 fn sinc_array(x: &Array) -> Result<Array> {
@@ -164,14 +98,14 @@ fn sinc_array(x: &Array) -> Result<Array> {
 
 /// The slope of [`Tensor::sinc`] at angles `πx` below 1, where the terms of its formula cancel: the derivative of the series of
 /// `sin(a) / a`, which begins with `-a / 3`, and whose terms have the ratios `-a² / (2k (2k + 3))`. Nine of them are f64's digits.
-fn sinc_slope_near_0(angle: &Tensor) -> Result<Tensor> {
-    let square = angle.mul(angle)?;
+fn sinc_slope_near_0(angle: &TensorExpr) -> TensorExpr {
+    let square = angle * angle;
     let ratio = |k: i32| -1.0 / f64::from(2 * k * (2 * k + 3));
-    let mut sum = square.mul(ratio(8))?.add(1.0)?;
+    let mut sum = &square * ratio(8) + 1.0;
     for k in (1..8).rev() {
-        sum = sum.mul(&square)?.mul(ratio(k))?.add(1.0)?;
+        sum = sum * &square * ratio(k) + 1.0;
     }
-    sum.mul(angle)?.mul(-PI / 3.0)
+    sum * angle * (-PI / 3.0)
 }
 
 #[wgrad_macros::call_sites]
@@ -193,7 +127,10 @@ impl Tensor {
         let out = x.array.polygamma(n)?;
         Ok(record(out, [x], |inputs, _| {
             Derivative::with("PolygammaBackward0", move |c| {
-                c.each(1, |_| c.grad()?.mul(c.saved(0)?.polygamma(n + 1)?))
+                c.gradient(|| {
+                    let (g, [x]) = c.parts();
+                    g * x.polygamma(n + 1)
+                })
             })
             .save_input(inputs, 0)
         }))
@@ -214,16 +151,11 @@ impl Tensor {
         let wide = Expr::from(widened(&x.array));
         let out = if decimals > 0 { (wide * ten).round() / ten } else { (wide / ten).round() * ten };
         let out = out.cast(self.dtype()).done()?;
-        Ok(record(out, [x], |_, _| {
-            Derivative::new("RoundBackward1", |c| c.each(1, |_| c.grad()?.zeros_like()))
-        }))
+        Ok(record(out, [x], |_, _| Derivative::new("RoundBackward1", |c| c.gradient(|| c.g().zeros_like()))))
     }
 
     /// The logarithm of the odds, `log(x / (1 - x))`. With `eps`, x is first kept within `eps..=1 - eps`; outside of it the
     /// gradient is 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn logit(&self, eps: impl Into<Option<f64>>) -> Result<Tensor> {
         let eps = eps.into();
         let x = self.operand()?;
@@ -236,13 +168,13 @@ impl Tensor {
         let out = (&wide / (1.0 - &wide)).log().cast(dtype).done()?;
         Ok(record(out, [x], |inputs, _| {
             Derivative::with("LogitBackward0", move |c| {
-                c.each(1, |_| {
-                    let (g, x) = (c.grad()?.widened()?, c.saved(0)?.widened()?);
-                    let slope = g.div(x.mul(x.rsub(1.0)?)?)?;
+                c.gradient(|| {
+                    let (g, [x]) = &c.wide_parts();
+                    let slope = g / (x * (1.0 - x));
                     match eps {
                         // PyTorch's: where there is no value, there is no slope.
-                        None => slope.masked_fill(&x.lt(0.0)?.logical_or(&x.gt(1.0)?)?, f64::NAN),
-                        Some(eps) => slope.masked_fill(&x.lt(eps)?.logical_or(&x.gt(1.0 - eps)?)?, 0.0),
+                        None => slope.masked_fill(x.lt(0.0).logical_or(x.gt(1.0)), f64::NAN),
+                        Some(eps) => slope.masked_fill(x.lt(eps).logical_or(x.gt(1.0 - eps)), 0.0),
                     }
                 })
             })
@@ -251,9 +183,6 @@ impl Tensor {
     }
 
     /// NaN, infinity and minus infinity replaced; without a number the infinities become the dtype's largest and smallest.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn nan_to_num(
         &self,
         nan: f64,
@@ -277,7 +206,10 @@ impl Tensor {
         let out = value.is_nan().select(nan, finite).done()?;
         Ok(record(out, [x], |inputs, _| {
             Derivative::new("NanToNumBackward0", |c| {
-                c.each(1, |_| c.grad()?.keep_where(&c.saved(0)?.isfinite()?))
+                c.gradient(|| {
+                    let (g, [x]) = c.parts();
+                    g.keep_where(x.isfinite())
+                })
             })
             .save_input(inputs, 0)
         }))

@@ -15,7 +15,8 @@ pub(super) fn rounded(out: Array, dtype: DType) -> Result<Array> {
 }
 
 /// A row: documentation; name and in-place name; forward on the array `x`; node; what the derivative uses besides the
-/// gradient `g`: `input` (x), `output` (y) or `nothing`; the derivative. Halves are computed in f32 on the way there and back.
+/// gradient `g`: `input` (x), `output` (y) or `nothing`; the derivative, a formula. Halves are computed in f32 on the way there and
+/// back.
 macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident, $in_place:ident = |$x:ident| $forward:expr, $node:literal,
         $saved:ident |$g:ident, $v:ident| $derivative:expr;)*) => {
@@ -27,9 +28,8 @@ macro_rules! unary {
                 let $x = &widened(&input.array)?;
                 let out = rounded($forward?, self.dtype())?;
                 Ok(record(out, [input], |_inputs, _out| {
-                    let derivative = Derivative::new($node, |c| c.each(1, |_| {
-                        let $g = &c.grad()?.widened()?;
-                        unary!(@value $saved, c, $v);
+                    let derivative = Derivative::new($node, |c| c.gradient(|| {
+                        unary!(@parts $saved, c, $g, $v);
                         $derivative
                     }));
                     unary!(@save $saved, derivative, _inputs, _out)
@@ -45,8 +45,8 @@ macro_rules! unary {
             }
         )*}
     };
-    (@value nothing, $c:ident, $v:ident) => {};
-    (@value $saved:ident, $c:ident, $v:ident) => { let $v = &$c.saved(0)?.widened()?; };
+    (@parts nothing, $c:ident, $g:ident, $v:ident) => { let ($g, []) = &$c.wide_parts(); };
+    (@parts $saved:ident, $c:ident, $g:ident, $v:ident) => { let ($g, [$v]) = &$c.wide_parts(); };
     (@save nothing, $derivative:ident, $inputs:ident, $out:ident) => { $derivative };
     (@save input, $derivative:ident, $inputs:ident, $out:ident) => { $derivative.save_input($inputs, 0) };
     (@save output, $derivative:ident, $inputs:ident, $out:ident) => { $derivative.save_output($out) };
@@ -59,140 +59,77 @@ unary! {
     ///
     /// # Errors
     /// For bool: use [`Tensor::logical_not`].
-    neg, neg_ = |x| x.unary(UnaryOp::Neg), "NegBackward0", nothing |g, x| g.neg();
+    neg, neg_ = |x| x.unary(UnaryOp::Neg), "NegBackward0", nothing |g, x| -g;
 
     /// `|x|`; the derivative at 0 is 0.
-    ///
-    /// # Errors
-    /// If the device fails.
-    abs, abs_ = |x| x.unary(UnaryOp::Abs), "AbsBackward0", input |g, x| g.mul(x.sign()?);
+    abs, abs_ = |x| x.unary(UnaryOp::Abs), "AbsBackward0", input |g, x| g * x.sign();
 
     /// -1, 0 or 1.
-    ///
-    /// # Errors
-    /// If the device fails.
     sign, sign_ = |x| x.unary(UnaryOp::Sign), "SignBackward0", nothing |g, x| g.zeros_like();
 
     /// e to the x. Integers give the default dtype, as with all functions whose values are fractions.
-    ///
-    /// # Errors
-    /// If the device fails.
-    exp, exp_ = |x| x.unary(UnaryOp::Exp), "ExpBackward0", output |g, y| g.mul(y);
+    exp, exp_ = |x| x.unary(UnaryOp::Exp), "ExpBackward0", output |g, y| g * y;
 
     /// The natural logarithm: -inf at 0, NaN below.
-    ///
-    /// # Errors
-    /// If the device fails.
-    log, log_ = |x| x.unary(UnaryOp::Log), "LogBackward0", input |g, x| g.div(x);
+    log, log_ = |x| x.unary(UnaryOp::Log), "LogBackward0", input |g, x| g / x;
 
     /// `log(1 + x)`, exact near 0.
-    ///
-    /// # Errors
-    /// If the device fails.
-    log1p, log1p_ = |x| x.unary(UnaryOp::Log1p), "Log1PBackward0", input |g, x| g.div(x.add(1.0)?);
+    log1p, log1p_ = |x| x.unary(UnaryOp::Log1p), "Log1PBackward0", input |g, x| g / (x + 1.0);
 
     /// `exp(x) - 1`, exact near 0.
-    ///
-    /// # Errors
-    /// If the device fails.
-    expm1, expm1_ = |x| x.unary(UnaryOp::Expm1), "Expm1Backward0", output |g, y| g.mul(y.add(1.0)?);
+    expm1, expm1_ = |x| x.unary(UnaryOp::Expm1), "Expm1Backward0", output |g, y| g * (y + 1.0);
 
     /// The square root: NaN below 0; the derivative at 0 is inf.
-    ///
-    /// # Errors
-    /// If the device fails.
-    sqrt, sqrt_ = |x| x.unary(UnaryOp::Sqrt), "SqrtBackward0", output |g, y| g.div(y.mul(2.0)?);
+    sqrt, sqrt_ = |x| x.unary(UnaryOp::Sqrt), "SqrtBackward0", output |g, y| g / (y * 2.0);
 
     /// `1 / sqrt(x)`.
-    ///
-    /// # Errors
-    /// If the device fails.
     rsqrt, rsqrt_ = |x| x.unary(UnaryOp::Rsqrt), "RsqrtBackward0",
-        output |g, y| g.mul(-0.5)?.mul(y.mul(y)?.mul(y)?);
+        output |g, y| g * -0.5 * (y * y * y);
 
     /// `x * x`.
-    ///
-    /// # Errors
-    /// If the device fails.
-    square, square_ = |x| pow_array(x, 2i64.into()), "PowBackward0", input |g, x| g.mul(x.pow(1.0)?.mul(2.0)?);
+    square, square_ = |x| pow_array(x, 2i64.into()), "PowBackward0", input |g, x| g * (x.pow(1.0) * 2.0);
 
     /// `1 / x`.
-    ///
-    /// # Errors
-    /// If the device fails.
     reciprocal, reciprocal_ = |x| x.unary(UnaryOp::Reciprocal), "ReciprocalBackward0",
-        output |g, y| g.neg()?.mul(y.mul(y)?);
+        output |g, y| -g * (y * y);
 
     /// The sine of radians.
-    ///
-    /// # Errors
-    /// If the device fails.
-    sin, sin_ = |x| x.unary(UnaryOp::Sin), "SinBackward0", input |g, x| g.mul(x.cos()?);
+    sin, sin_ = |x| x.unary(UnaryOp::Sin), "SinBackward0", input |g, x| g * x.cos();
 
     /// The cosine of radians.
-    ///
-    /// # Errors
-    /// If the device fails.
-    cos, cos_ = |x| x.unary(UnaryOp::Cos), "CosBackward0", input |g, x| g.neg()?.mul(x.sin()?);
+    cos, cos_ = |x| x.unary(UnaryOp::Cos), "CosBackward0", input |g, x| -g * x.sin();
 
     /// The hyperbolic tangent.
-    ///
-    /// # Errors
-    /// If the device fails.
     tanh, tanh_ = |x| x.unary(UnaryOp::Tanh), "TanhBackward0",
-        output |g, y| g.mul(y.mul(y)?.rsub(1.0)?);
+        output |g, y| g * (1.0 - y * y);
 
     /// `1 / (1 + exp(-x))`.
-    ///
-    /// # Errors
-    /// If the device fails.
     sigmoid, sigmoid_ = |x| x.unary(UnaryOp::Sigmoid), "SigmoidBackward0",
-        output |g, y| g.mul(y.rsub(1.0)?)?.mul(y);
+        output |g, y| g * (1.0 - y) * y;
 
     /// The Gauss error function.
-    ///
-    /// # Errors
-    /// If the device fails.
     erf, erf_ = |x| x.unary(UnaryOp::Erf), "ErfBackward0",
-        input |g, x| g.mul(x.mul(x)?.neg()?.exp()?.mul(FRAC_2_SQRT_PI)?);
+        input |g, x| g * ((-(x * x)).exp() * FRAC_2_SQRT_PI);
 
     /// `max(x, 0)`; the derivative at 0 is 0, at NaN 1.
-    ///
-    /// # Errors
-    /// If the device fails.
     relu, relu_ = |x| x.binary_scalar(BinaryOp::Max, 0i64), "ReluBackward0",
-        output |g, y| g.masked_fill(&y.le(0.0)?, 0.0)?.flat_in(y);
+        output |g, y| g.masked_fill(y.le(0.0), 0.0).flat_in(y);
 
     /// `x * sigmoid(x)`.
-    ///
-    /// # Errors
-    /// If the device fails.
     silu, silu_ = |x| x.binary(BinaryOp::Mul, &x.unary(UnaryOp::Sigmoid)?), "SiluBackward0", input |g, x| {
-        let s = x.sigmoid()?;
-        g.mul(s.mul(x.mul(s.rsub(1.0)?)?.add(1.0)?)?)
+        let s = &x.sigmoid();
+        g * (s * (x * (1.0 - s) + 1.0))
     };
 
     /// The integer below.
-    ///
-    /// # Errors
-    /// If the device fails.
     floor, floor_ = |x| x.unary(UnaryOp::Floor), "FloorBackward0", nothing |g, x| g.zeros_like();
 
     /// The integer above.
-    ///
-    /// # Errors
-    /// If the device fails.
     ceil, ceil_ = |x| x.unary(UnaryOp::Ceil), "CeilBackward0", nothing |g, x| g.zeros_like();
 
     /// The nearest integer, of two the even one.
-    ///
-    /// # Errors
-    /// If the device fails.
     round, round_ = |x| x.unary(UnaryOp::Round), "RoundBackward0", nothing |g, x| g.zeros_like();
 
     /// The integer nearer to 0.
-    ///
-    /// # Errors
-    /// If the device fails.
     trunc, trunc_ = |x| x.unary(UnaryOp::Trunc), "TruncBackward0", nothing |g, x| g.zeros_like();
 }

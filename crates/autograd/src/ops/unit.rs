@@ -21,6 +21,7 @@ pub(super) enum Floor {
     Raised(f64),
 }
 
+#[wgrad_macros::call_sites]
 impl Tensor {
     /// The tensor over its p-norm over some dims, for a finite p other than 0.
     pub(super) fn over_norm(&self, p: f64, fold: &Fold, floor: Floor) -> Result<Tensor> {
@@ -31,17 +32,17 @@ impl Tensor {
         let fold = fold.clone();
         Ok(record(out, [x], |inputs, out| {
             Derivative::with("DivBackward0", move |c| {
-                c.each(1, |_| {
-                    let (g, x) = (c.grad()?, c.saved(0)?);
-                    let (u, again) = (c.saved(1)?, is_grad_enabled());
-                    let norm = if again { x.norm_of(p, &fold)? } else { c.saved(2)? };
+                c.gradient(|| {
+                    let (g, [x, u, norm]) = c.parts();
+                    let again = is_grad_enabled();
+                    let norm = if again { x.norm_of(p, &fold) } else { norm };
                     let along = match floor {
-                        Floor::Zero => u.slope_of_norm(p)?,
-                        Floor::Clamped(least) => u.slope_of_norm(p)?.masked_fill(&norm.le(least)?, 0.0)?,
-                        Floor::Raised(_) if again => x.over_norm(p, &fold, Floor::Zero)?.slope_of_norm(p)?,
-                        Floor::Raised(_) => x.over(&norm, p, Floor::Zero)?.slope_of_norm(p)?,
+                        Floor::Zero => u.slope_of_norm(p),
+                        Floor::Clamped(least) => u.slope_of_norm(p).masked_fill(norm.le(least), 0.0),
+                        Floor::Raised(_) if again => x.over_norm(p, &fold, Floor::Zero).slope_of_norm(p),
+                        Floor::Raised(_) => x.over(&norm, p, Floor::Zero).slope_of_norm(p),
                     };
-                    g.sub(along.mul(g.mul(&u)?.sum_dim(&fold.dims, true)?)?)?.div(norm.divisor(floor)?)
+                    (&g - along * (&g * u).sum_dim(&fold.dims, true)) / norm.divisor(floor)
                 })
             })
             .save_input(inputs, 0)
@@ -70,9 +71,7 @@ impl Tensor {
     pub(super) fn raised_to(&self, min: f64) -> Result<Tensor> {
         let x = self.operand()?;
         let out = Expr::of(&x.array).max(min).done()?;
-        Ok(record(out, [x], |_, _| {
-            Derivative::new("CloneBackward0", |c| c.each(1, |_| Ok(c.grad()?.clone())))
-        }))
+        Ok(record(out, [x], |_, _| Derivative::new("CloneBackward0", |c| c.gradient(|| c.g()))))
     }
 
     /// The gradient of the p-norm at a tensor whose norm is 1: `sign(u) |u|^(p - 1)`, 0 where the element is.
@@ -80,12 +79,10 @@ impl Tensor {
         if p == 2.0 {
             return Ok(self.clone());
         }
-        let zero = self.eq(0.0)?;
+        let u = &self.expr();
         // A root's slope at 0 is infinite: none is taken there, in any order of derivative.
-        let size = self.abs()?.masked_fill(&zero, 1.0)?;
-        if p > 2.0 {
-            return self.mul(size.pow(p - 2.0)?);
-        }
-        self.sign()?.mul(size.pow(p - 1.0)?)
+        let size = u.abs().masked_fill(u.eq(0.0), 1.0);
+        let slope = if p > 2.0 { u * size.pow(p - 2.0) } else { u.sign() * size.pow(p - 1.0) };
+        slope.done()
     }
 }

@@ -88,6 +88,11 @@ impl Tensor {
         self.view_value(&ViewStep::Expand { from: self.0.shape.clone(), to: shape.into() })
     }
 
+    /// [`Tensor::expand_value`] to the shape of another tensor.
+    pub(crate) fn expand_as_value(&self, other: &Tensor) -> Result<Tensor> {
+        self.expand_value(other.shape())
+    }
+
     /// The last two dims exchanged, without a storage in common.
     pub(crate) fn transposed_value(&self) -> Result<Tensor> {
         let mut dims: SmallVec<[usize; 4]> = (0..self.rank()).collect();
@@ -287,9 +292,6 @@ impl Tensor {
     }
 
     /// Without its dims of size 1.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn squeeze(&self) -> Result<Tensor> {
         let keep = self.shape().iter().copied().filter(|&size| size != 1).collect();
         self.view_step("SqueezeBackward0", ViewStep::Reshape { from: self.0.shape.clone(), to: keep })
@@ -449,9 +451,6 @@ impl Tensor {
     }
 
     /// In row-major memory; itself if it is so already.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn contiguous(&self) -> Result<Tensor> {
         if self.is_contiguous() { Ok(self.clone()) } else { self.deep_clone() }
     }

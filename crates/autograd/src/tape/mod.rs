@@ -133,7 +133,7 @@ impl Tape {
 }
 
 /// Which node, and which use of its slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NodeKey {
     index: u32,
     generation: u32,

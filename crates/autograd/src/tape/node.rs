@@ -1,5 +1,6 @@
 //! What a node holds, and what its derivative gets to see.
 
+use std::array;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use wgrad_array::{Array, DType, Device, Error, GradRule, Result, Scalar};
 
 use super::{NodeKey, NodeRef};
 use crate::hooks::NodeHooks;
-use crate::{Tensor, is_grad_enabled};
+use crate::saved::Packed;
+use crate::{Tensor, TensorExpr, is_grad_enabled};
 
 /// The gradients for a node's inputs; `None` where none is needed, or where it is zero.
 pub(crate) type Grads = SmallVec<[Option<Tensor>; 2]>;
@@ -71,6 +73,30 @@ pub(crate) struct SavedValue {
     /// None where it turned out that no wanted gradient needs it.
     pub(crate) array: Option<Array>,
     pub(crate) source: Source,
+    /// The value in the hands of hooks; there is no array then.
+    pub(crate) packed: Option<Box<Packed>>,
+}
+
+impl SavedValue {
+    pub(crate) fn new(array: Option<Array>, source: Source) -> SavedValue {
+        SavedValue { array, source, packed: None }
+    }
+
+    /// Hands the value to the hooks in force, if there are.
+    pub(crate) fn pack(&mut self) {
+        if let Some(packed) = self.array.as_ref().and_then(Packed::new) {
+            self.packed = Some(Box::new(packed));
+            self.array = None;
+        }
+    }
+
+    /// The value, if it was saved.
+    fn value(&self, node: &'static str) -> Result<Option<Array>> {
+        match &self.packed {
+            Some(packed) => packed.unpack(node).map(Some),
+            None => Ok(self.array.clone()),
+        }
+    }
 }
 
 /// Where a saved value came from, so that gradients of gradients find their way.
@@ -126,12 +152,40 @@ impl Context<'_> {
         self.needs.get(input).copied().unwrap_or(false)
     }
 
-    /// A saved value, connected to the graph if gradients of gradients are recorded.
-    pub(crate) fn saved(&self, position: usize) -> Result<Tensor> {
+    /// The gradient of the only output, in a formula.
+    pub(crate) fn g(&self) -> TensorExpr {
+        self.grad().cloned().into()
+    }
+
+    /// The saved values in the order in which they were saved, all or the first ones, in a formula.
+    pub(crate) fn saved<const N: usize>(&self) -> [TensorExpr; N] {
+        array::from_fn(|position| self.value(position).into())
+    }
+
+    /// The gradient of the only output, and the saved values.
+    pub(crate) fn parts<const N: usize>(&self) -> (TensorExpr, [TensorExpr; N]) {
+        (self.g(), self.saved())
+    }
+
+    /// [`Context::parts`], halves in f32.
+    pub(crate) fn wide_parts<const N: usize>(&self) -> (TensorExpr, [TensorExpr; N]) {
+        let g = self.grad().and_then(Tensor::widened);
+        (g.into(), array::from_fn(|position| self.value(position).and_then(Tensor::into_widened).into()))
+    }
+
+    /// The saved values as tensors.
+    pub(crate) fn tensors<const N: usize>(&self) -> Result<[Tensor; N]> {
+        let values =
+            (0..N).map(|position| self.value(position)).collect::<Result<SmallVec<[Tensor; N]>>>()?;
+        values.into_inner().map_err(|_| self.broken("values that were not saved"))
+    }
+
+    /// The saved value at this place, connected to the graph if gradients of gradients are recorded.
+    pub(crate) fn value(&self, position: usize) -> Result<Tensor> {
         let missing = || self.broken("a value that was not saved");
         let saved = self.saved.get(position).ok_or_else(missing)?;
         let edge = if is_grad_enabled() { self.edge(saved.source)? } else { None };
-        Ok(Tensor::from_edge(saved.array.clone().ok_or_else(missing)?, edge))
+        Ok(Tensor::from_edge(saved.value(self.name)?.ok_or_else(missing)?, edge))
     }
 
     fn edge(&self, source: Source) -> Result<Option<Edge>> {
@@ -157,6 +211,16 @@ impl Context<'_> {
     /// The gradients in the inputs' order: each is computed only if it is wanted.
     pub(crate) fn each(&self, inputs: usize, gradient: impl Fn(usize) -> Result<Tensor>) -> Result<Grads> {
         (0..inputs).map(|i| self.needs(i).then(|| gradient(i)).transpose()).collect()
+    }
+
+    /// As [`Context::each`], of formulas.
+    pub(crate) fn gradients(&self, inputs: usize, gradient: impl Fn(usize) -> TensorExpr) -> Result<Grads> {
+        self.each(inputs, |i| gradient(i).done())
+    }
+
+    /// The gradient of the only input, by a formula.
+    pub(crate) fn gradient(&self, gradient: impl Fn() -> TensorExpr) -> Result<Grads> {
+        self.each(1, |_| gradient().done())
     }
 
     fn broken(&self, what: &str) -> Error {

@@ -55,6 +55,15 @@ impl Derivative {
         Derivative::of(name, Function::Shared(std::sync::Arc::new(function)))
     }
 
+    /// A derivative with settings, and with saved values that know where they came from.
+    pub(crate) fn saving(
+        name: &'static str,
+        function: impl Fn(&Context) -> Result<Grads> + Send + Sync + 'static,
+        saved: Vec<SavedValue>,
+    ) -> Derivative {
+        Derivative { saved: saved.into(), ..Derivative::with(name, function) }
+    }
+
     fn of(name: &'static str, function: Function) -> Derivative {
         Derivative { name, saved: SmallVec::new(), function, number: false }
     }
@@ -73,7 +82,7 @@ impl Derivative {
     /// Saves an input if its value is needed; takes up its place in the order in any case.
     pub(crate) fn save_input_if(mut self, needed: bool, inputs: &[Operand], input: u8) -> Derivative {
         let array = needed.then(|| inputs[usize::from(input)].array.clone());
-        self.saved.push(SavedValue { array, source: Source::Input(input) });
+        self.saved.push(SavedValue::new(array, Source::Input(input)));
         self
     }
 
@@ -84,10 +93,8 @@ impl Derivative {
 
     /// Saves the operation's outputs, all or the first ones.
     pub(crate) fn save_outputs(mut self, outputs: &[Array]) -> Derivative {
-        let saved = |(i, output): (usize, &Array)| SavedValue {
-            array: Some(output.clone()),
-            source: Source::Output(i as u32),
-        };
+        let saved =
+            |(i, output): (usize, &Array)| SavedValue::new(Some(output.clone()), Source::Output(i as u32));
         self.saved.extend(outputs.iter().enumerate().map(saved));
         self
     }
@@ -99,7 +106,7 @@ impl Derivative {
 
     /// Saves something without a gradient: an index, a mask.
     pub(crate) fn save(mut self, value: &Array) -> Derivative {
-        self.saved.push(SavedValue { array: Some(value.clone()), source: Source::Constant });
+        self.saved.push(SavedValue::new(Some(value.clone()), Source::Constant));
         self
     }
 }
@@ -172,10 +179,11 @@ where
 
 #[inline]
 fn insert(
-    derivative: Derivative,
+    mut derivative: Derivative,
     edges: impl IntoIterator<Item = Option<Edge>>,
     outputs: Outputs,
 ) -> NodeRef {
+    derivative.saved.iter_mut().for_each(SavedValue::pack);
     NodeRef::insert(Node {
         name: derivative.name,
         sequence: next_sequence(),

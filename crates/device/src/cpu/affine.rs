@@ -1,12 +1,15 @@
-//! Affine maps over a space whose dims are dealt into groups, and how they look from within a tile of it.
+//! Affine maps over an index space whose dims are dealt into groups, and their values within a tile of the
+//! space.
 //!
-//! The dims of a space go into three groups: those that blocks are numbered by (batch), the rows of a tile (P) and its
-//! columns (Q). Within each group an index counts through the dims in row-major order. A tile is a range of P indices
-//! times a range of Q indices under one batch index; its lanes are numbered row by row.
+//! The dims of a space are dealt into three groups: the dims that number blocks of tiles (batch), the dims of
+//! a tile's rows (P) and those of its columns (Q). Within each group one index counts through the dims in
+//! row-major order. A tile is a range of P indices times a range of Q indices at one batch index; its lanes
+//! are numbered row by row.
 
 use smallvec::SmallVec;
 
-/// One map's way through the dims of a group: merged where strides allow, dims of size 1 left out, innermost last.
+/// The part of a map that depends on the dims of one group, innermost dim last. Dims of size 1 are left out,
+/// and neighbouring dims are merged where one stride leads through both.
 #[derive(Clone, Debug, Default)]
 pub struct Walk {
     dims: SmallVec<[(usize, isize); 2]>,
@@ -31,7 +34,7 @@ impl Walk {
         Walk { dims: merged }
     }
 
-    /// Where an index leads.
+    /// The offset that an index of the group adds to the map's value.
     pub fn offset(&self, mut index: usize) -> isize {
         match &self.dims[..] {
             [] => 0,
@@ -47,12 +50,12 @@ impl Walk {
         }
     }
 
-    /// The step from an index to the next, within a run.
+    /// The stride of the innermost dim: the step from an index to the next within a run.
     pub fn stride(&self) -> isize {
         self.dims.last().map_or(0, |&(_, stride)| stride)
     }
 
-    /// The number of dims left.
+    /// The number of dims after merging.
     pub fn rank(&self) -> usize {
         self.dims.len()
     }
@@ -67,30 +70,30 @@ impl Walk {
         bounds
     }
 
-    /// The length of runs of one stride; `None` if all indices are one run.
+    /// The number of consecutive indices that have one stride; `None` if all have.
     pub fn run(&self) -> Option<usize> {
         if self.dims.len() > 1 { self.dims.last().map(|&(size, _)| size) } else { None }
     }
 
-    /// The offset of an index, and the stride over the `n` indices from it on if they are one run.
+    /// The offset of index `start`, and the stride of the `n` indices from it on if they lie in one run.
     fn span(&self, start: usize, n: usize) -> (isize, Option<isize>) {
         let inside = self.run().is_none_or(|run| n == 1 || start % run + n <= run);
         (self.offset(start), inside.then(|| self.stride()))
     }
 }
 
-/// A range of P indices times a range of Q indices.
+/// A part of an index space: a range of P indices (rows) times a range of Q indices (columns).
 #[derive(Clone, Copy, Debug)]
 pub struct Tile {
     /// The batch index.
     pub batch: usize,
     /// The first row.
     pub p: usize,
-    /// Rows.
+    /// The number of rows.
     pub rows: usize,
     /// The first column.
     pub q: usize,
-    /// Columns.
+    /// The number of columns.
     pub columns: usize,
 }
 
@@ -101,7 +104,7 @@ impl Tile {
     }
 }
 
-/// A map's values over a tile where they form a grid: `base + row * rows + column * columns`.
+/// The values of a map over a tile, if they form a grid: `base + row * i + column * j` at row i and column j.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
     /// The value at the tile's first lane.
@@ -121,12 +124,12 @@ impl Grid {
     }
 }
 
-/// A run of lanes whose values are `start + i * stride`.
+/// Consecutive lanes on which a map has the values `start + i * stride`.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub struct LaneRun {
     /// The first lane.
     pub lane: usize,
-    /// Lanes.
+    /// The number of lanes.
     pub n: usize,
     /// The first value.
     pub start: isize,
@@ -134,14 +137,15 @@ pub struct Run {
     pub stride: isize,
 }
 
-/// Lanes whose values form a grid of their own: `start + i * row + j * column` at lane `lane + i * columns + j`.
+/// Consecutive lanes on which a map's values form a grid: `start + i * row + j * column` at lane `lane + i *
+/// columns + j`.
 #[derive(Clone, Copy, Debug)]
-pub struct Patch {
+pub struct LaneGrid {
     /// The first lane.
     pub lane: usize,
-    /// Rows.
+    /// The number of rows.
     pub rows: usize,
-    /// Columns.
+    /// The number of columns.
     pub columns: usize,
     /// The first value.
     pub start: isize,
@@ -151,38 +155,38 @@ pub struct Patch {
     pub column: isize,
 }
 
-/// Which dims go into which group, each list outermost first.
+/// The dims of each group, outermost first.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
-    /// Dims that number blocks.
+    /// The dims that number blocks of tiles.
     pub batch: Vec<usize>,
-    /// Dims of a tile's rows.
+    /// The dims of a tile's rows.
     pub p: Vec<usize>,
-    /// Dims of a tile's columns.
+    /// The dims of a tile's columns.
     pub q: Vec<usize>,
 }
 
-/// An affine map over a space in groups.
+/// An affine map over an index space whose dims are dealt into groups.
 #[derive(Clone, Debug)]
-pub struct Affine {
+pub struct AffineMap {
     /// The value at index 0.
     pub offset: isize,
-    /// Through the batch dims.
+    /// The part that depends on the batch index.
     pub batch: Walk,
-    /// Through the P dims.
+    /// The part that depends on the P index.
     pub p: Walk,
-    /// Through the Q dims.
+    /// The part that depends on the Q index.
     pub q: Walk,
 }
 
-impl Affine {
-    /// `offset + sum(strides * index)`.
-    pub fn new(offset: isize, strides: &[isize], sizes: &[usize], groups: &Groups) -> Affine {
+impl AffineMap {
+    /// The map `offset + sum(strides * index)`.
+    pub fn new(offset: isize, strides: &[isize], sizes: &[usize], groups: &Groups) -> AffineMap {
         let walk = |dims: &[usize]| Walk::new(dims.iter().map(|&d| (sizes[d], strides[d])));
-        Affine { offset, batch: walk(&groups.batch), p: walk(&groups.p), q: walk(&groups.q) }
+        AffineMap { offset, batch: walk(&groups.batch), p: walk(&groups.p), q: walk(&groups.q) }
     }
 
-    /// The values over a tile, if they form a grid.
+    /// The map's values over a tile, if they form a grid.
     pub fn grid(&self, tile: &Tile) -> Option<Grid> {
         let (p, row) = self.p.span(tile.p, tile.rows);
         let (q, column) = self.q.span(tile.q, tile.columns);
@@ -190,14 +194,14 @@ impl Affine {
         Some(Grid { base, row: row?, column: column? })
     }
 
-    /// Calls `patch` with patches of a tile's lanes, in the order of lanes: as large as the two innermost dims of Q where they begin and end
-    /// inside of the tile, else parts of a run.
-    pub fn patches(&self, tile: &Tile, mut patch: impl FnMut(Patch)) {
+    /// Calls `patch` with grids that together cover a tile's lanes in order. Each grid is as large as the two
+    /// innermost dims of Q if it begins and ends inside of the tile, and else a part of a run.
+    pub fn patches(&self, tile: &Tile, mut patch: impl FnMut(LaneGrid)) {
         let base = self.offset + self.batch.offset(tile.batch);
         let end = tile.q + tile.columns;
         let column = self.q.stride();
         let dims = &self.q.dims;
-        // What a walk has not is as long as all: its index is always 0.
+        // A dim that the walk does not have is taken as infinitely long, so that its index is always 0.
         let (outer, height, row, length) = match dims[..] {
             [ref outer @ .., (height, row), (length, _)] => {
                 (Walk { dims: outer.into() }, height, row, length)
@@ -214,7 +218,7 @@ impl Affine {
                 } else {
                     (1, left.min(length - c))
                 };
-                patch(Patch {
+                patch(LaneGrid {
                     lane: p * tile.columns + q - tile.q,
                     rows,
                     columns,
@@ -228,12 +232,12 @@ impl Affine {
     }
 
     /// Calls `run` with every run of lanes of a tile, in the order of lanes.
-    pub fn runs<E>(&self, tile: &Tile, mut run: impl FnMut(Run) -> Result<(), E>) -> Result<(), E> {
+    pub fn runs<E>(&self, tile: &Tile, mut run: impl FnMut(LaneRun) -> Result<(), E>) -> Result<(), E> {
         let mut done = Ok(());
         self.patches(tile, |patch| {
             for i in 0..patch.rows {
                 if done.is_ok() {
-                    done = run(Run {
+                    done = run(LaneRun {
                         lane: patch.lane + i * patch.columns,
                         n: patch.columns,
                         start: patch.start + i as isize * patch.row,
@@ -245,7 +249,7 @@ impl Affine {
         done
     }
 
-    /// How many lanes from a column on are in one run.
+    /// The number of lanes from column `q` on that lie in one run.
     pub fn run_from(&self, q: usize) -> usize {
         self.q.run().map_or(usize::MAX, |length| length - q % length)
     }
@@ -265,7 +269,7 @@ mod tests {
         let sizes = [3, 4, 1, 5];
         let strides = [20, -5, 0, 1];
         let groups = Groups { batch: vec![], p: vec![0], q: vec![1, 2, 3] };
-        let affine = Affine::new(100, &strides, &sizes, &groups);
+        let affine = AffineMap::new(100, &strides, &sizes, &groups);
         let value = |p: usize, q: usize| 100 + 20 * p as isize - 5 * (q / 5) as isize + (q % 5) as isize;
         for (q, columns) in [(0, 20), (3, 9), (5, 5), (7, 2), (19, 1)] {
             let tile = Tile { batch: 0, p: 1, rows: 2, q, columns };
@@ -288,10 +292,10 @@ mod tests {
                 );
             }
         }
-        // Three dims that no strides make one: patches are planes of the two innermost.
+        // Three dims that cannot be merged: the grids are planes of the two innermost.
         let (sizes, strides) = ([2, 3, 4, 2], [100, 50, 7, 0]);
         let planes =
-            Affine::new(0, &strides, &sizes, &Groups { batch: vec![], p: vec![0], q: vec![1, 2, 3] });
+            AffineMap::new(0, &strides, &sizes, &Groups { batch: vec![], p: vec![0], q: vec![1, 2, 3] });
         for (q, columns) in [(0, 24), (1, 22), (8, 8), (9, 12), (23, 1)] {
             let mut seen = Vec::new();
             planes.patches(&Tile { batch: 0, p: 0, rows: 2, q, columns }, |patch| {

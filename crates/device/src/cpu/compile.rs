@@ -1,18 +1,18 @@
-//! From a fused loop's body to instruction lists.
+//! Compiles the body of a fused loop to instruction lists.
 //!
-//! Values that are the same everywhere are computed once a launch, those that belong to rows once a row, the others for
-//! all lanes of a tile at a time. Each list is straight-line.
+//! Uniform values (the same at every index) are computed once a launch, values of rows once a row, and all
+//! others for all lanes of a tile at a time. Each list is straight-line code.
 
 use smallvec::SmallVec;
 
-use super::program::{FoldPlace, Inst, Op, Options, Program, Stage, cell, invalid, width};
+use super::program::{CpuProgram, FoldPlace, Inst, LaneOp, ProgramOptions, Stage, cell, invalid, width};
 use super::simd::{binary, convert, fold, fused, lanes, unary};
 use crate::Result;
 use crate::kernel::{BinaryOp, Instr, Level, Loop, ReduceOp, Reg, Store, Ty};
 
-/// Where a value is computed.
+/// How often a value is computed: once a launch, once a row, or for each element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum ValueScope {
     Uniform,
     Row,
     Element,
@@ -20,33 +20,34 @@ enum Place {
 
 struct Compiler<'a> {
     kernel: &'a Loop,
-    options: Options,
+    options: ProgramOptions,
     types: Vec<Ty>,
     stages: Vec<usize>,
-    places: Vec<Place>,
+    places: Vec<ValueScope>,
     needed: Vec<bool>,
     read: Vec<bool>,
     coords: &'a mut Vec<usize>,
     folds: Vec<FoldPlace>,
-    /// The fold of each reduction.
+    /// The number of each reduction's fold.
     fold_of: Vec<usize>,
-    /// For each instruction: how it runs together with one of its operands.
+    /// For each instruction the fused form in which it runs together with one of its operands.
     pairs: Vec<Option<Pair>>,
-    /// Whether an instruction runs together with its only user.
+    /// Whether an instruction runs as a part of its only user.
     absorbed: Vec<bool>,
 }
 
 /// Two instructions that run as one.
 #[derive(Clone, Copy)]
 enum Pair {
-    /// Two operations on three values.
+    /// Two binary operations on three values.
     Fused(fused::Pairing, [Reg; 3]),
     /// A sum of products.
     Products([Reg; 2]),
 }
 
-/// Compiles the body of a checked kernel. Dims of coordinates are added to `coords` in the order of [`Op::Coord`]'s numbers.
-pub fn compile(kernel: &Loop, options: Options, coords: &mut Vec<usize>) -> Result<Program> {
+/// Compiles the body of a checked kernel. The dims of its coordinates are appended to `coords`, in the order
+/// in which [`LaneOp::Coord`] numbers them.
+pub fn compile(kernel: &Loop, options: ProgramOptions, coords: &mut Vec<usize>) -> Result<CpuProgram> {
     let buffers = kernel.accesses.iter().map(|a| a.buffer + 1).max().unwrap_or(0);
     let mut read = vec![false; buffers];
     let mut written = vec![false; buffers];
@@ -60,7 +61,7 @@ pub fn compile(kernel: &Loop, options: Options, coords: &mut Vec<usize>) -> Resu
     }
     let types = kernel.types(Ty::F32);
     let levels = kernel.levels();
-    let mut places: Vec<Place> = Vec::with_capacity(types.len());
+    let mut places: Vec<ValueScope> = Vec::with_capacity(types.len());
     for (i, instr) in kernel.body.iter().enumerate() {
         let constant = match instr {
             Instr::Load { access, indices } => {
@@ -69,12 +70,12 @@ pub fn compile(kernel: &Loop, options: Options, coords: &mut Vec<usize>) -> Resu
                 fixed && indices.is_empty() && !written[access.buffer]
             }
             Instr::Coord { .. } | Instr::InRange { .. } | Instr::Reduce { .. } | Instr::Accumulator => false,
-            _ => instr.operands().iter().all(|&r| places[r as usize] == Place::Uniform),
+            _ => instr.operands().iter().all(|&r| places[r as usize] == ValueScope::Uniform),
         };
         places.push(match levels[i] {
-            _ if constant => Place::Uniform,
-            Level::Row => Place::Row,
-            Level::Element => Place::Element,
+            _ if constant => ValueScope::Uniform,
+            Level::Row => ValueScope::Row,
+            Level::Element => ValueScope::Element,
         });
     }
     let mut needed = vec![false; types.len()];
@@ -109,7 +110,7 @@ pub fn compile(kernel: &Loop, options: Options, coords: &mut Vec<usize>) -> Resu
 }
 
 impl Compiler<'_> {
-    /// Finds instructions of elements that can run together with their only user.
+    /// Finds element instructions that can be fused with their only user.
     fn pair(&mut self) {
         let count = self.types.len();
         let mut uses = vec![0usize; count];
@@ -126,7 +127,9 @@ impl Compiler<'_> {
             let free = uses[at] == 1 && !compiler.absorbed[at] && compiler.pairs[at].is_none();
             match compiler.kernel.body[at] {
                 Instr::Binary { op, a, b }
-                    if free && compiler.places[at] == Place::Element && compiler.types[at] == Ty::F32 =>
+                    if free
+                        && compiler.places[at] == ValueScope::Element
+                        && compiler.types[at] == Ty::F32 =>
                 {
                     Some((op, a, b))
                 }
@@ -143,11 +146,11 @@ impl Compiler<'_> {
         }
         for i in (0..count).filter(|&i| self.needed[i]) {
             let Instr::Binary { op, a, b } = self.kernel.body[i] else { continue };
-            if self.absorbed[i] || self.places[i] != Place::Element || self.types[i] != Ty::F32 {
+            if self.absorbed[i] || self.places[i] != ValueScope::Element || self.types[i] != Ty::F32 {
                 continue;
             }
             for (value, other, reversed) in [(a, b, false), (b, a, true)] {
-                // Where values stay from pass to pass, each is computed in its own.
+                // If values are kept from pass to pass, both must be computed in the same pass.
                 let together = !self.options.keep || self.stages[value as usize] == self.stages[i];
                 if let Some((before, x, y)) = first(self, value).filter(|_| together)
                     && let Some(run) = fused::fused(before, op, reversed)
@@ -160,7 +163,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The values that an instruction reads, together with what it absorbed.
+    /// The values that an instruction reads; for a fused one, those of both operations.
     fn operands(&self, i: usize) -> SmallVec<[Reg; 3]> {
         match self.pairs[i] {
             Some(Pair::Fused(_, operands)) => operands.into(),
@@ -168,7 +171,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn run(&mut self) -> Result<Program> {
+    fn run(&mut self) -> Result<CpuProgram> {
         let count = self.types.len();
         for i in 0..count {
             if let (Instr::Reduce { op, a }, true) = (&self.kernel.body[i], self.needed[i]) {
@@ -179,13 +182,13 @@ impl Compiler<'_> {
         }
         let mut uniform = Vec::new();
         for i in 0..count {
-            if self.needed[i] && self.places[i] == Place::Uniform {
+            if self.needed[i] && self.places[i] == ValueScope::Uniform {
                 self.emit(i, &mut uniform, None)?;
             } else if let (Instr::Philox { params, .. } | Instr::Normal { params, .. }, true) =
                 (&self.kernel.body[i], self.needed[i])
             {
                 let value = (2 * count + i) as u32;
-                uniform.push(Inst::new(Op::Words { params: *params }, value, 4));
+                uniform.push(Inst::new(LaneOp::Words { params: *params }, value, 4));
             }
         }
         let last = self.stages.iter().zip(&self.needed).filter(|(_, n)| **n).map(|(&s, _)| s).max();
@@ -194,14 +197,14 @@ impl Compiler<'_> {
             let stage = self.stage(stage)?;
             stages.push(stage);
         }
-        Ok(Program::new(self.options, uniform, stages, std::mem::take(&mut self.folds), 3 * count))
+        Ok(CpuProgram::new(self.options, uniform, stages, std::mem::take(&mut self.folds), 3 * count))
     }
 
     fn stage(&mut self, number: usize) -> Result<Stage> {
         let mut stage = Stage::default();
         let count = self.types.len();
         for i in 0..count {
-            if self.needed[i] && self.places[i] == Place::Row && self.stages[i] == number {
+            if self.needed[i] && self.places[i] == ValueScope::Row && self.stages[i] == number {
                 let direct = self.direct(i, number);
                 self.emit(i, &mut stage.row, direct)?;
             }
@@ -212,7 +215,8 @@ impl Compiler<'_> {
         let kernel = self.kernel;
         let (row_stores, stores): (Vec<&Store>, Vec<&Store>) =
             kernel.stores.iter().filter(here).partition(|store| by_row(store));
-        // The reductions that this pass feeds (each with one value, or with the product of two), and what else it must compute.
+        // The reductions that this pass feeds, each with one value or with the product of two, and the other
+        // values that the pass must compute.
         let feeds = |i: usize| -> Option<(usize, Option<usize>)> {
             match (&kernel.body[i], self.pairs[i]) {
                 (Instr::Reduce { .. }, _) if !self.needed[i] || self.stages[i] != number + 1 => None,
@@ -235,7 +239,7 @@ impl Compiler<'_> {
             wanted[store.value as usize] = true;
         }
         for i in (0..count).rev() {
-            if wanted[i] && self.places[i] == Place::Element {
+            if wanted[i] && self.places[i] == ValueScope::Element {
                 for operand in self.operands(i) {
                     wanted[operand as usize] = true;
                 }
@@ -244,7 +248,7 @@ impl Compiler<'_> {
         let mut expanded = vec![false; count];
         for i in 0..count {
             let computed_before = self.options.keep && self.stages[i] < number;
-            if wanted[i] && self.places[i] == Place::Element && !computed_before {
+            if wanted[i] && self.places[i] == ValueScope::Element && !computed_before {
                 for operand in self.operands(i) {
                     self.expand(operand as usize, &mut expanded, &mut stage.element);
                 }
@@ -256,12 +260,12 @@ impl Compiler<'_> {
                 let width = width(self.types[a]);
                 let a = self.expand(a, &mut expanded, &mut stage.element);
                 let factor = factor.map(|b| self.expand(b, &mut expanded, &mut stage.element));
-                stage.element.push(Inst::new(Op::Fold { fold, a, factor }, u32::MAX, width));
+                stage.element.push(Inst::new(LaneOp::Fold { fold, a, factor }, u32::MAX, width));
                 stage.folds.push(fold);
             }
         }
         for store in row_stores {
-            if self.places[store.value as usize] == Place::Element {
+            if self.places[store.value as usize] == ValueScope::Element {
                 return Err(invalid("a store once a row, of a value of the row's elements"));
             }
             stage.row_stores.push(self.store(store, store.value));
@@ -275,27 +279,29 @@ impl Compiler<'_> {
 
     fn store(&self, store: &Store, a: u32) -> Inst {
         let width = width(self.types[store.value as usize]);
-        Inst::new(Op::Store { access: store.access, a }, u32::MAX, width)
+        Inst::new(LaneOp::Store { access: store.access, a }, u32::MAX, width)
     }
 
-    /// The number of a value's lanes for instructions of elements.
+    /// The value number under which element instructions read a value: that of its broadcast to lanes if it
+    /// is a row value.
     fn expand(&self, value: usize, expanded: &mut [bool], list: &mut Vec<Inst>) -> u32 {
-        if self.places[value] != Place::Row || !self.options.expand {
+        if self.places[value] != ValueScope::Row || !self.options.expand {
             return value as u32;
         }
         let lanes = (self.types.len() + value) as u32;
         if !std::mem::replace(&mut expanded[value], true) {
-            list.push(Inst::new(Op::Expand { a: value as u32 }, lanes, width(self.types[value])));
+            list.push(Inst::new(LaneOp::Expand { a: value as u32 }, lanes, width(self.types[value])));
         }
         lanes
     }
 
-    /// An access that this value is stored through in this stage, if it may be computed in that memory.
+    /// An access through which this stage stores the value, if the value may be computed in the output
+    /// itself.
     fn direct(&self, value: usize, stage: usize) -> Option<usize> {
         if self.stages[value] != stage || matches!(self.kernel.body[value], Instr::Load { .. }) {
             return None;
         }
-        let level = if self.places[value] == Place::Row { Level::Row } else { Level::Element };
+        let level = if self.places[value] == ValueScope::Row { Level::Row } else { Level::Element };
         let fits = |store: &&Store| {
             let access = &self.kernel.accesses[store.access];
             store.value as usize == value
@@ -309,53 +315,53 @@ impl Compiler<'_> {
     fn emit(&mut self, i: usize, list: &mut Vec<Inst>, direct: Option<usize>) -> Result<()> {
         let count = self.types.len();
         let ty = |r: Reg| self.types[r as usize];
-        // Element instructions read row values through their expansion.
-        let spread = self.options.expand && self.places[i] == Place::Element;
+        // Element instructions read a row value through its broadcast to lanes.
+        let spread = self.options.expand && self.places[i] == ValueScope::Element;
         let operand = |r: &Reg| {
-            let row = self.places[*r as usize] == Place::Row;
+            let row = self.places[*r as usize] == ValueScope::Row;
             if row && spread { (count + *r as usize) as u32 } else { *r }
         };
         let op = match &self.kernel.body[i] {
             Instr::Load { access, indices } => {
                 let indices = indices.iter().map(|r| (operand(r), ty(*r))).collect();
-                Op::Load { access: *access, indices }
+                LaneOp::Load { access: *access, indices }
             }
             Instr::Accumulator => return Err(invalid("an accumulator outside of a matmul")),
-            Instr::Param { index, ty } => Op::Param { index: *index, ty: *ty },
-            Instr::Const(value) => Op::Const(cell(value.value(), value.ty())),
+            Instr::Param { index, ty } => LaneOp::Param { index: *index, ty: *ty },
+            Instr::Const(value) => LaneOp::Const(cell(value.value(), value.ty())),
             Instr::Coord { dim } => {
                 self.coords.push(*dim);
-                Op::Coord { coord: self.coords.len() - 1 }
+                LaneOp::Coord { coord: self.coords.len() - 1 }
             }
-            Instr::InRange { range } => Op::InRange { range: *range },
+            Instr::InRange { range } => LaneOp::InRange { range: *range },
             Instr::Unary { op, a } => {
                 let run = unary::unary(*op, ty(*a))
                     .ok_or_else(|| invalid(format!("{op:?} is not for {:?}", ty(*a))))?;
-                Op::Unary { run, a: operand(a) }
+                LaneOp::Unary { run, a: operand(a) }
             }
             Instr::Binary { .. } if let Some(Pair::Fused(run, operands)) = &self.pairs[i] => {
-                Op::Fused { run: *run, operands: [0, 1, 2].map(|k| operand(&operands[k])) }
+                LaneOp::Fused { run: *run, operands: [0, 1, 2].map(|k| operand(&operands[k])) }
             }
             Instr::Binary { op, a, b } => {
                 let run = binary::binary(*op, ty(*a))
                     .ok_or_else(|| invalid(format!("{op:?} is not for {:?}", ty(*a))))?;
-                Op::Binary { run, a: operand(a), b: operand(b) }
+                LaneOp::Binary { run, a: operand(a), b: operand(b) }
             }
             Instr::Select { cond, a, b } => {
                 let run = lanes::select(width(ty(*a)));
-                Op::Select { run, cond: operand(cond), a: operand(a), b: operand(b) }
+                LaneOp::Select { run, cond: operand(cond), a: operand(a), b: operand(b) }
             }
-            Instr::Cast { a, to } => Op::Unary { run: convert::cast(ty(*a), *to), a: operand(a) },
+            Instr::Cast { a, to } => LaneOp::Unary { run: convert::cast(ty(*a), *to), a: operand(a) },
             instr @ (Instr::Philox { index, params } | Instr::Normal { index, params }) => {
                 let words = (2 * count + i) as u32;
-                if self.places[i] == Place::Uniform {
-                    list.push(Inst::new(Op::Words { params: *params }, words, 4));
+                if self.places[i] == ValueScope::Uniform {
+                    list.push(Inst::new(LaneOp::Words { params: *params }, words, 4));
                 }
                 let normal = matches!(instr, Instr::Normal { .. });
                 let run = if normal { lanes::normals() } else { lanes::random() };
-                Op::Random { run, index: operand(index), words }
+                LaneOp::Random { run, index: operand(index), words }
             }
-            Instr::Reduce { .. } => Op::Finish { fold: self.fold_of[i] },
+            Instr::Reduce { .. } => LaneOp::Finish { fold: self.fold_of[i] },
         };
         let mut inst = Inst::new(op, i as u32, width(self.types[i]));
         inst.direct = direct;

@@ -1,30 +1,32 @@
-//! The rows and columns of a product's factors: dims of one stride, or made of several, as those of windows are. Blocks of
-//! the latter are copied to contiguous memory that stays in the cache while it is multiplied.
+//! The rows and columns of a product's factors. Each is a dim with one stride, or is composed of several
+//! dims, as those of convolution windows are. Blocks of composed ones are packed: copied to contiguous memory
+//! that stays in the cache while the block is multiplied.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
-/// The rows or the columns of a matrix in memory: the sizes that their index is made of, outermost first, and their strides.
-pub struct Line {
+/// The rows or the columns of a matrix in memory: the sizes and strides of the dims that they are composed
+/// of, outermost first.
+pub struct MatrixAxis {
     parts: SmallVec<[(usize, isize); 4]>,
 }
 
 /// A matrix in memory.
 #[derive(Clone, Copy)]
-pub struct Matrix {
-    /// Its first element.
+pub struct StridedMatrix {
+    /// The address of the first element.
     pub start: *const u8,
-    /// Elements from a row to the next.
+    /// The stride from row to row, in elements.
     pub row: isize,
-    /// Elements from a column to the next.
+    /// The stride from column to column, in elements.
     pub column: isize,
 }
 
-impl Line {
-    /// A line of these parts; those that continue each other become one.
-    pub fn new(sizes: &[usize], strides: &[isize]) -> Line {
+impl MatrixAxis {
+    /// An axis that is composed of these dims. Neighbouring dims that one stride can walk through become one.
+    pub fn new(sizes: &[usize], strides: &[isize]) -> MatrixAxis {
         let mut parts: SmallVec<[(usize, isize); 4]> = SmallVec::new();
         for (&size, &stride) in sizes.iter().zip(strides) {
             match parts.last_mut() {
@@ -36,10 +38,10 @@ impl Line {
         if parts.is_empty() {
             parts.push((1, 0));
         }
-        Line { parts }
+        MatrixAxis { parts }
     }
 
-    /// The stride, if there is only one.
+    /// The stride, if one stride leads through all indices.
     pub fn stride(&self) -> Option<isize> {
         match self.parts[..] {
             [(_, stride)] => Some(stride),
@@ -47,7 +49,7 @@ impl Line {
         }
     }
 
-    /// Elements from the first row or column to this one.
+    /// The distance from index 0 to this index, in elements.
     pub fn offset(&self, mut index: usize) -> isize {
         let mut offset = 0;
         for &(size, stride) in self.parts[1..].iter().rev() {
@@ -57,12 +59,12 @@ impl Line {
         offset + index as isize * self.parts[0].1
     }
 
-    /// The size and the stride of the innermost part.
+    /// The size and the stride of the innermost dim.
     fn innermost(&self) -> (usize, isize) {
         self.parts[self.parts.len() - 1]
     }
 
-    /// Offsets and lengths of the pieces of a range that have one stride.
+    /// The offset and the length of each run of a range of indices that has one stride.
     fn runs(&self, range: Range<usize>) -> SmallVec<[(isize, usize); 32]> {
         let (size, _) = self.innermost();
         let mut runs = SmallVec::new();
@@ -76,21 +78,21 @@ impl Line {
     }
 }
 
-/// Copies a block of a matrix whose first element is at `source` to contiguous memory, along the dim that is read in longer pieces;
-/// by rows if `by_rows`.
+/// Packs a block of the matrix whose first element is at `source` into contiguous memory. It copies along the
+/// axis with the longer runs, or along rows if `by_rows`.
 ///
 /// # Safety
-/// The block's elements of `width` bytes are valid, and there is room for as many at `target`.
+/// The block's elements, of `width` bytes each, are valid, and `target` has room for as many.
 pub unsafe fn pack(
     target: *mut u8,
     source: *const u8,
     width: usize,
-    [rows, columns]: &[Line; 2],
+    [rows, columns]: &[MatrixAxis; 2],
     (row_range, column_range): (Range<usize>, Range<usize>),
     by_rows: bool,
-) -> Matrix {
+) -> StridedMatrix {
     let (row_count, column_count) = (row_range.len() as isize, column_range.len() as isize);
-    let worth = |line: &Line| match line.innermost() {
+    let worth = |line: &MatrixAxis| match line.innermost() {
         (size, 1) => size * 8,
         (size, _) => size,
     };
@@ -107,7 +109,7 @@ pub unsafe fn pack(
             _ => pack_lines::<u64>(target.cast(), source.cast(), lines),
         }
     }
-    Matrix { start: target, row, column }
+    StridedMatrix { start: target, row, column }
 }
 
 /// # Safety
@@ -115,7 +117,7 @@ pub unsafe fn pack(
 unsafe fn pack_lines<T: Copy>(
     mut target: *mut T,
     source: *const T,
-    [(outer, outer_range), (inner, inner_range)]: [(&Line, Range<usize>); 2],
+    [(outer, outer_range), (inner, inner_range)]: [(&MatrixAxis, Range<usize>); 2],
 ) {
     let runs = inner.runs(inner_range);
     let (_, stride) = inner.innermost();

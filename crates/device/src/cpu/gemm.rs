@@ -1,45 +1,48 @@
-//! Products of two matrices of f32 or f64 on one thread, by libraries: `private-gemm-x86`, which is the crate `faer`'s kernel,
-//! on Unix systems whose x86-64 processor has AVX2 or AVX-512, else `matrixmultiply`.
+//! Products of two matrices of f32 or f64 on one thread. The work is done by libraries: `private-gemm-x86`,
+//! which is the kernel of the crate `faer`, on Unix systems whose x86-64 processor has AVX2 or AVX-512, and
+//! `matrixmultiply` elsewhere.
 //!
-//! An element's sum is formed in the same order whatever rows and columns are computed beside it.
+//! The terms of an element's sum are added in an order that does not depend on which rows and columns are
+//! computed with it.
 #![allow(unsafe_code)]
 
-use super::factor::Matrix;
+use super::factor::StridedMatrix;
 
-/// What is to be multiplied.
+/// A product of two matrices.
 #[derive(Clone, Copy)]
-pub struct Product {
-    /// Of f64, else of f32.
+pub struct Gemm {
+    /// Whether the elements are f64; else they are f32.
     pub double: bool,
     /// Rows of the result, terms of a sum, columns of the result.
     pub sizes: [usize; 3],
     /// The left factor.
-    pub lhs: Matrix,
-    /// The right one.
-    pub rhs: Matrix,
-    /// Where the result goes.
-    pub target: Matrix,
-    /// Whether it is added to what is there.
+    pub lhs: StridedMatrix,
+    /// The right factor.
+    pub rhs: StridedMatrix,
+    /// The result's place.
+    pub target: StridedMatrix,
+    /// Whether the product is added to the result's elements; else it replaces them.
     pub adds: bool,
 }
 
 /// `target = lhs @ rhs`, or `target += lhs @ rhs`.
 ///
 /// # Safety
-/// All elements that sizes and strides lead to are valid, and nobody else uses the target's.
-pub unsafe fn multiply(product: Product) {
-    // Windows is left out because the kernels' calling convention was not tried there. Without its feature `std`, as here, the
-    // library reserves 4 MiB for each thread.
+/// All elements that the sizes and strides address are valid, and nobody else uses those of the target.
+pub unsafe fn multiply(product: Gemm) {
+    // Windows is left out because the kernels' calling convention was not tried there. The library reserves 4
+    // MiB for each thread, since its feature `std` is off here.
     #[cfg(all(target_arch = "x86_64", unix))]
     if let Some(instructions) = instructions() {
-        // SAFETY: passed on to the caller; the processor has the instructions.
+        // SAFETY: passed on to the caller; `instructions` has found that the processor has these
+        // instructions.
         return unsafe { by_faer(product, instructions) };
     }
     // SAFETY: passed on to the caller.
     unsafe { by_matrixmultiply(product) }
 }
 
-/// What the processor has of what the kernels need.
+/// The instruction set of the kernels that this processor can run; `None` if it can run none.
 #[cfg(all(target_arch = "x86_64", unix))]
 fn instructions() -> Option<private_gemm_x86::InstrSet> {
     use std::arch::is_x86_feature_detected as has;
@@ -53,8 +56,8 @@ fn instructions() -> Option<private_gemm_x86::InstrSet> {
 /// # Safety
 /// As for [`multiply`], and the processor has the instructions.
 #[cfg(all(target_arch = "x86_64", unix))]
-unsafe fn by_faer(product: Product, instructions: private_gemm_x86::InstrSet) {
-    let Product { double, sizes: [m, k, n], lhs, rhs, target, adds } = product;
+unsafe fn by_faer(product: Gemm, instructions: private_gemm_x86::InstrSet) {
+    let Gemm { double, sizes: [m, k, n], lhs, rhs, target, adds } = product;
     use private_gemm_x86::{Accum, DType, DstKind, IType, gemm};
     use std::ptr::null;
     let (dtype, one): (DType, *const ()) = if double {
@@ -62,7 +65,8 @@ unsafe fn by_faer(product: Product, instructions: private_gemm_x86::InstrSet) {
     } else {
         (DType::F32, std::ptr::from_ref(&1f32).cast())
     };
-    // SAFETY: passed on to the caller. Nothing is conjugated, no rows or columns are chosen, there is no diagonal.
+    // SAFETY: the caller promises that the matrices' elements are valid. The null pointers stand for options
+    // that are off: no rows or columns are selected, and there is no diagonal.
     unsafe {
         gemm(
             dtype,
@@ -96,8 +100,8 @@ unsafe fn by_faer(product: Product, instructions: private_gemm_x86::InstrSet) {
 
 /// # Safety
 /// As for [`multiply`].
-unsafe fn by_matrixmultiply(product: Product) {
-    let Product { double, sizes: [m, k, n], lhs, rhs, target, adds } = product;
+unsafe fn by_matrixmultiply(product: Gemm) {
+    let Gemm { double, sizes: [m, k, n], lhs, rhs, target, adds } = product;
     macro_rules! call {
         ($function:path, $t:ty) => {
             $function(

@@ -1,11 +1,12 @@
 //! The CPU's memory pool.
 //!
-//! Fresh memory from the system costs more than most arithmetic done in it: every page is faulted in and cleared. So
-//! freed memory is kept, in size classes an eighth apart, and handed out again warm.
+//! Fresh memory from the system costs more than most arithmetic done in it, because every page is faulted in
+//! and cleared. So freed memory is kept in size classes, which are an eighth of a power of two apart, and is
+//! handed out again.
 //!
-//! Guarantees: memory is aligned to 64 bytes and followed by [`PADDING`] readable bytes; a buffer's memory is back in the
-//! pool when its last handle has gone; in use and pooled bytes never exceed the limit; what the system refuses is an
-//! error, never an abort.
+//! Guarantees: memory is aligned to 64 bytes and followed by [`PADDING`] readable bytes; a buffer's memory
+//! returns to the pool when its last handle is dropped; bytes in use and pooled never exceed the limit; a
+//! refusal by the system is an error, never an abort.
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;
@@ -22,13 +23,13 @@ pub const PADDING: usize = 128;
 /// Size classes: 64 bytes times (8 + i % 8) / 8 times 2^(i / 8), up to the largest power of two.
 const CLASSES: usize = 8 * (usize::BITS as usize - 7);
 
-/// A class and its size for at least this many bytes; `None` if no memory could be that large.
+/// The class for at least this many bytes, and the class's size; `None` if no memory can be that large.
 fn class_of(bytes: usize) -> Option<(usize, usize)> {
     let units = bytes.max(1).div_ceil(ALIGNMENT);
     if units <= 8 {
         return Some((units - 1, units * ALIGNMENT));
     }
-    // The largest octave whose first class is below the request, and eighths of it.
+    // The octave (from one power of two to the next) of the request, and its size in eighths of the octave.
     let octave = (units - 1).ilog2();
     let step = 1usize << (octave - 3);
     let eighths = units.div_ceil(step);
@@ -37,15 +38,15 @@ fn class_of(bytes: usize) -> Option<(usize, usize)> {
     (class < CLASSES && size <= isize::MAX as usize - 2 * PADDING).then_some((class, size))
 }
 
-/// What one executor's buffers share.
-pub struct Pool {
-    state: Mutex<State>,
-    /// The bound when none is set: what the machine has.
+/// The memory pool of one executor.
+pub struct CpuPool {
+    state: Mutex<CpuPoolState>,
+    /// The limit when none is set: the machine's memory.
     own_limit: u64,
 }
 
-struct State {
-    free: Vec<Vec<Block>>,
+struct CpuPoolState {
+    free: Vec<Vec<CpuBlock>>,
     limit: Option<u64>,
     in_use: u64,
     pooled: u64,
@@ -53,36 +54,38 @@ struct State {
     requested: u64,
 }
 
-/// A piece of memory of a class's size, from the system's allocator.
-struct Block {
+/// Memory of a class's size from the system's allocator.
+struct CpuBlock {
     start: NonNull<u8>,
     class: usize,
     size: usize,
 }
 
-// SAFETY: a block is plain memory that belongs to whoever holds it.
-unsafe impl Send for Block {}
-// SAFETY: as above; a shared block's contents are only reached through `CpuMemory::pointer`, whose users answer for them.
-unsafe impl Sync for Block {}
+// SAFETY: a block owns plain memory that is not tied to a thread, so its owner may be sent to another one.
+unsafe impl Send for CpuBlock {}
+// SAFETY: a shared block gives access to its contents only through `CpuMemory::pointer`, a raw pointer whose
+// users must order their reads and writes.
+unsafe impl Sync for CpuBlock {}
 
-impl Block {
+impl CpuBlock {
     fn layout(size: usize) -> Option<Layout> {
         Layout::from_size_align(size + PADDING, ALIGNMENT).ok()
     }
 
-    fn new(class: usize, size: usize) -> Option<Block> {
-        // SAFETY: the layout's size isn't 0.
-        let start = NonNull::new(unsafe { std::alloc::alloc(Block::layout(size)?) })?;
-        // SAFETY: the padding lies inside of the allocation. It is cleared so that it is never undefined to read.
+    fn new(class: usize, size: usize) -> Option<CpuBlock> {
+        // SAFETY: the layout includes the padding, so its size is not 0.
+        let start = NonNull::new(unsafe { std::alloc::alloc(CpuBlock::layout(size)?) })?;
+        // SAFETY: the layout has `PADDING` bytes after `size`. They are cleared so that reading them is never
+        // undefined.
         unsafe { start.as_ptr().add(size).write_bytes(0, PADDING) };
-        Some(Block { start, class, size })
+        Some(CpuBlock { start, class, size })
     }
 }
 
-impl Drop for Block {
+impl Drop for CpuBlock {
     fn drop(&mut self) {
-        if let Some(layout) = Block::layout(self.size) {
-            // SAFETY: `new` allocated it with this layout, and a block is dropped once.
+        if let Some(layout) = CpuBlock::layout(self.size) {
+            // SAFETY: `new` allocated the memory with this layout, and only this drop frees it.
             unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) };
         }
     }
@@ -90,21 +93,22 @@ impl Drop for Block {
 
 /// The memory behind a [`crate::Buffer`] of the CPU.
 pub struct CpuMemory {
-    /// Taken when it goes back to the pool.
-    block: Option<Block>,
+    /// `None` once the block has been given back to the pool.
+    block: Option<CpuBlock>,
     bytes: usize,
     start: NonNull<u8>,
-    pool: Arc<Pool>,
+    pool: Arc<CpuPool>,
 }
 
-// SAFETY: `start` points into `block`, which is Send and Sync.
+// SAFETY: `start` points into `block`, which moves along and is itself Send.
 unsafe impl Send for CpuMemory {}
-// SAFETY: as above.
+// SAFETY: `start` is only handed out as a raw pointer by `pointer`, whose users must order their reads and
+// writes.
 unsafe impl Sync for CpuMemory {}
 
 impl CpuMemory {
-    /// Its first byte. Whoever reads or writes through it orders that against others: kernels do so by the order of
-    /// their launches, which the executor's contract leaves to its callers.
+    /// The address of the first byte. Users must order their reads and writes through it: kernels do so by
+    /// the order of their launches, which the executor's contract asks of callers.
     pub fn pointer(&self) -> *mut u8 {
         self.start.as_ptr()
     }
@@ -124,7 +128,8 @@ impl Drop for CpuMemory {
             state.pooled += block.size as u64;
             let class = block.class;
             state.free[class].push(block);
-            // The class's size may exceed the bytes that the limit had room for.
+            // The block may be larger than the bytes that were counted as in use, so pooling it may exceed
+            // the limit.
             if state.in_use + state.pooled > self.pool.limit(&state) {
                 let returned = state.free[class].pop();
                 state.pooled -= returned.as_ref().map_or(0, |block| block.size as u64);
@@ -135,37 +140,38 @@ impl Drop for CpuMemory {
     }
 }
 
-/// Bytes outside of the pool that count as in use.
-pub struct Reserved {
+/// Bytes outside of the pool that count as in use until this is dropped.
+pub struct CpuReservation {
     bytes: u64,
-    pool: Arc<Pool>,
+    pool: Arc<CpuPool>,
 }
 
-impl Drop for Reserved {
+impl Drop for CpuReservation {
     fn drop(&mut self) {
         self.pool.state().in_use -= self.bytes;
     }
 }
 
-impl Pool {
+impl CpuPool {
     /// An empty pool.
-    pub fn new() -> Pool {
+    pub fn new() -> CpuPool {
         let free = std::iter::repeat_with(Vec::new).take(CLASSES).collect();
-        let state = State { free, limit: None, in_use: 0, pooled: 0, peak: 0, requested: 0 };
-        Pool { state: Mutex::new(state), own_limit: system_memory() }
+        let state = CpuPoolState { free, limit: None, in_use: 0, pooled: 0, peak: 0, requested: 0 };
+        CpuPool { state: Mutex::new(state), own_limit: system_memory() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing inside the lock can leave the state half done.
+    fn state(&self) -> MutexGuard<'_, CpuPoolState> {
+        // No code under the lock can panic halfway through an update, so a poisoned state is still
+        // consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn limit(&self, state: &State) -> u64 {
+    fn limit(&self, state: &CpuPoolState) -> u64 {
         state.limit.unwrap_or(self.own_limit)
     }
 
     /// Memory with undefined contents.
-    pub fn alloc(self: &Arc<Pool>, bytes: usize) -> Result<CpuMemory> {
+    pub fn alloc(self: &Arc<CpuPool>, bytes: usize) -> Result<CpuMemory> {
         let class = class_of(bytes);
         let mut state = self.state();
         let limit = self.limit(&state);
@@ -188,10 +194,10 @@ impl Pool {
         state.peak = state.peak.max(state.in_use);
         drop(state);
         if block.is_none() {
-            // The system may refuse because of what the pool holds back.
-            block = Block::new(class, size).or_else(|| {
+            // If the system refuses, the pool gives its free memory back, and the request is tried again.
+            block = CpuBlock::new(class, size).or_else(|| {
                 self.trim();
-                Block::new(class, size)
+                CpuBlock::new(class, size)
             });
         }
         match block {
@@ -206,8 +212,8 @@ impl Pool {
         }
     }
 
-    /// Counts bytes that others take from the system as in use, until the result is dropped.
-    pub fn reserve(self: &Arc<Pool>, bytes: usize) -> Result<Reserved> {
+    /// Counts bytes that others allocate from the system as in use, until the result is dropped.
+    pub fn reserve(self: &Arc<CpuPool>, bytes: usize) -> Result<CpuReservation> {
         let (bytes, mut state) = (bytes as u64, self.state());
         let limit = self.limit(&state);
         let after = state.in_use.saturating_add(bytes);
@@ -219,15 +225,15 @@ impl Pool {
         }
         state.in_use = after;
         state.peak = state.peak.max(after);
-        Ok(Reserved { bytes, pool: self.clone() })
+        Ok(CpuReservation { bytes, pool: self.clone() })
     }
 
-    /// Gives everything that is free back to the system.
+    /// Returns all free memory to the system.
     pub fn trim(&self) {
         drop_blocks(&mut self.state());
     }
 
-    /// Bounds the bytes in use and pooled.
+    /// Limits the bytes in use and pooled.
     pub fn set_limit(&self, limit: Option<u64>) {
         let mut state = self.state();
         state.limit = limit;
@@ -236,13 +242,13 @@ impl Pool {
         }
     }
 
-    /// Sets the peak to what is in use now.
+    /// Sets the peak to the bytes in use now.
     pub fn reset_peak(&self) {
         let mut state = self.state();
         state.peak = state.in_use;
     }
 
-    /// The memory's part of the counters.
+    /// The counters of memory; all others are 0.
     pub fn stats(&self) -> Stats {
         let state = self.state();
         Stats {
@@ -255,15 +261,15 @@ impl Pool {
     }
 }
 
-fn drop_blocks(state: &mut State) {
+fn drop_blocks(state: &mut CpuPoolState) {
     for class in &mut state.free {
         class.clear();
     }
     state.pooled = 0;
 }
 
-/// The machine's memory in bytes where it can be known, so that asking for more is an error instead of the end of the
-/// process at the first write.
+/// The machine's memory in bytes, where it can be known. It is the default limit, so that asking for more is
+/// an error instead of the end of the process at the first write.
 fn system_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
@@ -277,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_is_reserved_counts_until_it_is_given_back() {
-        let pool = Arc::new(Pool::new());
+        let pool = Arc::new(CpuPool::new());
         pool.set_limit(Some(1000));
         let held = pool.reserve(600).unwrap();
         assert!(matches!(pool.reserve(401), Err(Error::OutOfMemory { requested: 401, used: 600, .. })));

@@ -1,13 +1,15 @@
 //! The CPU executor: a block-wise vectorised interpreter of the kernel IR.
 //!
-//! In the order in which a kernel passes through:
+//! The modules, in the order in which a kernel passes through them:
 //! - [`memory`] is the pool that buffers come from;
 //! - [`plan`] cuts a loop's space into tiles, [`affine`] finds a tile's elements in memory;
-//! - [`compile`] turns a loop's body into the instructions of a [`program`], each a loop over a tile's lanes from [`simd`];
-//! - [`frame`] runs instructions over a tile, [`loops`] runs tiles, [`parallel`] shares them out over the threads;
-//! - [`matmul`], [`scatter`], [`scan`] and [`sort`] are the kernels that aren't loops.
+//! - [`compile`] turns a loop's body into the instructions of a [`program`], each a loop over a tile's lanes
+//!   from [`simd`];
+//! - [`frame`] runs instructions over a tile, [`loops`] runs tiles, [`parallel`] shares them out over the
+//!   threads;
+//! - [`matmul`], [`scatter`], [`scan`] and [`sort`] are the other kinds of kernels.
 //!
-//! Results depend on the kernel and its inputs only, bit for bit, never on the number of threads.
+//! Results depend on the kernel and its inputs only, bit for bit, and never on the number of threads.
 
 mod affine;
 mod compile;
@@ -36,40 +38,42 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use smallvec::SmallVec;
 
 use crate::executor::check_written;
-use crate::kernel::{Access, Kernel, Loop, Traffic};
+use crate::kernel::{Access, Kernel, Traffic};
 use crate::{Buffer, Error, Executor, Limits, Place, Prepared, Reservation, Result, Scalar, Stats};
 use frame::RawBuffer;
 use loops::LoopKernel;
 use matmul::MatmulKernel;
-use memory::{CpuMemory, Pool};
+use memory::{CpuMemory, CpuPool};
 use scan::ScanKernel;
 use scatter::ScatterKernel;
 use sort::SortKernel;
 
-/// The most structures that are remembered for the counters, and the fewest kernels before those that are gone are looked for.
+/// The most structures that are remembered for the counters, and the least number of cached kernels at which
+/// those that were dropped are removed.
 const REMEMBERED: usize = 1024;
 
-/// The CPU executor. Launches run to their end before they return, so there is never anything to flush or to wait for.
+/// The CPU executor. A launch returns when its work is done, so there is never anything to flush or to wait
+/// for.
 pub struct Cpu {
     limits: Limits,
-    pool: Arc<Pool>,
-    counters: Arc<Counters>,
-    known: Mutex<Known>,
+    pool: Arc<CpuPool>,
+    counters: Arc<CpuCounters>,
+    known: Mutex<KernelCache>,
 }
 
-/// What has been prepared.
+/// The kernels that have been prepared.
 #[derive(Default)]
-struct Known {
-    /// Those that a plan still holds; others go with their plans.
+struct KernelCache {
+    /// Weak references, since the plans own the prepared kernels.
     kernels: HashMap<Kernel, Weak<Ready>>,
-    /// How many there may be before those that are gone are looked for.
+    /// The number of entries at which those of dropped kernels are removed.
     room: usize,
-    /// Hashes of kernels without their numbers.
+    /// Hashes of the kernels' structures: of kernels without their sizes, strides, offsets and constants.
     structures: HashSet<u64>,
 }
 
 #[derive(Default)]
-struct Counters {
+struct CpuCounters {
     dispatches: AtomicU64,
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
@@ -81,7 +85,8 @@ impl Cpu {
     /// The executor of this machine's CPU.
     pub fn new() -> Cpu {
         Cpu {
-            // A body's lanes should stay in the first-level cache, and beyond some length nothing is saved by fusing.
+            // The lanes of a body should stay in the first-level cache, and fusing more than this saves
+            // nothing.
             limits: Limits {
                 buffers: 32,
                 instructions: 256,
@@ -90,13 +95,13 @@ impl Cpu {
                 allocation: u64::MAX,
                 f64: true,
             },
-            pool: Arc::new(Pool::new()),
+            pool: Arc::new(CpuPool::new()),
             counters: Arc::default(),
             known: Mutex::default(),
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KernelCache> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,7 +115,8 @@ fn memory_of(buffer: &Buffer) -> Result<&CpuMemory> {
     })
 }
 
-/// Bytes from the buffer's start that an affine access over these sizes touches; an error if it begins before it.
+/// The bytes from the buffer's start that an affine access over these sizes touches. It is an error if the
+/// access reaches before the start.
 fn reach(offset: isize, strides: &[isize], sizes: &[usize], element: usize) -> Result<usize> {
     if sizes.contains(&0) && !strides.iter().zip(sizes).all(|(&stride, &size)| size != 0 || stride == 0) {
         return Ok(0);
@@ -128,8 +134,8 @@ fn reach(offset: isize, strides: &[isize], sizes: &[usize], element: usize) -> R
     Ok(bytes as usize)
 }
 
-/// The bytes that each buffer must have, and which are written, where `source` is read over some sizes and `target` written over
-/// others.
+/// The bytes that each buffer must have, and whether it is written, for a kernel that reads `source` and
+/// writes `target`, each over its own sizes.
 fn moved(source: (&Access, &[usize]), target: (&Access, &[usize])) -> Result<(Vec<usize>, Vec<bool>)> {
     let mut required = vec![0; source.0.buffer.max(target.0.buffer) + 1];
     let mut written = vec![false; required.len()];
@@ -157,7 +163,7 @@ impl Executor for Cpu {
     #[allow(unsafe_code)]
     fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
         let memory = self.pool.alloc(bytes.len())?;
-        // SAFETY: the memory is fresh and has as many bytes.
+        // SAFETY: the memory was allocated with this many bytes, and nobody else has a pointer to it yet.
         unsafe { memory.pointer().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Ok(Buffer::new(memory))
     }
@@ -171,7 +177,8 @@ impl Executor for Cpu {
                 reason: format!("{} bytes from {offset} on, of a buffer of {}", out.len(), buffer.bytes()),
             });
         }
-        // SAFETY: the range was checked; nothing writes to the buffer meanwhile, as the caller orders its work.
+        // SAFETY: the range was checked to lie inside of the buffer. The executor's contract obliges callers
+        // to order a download after the launches that write to the buffer.
         unsafe { out.as_mut_ptr().copy_from_nonoverlapping(memory.pointer().add(offset), out.len()) };
         Ok(())
     }
@@ -183,14 +190,16 @@ impl Executor for Cpu {
         }
         kernel.check().map_err(program::invalid)?;
         let work = match kernel {
-            Kernel::Loop(kernel) => Work::Loop(Box::new(LoopKernel::new(kernel, false)?)),
+            Kernel::Loop(kernel) => ReadyKernel::Loop(Box::new(LoopKernel::new(kernel, false)?)),
             Kernel::Matmul(kernel) => match vector::as_loop(kernel) {
-                Some(kernel) => Work::Loop(Box::new(LoopKernel::new(&kernel, false)?)),
-                None => Work::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
+                Some(kernel) => ReadyKernel::Loop(Box::new(LoopKernel::new(&kernel, false)?)),
+                None => ReadyKernel::Matmul(Box::new(MatmulKernel::new(kernel, &self.pool)?)),
             },
-            Kernel::Scatter(kernel) => Work::Scatter(Box::new(ScatterKernel::new(kernel, &self.pool)?)),
-            Kernel::Scan(kernel) => Work::Scan(Box::new(ScanKernel::new(kernel)?)),
-            Kernel::Sort(kernel) => Work::Sort(Box::new(SortKernel::new(kernel, &self.pool)?)),
+            Kernel::Scatter(kernel) => {
+                ReadyKernel::Scatter(Box::new(ScatterKernel::new(kernel, &self.pool)?))
+            }
+            Kernel::Scan(kernel) => ReadyKernel::Scan(Box::new(ScanKernel::new(kernel)?)),
+            Kernel::Sort(kernel) => ReadyKernel::Sort(Box::new(SortKernel::new(kernel, &self.pool)?)),
         };
         let prepared = Arc::new(Ready { work, traffic: kernel.traffic(), counters: self.counters.clone() });
         let mut known = self.known();
@@ -241,66 +250,19 @@ impl Executor for Cpu {
     }
 }
 
-/// A hash of a kernel without its numbers: what "compiled before" means in the counters.
+/// The hash of a kernel's structure, by which the counters decide whether it was compiled before.
 fn structure(kernel: &Kernel) -> u64 {
-    fn access(access: &mut Access) {
-        access.strides.fill(0);
-        access.offset = 0;
-        for dim in &mut access.indexed {
-            dim.stride = 0;
-            dim.size = 0;
-        }
-    }
-    fn whole(kernel: &mut Loop) {
-        kernel.sizes.fill(0);
-        kernel.accesses.iter_mut().for_each(access);
-        for range in &mut kernel.ranges {
-            range.strides.fill(0);
-            range.offset = 0;
-            range.size = 0;
-        }
-    }
-    let mut kernel = kernel.clone();
-    match &mut kernel {
-        Kernel::Loop(kernel) => whole(kernel),
-        Kernel::Matmul(kernel) => {
-            kernel.k = 0;
-            let parts = [&mut kernel.lhs_parts, &mut kernel.rhs_parts];
-            parts.into_iter().flat_map(|p| [&mut p.rows, &mut p.columns]).for_each(|sizes| sizes.fill(0));
-            access(&mut kernel.lhs);
-            access(&mut kernel.rhs);
-            whole(&mut kernel.epilogue);
-        }
-        Kernel::Scatter(kernel) => {
-            kernel.sizes.fill(0);
-            kernel.elements = 0;
-            access(&mut kernel.source);
-            access(&mut kernel.target);
-            kernel.indices.iter_mut().for_each(access);
-        }
-        Kernel::Scan(kernel) => {
-            kernel.sizes.fill(0);
-            access(&mut kernel.source);
-            access(&mut kernel.target);
-        }
-        Kernel::Sort(kernel) => {
-            kernel.sizes.fill(0);
-            (kernel.first, kernel.count) = (0, 0);
-            access(&mut kernel.source);
-            access(&mut kernel.target);
-        }
-    }
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(kernel)
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(kernel.structure())
 }
 
 /// A prepared kernel.
 struct Ready {
-    work: Work,
+    work: ReadyKernel,
     traffic: Traffic,
-    counters: Arc<Counters>,
+    counters: Arc<CpuCounters>,
 }
 
-enum Work {
+enum ReadyKernel {
     Loop(Box<LoopKernel>),
     Matmul(Box<MatmulKernel>),
     Scatter(Box<ScatterKernel>),
@@ -308,7 +270,8 @@ enum Work {
     Sort(Box<SortKernel>),
 }
 
-/// What a launch must bring: bytes of each buffer, which of them are written, parameters.
+/// What a launch must provide: the bytes of each buffer, which buffers are written, and the number of
+/// parameters.
 struct Needs<'a> {
     required: &'a [usize],
     written: &'a [bool],
@@ -318,11 +281,11 @@ struct Needs<'a> {
 impl Prepared for Ready {
     fn bytes(&self) -> usize {
         let work = match &self.work {
-            Work::Loop(kernel) => kernel.bytes(),
-            Work::Matmul(kernel) => kernel.bytes(),
-            Work::Scatter(kernel) => kernel.bytes(),
-            Work::Scan(kernel) => kernel.bytes(),
-            Work::Sort(kernel) => kernel.bytes(),
+            ReadyKernel::Loop(kernel) => kernel.bytes(),
+            ReadyKernel::Matmul(kernel) => kernel.bytes(),
+            ReadyKernel::Scatter(kernel) => kernel.bytes(),
+            ReadyKernel::Scan(kernel) => kernel.bytes(),
+            ReadyKernel::Sort(kernel) => kernel.bytes(),
         };
         size_of::<Ready>() + work
     }
@@ -330,32 +293,33 @@ impl Prepared for Ready {
     #[allow(unsafe_code)]
     fn launch_at(&self, places: &[Place<'_>], params: &[Scalar]) -> Result<()> {
         let needs = match &self.work {
-            Work::Loop(kernel) => {
+            ReadyKernel::Loop(kernel) => {
                 Needs { required: kernel.required(), written: kernel.written(), params: kernel.params() }
             }
-            Work::Matmul(kernel) => kernel.needs(),
-            Work::Scatter(kernel) => kernel.needs(),
-            Work::Scan(kernel) => kernel.needs(),
-            Work::Sort(kernel) => kernel.needs(),
+            ReadyKernel::Matmul(kernel) => kernel.needs(),
+            ReadyKernel::Scatter(kernel) => kernel.needs(),
+            ReadyKernel::Scan(kernel) => kernel.needs(),
+            ReadyKernel::Sort(kernel) => kernel.needs(),
         };
         let raw = bind(&needs, places, params)?;
         self.counters.dispatches.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_read.fetch_add(self.traffic.read, Ordering::Relaxed);
         self.counters.bytes_written.fetch_add(self.traffic.written, Ordering::Relaxed);
-        // SAFETY: sizes and aliasing were checked; the executor's contract orders launches that share buffers.
+        // SAFETY: `bind` has checked the buffers' sizes, and that none that is written is given twice. The
+        // executor's contract obliges callers to order launches that share buffers.
         unsafe {
             match &self.work {
-                Work::Loop(kernel) => kernel.run(&raw, params),
-                Work::Matmul(kernel) => kernel.run(&raw, params),
-                Work::Scatter(kernel) => kernel.run(&raw),
-                Work::Scan(kernel) => kernel.run(&raw),
-                Work::Sort(kernel) => kernel.run(&raw),
+                ReadyKernel::Loop(kernel) => kernel.run(&raw, params),
+                ReadyKernel::Matmul(kernel) => kernel.run(&raw, params),
+                ReadyKernel::Scatter(kernel) => kernel.run(&raw),
+                ReadyKernel::Scan(kernel) => kernel.run(&raw),
+                ReadyKernel::Sort(kernel) => kernel.run(&raw),
             }
         }
     }
 }
 
-/// The buffers' memory, after checking that it is what the kernel needs.
+/// The memory of the buffers, after checking it against the kernel's needs.
 fn bind(needs: &Needs, places: &[Place<'_>], params: &[Scalar]) -> Result<SmallVec<[RawBuffer; 8]>> {
     let wrong = |reason: String| Error::Argument { op: "launch", reason };
     if places.len() < needs.required.len() || params.len() < needs.params {

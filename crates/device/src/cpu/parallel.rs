@@ -1,7 +1,7 @@
-//! Tasks on all threads of rayon's pool, with the caller among them.
+//! Runs tasks on the threads of rayon's pool and on the caller.
 //!
-//! The caller starts at once and helpers join as they wake up, so that work which is done before that isn't delayed by
-//! it: handing work over and waiting for it costs tens of microseconds.
+//! The caller starts at once, and helpers join as they wake up. Handing work over and waiting for it takes
+//! tens of microseconds, which would delay work that is done before that.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,25 +10,27 @@ use std::thread::Thread;
 
 use crate::{Error, Result};
 
-/// Work (instructions times elements, about 0.05 ns each) below which other threads are left alone.
+/// The least work, in instructions times elements (about 0.05 ns each), that is shared with other threads.
 const PARALLEL_WORK: usize = 1 << 18;
 
-/// What threads share while they run the tasks of one call.
+/// The state that threads share while they run the tasks of one call.
 struct Job {
-    /// Only followed by those who drew a task's number.
+    /// Only dereferenced by a thread that has drawn a task's number.
     task: *const (dyn Fn(usize) -> Result<()> + Sync),
     tasks: usize,
-    /// The next task's number, and beyond the last when all are drawn.
+    /// The number of the next task; at least `tasks` once all have been drawn.
     next: AtomicUsize,
-    /// Helpers that may still run a task.
+    /// The number of helpers that may still run a task.
     helping: AtomicUsize,
     first_error: Mutex<Option<(usize, Error)>>,
     caller: Thread,
 }
 
-// SAFETY: the function behind `task` is Sync, and outlives every use (see `parallel`).
+// SAFETY: the function behind `task` is Sync, and `parallel` returns only after the last thread that may call
+// it has left, so the pointer is valid on every thread that dereferences it.
 unsafe impl Send for Job {}
-// SAFETY: as above.
+// SAFETY: `task` may be called from several threads at once, since the function is Sync; all other fields are
+// Sync themselves.
 unsafe impl Sync for Job {}
 
 impl Job {
@@ -39,7 +41,9 @@ impl Job {
             if number >= self.tasks {
                 return;
             }
-            // SAFETY: the caller of `parallel` waits for everyone who drew a task.
+            // SAFETY: the number is below `tasks`, so this thread drew a task before `Wait` set `next` to
+            // `tasks`. The thread is the caller itself, or a helper that `helping` counts and `Wait` waits
+            // for. So the function is still alive.
             if let Err(error) = unsafe { (*self.task)(number) } {
                 let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
                 if first.as_ref().is_none_or(|(earlier, _)| number < *earlier) {
@@ -50,7 +54,7 @@ impl Job {
     }
 
     fn help(&self) {
-        /// Leaves also when a task unwinds, so that the caller doesn't wait forever.
+        /// Counts the helper as gone also when a task unwinds, so that the caller does not wait forever.
         struct Leave<'a>(&'a Job);
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
@@ -60,14 +64,15 @@ impl Job {
                 }
             }
         }
-        // Before a task is drawn: whoever sees that all are drawn then also sees this helper.
+        // The helper is counted before it draws a task, so that a thread that sees all tasks drawn also sees
+        // this helper.
         self.helping.fetch_add(1, Ordering::AcqRel);
         let _leave = Leave(self);
         self.work();
     }
 }
 
-/// Waits for the helpers that drew tasks, also when the caller's own task unwinds.
+/// Waits for the helpers that have drawn tasks, also when the caller's own task unwinds.
 struct Wait<'a>(&'a Job);
 
 impl Drop for Wait<'_> {
@@ -85,7 +90,8 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// Runs tasks 0..n on all threads if they are worth it, and returns the error of the first task that failed.
+/// Runs the tasks `0..tasks`, on all threads if `work` is large enough, and returns the error of the first
+/// task that failed.
 pub fn parallel(tasks: usize, work: usize, task: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
     if tasks <= 1 || work < PARALLEL_WORK {
         return (0..tasks).try_for_each(task);
@@ -94,9 +100,9 @@ pub fn parallel(tasks: usize, work: usize, task: &(dyn Fn(usize) -> Result<()> +
     if helpers == 0 {
         return (0..tasks).try_for_each(task);
     }
-    // SAFETY: only the lifetime changes. A thread follows the pointer only between drawing a task's number and leaving;
-    // helpers announce themselves before they draw, and `Wait` keeps this frame alive until all that did have left. Those
-    // who come later find no task to draw.
+    // SAFETY: the transmute changes only the lifetime. A thread dereferences the pointer only between drawing
+    // a task's number and leaving. Helpers are counted before they draw, and `Wait` keeps this stack frame
+    // alive until all that drew a task have left. A helper that starts later finds no task to draw.
     let task: *const (dyn Fn(usize) -> Result<()> + Sync) = unsafe {
         std::mem::transmute::<
             *const (dyn Fn(usize) -> Result<()> + Sync + '_),

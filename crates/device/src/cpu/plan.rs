@@ -1,43 +1,48 @@
-//! How a loop's space is cut into tiles: which dims lanes run along, how large tiles are, what is split over threads.
+//! Decides how a loop's space is cut into tiles: which dims lanes run along, how large tiles are, and which
+//! rows are split over threads.
 //!
-//! All choices depend on the kernel's numbers alone, never on the number of threads, so that results don't either.
+//! All choices depend on the kernel alone and never on the number of threads, so that results do not depend
+//! on it either.
 
 use super::affine::{Groups, Walk};
 use crate::kernel::{Const, Instr, Level, Loop, Ty};
 use crate::layout::{Dims, Strides};
 
-/// Bytes of lane memory that a tile should need: most of a first-level cache.
+/// The lane memory that a tile should need, in bytes: most of a first-level cache.
 const TILE_BYTES: usize = 24 << 10;
-/// The most lanes of a tile: enough to make what an instruction costs beside its loop small.
+/// The most lanes of a tile: enough that the fixed cost of an instruction is small beside its loop.
 const MOST_LANES: usize = 1024;
-/// From so many elements on, memory is slower than instructions are, and smaller tiles keep it busier: the instructions
-/// that touch memory come sooner after each other (12.5 ms with 2048 lanes, 9.2 with 1024, 7.9 with 512 for a chain of
-/// five instructions over 10^7 elements on one thread).
+/// From this many elements on, memory is slower than the instructions. Smaller tiles then keep memory busier,
+/// because instructions that touch memory follow each other sooner: a chain of five instructions over 10^7
+/// elements takes 12.5 ms with 2048 lanes, 9.2 with 1024 and 7.9 with 512, on one thread.
 const STREAM_ELEMENTS: usize = 1 << 16;
 const STREAM_LANES: usize = 512;
-/// The most lanes of a tile for which a row's values are kept from pass to pass: they fit into the second-level cache.
+/// The most lanes of a tile that keeps a row's values from pass to pass, so that they fit into the
+/// second-level cache.
 pub const KEPT_LANES: usize = 8192;
-/// Runs of at least this many elements make tiles end where they do.
+/// Tiles end at the ends of runs that have at least this many elements.
 const LONG_RUN: usize = 128;
-/// Elements of a chunk of a row that is split.
+/// The elements of a chunk of a split row.
 const SPLIT_ELEMENTS: usize = 1 << 16;
-/// At most so many rows (or blocks of columns) are split; more keep the threads busy by themselves.
+/// At most this many rows (or blocks of columns) are split; more rows keep the threads busy without it.
 const SPLIT_UNITS: usize = 16;
 
-/// Lanes of a tile for a program with this much lane memory, over runs of this many elements.
+/// The lanes of a tile for a program that needs `lane_bytes` of lane memory a lane, over runs of `run`
+/// elements.
 pub fn tile_lanes(lane_bytes: usize, run: usize) -> usize {
     let most = if run >= STREAM_ELEMENTS { STREAM_LANES } else { MOST_LANES };
     (TILE_BYTES / lane_bytes / 64 * 64).clamp(64, most)
 }
 
-/// Rows and columns of a tile of two dims: long enough in both for whole cache lines and their neighbours.
+/// The rows and columns of a tile of two dims, which is long enough in both to use whole cache lines.
 pub fn square_tile(lane_bytes: usize, p: usize, q: usize) -> (usize, usize) {
     let side = if lane_bytes * 64 * 64 <= TILE_BYTES { 64 } else { 32 };
     let columns = q.min(side);
     (p.min(side * side / columns).min((TILE_BYTES / lane_bytes / columns).max(8)), columns)
 }
 
-/// Leaves out dims of size 1 and merges dims that every map steps through as one.
+/// Removes dims of size 1, and merges neighbouring dims that all accesses and ranges walk through with one
+/// stride.
 pub fn merge_dims(kernel: &Loop) -> Loop {
     let rank = kernel.sizes.len();
     let outer = kernel.outer();
@@ -50,7 +55,7 @@ pub fn merge_dims(kernel: &Loop) -> Loop {
             _ => {}
         }
     }
-    // For each dim that stays: its number, and its size with what was merged into it.
+    // For each dim that is kept its number, and its size together with the dims merged into it.
     let mut kept: Vec<(usize, usize)> = Vec::new();
     for dim in 0..rank {
         let size = kernel.sizes[dim];
@@ -106,9 +111,9 @@ pub fn merge_dims(kernel: &Loop) -> Loop {
 /// How tiles cover a space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Lanes run through all elements.
+    /// Lanes run along all elements.
     Elements,
-    /// Tiles of two dims, for maps whose contiguous dims differ.
+    /// Tiles have two dims, since the accesses differ in which dim is contiguous.
     Tiles,
     /// Lanes run along the elements of rows.
     Rows,
@@ -116,7 +121,7 @@ pub enum Mode {
     Columns,
 }
 
-/// The mode for a loop, and the dims' groups.
+/// The mode for a loop, and the groups that its dims are dealt into.
 pub fn choose(kernel: &Loop, may_tile: bool) -> (Mode, Groups) {
     let rank = kernel.sizes.len();
     let outer = kernel.outer();
@@ -149,7 +154,7 @@ fn choose_reduction(kernel: &Loop) -> (Mode, Groups) {
     let alone = columns >= 64 || columns * kernel.row_elements() >= 128;
     let (batch, q) = if alone { ((0..last).collect(), vec![last]) } else { (vec![], (0..outer).collect()) };
     let columns = Groups { batch, p: inner, q };
-    // What a lane costs along these dims, roughly, in loads of a vector's lane.
+    // A rough cost of a lane along these dims, in loads of one lane of a vector.
     let cost = |dims: &[usize]| -> f64 {
         let lanes: usize = dims.iter().map(|&d| kernel.sizes[d]).product();
         let element = |access: &&crate::kernel::Access| kernel.store_level(access) == Level::Element;
@@ -158,18 +163,19 @@ fn choose_reduction(kernel: &Loop) -> (Mode, Groups) {
             let run = walk.run().unwrap_or(lanes).max(1);
             (if walk.stride().abs() <= 1 { 0.1 } else { 1.0 }) + 4.0 / run as f64
         });
-        // Short rows of lanes cost instructions.
+        // Few lanes a row mean more instructions for each lane.
         each.sum::<f64>() + 4.0 / lanes.clamp(1, 64) as f64
     };
     if cost(&columns.q) < cost(&rows.1.q) { (Mode::Columns, columns) } else { rows }
 }
 
-/// The least run that tiles should end with, among the walks along lanes.
+/// The shortest long run among the walks along lanes; tiles should end where it ends.
 pub fn long_run<'a>(walks: impl Iterator<Item = &'a Walk>) -> Option<usize> {
     walks.filter_map(Walk::run).filter(|&run| run >= LONG_RUN).min()
 }
 
-/// Lanes from `start` on that make up the next tile: up to the next end of a run, evenly cut if runs are long.
+/// The number of lanes of the tile that begins at `start`. It ends at the end of a run at the latest, and
+/// long runs are cut evenly.
 pub fn next_tile(start: usize, end: usize, run: Option<usize>, lanes: usize) -> usize {
     let Some(run) = run else { return lanes.min(end - start) };
     let pieces = run.div_ceil(lanes);
@@ -177,7 +183,8 @@ pub fn next_tile(start: usize, end: usize, run: Option<usize>, lanes: usize) -> 
     (run - start % run).min(piece).min(end - start)
 }
 
-/// Elements of a chunk, if units (rows, or blocks of columns) of this many elements and lanes should be split.
+/// The elements of a chunk, if units (rows, or blocks of columns) with `elements` elements and `lanes` lanes
+/// should be split; else `None`.
 pub fn split(units: usize, elements: usize, lanes: usize, run: Option<usize>) -> Option<usize> {
     let chunk = (SPLIT_ELEMENTS / lanes.max(1)).max(1);
     let chunk = match run {

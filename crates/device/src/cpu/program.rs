@@ -1,6 +1,7 @@
-//! The instruction lists that run over blocks, and the memory that their lanes get.
+//! The instruction lists that the interpreter runs over tiles, and the layout of the lanes' memory.
 //!
-//! Memory is allotted by liveness, so that few blocks of lanes are in use and stay in the first-level cache.
+//! Memory is assigned by liveness, as registers are, so that few results are in use at a time and stay in the
+//! first-level cache.
 
 use smallvec::SmallVec;
 
@@ -9,125 +10,123 @@ use crate::executor::bytes_of;
 use crate::kernel::Ty;
 use crate::{DType, Error};
 
-/// What one instruction of the interpreter does. Operands are value numbers.
+/// The operation of one instruction of the interpreter. Operands are numbers of values.
 #[derive(Clone, Debug)]
-pub enum Op {
-    /// A number of the kernel's.
+pub enum LaneOp {
+    /// A constant of the kernel, as the bits of a register.
     Const(u64),
-    /// A number of the launch's.
+    /// A parameter of the launch.
     Param { index: usize, ty: Ty },
-    /// The four words that a generator's key and stream consist of.
+    /// The seed and the stream of the random generator, four words that begin at parameter `params`.
     Words { params: usize },
     /// The elements that an access addresses.
     Load { access: usize, indices: SmallVec<[(u32, Ty); 1]> },
-    /// Indices along a dim.
+    /// The coordinates along a dim.
     Coord { coord: usize },
     /// Whether a range check holds.
     InRange { range: usize },
     /// A loop over one operand.
     Unary { run: Raw, a: u32 },
-    /// A loop over two.
+    /// A loop over two operands.
     Binary { run: binary::Forms, a: u32, b: u32 },
-    /// Two operations on three values of f32.
+    /// Two binary operations on three f32 values in one loop.
     Fused { run: fused::Pairing, operands: [u32; 3] },
-    /// A choice.
+    /// `a` where `cond` holds, else `b`.
     Select { run: lanes::Choice, cond: u32, a: u32, b: u32 },
-    /// Random bits.
+    /// Random numbers.
     Random { run: Raw, index: u32, words: u32 },
-    /// Row values, once for every lane.
+    /// Row values, broadcast to the lanes of each row.
     Expand { a: u32 },
     /// Folds lanes, or their products with others, into accumulators.
     Fold { fold: usize, a: u32, factor: Option<u32> },
-    /// The results of accumulators.
+    /// The results of a fold's accumulators.
     Finish { fold: usize },
-    /// Writes lanes to memory, unless they were computed there.
+    /// Writes lanes to an output, unless they were computed there.
     Store { access: usize, a: u32 },
 }
 
-/// An instruction with the place of its result.
+/// An instruction, and the memory of its result.
 #[derive(Clone, Debug)]
 pub struct Inst {
-    /// What to do.
-    pub op: Op,
-    /// The number of the value that it makes.
+    /// The operation.
+    pub op: LaneOp,
+    /// The number of the value that it defines; `u32::MAX` if it defines none.
     pub value: u32,
-    /// Bytes of a lane of the result, or of the operand of [`Op::Expand`] and [`Op::Fold`].
+    /// The bytes of a lane of the result, or of the operand of [`LaneOp::Expand`] and [`LaneOp::Fold`].
     pub width: usize,
-    /// An access in whose memory the result may be computed right away.
+    /// An access in whose buffer the result may be computed, because it is stored there unchanged.
     pub direct: Option<usize>,
-    /// Which piece of lane memory the result gets.
+    /// The slot of lane memory that the result is assigned to.
     slot: usize,
-    /// Where that lies in the frame's memory.
+    /// The offset of that slot in the frame's memory.
     pub memory: usize,
 }
 
-/// What happens between a pass over the row and the next.
+/// One pass over the elements of a row, and the row's values that are computed before it.
 #[derive(Clone, Debug, Default)]
 pub struct Stage {
-    /// Row values known before the pass.
+    /// The instructions of row values, which run before the pass.
     pub row: Vec<Inst>,
-    /// Stores of row values.
+    /// The stores of row values.
     pub row_stores: Vec<Inst>,
-    /// The pass.
+    /// The instructions of the pass, which run over each tile.
     pub element: Vec<Inst>,
-    /// The folds that it feeds.
+    /// The folds that the pass accumulates.
     pub folds: Vec<usize>,
 }
 
-/// A fold with its place in a frame.
+/// A fold, and the place of its accumulators in a frame.
 #[derive(Clone, Debug)]
 pub struct FoldPlace {
-    /// Its loops.
-    pub fold: Folded,
-    /// Where its accumulators lie, from the start of the frame's accumulators.
+    /// The loops of the fold.
+    pub fold: fold::FoldLoops,
+    /// The offset of its accumulators from the start of the frame's accumulators.
     pub memory: usize,
-    /// Where its positions lie.
+    /// The offset of its positions.
     pub positions: usize,
 }
 
-/// The loops of a fold.
-pub type Folded = fold::Fold;
-
-/// How a body is laid out.
+/// How a program's tiles are laid out.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Whether a tile may hold several rows of several elements, so that row values must be spread over lanes.
+pub struct ProgramOptions {
+    /// Whether a tile may hold several rows of several elements, so that row values must be broadcast to
+    /// lanes.
     pub expand: bool,
-    /// Whether a row's elements all fit in one tile, so that they keep their values from pass to pass.
+    /// Whether all elements of a row fit into one tile, so that their values are kept from pass to pass.
     pub keep: bool,
-    /// Whether the rows of the tile are elements of the loop's rows, and lanes run along its outer dims.
+    /// Whether lanes run along the outer dims of the loop, and the rows of a tile along its inner dims.
     pub column: bool,
 }
 
 /// A compiled body.
 #[derive(Clone, Debug)]
-pub struct Program {
-    /// How it is laid out.
-    pub options: Options,
-    /// Values that are the same everywhere.
+pub struct CpuProgram {
+    /// How its tiles are laid out.
+    pub options: ProgramOptions,
+    /// The instructions of uniform values, which run once a launch.
     pub uniform: Vec<Inst>,
     /// The passes.
     pub stages: Vec<Stage>,
     /// All folds.
     pub folds: Vec<FoldPlace>,
-    /// Value numbers in use.
+    /// The number of values.
     pub values: usize,
-    /// Bytes of lane memory, per lane.
+    /// The lane memory that one lane takes, in bytes.
     pub lane_bytes: usize,
-    /// Bytes of a frame's memory, after [`Program::place`].
+    /// The size of a frame's memory in bytes, set by [`CpuProgram::place`].
     pub memory: usize,
-    /// Where accumulators start in it, and their bytes.
+    /// The offset of the accumulators in the frame's memory, and their size in bytes.
     pub accumulators: (usize, usize),
-    /// Where space for raw elements, offsets and masks starts in it.
+    /// The offsets of the scratch areas, for raw elements, offsets and masks, in the frame's memory.
     pub scratch: [usize; 3],
-    /// Instructions that run for every element, as a measure of work.
+    /// The number of instructions that run for each element, as a measure of work.
     pub work: usize,
-    /// Bytes of a lane in each piece of lane memory.
+    /// The bytes of a lane in each slot of lane memory.
     slots: Vec<usize>,
 }
 
-impl Program {
-    /// The bytes of its lists.
+impl CpuProgram {
+    /// The heap memory of its lists, in bytes.
     pub fn bytes(&self) -> usize {
         let stage = |stage: &Stage| {
             let instructions = [&stage.row, &stage.row_stores, &stage.element];
@@ -138,7 +137,7 @@ impl Program {
     }
 }
 
-/// Bytes of a register of a type.
+/// The bytes of a register of this type.
 pub const fn width(ty: Ty) -> usize {
     match ty {
         Ty::Bool => 1,
@@ -147,12 +146,12 @@ pub const fn width(ty: Ty) -> usize {
     }
 }
 
-/// The kernel breaks the IR's rules.
+/// The error for a kernel that breaks the rules of the IR.
 pub fn invalid(reason: impl Into<String>) -> Error {
     Error::Kernel { device: "cpu".to_owned(), reason: reason.into() }
 }
 
-/// A number as a register of a type holds it, in the first bytes of a cell.
+/// The bits of a number in a register of this type; unused bytes are 0.
 pub fn cell(value: crate::Scalar, ty: Ty) -> u64 {
     let dtype = match ty {
         Ty::Bool => DType::Bool,
@@ -168,36 +167,38 @@ pub fn cell(value: crate::Scalar, ty: Ty) -> u64 {
 }
 
 impl Inst {
-    /// An instruction that has no memory yet; a value of `u32::MAX` for none.
-    pub fn new(op: Op, value: u32, width: usize) -> Inst {
+    /// An instruction without memory so far. `value` is `u32::MAX` if it defines none.
+    pub fn new(op: LaneOp, value: u32, width: usize) -> Inst {
         Inst { op, value, width, direct: None, slot: usize::MAX, memory: 0 }
     }
 
     /// The values that it reads.
     fn operands(&self) -> SmallVec<[u32; 3]> {
         match &self.op {
-            Op::Const(_)
-            | Op::Param { .. }
-            | Op::Words { .. }
-            | Op::Coord { .. }
-            | Op::InRange { .. }
-            | Op::Finish { .. } => SmallVec::new(),
-            Op::Load { indices, .. } => indices.iter().map(|&(value, _)| value).collect(),
-            Op::Unary { a, .. } | Op::Expand { a } | Op::Store { a, .. } => smallvec::smallvec![*a],
-            Op::Fold { a, factor, .. } => std::iter::once(*a).chain(*factor).collect(),
-            Op::Fused { operands, .. } => (*operands).into(),
-            Op::Binary { a, b, .. } => smallvec::smallvec![*a, *b],
-            Op::Select { cond, a, b, .. } => smallvec::smallvec![*cond, *a, *b],
-            Op::Random { index, words, .. } => smallvec::smallvec![*index, *words],
+            LaneOp::Const(_)
+            | LaneOp::Param { .. }
+            | LaneOp::Words { .. }
+            | LaneOp::Coord { .. }
+            | LaneOp::InRange { .. }
+            | LaneOp::Finish { .. } => SmallVec::new(),
+            LaneOp::Load { indices, .. } => indices.iter().map(|&(value, _)| value).collect(),
+            LaneOp::Unary { a, .. } | LaneOp::Expand { a } | LaneOp::Store { a, .. } => {
+                smallvec::smallvec![*a]
+            }
+            LaneOp::Fold { a, factor, .. } => std::iter::once(*a).chain(*factor).collect(),
+            LaneOp::Fused { operands, .. } => (*operands).into(),
+            LaneOp::Binary { a, b, .. } => smallvec::smallvec![*a, *b],
+            LaneOp::Select { cond, a, b, .. } => smallvec::smallvec![*cond, *a, *b],
+            LaneOp::Random { index, words, .. } => smallvec::smallvec![*index, *words],
         }
     }
 }
 
-/// Gives each result a piece of lane memory that no live value has.
-fn allot(program: &mut Program) {
+/// Assigns each result a slot of lane memory that no live value occupies.
+fn allot(program: &mut CpuProgram) {
     let keep = program.options.keep;
     let values = program.values;
-    // In order of execution, with the end of the list that each instruction is repeated with.
+    // The lists in order of execution. The element list of a stage is repeated for each tile of a row.
     let mut lists: Vec<&mut Vec<Inst>> = Vec::new();
     for stage in &mut program.stages {
         lists.push(&mut stage.row);
@@ -205,7 +206,8 @@ fn allot(program: &mut Program) {
         lists.push(&mut stage.element);
     }
     let mut defined = vec![usize::MAX; values];
-    // Uses count for the definition before them, which for values that are recomputed is that of their own list.
+    // Each use belongs to the last definition before it. A value that is recomputed in a later pass is
+    // defined again in that pass's own list.
     let mut uses: Vec<(usize, usize)> = Vec::new();
     let mut position = 0;
     for (number, list) in lists.iter().enumerate() {
@@ -215,7 +217,7 @@ fn allot(program: &mut Program) {
             for operand in inst.operands() {
                 let operand = operand as usize;
                 let at = defined[operand];
-                // A list that is repeated needs what was defined before it to its end.
+                // A repeated list uses the values that were defined before it until its last repetition ends.
                 let repeated = !keep && number % 3 == 2 && at < start;
                 if at != usize::MAX {
                     uses.push((at, if repeated { end } else { position }));
@@ -249,7 +251,8 @@ fn allot(program: &mut Program) {
                 inst.slot = slot;
                 live.push((ends[position].max(position), slot));
             }
-            // Only after the result has its own place: loops don't write where they read.
+            // Operands are released only after the result has its slot, so that a loop never writes where it
+            // reads.
             live.retain(|&(until, slot)| {
                 if until <= position {
                     free.push(slot);
@@ -265,16 +268,17 @@ fn allot(program: &mut Program) {
 
 const CELL: usize = 64;
 
-impl Program {
-    /// A program of these lists; folds are numbered as they stand, and value numbers are below `values`.
+impl CpuProgram {
+    /// A program of these lists. `folds` are in the order of their numbers, and all value numbers are below
+    /// `values`.
     pub fn new(
-        options: Options,
+        options: ProgramOptions,
         uniform: Vec<Inst>,
         stages: Vec<Stage>,
         folds: Vec<FoldPlace>,
         values: usize,
-    ) -> Program {
-        let mut program = Program {
+    ) -> CpuProgram {
+        let mut program = CpuProgram {
             options,
             work: stages.iter().map(|s| s.element.len()).sum::<usize>().max(1),
             uniform,
@@ -291,7 +295,7 @@ impl Program {
         program
     }
 
-    /// Lays out a frame's memory for tiles of up to this many lanes.
+    /// Lays out a frame's memory for tiles of up to `lanes` lanes.
     pub fn place(&mut self, lanes: usize) {
         let round = |bytes: usize| bytes.next_multiple_of(CELL);
         let mut memory = 0;
@@ -302,7 +306,8 @@ impl Program {
         let mut starts = Vec::with_capacity(self.slots.len());
         for width in &self.slots {
             starts.push(memory);
-            // Not a multiple of the page size, so that equal lanes of several slots don't meet in one cache set.
+            // The distance between slots is not a multiple of the page size, so that the same lanes of
+            // several slots fall into different cache sets.
             memory += round(lanes * width) + CELL;
         }
         for stage in &mut self.stages {

@@ -1,10 +1,10 @@
-//! Running folds along the last dim of a space.
+//! Scans: running reductions along the last dim of a space.
 //!
-//! Sums and products of floats accumulate in f64. Threads share out rows; a row is one thread's.
+//! Floats accumulate in f64. Threads share out the rows, and each row is scanned by one thread.
 #![allow(unsafe_code)]
 
 use super::Needs;
-use super::affine::{Affine, Groups};
+use super::affine::{AffineMap, Groups};
 use super::frame::RawBuffer;
 use super::parallel::parallel;
 use crate::executor::bytes_of;
@@ -12,19 +12,19 @@ use crate::kernel::{ReduceOp, Scan};
 use crate::{DType, Result};
 use half::{bf16, f16};
 
-/// Elements that a task has at least.
+/// The least number of elements of a task.
 const TASK_ELEMENTS: usize = 1 << 14;
-/// Rows that are scanned side by side where memory runs along them.
+/// Rows that are scanned together where memory is contiguous across rows.
 const SIDE_BY_SIDE: usize = 64;
 
 /// A scan that is ready to run.
 pub struct ScanKernel {
     op: ReduceOp,
     dtype: DType,
-    /// From a row's number to its first element.
-    source: Affine,
-    target: Affine,
-    /// The steps along rows.
+    /// The map from a row's number to its first element.
+    source: AffineMap,
+    target: AffineMap,
+    /// The strides along a row, in the source and in the target.
     steps: (isize, isize),
     rows: usize,
     length: usize,
@@ -34,12 +34,12 @@ pub struct ScanKernel {
 }
 
 impl ScanKernel {
-    /// The bytes that it keeps.
+    /// The host memory that it keeps, in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<ScanKernel>() + bytes_of(&self.required) + bytes_of(&self.written)
     }
 
-    /// Makes a scan ready.
+    /// Prepares a scan for launches.
     pub fn new(kernel: &Scan) -> Result<ScanKernel> {
         let rank = kernel.sizes.len();
         let (source, target) = (&kernel.source, &kernel.target);
@@ -48,8 +48,8 @@ impl ScanKernel {
         Ok(ScanKernel {
             op: kernel.op,
             dtype: source.dtype,
-            source: Affine::new(source.offset, &source.strides, &kernel.sizes, &groups),
-            target: Affine::new(target.offset, &target.strides, &kernel.sizes, &groups),
+            source: AffineMap::new(source.offset, &source.strides, &kernel.sizes, &groups),
+            target: AffineMap::new(target.offset, &target.strides, &kernel.sizes, &groups),
             steps: (source.strides[rank - 1], target.strides[rank - 1]),
             rows: kernel.sizes[..rank - 1].iter().product(),
             length: kernel.sizes[rank - 1],
@@ -59,12 +59,12 @@ impl ScanKernel {
         })
     }
 
-    /// What a launch must bring.
+    /// The buffers that a launch must provide.
     pub fn needs(&self) -> Needs<'_> {
         Needs { required: &self.required, written: &self.written, params: 0 }
     }
 
-    /// Runs it.
+    /// Scans the rows.
     ///
     /// # Safety
     /// The buffers are as [`ScanKernel::needs`] says, and nobody else uses what is written.
@@ -75,7 +75,8 @@ impl ScanKernel {
                     let $x: $acc = $wide(x);
                     $step
                 };
-                // SAFETY: passed on to the caller; elements are of this type.
+                // SAFETY: the caller's obligations are passed on, and the dtype says that the elements are of
+                // this type.
                 unsafe { self.over::<$ty, $acc>(buffers, $first, step, $narrow) }
             }};
         }
@@ -121,7 +122,7 @@ impl ScanKernel {
             DType::I32 => integer!(i32),
             DType::I64 => integer!(i64),
             DType::U8 => integer!(u8),
-            // Any and all.
+            // Bools: the running `any` and `all`.
             DType::Bool => match self.op {
                 ReduceOp::Sum | ReduceOp::Max => {
                     scan!(u8, u8, 0, |a, x| a | x, |x: u8| u8::from(x != 0), |x| x)
@@ -141,7 +142,7 @@ impl ScanKernel {
         narrow: impl Fn(A) -> T + Sync,
     ) -> Result<()> {
         let (source, target) = (buffers[self.buffers.0], buffers[self.buffers.1]);
-        // Memory that runs along rows' numbers is scanned many rows at a time.
+        // Where memory is contiguous across rows, many rows are scanned at a time.
         let beside = self.source.q.stride() == 1 && self.target.q.stride() == 1 && self.steps != (1, 1);
         let block = if beside { SIDE_BY_SIDE } else { 1 };
         let per_task = (TASK_ELEMENTS / self.length.max(1)).max(1).next_multiple_of(block);
@@ -155,7 +156,8 @@ impl ScanKernel {
                 let from = self.source.offset + self.source.q.offset(row);
                 let to = self.target.offset + self.target.q.offset(row);
                 let mut sums = [first; SIDE_BY_SIDE];
-                // SAFETY: passed on to the caller; rows belong to one task each.
+                // SAFETY: the caller promises that the elements are valid, and each row is read and written
+                // by one task.
                 unsafe {
                     let from = source.cast::<T>().cast_const().offset(from);
                     let to = target.cast::<T>().offset(to);

@@ -1,8 +1,8 @@
-//! Values written to indexed places.
+//! Scatters: values that are written to indexed places.
 //!
-//! First every index tuple is turned into a place, and checked. Then each thread owns a range of the output, goes
-//! through all places in order, and applies those that fall into its range: the same additions in the same order,
-//! however many threads there are. Halves are combined in f32 and rounded once.
+//! First every index tuple is checked and turned into a place. Then each thread owns a range of the output,
+//! goes through all places in order, and applies those that fall into its range. So the additions and their
+//! order do not depend on the number of threads. Halves are combined in f32 and rounded once.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use super::Needs;
-use super::affine::{Affine, Groups};
+use super::affine::{AffineMap, Groups};
 use super::frame::{RawBuffer, checked};
-use super::memory::Pool;
+use super::memory::CpuPool;
 use super::parallel::parallel;
 use super::program::invalid;
 use crate::executor::bytes_of;
 use crate::kernel::{IndexedDim, Scatter, ScatterOp};
 use crate::{DType, Result};
 
-/// Source elements for which another thread is worth its way through all places.
+/// The least number of source elements of a task, since each task goes through all places.
 const TASK_ELEMENTS: usize = 1 << 15;
-/// Index tuples that a task turns into places.
+/// The index tuples that one task turns into places.
 const TASK_PLACES: usize = 1 << 14;
 
 /// A scatter that is ready to run.
 pub struct ScatterKernel {
     op: ScatterOp,
     dtype: DType,
-    /// Over the index tuples (P) and the elements that each moves (Q).
-    source: Affine,
-    target: Affine,
-    indices: Vec<Index>,
-    /// Index tuples, and elements of each.
+    /// The map of the source; P counts the index tuples, Q the elements that each tuple moves.
+    source: AffineMap,
+    target: AffineMap,
+    indices: Vec<ScatterIndex>,
+    /// The number of index tuples, and of elements that each of them moves.
     places: usize,
     run: usize,
     buffers: (usize, usize),
@@ -40,23 +40,23 @@ pub struct ScatterKernel {
     elements: usize,
     required: Vec<usize>,
     written: Vec<bool>,
-    pool: Arc<Pool>,
+    pool: Arc<CpuPool>,
 }
 
-struct Index {
-    affine: Affine,
+struct ScatterIndex {
+    affine: AffineMap,
     buffer: usize,
     wide: bool,
     dim: IndexedDim,
 }
 
-/// A piece of the output during a launch.
+/// The memory of an output during a launch.
 #[derive(Clone, Copy)]
 struct Output(*mut u8);
 
-// SAFETY: tasks use disjoint parts of it.
+// SAFETY: each task reads and writes only the range of elements that it owns, or only reads.
 unsafe impl Send for Output {}
-// SAFETY: as above.
+// SAFETY: a shared reference gives no more than a copy of the pointer, for which the argument above holds.
 unsafe impl Sync for Output {}
 
 impl Output {
@@ -67,7 +67,7 @@ impl Output {
 }
 
 impl ScatterKernel {
-    /// The bytes that it keeps.
+    /// The host memory that it keeps, in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<ScatterKernel>()
             + bytes_of(&self.indices)
@@ -75,8 +75,8 @@ impl ScatterKernel {
             + bytes_of(&self.written)
     }
 
-    /// Makes a scatter ready.
-    pub fn new(kernel: &Scatter, pool: &Arc<Pool>) -> Result<ScatterKernel> {
+    /// Prepares a scatter for launches.
+    pub fn new(kernel: &Scatter, pool: &Arc<CpuPool>) -> Result<ScatterKernel> {
         let sizes = &kernel.sizes;
         let rank = sizes.len();
         let (source, target) = (&kernel.source, &kernel.target);
@@ -94,12 +94,12 @@ impl ScatterKernel {
             let bytes = super::reach(access.offset, &access.strides, sizes, access.dtype.size())?;
             required[access.buffer] = required[access.buffer].max(bytes);
         }
-        // The last dims that no index depends on are moved as they are.
+        // The last dims on which no index depends are moved together, as one run of each index tuple.
         let varies = |dim: usize| kernel.indices.iter().any(|a| a.strides[dim] != 0);
         let first = (0..rank).rev().find(|&dim| varies(dim)).map_or(0, |dim| dim + 1);
         let groups = Groups { batch: vec![], p: (0..first).collect(), q: (first..rank).collect() };
-        let affine = |a: &crate::kernel::Access| Affine::new(a.offset, &a.strides, sizes, &groups);
-        let index = |(a, dim): (&crate::kernel::Access, &IndexedDim)| Index {
+        let affine = |a: &crate::kernel::Access| AffineMap::new(a.offset, &a.strides, sizes, &groups);
+        let index = |(a, dim): (&crate::kernel::Access, &IndexedDim)| ScatterIndex {
             affine: affine(a),
             buffer: a.buffer,
             wide: a.dtype == DType::I64,
@@ -122,19 +122,20 @@ impl ScatterKernel {
         })
     }
 
-    /// What a launch must bring.
+    /// The buffers that a launch must provide.
     pub fn needs(&self) -> Needs<'_> {
         Needs { required: &self.required, written: &self.written, params: 0 }
     }
 
-    /// Runs it.
+    /// Scatters the source into the output.
     ///
     /// # Safety
     /// The buffers are as [`ScatterKernel::needs`] says, and nobody else uses what is written.
     pub unsafe fn run(&self, buffers: &[RawBuffer]) -> Result<()> {
         let memory = self.pool.alloc(self.places * size_of::<i64>())?;
         let places = memory.pointer().cast::<i64>();
-        // SAFETY: passed on to the caller; there is room for as many places.
+        // SAFETY: the caller's obligations are passed on; the memory has room for all places, and
+        // `find_places` initialises them.
         let places = unsafe {
             self.find_places(buffers, Output(places.cast()))?;
             std::slice::from_raw_parts(places, self.places)
@@ -142,7 +143,8 @@ impl ScatterKernel {
         macro_rules! with {
             ($source:ty, $acc:ty, $wide:expr, $narrow:expr, |$a:ident, $x:ident|
              $add:expr, $mul:expr, $max:expr, $min:expr) => {{
-                // SAFETY: passed on to the caller; elements are of this type.
+                // SAFETY: the caller's obligations are passed on, the dtype says that the elements are of
+                // this type, and `find_places` has checked the places.
                 unsafe {
                     match self.op {
                         ScatterOp::Assign => {
@@ -195,12 +197,12 @@ impl ScatterKernel {
         }
     }
 
-    /// Where each index tuple leads.
+    /// Computes the place in the output that each index tuple addresses.
     ///
     /// # Safety
-    /// As for [`ScatterKernel::run`]; `places` has room for all.
+    /// As for [`ScatterKernel::run`]; `places` has room for all index tuples.
     unsafe fn find_places(&self, buffers: &[RawBuffer], places: Output) -> Result<()> {
-        // The least and the largest element of a run, from its place.
+        // The least and the largest offset of a run's elements from its place.
         let corners = self.target.q.bounds();
         parallel(self.places.div_ceil(TASK_PLACES), self.places * 16, &|task| {
             let end = ((task + 1) * TASK_PLACES).min(self.places);
@@ -222,7 +224,8 @@ impl ScatterKernel {
                 if self.run > 0 && (place + corners.0 < 0 || place + corners.1 >= self.elements as isize) {
                     return Err(invalid(format!("a scatter to element {place} of {}", self.elements)));
                 }
-                // SAFETY: as above.
+                // SAFETY: `p` is below `self.places`, for which the caller has made room, and only this task
+                // writes it.
                 unsafe { places.cast::<i64>().add(p).write(place as i64) };
             }
             Ok(())
@@ -230,7 +233,8 @@ impl ScatterKernel {
     }
 
     /// # Safety
-    /// As for [`ScatterKernel::run`]; elements are of type `T`, places lead into the output.
+    /// As for [`ScatterKernel::run`]; the elements are of type `T`, and all places with their runs lie inside
+    /// of the output.
     unsafe fn combine<T: Copy + Default, A: Copy>(
         &self,
         buffers: &[RawBuffer],
@@ -249,7 +253,7 @@ impl ScatterKernel {
         let source = buffers[self.buffers.0].start;
         let source = Output(source);
         let base = self.base.map(|base| Output(buffers[base].start));
-        // Halves are combined in memory of their own.
+        // Halves are combined in f32, in memory of their own.
         let aside =
             (size_of::<A>() != size_of::<T>()).then(|| self.pool.alloc(self.elements * size_of::<A>()));
         let aside = aside.transpose()?;
@@ -258,7 +262,8 @@ impl ScatterKernel {
         parallel(tasks, if tasks > 1 { usize::MAX } else { 0 }, &|task| {
             let (low, high) = ((task * range).min(self.elements), ((task + 1) * range).min(self.elements));
             let (low, high) = (low as isize, high as isize);
-            // SAFETY: passed on to the caller; this task alone uses elements low..high of the output.
+            // SAFETY: the caller promises the source and the output; `low..high` is this task's own range of
+            // the output.
             unsafe {
                 for i in low..high {
                     let first = base.map_or_else(T::default, |base| base.cast::<T>().offset(i).read());

@@ -1,17 +1,19 @@
-//! The order of elements along the last dim of a space.
+//! Sorts: the order of the elements along the last dim of a space.
 //!
-//! Each element becomes one number: a key that compares as the element does, above its place in the row. No two are equal, so any sort of
-//! these numbers is stable, and its result does not depend on threads. Long rows are sorted by radix, eight bits of the key at a time,
-//! short ones by comparison; of few wanted places the others are parted from them first. Threads share out rows; of few long rows
-//! each is sorted by all threads.
+//! Each element becomes one number: a key that compares as the element does in the high bits, and its
+//! position in the row in the low bits. No two of these numbers are equal, so any sort of them is stable, and
+//! the result does not depend on threads. Long rows are sorted by radix, eight bits of the key at a time, and
+//! short rows by comparison. If only few places are wanted, a selection separates their elements from the
+//! others first. Threads share out the rows; if there are few long rows, all threads sort each of them.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Needs;
-use super::affine::{Affine, Groups};
+use super::affine::{AffineMap, Groups};
 use super::frame::RawBuffer;
-use super::memory::Pool;
+use super::memory::{CpuMemory, CpuPool};
 use super::parallel::parallel;
 use crate::executor::bytes_of;
 use crate::kernel::Sort;
@@ -19,50 +21,50 @@ use crate::{DType, Error, Result};
 use half::{bf16, f16};
 use smallvec::SmallVec;
 
-/// Elements that a task has at least.
+/// The least number of elements of a task.
 const TASK_ELEMENTS: usize = 1 << 12;
-/// Rows that are read side by side where memory runs along them.
+/// Rows that are read together where memory is contiguous across rows.
 const SIDE_BY_SIDE: usize = 16;
-/// Elements from which on a row is sorted by all threads.
+/// A row of at least this many elements may be sorted by all threads.
 const LONG_ROW: usize = 1 << 15;
-/// Elements that one task reads or writes of a long row.
+/// Elements of a long row that one task reads or writes.
 const PIECE: usize = 1 << 14;
 
-/// Pieces of a long row whose digits are counted together.
+/// A long row is cut into this many pieces, each with digit counts of its own.
 const PIECES: usize = 16;
-/// Elements for each eight bits of a key from which on a row is sorted by radix.
+/// A row is sorted by radix if it has at least this many elements for each digit of eight bits.
 const RADIX: usize = 256;
 
 /// A sort that is ready to run.
 pub struct SortKernel {
     descending: bool,
     dtype: DType,
-    /// From a row's number to its first element.
-    source: Affine,
-    target: Affine,
-    /// The steps along rows.
+    /// The map from a row's number to its first element.
+    source: AffineMap,
+    target: AffineMap,
+    /// The strides along a row, in the source and in the target.
     steps: (isize, isize),
     rows: usize,
     length: usize,
-    /// The places that are wanted.
+    /// The first place that is wanted, and how many are.
     first: usize,
     count: usize,
     buffers: (usize, usize),
     required: Vec<usize>,
     written: Vec<bool>,
-    pool: Arc<Pool>,
+    pool: Arc<CpuPool>,
 }
 
-/// A key with a place below it, as one number.
-trait Entry: Copy + Ord + Send + Sync {
+/// A key and a position in a row as one number, with the key in the high bits.
+trait SortEntry: Copy + Ord + Send + Sync {
     fn new(key: u64, place: usize) -> Self;
     fn place(self) -> i64;
-    /// Eight bits of the key.
+    /// The digit of eight bits of the key that begins at bit `shift`.
     fn digit(self, shift: u32) -> usize;
 }
 
-/// For keys and places of 32 bits.
-impl Entry for u64 {
+/// For keys and positions of at most 32 bits.
+impl SortEntry for u64 {
     fn new(key: u64, place: usize) -> u64 {
         key << 32 | place as u64
     }
@@ -74,7 +76,7 @@ impl Entry for u64 {
     }
 }
 
-impl Entry for u128 {
+impl SortEntry for u128 {
     fn new(key: u64, place: usize) -> u128 {
         u128::from(key) << 64 | place as u128
     }
@@ -86,7 +88,7 @@ impl Entry for u128 {
     }
 }
 
-/// The key of a float from its bits without the sign: both zeros are one key, and all NaN the largest.
+/// The key of a float from its bits without the sign. Both zeros have one key, and all NaN the largest.
 fn float_key(magnitude: u64, negative: bool, nan: bool, bits: u32) -> u64 {
     let middle = 1 << (bits - 1);
     match (nan, negative) {
@@ -97,13 +99,13 @@ fn float_key(magnitude: u64, negative: bool, nan: bool, bits: u32) -> u64 {
 }
 
 impl SortKernel {
-    /// The bytes that it keeps.
+    /// The host memory that it keeps, in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<SortKernel>() + bytes_of(&self.required) + bytes_of(&self.written)
     }
 
-    /// Makes a sort ready.
-    pub fn new(kernel: &Sort, pool: &Arc<Pool>) -> Result<SortKernel> {
+    /// Prepares a sort for launches.
+    pub fn new(kernel: &Sort, pool: &Arc<CpuPool>) -> Result<SortKernel> {
         let rank = kernel.sizes.len();
         let (source, target) = (&kernel.source, &kernel.target);
         let target_sizes = kernel.target_sizes();
@@ -112,8 +114,8 @@ impl SortKernel {
         Ok(SortKernel {
             descending: kernel.descending,
             dtype: source.dtype,
-            source: Affine::new(source.offset, &source.strides, &kernel.sizes, &groups),
-            target: Affine::new(target.offset, &target.strides, &kernel.sizes, &groups),
+            source: AffineMap::new(source.offset, &source.strides, &kernel.sizes, &groups),
+            target: AffineMap::new(target.offset, &target.strides, &kernel.sizes, &groups),
             steps: (source.strides[rank - 1], target.strides[rank - 1]),
             rows: if target_sizes.contains(&0) { 0 } else { kernel.sizes[..rank - 1].iter().product() },
             length: kernel.sizes[rank - 1],
@@ -126,20 +128,21 @@ impl SortKernel {
         })
     }
 
-    /// What a launch must bring.
+    /// The buffers that a launch must provide.
     pub fn needs(&self) -> Needs<'_> {
         Needs { required: &self.required, written: &self.written, params: 0 }
     }
 
-    /// Runs it.
+    /// Sorts the rows.
     ///
     /// # Safety
     /// The buffers are as [`SortKernel::needs`] says, and nobody else uses what is written.
     pub unsafe fn run(&self, buffers: &[RawBuffer]) -> Result<()> {
-        // The key of each dtype, and its bits.
+        // Calls `with_keys` with the key of each dtype and the number of its bits.
         macro_rules! sort {
             ($ty:ty, $bits:literal, $key:expr) => {
-                // SAFETY: passed on to the caller; elements are of this type.
+                // SAFETY: the caller's obligations are passed on, and the dtype says that the elements are of
+                // this type.
                 unsafe { self.with_keys::<$ty>(buffers, $bits, $key) }
             };
         }
@@ -183,105 +186,162 @@ impl SortKernel {
         }
     }
 
+    /// Sorts all rows, with the elements' keys in entries of type `E`.
+    ///
     /// # Safety
     /// As for [`SortKernel::with_keys`].
-    unsafe fn over<T: Copy, E: Entry>(
+    unsafe fn over<T: Copy, E: SortEntry>(
+        &self,
+        buffers: &[RawBuffer],
+        bits: u32,
+        key: impl Fn(T) -> u64 + Sync,
+    ) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            if self.length >= LONG_ROW && self.rows < rayon::current_num_threads() {
+                self.long_rows::<T, E>(buffers, bits, key)
+            } else {
+                self.blocks_of_rows::<T, E>(buffers, bits, key)
+            }
+        }
+    }
+
+    /// Memory for as many entries.
+    fn entries<E>(&self, count: Option<usize>) -> Result<CpuMemory> {
+        let bytes = count.and_then(|count| count.checked_mul(size_of::<E>()));
+        self.pool.alloc(bytes.ok_or_else(|| Error::Unsupported {
+            op: "sort",
+            reason: format!("keys of rows of {} elements are more than memory can hold", self.length),
+        })?)
+    }
+
+    /// Sorts one row after the other, each on all threads.
+    ///
+    /// # Safety
+    /// As for [`SortKernel::with_keys`].
+    unsafe fn long_rows<T: Copy, E: SortEntry>(
         &self,
         buffers: &[RawBuffer],
         bits: u32,
         key: impl Fn(T) -> u64 + Sync,
     ) -> Result<()> {
         let (source, target) = (buffers[self.buffers.0], buffers[self.buffers.1]);
-        let too_many = || Error::Unsupported {
-            op: "sort",
-            reason: format!("keys of rows of {} elements are more than memory can hold", self.length),
-        };
-        if self.length >= LONG_ROW && self.rows < rayon::current_num_threads() {
-            let bytes = self.length.checked_mul(size_of::<E>() * 2).ok_or_else(too_many)?;
-            let memory = self.pool.alloc(bytes)?;
-            let entries = Shared(memory.pointer().cast::<E>());
-            for row in 0..self.rows {
-                let from = self.source.offset + self.source.q.offset(row);
-                let to = self.target.offset + self.target.q.offset(row);
-                // SAFETY: passed on to the caller; there is room for as many entries, and pieces are one task's each.
-                unsafe {
-                    let from = Shared(source.cast::<T>().offset(from));
-                    let to = Shared(target.cast::<i64>().offset(to));
-                    self.pieces(self.length, &|i| {
-                        entries
-                            .at(i as isize)
-                            .write(E::new(key(from.at(i as isize * self.steps.0).read()), i));
-                    })?;
-                    let spare = entries.at(self.length as isize);
-                    let wanted = self.sorted(entries.at(0), spare, bits, PIECES)?;
-                    self.pieces(self.count, &|i| {
-                        to.at(i as isize * self.steps.1).write(wanted[i].place());
-                    })?;
-                }
+        let memory = self.entries::<E>(self.length.checked_mul(2))?;
+        let entries = DisjointPointer(memory.pointer().cast::<E>());
+        for row in 0..self.rows {
+            let from = self.source.offset + self.source.q.offset(row);
+            let to = self.target.offset + self.target.q.offset(row);
+            // SAFETY: the caller promises the row's elements and places; there is room for twice as many
+            // entries as a row has, and each piece of them belongs to one task.
+            unsafe {
+                let from = DisjointPointer(source.cast::<T>().offset(from));
+                let to = DisjointPointer(target.cast::<i64>().offset(to));
+                self.pieces(self.length, &|i| {
+                    entries.at(i as isize).write(E::new(key(from.at(i as isize * self.steps.0).read()), i));
+                })?;
+                let spare = entries.at(self.length as isize);
+                let wanted = self.sorted(entries.at(0), spare, bits, PIECES)?;
+                self.pieces(self.count, &|i| {
+                    to.at(i as isize * self.steps.1).write(wanted[i].place());
+                })?;
             }
-            return Ok(());
         }
-        // Memory that runs along rows' numbers is read and written many rows at a time.
+        Ok(())
+    }
+
+    /// Shares the rows out over the threads, in blocks of neighbouring rows where memory runs along the rows'
+    /// numbers: each cache line is then read and written once for the whole block.
+    ///
+    /// # Safety
+    /// As for [`SortKernel::with_keys`].
+    unsafe fn blocks_of_rows<T: Copy, E: SortEntry>(
+        &self,
+        buffers: &[RawBuffer],
+        bits: u32,
+        key: impl Fn(T) -> u64 + Sync,
+    ) -> Result<()> {
         let beside = self.source.q.stride() == 1 && self.steps.0 != 1 && self.length < LONG_ROW;
         let shared_out = self.rows.div_ceil(rayon::current_num_threads());
         let block = if beside { SIDE_BY_SIDE.min(shared_out).max(1) } else { 1 };
         let per_task = (TASK_ELEMENTS / self.length.max(1)).max(1).next_multiple_of(block);
-        let bytes = (block + 1).checked_mul(self.length).and_then(|n| n.checked_mul(size_of::<E>()));
-        let bytes = bytes.ok_or_else(too_many)?;
+        let count = (block + 1).checked_mul(self.length);
         let work = self.rows.saturating_mul(self.length).saturating_mul(64);
         parallel(self.rows.div_ceil(per_task), work, &|task| {
-            let memory = self.pool.alloc(bytes)?;
+            let memory = self.entries::<E>(count)?;
             let entries = memory.pointer().cast::<E>();
             let end = ((task + 1) * per_task).min(self.rows);
             for first_row in (task * per_task..end).step_by(block) {
                 let rows = block.min(end - first_row);
-                let mut places = [(0isize, 0isize); SIDE_BY_SIDE];
-                for (r, place) in places[..rows].iter_mut().enumerate() {
-                    let row = first_row + r;
-                    *place = (
-                        self.source.offset + self.source.q.offset(row),
-                        self.target.offset + self.target.q.offset(row),
-                    );
-                }
-                // SAFETY: passed on to the caller; there is room for as many entries, and rows are one task's each.
+                // SAFETY: the caller promises the rows' elements and places, and a row belongs to one task;
+                // there is room for the entries of `block` rows and of a spare one.
                 unsafe {
-                    let (from, to) = (source.cast::<T>().cast_const(), target.cast::<i64>());
-                    for i in 0..self.length {
-                        let step = i as isize * self.steps.0;
-                        for (r, place) in places[..rows].iter().enumerate() {
-                            let entry = E::new(key(from.offset(place.0 + step).read()), i);
-                            entries.add(r * self.length + i).write(entry);
-                        }
-                    }
                     let spare = entries.add(block * self.length);
-                    let mut wanted: SmallVec<[&[E]; SIDE_BY_SIDE]> = SmallVec::new();
-                    for r in 0..rows {
-                        let row = entries.add(r * self.length);
-                        let mut found = self.sorted(row, spare, bits, 1)?;
-                        // The next row needs the spare memory.
-                        if rows > 1 && found.as_ptr() == spare.add(self.first) {
-                            row.copy_from_nonoverlapping(spare, self.length);
-                            found = std::slice::from_raw_parts(row.add(self.first), self.count);
-                        }
-                        wanted.push(found);
-                    }
-                    for i in 0..self.count {
-                        let step = i as isize * self.steps.1;
-                        for (place, row) in places.iter().zip(&wanted) {
-                            to.offset(place.1 + step).write(row[i].place());
-                        }
-                    }
+                    self.block::<T, E>(buffers, first_row..first_row + rows, (entries, spare), bits, &key)?;
                 }
             }
             Ok(())
         })
     }
 
-    /// The entries of a row that come to the wanted places, in order; they are where they were, or in the spare memory.
+    /// Sorts a block of at most [`SIDE_BY_SIDE`] rows on this thread.
     ///
     /// # Safety
-    /// Both are memory of as many entries as a row has, and nobody else's.
-    unsafe fn sorted<'e, E: Entry>(
+    /// As for [`SortKernel::with_keys`]; nobody else uses the entries, which have room for the rows and for a
+    /// spare one.
+    #[inline]
+    unsafe fn block<T: Copy, E: SortEntry>(
+        &self,
+        buffers: &[RawBuffer],
+        range: Range<usize>,
+        (entries, spare): (*mut E, *mut E),
+        bits: u32,
+        key: &impl Fn(T) -> u64,
+    ) -> Result<()> {
+        let (source, target) = (buffers[self.buffers.0], buffers[self.buffers.1]);
+        let rows = range.len();
+        let mut places = [(0isize, 0isize); SIDE_BY_SIDE];
+        for (place, row) in places.iter_mut().zip(range) {
+            *place = (
+                self.source.offset + self.source.q.offset(row),
+                self.target.offset + self.target.q.offset(row),
+            );
+        }
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let (from, to) = (source.cast::<T>().cast_const(), target.cast::<i64>());
+            for i in 0..self.length {
+                let step = i as isize * self.steps.0;
+                for (r, place) in places[..rows].iter().enumerate() {
+                    let entry = E::new(key(from.offset(place.0 + step).read()), i);
+                    entries.add(r * self.length + i).write(entry);
+                }
+            }
+            let mut wanted: SmallVec<[&[E]; SIDE_BY_SIDE]> = SmallVec::new();
+            for r in 0..rows {
+                let row = entries.add(r * self.length);
+                let mut found = self.sorted(row, spare, bits, 1)?;
+                // The next row needs the spare memory.
+                if rows > 1 && found.as_ptr() == spare.add(self.first) {
+                    row.copy_from_nonoverlapping(spare, self.length);
+                    found = std::slice::from_raw_parts(row.add(self.first), self.count);
+                }
+                wanted.push(found);
+            }
+            for i in 0..self.count {
+                let step = i as isize * self.steps.1;
+                for (place, row) in places.iter().zip(&wanted) {
+                    to.offset(place.1 + step).write(row[i].place());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries that belong to the wanted places, in order. They lie in `row` or in `spare`.
+    ///
+    /// # Safety
+    /// Both point to memory for as many entries as a row has, which nobody else uses.
+    unsafe fn sorted<'e, E: SortEntry>(
         &self,
         row: *mut E,
         spare: *mut E,
@@ -319,25 +379,26 @@ impl SortKernel {
     }
 }
 
-/// Sorts entries by these bits of their keys, eight at a time; where they are then. Each of some pieces counts its digits, and then moves its
-/// entries behind those of the pieces before it.
+/// Sorts entries by the low `bits` bits of their keys, one digit of eight bits after the other, and returns
+/// where they lie then: `row` or `spare`. Each piece of the entries is counted, and moved behind the entries
+/// of the pieces before it, by one task.
 ///
 /// # Safety
-/// Both are memory of so many entries, and nobody else's.
-unsafe fn radix<E: Entry>(
+/// Both point to memory for `length` entries, which nobody else uses.
+unsafe fn radix<E: SortEntry>(
     row: *mut E,
     spare: *mut E,
     length: usize,
     bits: u32,
     pieces: usize,
 ) -> Result<*mut E> {
-    let (mut from, mut to) = (Shared(row), Shared(spare));
+    let (mut from, mut to) = (DisjointPointer(row), DisjointPointer(spare));
     let mut counts = vec![[0usize; 256]; pieces];
     let size = length.div_ceil(pieces);
     let piece = |p: usize| (p * size).min(length) as isize..((p + 1) * size).min(length) as isize;
     for shift in (0..bits).step_by(8) {
-        let places = Shared(counts.as_mut_ptr());
-        // SAFETY: pieces are one task's each, with their counts.
+        let places = DisjointPointer(counts.as_mut_ptr());
+        // SAFETY: task p alone uses the counts of piece p, and all tasks only read the entries.
         parallel(pieces, length * 16, &|p| unsafe {
             let places = &mut *places.at(p as isize);
             places.fill(0);
@@ -353,8 +414,9 @@ unsafe fn radix<E: Entry>(
                 next += std::mem::replace(&mut piece[digit], next);
             }
         }
-        let places = Shared(counts.as_mut_ptr());
-        // SAFETY: as above; no two entries have one place.
+        let places = DisjointPointer(counts.as_mut_ptr());
+        // SAFETY: task p alone uses the places of piece p. The prefix sums over digits and pieces give each
+        // entry a place of its own below `length`, so no two tasks write to one place.
         parallel(pieces, length * 32, &|p| unsafe {
             let places = &mut *places.at(p as isize);
             for i in piece(p) {
@@ -370,17 +432,17 @@ unsafe fn radix<E: Entry>(
     Ok(from.0)
 }
 
-/// Memory of which each thread uses its own part.
-struct Shared<T>(*mut T);
+/// A pointer to memory of which each task uses a part of its own.
+struct DisjointPointer<T>(*mut T);
 
-impl<T> Shared<T> {
+impl<T> DisjointPointer<T> {
     /// # Safety
-    /// The place lies in the memory.
+    /// The place lies inside of the memory.
     unsafe fn at(&self, place: isize) -> *mut T {
         // SAFETY: passed on to the caller.
         unsafe { self.0.offset(place) }
     }
 }
 
-// SAFETY: threads use parts that do not overlap, or only read.
-unsafe impl<T> Sync for Shared<T> {}
+// SAFETY: the functions that share it between tasks give each a disjoint part to write to, or only read.
+unsafe impl<T> Sync for DisjointPointer<T> {}

@@ -1,4 +1,5 @@
-//! The CPU executor's memory: reuse, limits, counters. One executor for each test, so that they don't meet.
+//! Tests of the CPU executor's memory: reuse, limits and counters. Each test has an executor of its own,
+//! since the counters belong to the executor.
 
 use super::Cpu;
 use crate::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Store};
@@ -38,7 +39,7 @@ fn a_limit_is_kept_and_the_program_goes_on() {
         refused.map(|_| ()),
         Err(Error::OutOfMemory { requested: 400_001, used: 600_000, limit: 1_000_000 })
     );
-    // What fits still does, also where the pool must first let go of something.
+    // Requests below the limit still succeed, also where the pool must first free a block.
     drop(cpu.alloc(300_000).unwrap());
     drop(cpu.alloc(400_000).unwrap());
     drop(cpu.alloc(200_000).unwrap());

@@ -1,12 +1,12 @@
-//! Products by a vector as loops.
+//! Products of a matrix and a vector, as loops.
 
 use smallvec::smallvec;
 
 use crate::DType;
 use crate::kernel::{Access, BinaryOp, Instr, Loop, Matmul, ReduceOp, Reg};
 
-/// A product of a matrix by a vector as a loop with a sum: such a product is read once, and packing it for the blocked
-/// product would cost more than the sum.
+/// The product of a matrix and a vector as a loop with a sum. Such a product reads the matrix once, and
+/// packing it for the blocked product would cost more than the sum. `None` if neither factor is a vector.
 pub fn as_loop(kernel: &Matmul) -> Option<Loop> {
     let rank = kernel.epilogue.sizes.len();
     let sizes = kernel.epilogue.sizes.get(rank.checked_sub(2)?..)?;
@@ -24,7 +24,7 @@ pub fn as_loop(kernel: &Matmul) -> Option<Loop> {
     if !kernel.epilogue.body.iter().enumerate().all(ordered) {
         return None;
     }
-    // One more dim, the innermost, is summed over.
+    // The dim that is summed over becomes the innermost dim of the loop.
     let mut sum = kernel.epilogue.clone();
     sum.inner = 1;
     sum.sizes.push(kernel.k);
@@ -47,7 +47,7 @@ pub fn as_loop(kernel: &Matmul) -> Option<Loop> {
         Instr::Binary { op: BinaryOp::Mul, a: 0, b: 1 },
         Instr::Reduce { op: ReduceOp::Sum, a: 2 },
     ];
-    // Every accumulator is the sum; other registers move behind it.
+    // Each `Accumulator` instruction becomes the sum; all other registers are renumbered to follow it.
     let first = product.len() as Reg;
     let places: Vec<Reg> = kernel
         .epilogue

@@ -1,4 +1,5 @@
-//! The adapters of this machine: listed once, best first, each opened at most once and then shared.
+//! The adapters of this machine. They are listed once, best first, and each is opened at most once and then
+//! shared.
 //!
 //! Listing never fails: a machine without drivers has an empty list.
 
@@ -7,15 +8,17 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use wgpu::{Backend, DeviceType};
 
 use super::failure::Failures;
-use super::turn::Turn;
+use super::turn::DriverTurn;
 use super::{Gpu, Spread, windowless};
 use crate::device::{DeviceInfo, DeviceKind, DeviceOptions};
 use crate::{Device, Error, Result};
 
-/// Bytes that a binding has at least, however low a limit is asked for: no adapter has less, and kernels rely on it.
+/// The least bytes of a binding, however low a limit is requested. No adapter has less, and kernels rely on
+/// it.
 const LEAST_BINDING: u64 = 4096;
-/// Bytes of workgroup memory that kernels rely on: a short sort's keys and places, and a state of each type for each of 256 lanes.
-/// WebGPU promises 16 KiB, and 256 invocations that share them.
+/// The bytes of workgroup memory that kernels rely on, for the keys and places of a short sort, and for a
+/// fold's state of each type for each of 256 lanes. WebGPU guarantees 16 KiB and workgroups of 256
+/// invocations.
 const LEAST_WORKGROUP_MEMORY: u32 = 12 << 10;
 
 /// An adapter and the device that was opened on it.
@@ -33,7 +36,7 @@ pub(crate) fn adapters() -> &'static [Adapter] {
     &ADAPTERS
 }
 
-/// The adapter called so: `vulkan:0`, or `wgpu:1` for the second best of all.
+/// The adapter of this name: `vulkan:0`, or `wgpu:1` for the second best of all.
 pub(crate) fn find(family: &str, index: usize) -> Option<&'static Adapter> {
     if family == "wgpu" {
         return ADAPTERS.get(index);
@@ -72,9 +75,9 @@ fn can_compute(adapter: &wgpu::Adapter) -> bool {
         && limits.max_compute_workgroup_storage_size >= LEAST_WORKGROUP_MEMORY
 }
 
-/// Whether a context of this version, `4.5 (Core Profile) …` or `OpenGL ES 3.2 …`, has kernels in its shading language, and a choice
-/// between integers (`mix`), which version 4.5 brought and ES 3.1 has. A driver may give one of version 3.3 with extensions that wgpu takes
-/// for the same.
+/// Whether an OpenGL context of this version (`4.5 (Core Profile) …` or `OpenGL ES 3.2 …`) has compute
+/// shaders, and `mix` for integers in its shading language. Version 4.5 and ES 3.1 do. A driver may offer a
+/// context of version 3.3 with extensions that wgpu takes for them.
 pub(super) fn gl_has_kernels(version: &str) -> bool {
     let (least, number) = match version.strip_prefix("OpenGL ES ") {
         Some(number) => ([3, 1], number),
@@ -137,7 +140,8 @@ impl Adapter {
         }
     }
 
-    /// The device on this adapter; opened on the first call, shared from then on. After it was lost, a new one.
+    /// The shared device on this adapter. It is opened on the first call, and anew on the first call after it
+    /// was lost.
     pub(crate) fn device(&self) -> Result<Device> {
         let mut device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((device, failures)) = &*device
@@ -152,12 +156,12 @@ impl Adapter {
         Ok(opened)
     }
 
-    /// A device of its own on this adapter.
+    /// Opens a new device on this adapter.
     pub(crate) fn open(&self, options: &DeviceOptions) -> Result<Device> {
         Ok(Device::from_executor(self.name.clone(), Box::new(self.executor(options)?)))
     }
 
-    /// The executor of such a device.
+    /// The executor of a new device with these options.
     pub(super) fn executor(&self, options: &DeviceOptions) -> Result<Gpu> {
         let mut limits = self.adapter.limits();
         let lower = |limit: &mut u32, to: Option<u32>| *limit = to.map_or(*limit, |to| to.min(*limit));
@@ -178,7 +182,7 @@ impl Adapter {
             && self.adapter.features().contains(wgpu::Features::SUBGROUP)
             && self.info.subgroup_max_size as usize == subgroup
             && [4, 8, 16].contains(&subgroup);
-        // WGSL can take an f64 apart as one word of 64 bits only.
+        // WGSL can read the bits of an f64 only as one 64-bit word.
         let wide = wgpu::Features::SHADER_F64 | wgpu::Features::SHADER_INT64;
         let has_f64 = self.adapter.features().contains(wide) && !options.without_f64;
         let mut features = wgpu::Features::empty();
@@ -192,7 +196,7 @@ impl Adapter {
             ..Default::default()
         };
         let takes_turns = self.info.backend == Backend::Gl;
-        let turn = Turn::wait(takes_turns);
+        let turn = DriverTurn::wait(takes_turns);
         let (device, queue) =
             pollster::block_on(self.adapter.request_device(&descriptor)).map_err(|error| {
                 Error::DeviceUnavailable {
@@ -208,14 +212,14 @@ impl Adapter {
         Ok(gpu)
     }
 
-    /// The same adapter, with no device opened on it.
+    /// The same adapter without a shared device.
     #[cfg(test)]
     pub(super) fn unopened(&self) -> Adapter {
         let Adapter { adapter, info, name, .. } = self;
         Adapter { adapter: adapter.clone(), info: info.clone(), name: name.clone(), device: Mutex::new(None) }
     }
 
-    /// What is known to have gone wrong on the shared device.
+    /// The errors of the shared device.
     #[cfg(test)]
     pub(super) fn failures(&self) -> Option<Arc<Failures>> {
         let device = self.device.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,27 +1,27 @@
-//! Kernels that a device cannot run, because a piece of their memory that cannot be cut is larger than it binds at a time: the
-//! CPU executor runs them on copies.
+//! Kernels that a device cannot run, because a part of their memory that cannot be split is larger than it
+//! binds at a time. The CPU executor runs them on copies.
 //!
-//! Slow, but right: such a launch waits for the device, and moves all buffers of the kernel in both directions.
+//! Such a launch is slow: it waits for the device and moves all buffers of the kernel in both directions.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::Shared;
+use super::GpuShared;
 use crate::kernel::Kernel;
 use crate::{Device, Error, Place, Prepared, Result, Scalar};
 
-/// A kernel made ready on the CPU, for a device's buffers.
+/// A kernel that is prepared on the CPU, for buffers of a GPU.
 pub(super) struct Hosted {
     prepared: Arc<dyn Prepared>,
     written: SmallVec<[usize; 4]>,
-    shared: Arc<Shared>,
+    shared: Arc<GpuShared>,
 }
 
 impl Hosted {
-    /// `refusal` is what the device says about the kernel, in the log.
-    pub(super) fn new(shared: &Arc<Shared>, kernel: &Kernel, refusal: &Error) -> Result<Hosted> {
+    /// Prepares a kernel on the CPU. `refusal`, the reason why the device cannot run it, is logged.
+    pub(super) fn new(shared: &Arc<GpuShared>, kernel: &Kernel, refusal: &Error) -> Result<Hosted> {
         log::warn!("{}: a kernel runs on the CPU, on copies of its operands: {refusal}", shared.name);
         let prepared = Device::cpu().executor().prepare(kernel)?;
         Ok(Hosted { prepared, written: kernel.written(), shared: shared.clone() })
@@ -46,7 +46,8 @@ impl Prepared for Hosted {
             let mut bytes = vec![0; copies[number].bytes()];
             cpu.executor().download(&copies[number], 0, &mut bytes)?;
             let _turn = shared.turn();
-            // Nothing is encoded since the downloads that a write could overtake, unless by other threads, which use other buffers.
+            // The write may reach the device before commands that are encoded but not submitted. This thread
+            // has encoded none since the downloads, and commands of other threads use other buffers.
             shared.stream().write(shared, blocks[number], &bytes);
         }
         shared.counters.hosted.fetch_add(1, Ordering::Relaxed);

@@ -1,11 +1,12 @@
-//! Device memory: a pool that asks the driver for few large buffers and hands out parts of them.
+//! The pool of device memory. It asks the driver for few large buffers and hands out parts of them.
 //!
-//! - Sizes are rounded up to classes, and a freed block serves the next request of its class. Blocks up to 64 KiB are
-//!   parts of pages of 1 MiB, larger ones are buffers of their own.
-//! - Every block starts and ends at a multiple of 256 bytes: it can be bound, and a vector that begins inside the bytes
-//!   asked for never leaves the block.
-//! - A block may be handed out again while kernels that use it are still queued, since the queue runs in order. Only
-//!   uploads overtake kernels that are encoded and not yet submitted; [`Block::epoch`] tells when that matters.
+//! - Sizes are rounded up to classes, and a freed block serves the next request of its class. Blocks of up to
+//!   64 KiB are parts of pages of 1 MiB; larger ones are buffers of their own.
+//! - Every block starts and ends at a multiple of 256 bytes. So it can be bound, and a vector that begins
+//!   inside of the requested bytes never leaves the block.
+//! - A block may be handed out again while kernels that use it are still queued, since the queue runs in
+//!   order. Only an upload can reach the device before kernels that are encoded and not yet submitted;
+//!   [`GpuBlock::epoch`] tells when that matters.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wgpu::BufferUsages as Usage;
 
 use super::failure::Failures;
-use super::turn::Turn;
+use super::turn::DriverTurn;
 use crate::{Error, Memory, Result};
 
 const ALIGN: u64 = 256;
@@ -25,34 +26,34 @@ const NEVER: u64 = u64::MAX;
 
 /// A part of a device buffer.
 #[derive(Clone, Debug)]
-pub(super) struct Block {
+pub(super) struct GpuBlock {
     pub(super) buffer: wgpu::Buffer,
-    /// Tells device buffers apart.
+    /// The number of the device buffer.
     pub(super) id: u64,
     pub(super) offset: u64,
     /// A multiple of 256.
     pub(super) size: u64,
-    /// The submit that was being filled when the block was last freed.
+    /// The number of the submit that was being encoded when the block was last freed.
     pub(super) epoch: u64,
 }
 
-/// Hands out blocks and takes them back.
-pub(super) struct Pool {
+/// The pool of a device.
+pub(super) struct GpuPool {
     device: wgpu::Device,
     max_buffer: u64,
-    state: Mutex<State>,
-    /// Counts submits; written by the stream.
+    state: Mutex<GpuPoolState>,
+    /// The number of submits so far; the stream increments it.
     pub(super) epoch: AtomicU64,
     failures: Arc<Failures>,
-    /// Whether calls of the driver take turns.
+    /// Whether calls of the driver must take turns.
     takes_turns: bool,
-    last_turn: Option<Turn>,
+    last_turn: Option<DriverTurn>,
 }
 
 #[derive(Default)]
-struct State {
-    free: HashMap<u64, Vec<Block>>,
-    /// Live blocks of each page.
+struct GpuPoolState {
+    free: HashMap<u64, Vec<GpuBlock>>,
+    /// The number of live blocks of each page.
     pages: HashMap<u64, usize>,
     reserved: u64,
     in_use: u64,
@@ -62,7 +63,7 @@ struct State {
     next_id: u64,
 }
 
-/// What the pool holds, in bytes, and how often it asked the driver.
+/// The bytes that the pool holds, and how often it asked the driver.
 pub(super) struct Held {
     pub(super) in_use: u64,
     pub(super) pooled: u64,
@@ -70,21 +71,22 @@ pub(super) struct Held {
     pub(super) requested: u64,
 }
 
-/// A buffer's memory: a block that goes back to the pool when it is dropped.
+/// The memory of a buffer: a block that returns to the pool when this is dropped.
 pub(super) struct GpuMemory {
-    // Before the pool, which takes a turn if it goes too, and then gives the driver's buffer back itself.
-    block: Block,
-    pool: Arc<Pool>,
+    // The block is dropped before the pool. If this is the pool's last owner, the pool takes a turn and drops
+    // the driver's buffer itself.
+    block: GpuBlock,
+    pool: Arc<GpuPool>,
     bytes: usize,
 }
 
 impl GpuMemory {
-    pub(super) fn block(&self) -> &Block {
+    pub(super) fn block(&self) -> &GpuBlock {
         &self.block
     }
 
     /// Whether the memory lives on this device.
-    pub(super) fn is_of(&self, pool: &Arc<Pool>) -> bool {
+    pub(super) fn is_of(&self, pool: &Arc<GpuPool>) -> bool {
         Arc::ptr_eq(&self.pool, pool)
     }
 }
@@ -101,13 +103,13 @@ impl Drop for GpuMemory {
     }
 }
 
-/// Bytes of the host's memory that count as the device's.
-pub(super) struct Reserved {
+/// Bytes of the host's memory that count as memory of the device.
+pub(super) struct GpuReservation {
     bytes: u64,
-    pool: Arc<Pool>,
+    pool: Arc<GpuPool>,
 }
 
-impl Drop for Reserved {
+impl Drop for GpuReservation {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         state.reserved -= self.bytes;
@@ -115,25 +117,33 @@ impl Drop for Reserved {
     }
 }
 
-impl Pool {
+impl GpuPool {
     pub(super) fn new(
         device: wgpu::Device,
         takes_turns: bool,
         failures: Arc<Failures>,
         limit: Option<u64>,
-    ) -> Pool {
+    ) -> GpuPool {
         let max_buffer = device.limits().max_buffer_size / ALIGN * ALIGN;
-        let state = Mutex::new(State { limit, ..State::default() });
-        Pool { device, max_buffer, state, epoch: AtomicU64::new(0), failures, takes_turns, last_turn: None }
+        let state = Mutex::new(GpuPoolState { limit, ..GpuPoolState::default() });
+        GpuPool {
+            device,
+            max_buffer,
+            state,
+            epoch: AtomicU64::new(0),
+            failures,
+            takes_turns,
+            last_turn: None,
+        }
     }
 
-    /// Memory of at least so many bytes.
-    pub(super) fn alloc(self: &Arc<Pool>, bytes: usize) -> Result<GpuMemory> {
+    /// Memory of at least `bytes` bytes.
+    pub(super) fn alloc(self: &Arc<GpuPool>, bytes: usize) -> Result<GpuMemory> {
         let block = self.take(bytes as u64)?;
         Ok(GpuMemory { block, pool: self.clone(), bytes })
     }
 
-    fn take(&self, bytes: u64) -> Result<Block> {
+    fn take(&self, bytes: u64) -> Result<GpuBlock> {
         let mut state = self.lock();
         let size = class(bytes)
             .filter(|&size| size <= self.max_buffer)
@@ -150,7 +160,7 @@ impl Pool {
         if state.limit.is_some_and(|limit| state.reserved + reserve > limit) {
             state.trim();
         }
-        // Under a tight limit a small block is a buffer of its own.
+        // If the limit has no room for a page, a small block is a buffer of its own.
         let (page, reserve) = match state.limit {
             Some(limit) if state.reserved + reserve > limit && page => (false, size),
             _ => (page, reserve),
@@ -164,11 +174,11 @@ impl Pool {
         state.reserved += reserve;
         state.next_id += 1;
         let id = state.next_id;
-        let block = Block { buffer, id, offset: 0, size, epoch: NEVER };
+        let block = GpuBlock { buffer, id, offset: 0, size, epoch: NEVER };
         if page {
             state.pages.insert(id, 0);
             let parts = (1..reserve / size).rev();
-            let rest = parts.map(|i| Block { offset: i * size, ..block.clone() });
+            let rest = parts.map(|i| GpuBlock { offset: i * size, ..block.clone() });
             state.free.entry(size).or_default().extend(rest);
         }
         state.hand_out(&block);
@@ -176,9 +186,9 @@ impl Pool {
     }
 
     /// Counts bytes outside of the device's memory as in use and reserved, until the result is dropped.
-    pub(super) fn reserve(self: &Arc<Pool>, bytes: usize) -> Result<Reserved> {
+    pub(super) fn reserve(self: &Arc<GpuPool>, bytes: usize) -> Result<GpuReservation> {
         let (bytes, mut state) = (bytes as u64, self.lock());
-        let beyond = |state: &State| match state.reserved.checked_add(bytes) {
+        let beyond = |state: &GpuPoolState| match state.reserved.checked_add(bytes) {
             Some(after) => state.limit.filter(|&limit| after > limit),
             None => Some(u64::MAX),
         };
@@ -191,16 +201,17 @@ impl Pool {
         state.reserved += bytes;
         state.in_use += bytes;
         state.peak = state.peak.max(state.in_use);
-        Ok(Reserved { bytes, pool: self.clone() })
+        Ok(GpuReservation { bytes, pool: self.clone() })
     }
 
-    /// A buffer that this machine reads, not counted among the device's memory.
+    /// A buffer that the host can map for reading. It does not count as memory of the device.
     pub(super) fn for_reading(&self, size: u64) -> Result<wgpu::Buffer> {
         self.create(&mut self.lock(), size, size, Usage::MAP_READ | Usage::COPY_DST)
     }
 
-    /// A buffer from the driver for an allocation of so many bytes. If it has none, it gets back what is free and in no bind group.
-    fn create(&self, state: &mut State, bytes: u64, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
+    /// Creates a buffer for an allocation of `bytes` bytes. If the driver refuses, the pool gives it back all
+    /// free memory that no bind group refers to, and tries again.
+    fn create(&self, state: &mut GpuPoolState, bytes: u64, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
         if let Some(buffer) = self.try_create(size, usage) {
             return Ok(buffer);
         }
@@ -220,12 +231,12 @@ impl Pool {
             usage,
             mapped_at_creation: false,
         });
-        // Scopes end in the reverse order of their beginnings.
+        // Error scopes are a stack: the last one pushed is popped first.
         let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).count();
         (errors == 0).then_some(buffer)
     }
 
-    fn release(&self, mut block: Block) {
+    fn release(&self, mut block: GpuBlock) {
         let mut state = self.lock();
         block.epoch = self.epoch.load(Ordering::Acquire);
         state.in_use -= block.size;
@@ -235,7 +246,7 @@ impl Pool {
         state.free.entry(block.size).or_default().push(block);
     }
 
-    /// Gives everything that is free back to the driver; of pages, those that are wholly free.
+    /// Returns free memory to the driver: buffers, and pages without live blocks.
     pub(super) fn trim(&self) {
         self.lock().trim();
     }
@@ -263,19 +274,19 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, GpuPoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Pool {
+impl Drop for GpuPool {
     fn drop(&mut self) {
-        self.last_turn = Turn::wait(self.takes_turns);
+        self.last_turn = DriverTurn::wait(self.takes_turns);
     }
 }
 
-impl State {
-    fn hand_out(&mut self, block: &Block) {
+impl GpuPoolState {
+    fn hand_out(&mut self, block: &GpuBlock) {
         self.in_use += block.size;
         self.peak = self.peak.max(self.in_use);
         if let Some(live) = self.pages.get_mut(&block.id) {
@@ -284,7 +295,7 @@ impl State {
     }
 
     fn trim(&mut self) {
-        let State { free, pages, reserved, .. } = self;
+        let GpuPoolState { free, pages, reserved, .. } = self;
         for (size, blocks) in free.iter_mut() {
             blocks.retain(|block| match pages.get(&block.id) {
                 Some(&live) => live > 0,
@@ -308,7 +319,7 @@ impl State {
     }
 }
 
-/// The size that a request is rounded up to: at most an eighth more for large ones.
+/// The size of the class of a request. Large requests are rounded up by at most an eighth.
 fn class(bytes: u64) -> Option<u64> {
     let power = bytes.max(ALIGN).checked_next_power_of_two()?;
     let step = if power <= SMALL { power } else { (power / 16).max(ALIGN) };

@@ -1,13 +1,14 @@
-//! The wgpu executor: kernels become WGSL, run on Metal, Vulkan, Direct3D 12 and OpenGL.
+//! The wgpu executor: it translates kernels to WGSL and runs them on Metal, Vulkan, Direct3D 12 and OpenGL.
 //!
-//! In the order in which data flows: `adapter` finds (through `windowless`) and opens devices, `memory` holds bytes, `kernel` plans a
-//! kernel and writes its WGSL (with the shared functions from `prelude`), `pipeline` compiles it and keeps what is in use, `program` launches it, and
-//! `stream` sends it to the device and reads results back. What a device's limits rule out, `hosted` gives to the CPU. `failure`
-//! keeps what went wrong until somebody asks.
+//! The modules, in the order in which data flows: `adapter` finds devices (through `windowless`) and opens
+//! them, `memory` holds bytes, `kernel` plans a kernel and writes its WGSL (with the shared functions from
+//! `prelude`), `pipeline` compiles it and keeps the compiled form, `program` launches it, and `stream` sends
+//! it to the device and reads results back. Kernels that a device's limits rule out are run on the CPU by
+//! `hosted`. `failure` keeps an error until the next call that reports errors.
 //!
-//! Guarantees: results are the same bits on every run on one device; no invocation runs more than a few thousand loop
-//! iterations, and no dispatch exceeds the adapter's limits, whatever the sizes; errors of the driver become errors of
-//! the next call that needs a value.
+//! Guarantees: results are the same bits on every run on one device; no invocation runs more than a few
+//! thousand loop iterations, and no dispatch exceeds the adapter's limits, whatever the sizes; errors of the
+//! driver become errors of the next call that needs a value.
 
 mod adapter;
 mod failure;
@@ -34,73 +35,74 @@ use crate::kernel::Kernel;
 use crate::{Buffer, Error, Executor, Limits, Prepared, Reservation, Result, Stats};
 use failure::Failures;
 use hosted::Hosted;
-use memory::{GpuMemory, Pool};
+use memory::{GpuMemory, GpuPool};
 use pipeline::Pipelines;
-use stream::Stream;
-use turn::Turn;
+use stream::CommandStream;
+use turn::DriverTurn;
 
-/// The most bytes of the device's own buffer.
+/// The most bytes of the internal buffer, which holds index failures and scratch memory.
 const INTERNAL_BYTES: u64 = 1 << 20;
 
 /// The executor of one adapter.
 pub(crate) struct Gpu {
-    shared: Arc<Shared>,
+    shared: Arc<GpuShared>,
     limits: Limits,
 }
 
-/// What programs and memory of a device have in common.
-struct Shared {
-    /// Whether calls of the driver take turns with those of other threads.
+/// The state of a device that its programs and its memory share.
+struct GpuShared {
+    /// Whether calls of the driver must take turns with those of other threads (see `turn`).
     takes_turns: bool,
     name: String,
-    // In the order in which they are dropped: what the driver gives up takes a turn, which the pool then waits for itself.
-    stream: Mutex<Stream>,
+    // The order of the fields is that in which they are dropped. Dropping objects of the driver needs the
+    // turn, which `last_turn` holds until it is dropped itself; the pool takes a turn of its own after that.
+    stream: Mutex<CommandStream>,
     pipelines: Pipelines,
     queue: wgpu::Queue,
     device: wgpu::Device,
-    last_turn: Option<Turn>,
-    pool: Arc<Pool>,
+    last_turn: Option<DriverTurn>,
+    pool: Arc<GpuPool>,
     caps: Caps,
     failures: Arc<Failures>,
-    counters: Counters,
-    /// Names of operations whose indices are checked; kernels know them by position.
+    counters: GpuCounters,
+    /// The names of operations whose indices are checked; kernels report an operation by its position here.
     checked_ops: Mutex<Vec<&'static str>>,
 }
 
-/// How work is best spread.
+/// What decides how work is spread over workgroups.
 #[derive(Clone, Copy, Debug)]
 struct Spread {
-    /// Runs on the processor: few wide workgroups, cheap sequential work.
+    /// Whether the adapter runs on the processor, where few workgroups and sequential work are cheap.
     software: bool,
-    /// Invocations that can tell each other their values; only known on software adapters, and where the number never
-    /// changes.
+    /// The size of a subgroup, whose invocations can read each other's values by broadcasts. It is set on
+    /// software adapters only, and only where the size never changes.
     subgroup: Option<usize>,
 }
 
-impl Drop for Shared {
+impl Drop for GpuShared {
     fn drop(&mut self) {
         self.last_turn = self.turn();
     }
 }
 
-/// What plans depend on.
+/// The capabilities of a device on which the planning of kernels depends.
 #[derive(Clone, Debug)]
 struct Caps {
     spread: Spread,
     max_binding: u64,
     max_workgroups: u32,
-    /// Words of scratch in the device's own buffer.
+    /// The words of scratch memory in the internal buffer.
     scratch_words: usize,
-    /// Storage buffers that one kernel binds, the device's own left out.
+    /// The storage buffers that one kernel may bind besides the internal buffer.
     max_buffers: usize,
-    /// Bytes of workgroup memory that one kernel declares.
+    /// The bytes of workgroup memory that one kernel may declare.
     workgroup_memory: u32,
     /// Whether kernels may compute in f64.
     f64: bool,
 }
 
 #[derive(Default)]
-struct Counters {
+struct GpuCounters {
     dispatches: AtomicU64,
     hosted: AtomicU64,
     submits: AtomicU64,
@@ -140,8 +142,8 @@ impl Gpu {
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             f64: device.features().contains(wgpu::Features::SHADER_F64),
         };
-        let pool = Arc::new(Pool::new(device.clone(), takes_turns, failures.clone(), memory_limit));
-        // A binding begins at a multiple of 256.
+        let pool = Arc::new(GpuPool::new(device.clone(), takes_turns, failures.clone(), memory_limit));
+        // A binding begins at a multiple of 256 bytes, so up to two such units are lost at its ends.
         let binding = (caps.max_binding as usize).saturating_sub(512);
         let limits = Limits {
             buffers: caps.max_buffers,
@@ -151,9 +153,9 @@ impl Gpu {
             allocation: limits.max_buffer_size,
             f64: caps.f64,
         };
-        let shared = Shared {
+        let shared = GpuShared {
             takes_turns,
-            stream: Mutex::new(Stream::new(&device, internal)),
+            stream: Mutex::new(CommandStream::new(&device, internal)),
             pipelines: Pipelines::new(device.clone(), failures.clone()),
             name,
             queue,
@@ -162,24 +164,24 @@ impl Gpu {
             pool,
             caps,
             failures,
-            counters: Counters::default(),
+            counters: GpuCounters::default(),
             checked_ops: Mutex::default(),
         };
         Gpu { shared: Arc::new(shared), limits }
     }
 }
 
-impl Shared {
-    /// To be held during every call from outside that may reach the driver; such calls do not nest.
-    fn turn(&self) -> Option<Turn> {
-        Turn::wait(self.takes_turns)
+impl GpuShared {
+    /// The turn, which every public call that may reach the driver holds. Such calls do not nest.
+    fn turn(&self) -> Option<DriverTurn> {
+        DriverTurn::wait(self.takes_turns)
     }
 
-    fn stream(&self) -> MutexGuard<'_, Stream> {
+    fn stream(&self) -> MutexGuard<'_, CommandStream> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number that kernels report an operation by.
+    /// The number by which kernels report an operation.
     fn checked_op(&self, op: &'static str) -> u32 {
         let mut ops = self.checked_ops.lock().unwrap_or_else(PoisonError::into_inner);
         let known = ops.iter().position(|&known| known == op);
@@ -189,7 +191,7 @@ impl Shared {
         }) as u32
     }
 
-    /// Turns what a kernel wrote about a failed index into an error.
+    /// Records the error for an index failure that a kernel wrote to the internal buffer.
     fn record_index_failure(&self, words: &[u32]) {
         let &[failures, op, size, low, high, ..] = words else { return };
         if failures > 0 {
@@ -201,8 +203,8 @@ impl Shared {
         }
     }
 
-    /// The block behind a buffer, which must be one of this device.
-    fn block<'a>(&self, buffer: &'a Buffer) -> Result<&'a memory::Block> {
+    /// The block behind a buffer. It is an error if the buffer belongs to another device.
+    fn block<'a>(&self, buffer: &'a Buffer) -> Result<&'a memory::GpuBlock> {
         let memory = buffer.downcast::<GpuMemory>().filter(|memory| memory.is_of(&self.pool));
         memory.map(GpuMemory::block).ok_or_else(|| Error::DeviceMismatch {
             op: "launch",
@@ -235,7 +237,8 @@ impl Executor for Gpu {
         let memory = shared.pool.alloc(bytes.len())?;
         let block = memory.block();
         let mut stream = shared.stream();
-        // The write overtakes what is encoded: that must not use the block's former contents.
+        // The write reaches the device before the commands that are encoded but not submitted. If those
+        // commands may still use the former contents of the block, they are submitted first.
         if stream.is_pending() && block.epoch == shared.pool.epoch.load(Ordering::Acquire) {
             stream.submit(shared);
         }
@@ -297,7 +300,7 @@ impl Executor for Gpu {
     }
 
     fn stats(&self) -> Stats {
-        let Shared { counters, pipelines, pool, .. } = &*self.shared;
+        let GpuShared { counters, pipelines, pool, .. } = &*self.shared;
         let held = pool.held();
         Stats {
             dispatches: counters.dispatches.load(Ordering::Relaxed),

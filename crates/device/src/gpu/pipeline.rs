@@ -1,9 +1,10 @@
-//! Compiled kernels, found by their source and kept as long as there is room.
+//! Compiled kernels, which are found by their source and kept up to a bound.
 //!
-//! A driver keeps far more of a kernel than its text: Mesa's software adapters a megabyte. So a device keeps compiled kernels up to a
-//! bound; beyond it goes what has not been launched for longest, whoever holds the program that it belongs to. A program whose
-//! kernel had to go compiles it again, and raises the bound by as much, so that programs that take turns do not compile
-//! for ever: what a device keeps is the bound, or what the programs at hand run.
+//! A driver keeps far more of a kernel than its source: Mesa's software adapters keep a megabyte. So a device
+//! bounds its compiled kernels. Beyond the bound it drops the one that was launched least recently, even if a
+//! program still refers to it. A program whose kernel was dropped compiles it again and raises the bound by
+//! its size, so that programs that take turns do not compile for ever. What a device keeps is therefore the
+//! bound, or what its active programs need.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -14,29 +15,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::failure::Failures;
 use crate::Result;
 
-/// The bytes of compiled kernels that a device keeps before it looks for one that may go.
+/// The bytes of compiled kernels that a device keeps before it drops one.
 const KEPT: u64 = 256 << 20;
 
-/// What drivers are taken to keep of a kernel for each byte of its text. Mesa's software adapters keep about as much; others, which keep
-/// less, then keep more kernels.
-const BYTES_OF_TEXT: u64 = 96;
+/// The estimate of the bytes that a driver keeps of a kernel for each byte of its source. Mesa's software
+/// adapters keep about as much; other drivers keep less, so more of their kernels are kept.
+const COMPILED_PER_SOURCE: u64 = 96;
 
-/// A kernel's source with what is needed to bind its arguments.
-pub(super) struct Source {
-    /// The whole WGSL text; its entry point is `main`.
+/// A kernel's source, and what is needed to bind its arguments.
+pub(super) struct ShaderSource {
+    /// The WGSL source; its entry point is `main`.
     pub(super) wgsl: String,
-    /// Storage buffers: bindings 0.. of group 0.
+    /// The number of storage buffers, which are the bindings of group 0.
     pub(super) bindings: usize,
-    /// Bytes of the numbers, in group 1.
+    /// The bytes of the uniforms, which are in group 1.
     pub(super) params_bytes: usize,
-    /// Whether it uses the device's own buffer (index failures and scratch), in group 1.
+    /// Whether it uses the internal buffer (index failures and scratch memory), which is in group 1.
     pub(super) internal: bool,
 }
 
-impl Source {
-    /// What its compiled form is taken to cost.
+impl ShaderSource {
+    /// The estimated bytes of its compiled form.
     fn compiled_bytes(&self) -> u64 {
-        self.wgsl.len() as u64 * BYTES_OF_TEXT
+        self.wgsl.len() as u64 * COMPILED_PER_SOURCE
     }
 }
 
@@ -45,17 +46,17 @@ pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) buffers: wgpu::BindGroupLayout,
     pub(super) params: wgpu::BindGroupLayout,
-    /// Bytes that are bound for the numbers.
+    /// The bytes that are bound for the uniforms.
     pub(super) params_bytes: u64,
     pub(super) bindings: usize,
     pub(super) internal: bool,
 }
 
-/// A kernel's source and, while there is room for it, its compiled form: what programs hold.
+/// A kernel's source and, until it is dropped, its compiled form. Programs hold these.
 pub(super) struct Shader {
-    source: Source,
+    source: ShaderSource,
     compiled: Mutex<Option<Arc<Pipeline>>>,
-    /// When it was last asked for, by the count of [`Pipelines`].
+    /// The time of its last use, by the clock of [`Pipelines`].
     used: AtomicU64,
 }
 
@@ -64,30 +65,30 @@ impl Shader {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bytes of its text.
-    pub(super) fn text_bytes(&self) -> usize {
+    /// The bytes of its source.
+    pub(super) fn source_bytes(&self) -> usize {
         self.source.wgsl.len()
     }
 }
 
-/// A shader that is found by its text.
-struct ByText(Arc<Shader>);
+/// A shader that is hashed and compared by its source.
+struct BySource(Arc<Shader>);
 
-impl Borrow<str> for ByText {
+impl Borrow<str> for BySource {
     fn borrow(&self) -> &str {
         &self.0.source.wgsl
     }
 }
 
-impl PartialEq for ByText {
-    fn eq(&self, other: &ByText) -> bool {
+impl PartialEq for BySource {
+    fn eq(&self, other: &BySource) -> bool {
         self.0.source.wgsl == other.0.source.wgsl
     }
 }
 
-impl Eq for ByText {}
+impl Eq for BySource {}
 
-impl Hash for ByText {
+impl Hash for BySource {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.source.wgsl.hash(state);
     }
@@ -97,26 +98,26 @@ impl Hash for ByText {
 pub(super) struct Pipelines {
     device: wgpu::Device,
     failures: Arc<Failures>,
-    state: Mutex<State>,
-    /// Counts what is asked for.
+    state: Mutex<PipelineCache>,
+    /// Counts uses; a shader's last use is a value of this clock.
     clock: AtomicU64,
     pub(super) compiled: AtomicU64,
     pub(super) hits: AtomicU64,
 }
 
-struct State {
-    shaders: HashSet<ByText>,
-    /// What all compiled forms are taken to cost, and how much that may be.
+struct PipelineCache {
+    shaders: HashSet<BySource>,
+    /// The estimated bytes of all compiled forms, and their bound.
     bytes: u64,
     bound: u64,
     buffer_layouts: HashMap<usize, wgpu::BindGroupLayout>,
     param_layouts: HashMap<(u64, bool), wgpu::BindGroupLayout>,
 }
 
-/// Every source that was compiled since a test asked for them.
+/// The sources that have been compiled since a test asked for them.
 static SOURCES: Mutex<Option<BTreeSet<String>>> = Mutex::new(None);
 
-/// Every source that this process compiles while a function runs.
+/// Returns every source that this process compiles while a function runs.
 pub(crate) fn sources(run: impl FnOnce()) -> Vec<String> {
     let sources = || SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
     *sources() = Some(BTreeSet::new());
@@ -126,7 +127,7 @@ pub(crate) fn sources(run: impl FnOnce()) -> Vec<String> {
 
 impl Pipelines {
     pub(super) fn new(device: wgpu::Device, failures: Arc<Failures>) -> Pipelines {
-        let state = State {
+        let state = PipelineCache {
             shaders: HashSet::new(),
             bytes: 0,
             bound: KEPT,
@@ -143,12 +144,12 @@ impl Pipelines {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PipelineCache> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The shader of a source, compiled.
-    pub(super) fn shader(&self, source: Source) -> Result<Arc<Shader>> {
+    /// The shader of a source, which is compiled unless its compiled form is kept.
+    pub(super) fn shader(&self, source: ShaderSource) -> Result<Arc<Shader>> {
         let mut state = self.lock();
         let known = state.shaders.get(source.wgsl.as_str()).map(|known| known.0.clone());
         let shader = known.unwrap_or_else(|| {
@@ -163,14 +164,14 @@ impl Pipelines {
         Ok(shader)
     }
 
-    /// A shader's compiled form, made again if it had to go.
+    /// A shader's compiled form, which is compiled again if it was dropped.
     pub(super) fn get(&self, shader: &Arc<Shader>) -> Result<Arc<Pipeline>> {
         self.touch(shader);
         if let Some(pipeline) = &*shader.compiled() {
             return Ok(pipeline.clone());
         }
         let mut state = self.lock();
-        // Another thread may have been faster.
+        // Another thread may have compiled it meanwhile.
         if let Some(pipeline) = &*shader.compiled() {
             return Ok(pipeline.clone());
         }
@@ -178,10 +179,10 @@ impl Pipelines {
         self.compile_and_keep(&mut state, shader)
     }
 
-    /// Gives up the compiled forms that no program holds.
+    /// Drops the shaders that no program holds.
     pub(super) fn trim(&self) {
         let mut state = self.lock();
-        let State { shaders, bytes, .. } = &mut *state;
+        let PipelineCache { shaders, bytes, .. } = &mut *state;
         shaders.retain(|shader| {
             let held = Arc::strong_count(&shader.0) > 1;
             if !held && shader.0.compiled().is_some() {
@@ -191,13 +192,13 @@ impl Pipelines {
         });
     }
 
-    /// Another bound than the device's own.
+    /// Sets the bound.
     #[cfg(test)]
     pub(super) fn set_bound(&self, bytes: u64) {
         self.lock().bound = bytes;
     }
 
-    /// How many compiled forms there are.
+    /// The number of compiled forms.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.lock().shaders.iter().filter(|shader| shader.0.compiled().is_some()).count()
@@ -207,7 +208,7 @@ impl Pipelines {
         shader.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    fn compile_and_keep(&self, state: &mut State, shader: &Arc<Shader>) -> Result<Arc<Pipeline>> {
+    fn compile_and_keep(&self, state: &mut PipelineCache, shader: &Arc<Shader>) -> Result<Arc<Pipeline>> {
         let pipeline = Arc::new(self.compile(state, &shader.source)?);
         self.compiled.fetch_add(1, Ordering::Relaxed);
         if let Some(sources) = &mut *SOURCES.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -215,12 +216,12 @@ impl Pipelines {
         }
         *shader.compiled() = Some(pipeline.clone());
         state.bytes += shader.source.compiled_bytes();
-        state.shaders.insert(ByText(shader.clone()));
+        state.shaders.insert(BySource(shader.clone()));
         state.make_room(shader);
         Ok(pipeline)
     }
 
-    fn compile(&self, state: &mut State, source: &Source) -> Result<Pipeline> {
+    fn compile(&self, state: &mut PipelineCache, source: &ShaderSource) -> Result<Pipeline> {
         let params_bytes = (source.params_bytes as u64).next_power_of_two().max(64);
         let buffers = state
             .buffer_layouts
@@ -257,13 +258,14 @@ impl Pipelines {
             log::debug!("refused: {error}\n{}", source.wgsl);
             return Err(self.failures.refused(error.to_string()));
         }
-        let Source { bindings, internal, .. } = *source;
+        let ShaderSource { bindings, internal, .. } = *source;
         Ok(Pipeline { pipeline, buffers, params, params_bytes, bindings, internal })
     }
 }
 
-impl State {
-    /// Gives up what has not been asked for longest until the bound is kept; never the shader given.
+impl PipelineCache {
+    /// Drops the compiled forms that were used least recently until the bound is kept, but never that of
+    /// `kept`.
     fn make_room(&mut self, kept: &Arc<Shader>) {
         if self.bytes <= self.bound {
             return;
@@ -271,7 +273,7 @@ impl State {
         let mut kernels: Vec<Arc<Shader>> = self.shaders.iter().map(|shader| shader.0.clone()).collect();
         kernels.retain(|shader| !Arc::ptr_eq(shader, kept) && shader.compiled().is_some());
         kernels.sort_by_key(|shader| shader.used.load(Ordering::Relaxed));
-        // An eighth at a time, so that the next kernel finds room.
+        // Frees an eighth more, so that the next kernel finds room.
         let target = self.bound - self.bound / 8;
         for shader in kernels {
             if self.bytes <= target {
@@ -280,13 +282,13 @@ impl State {
             *shader.compiled() = None;
             self.bytes -= shader.source.compiled_bytes();
         }
-        // A text that no program holds is made again by the kernel that needs it.
+        // Sources that no program holds are dropped too; a kernel that needs one generates it again.
         self.shaders.retain(|shader| Arc::strong_count(&shader.0) > 1 || shader.0.compiled().is_some());
     }
 }
 
 fn storage(binding: u32) -> wgpu::BindGroupLayoutEntry {
-    // Everything is bound writable: parts of one buffer may then be read and written in one dispatch.
+    // All storage is bound writable, so that parts of one buffer may be read and written in one dispatch.
     wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,

@@ -1,21 +1,22 @@
-//! The shared WGSL functions: a kernel's source gets exactly those that it calls.
+//! The library of WGSL functions. A kernel's source contains exactly those that it calls.
 //!
-//! The files under `shaders/` write each function once over the types F, I, U, B and L (f32, i32, u32, bool, 64-bit
-//! integer), and D and Q (f64 and words of 64 bits, where the device has them). `name` is its instance over scalars, `name4` that over vectors of four.
+//! The files under `shaders/` define each function once over the types F, I, U, B and L (f32, i32, u32, bool
+//! and 64-bit integers), and D and Q (f64 and 64-bit words, on devices that have them). `name` is the
+//! function's instance over scalars, and `name4` its instance over vectors of four.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// A function of the library, over scalars or over vectors.
-struct Function {
-    text: String,
-    /// The library's functions and structs that its text names.
+/// A function of the library, instantiated over scalars or over vectors.
+struct LibraryFunction {
+    source: String,
+    /// The functions and structs of the library that its source names.
     uses: Vec<String>,
-    /// Its place in the library, by which a kernel's functions are ordered.
+    /// Its position in the library, by which a kernel's functions are ordered.
     place: usize,
 }
 
-static LIBRARY: LazyLock<HashMap<String, Function>> = LazyLock::new(library);
+static LIBRARY: LazyLock<HashMap<String, LibraryFunction>> = LazyLock::new(library);
 
 const GENERIC: [&str; 9] = [
     include_str!("../../shaders/int.wgsl"),
@@ -28,14 +29,14 @@ const GENERIC: [&str; 9] = [
     include_str!("../../shaders/sort.wgsl"),
     include_str!("../../shaders/double.wgsl"),
 ];
-/// Functions whose instances are written one by one.
+/// Files whose functions are written out for scalars and for vectors.
 const CONCRETE: [&str; 3] = [
     include_str!("../../shaders/vector.wgsl"),
     include_str!("../../shaders/access.wgsl"),
     include_str!("../../shaders/two_over_pi.wgsl"),
 ];
 
-/// Names of types in the files, over scalars, over vectors.
+/// The names of types in the files, and the types that they stand for over scalars and over vectors.
 const TYPES: [(&str, &str, &str); 13] = [
     ("F", "f32", "vec4<f32>"),
     ("I", "i32", "vec4<i32>"),
@@ -72,9 +73,9 @@ const STRUCTS: [(&str, &str); 14] = [
     ("Angle64x4", "struct Angle64x4 {\n    f: vec4<f64>,\n    i: vec4<i32>,\n}"),
 ];
 
-/// The texts of all functions and structs that `source` needs, in a fixed order.
+/// The source of all functions and structs that `source` uses, directly or not, in a fixed order.
 pub(super) fn functions_for(source: &str) -> String {
-    let mut found: HashMap<&str, &Function> = HashMap::new();
+    let mut found: HashMap<&str, &LibraryFunction> = HashMap::new();
     let mut open: Vec<&str> = tokens(source).collect();
     while let Some(name) = open.pop() {
         if let Some((name, function)) = LIBRARY.get_key_value(name)
@@ -83,14 +84,14 @@ pub(super) fn functions_for(source: &str) -> String {
             open.extend(function.uses.iter().map(String::as_str));
         }
     }
-    let mut functions: Vec<&Function> = found.into_values().collect();
+    let mut functions: Vec<&LibraryFunction> = found.into_values().collect();
     functions.sort_by_key(|function| function.place);
-    functions.iter().map(|function| format!("{}\n\n", function.text)).collect()
+    functions.iter().map(|function| format!("{}\n\n", function.source)).collect()
 }
 
-fn library() -> HashMap<String, Function> {
-    let mut texts: Vec<(String, String)> =
-        STRUCTS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+fn library() -> HashMap<String, LibraryFunction> {
+    let mut sources: Vec<(String, String)> =
+        STRUCTS.iter().map(|(name, source)| ((*name).to_owned(), (*source).to_owned())).collect();
     let generic: Vec<&str> = GENERIC.iter().flat_map(|file| blocks(file)).collect();
     let concrete: Vec<&str> = CONCRETE.iter().flat_map(|file| blocks(file)).collect();
     let written: Vec<&str> = concrete.iter().filter_map(|text| function_name(text)).collect();
@@ -106,29 +107,29 @@ fn library() -> HashMap<String, Function> {
                 (vector && names.contains(&token)).then(|| format!("{token}4"))
             });
             if let Some(name) = function_name(&instance) {
-                texts.push((name.to_owned(), instance.clone()));
+                sources.push((name.to_owned(), instance.clone()));
             }
         }
     }
     for text in concrete {
         if let Some(name) = function_name(text) {
-            texts.push((name.to_owned(), text.to_owned()));
+            sources.push((name.to_owned(), text.to_owned()));
         }
     }
-    let known: Vec<String> = texts.iter().map(|(name, _)| name.clone()).collect();
-    let function = |(place, (name, text)): (usize, (String, String))| {
-        let mut uses: Vec<String> = tokens(&text)
+    let known: Vec<String> = sources.iter().map(|(name, _)| name.clone()).collect();
+    let function = |(place, (name, source)): (usize, (String, String))| {
+        let mut uses: Vec<String> = tokens(&source)
             .filter(|token| *token != name && known.iter().any(|k| k == token))
             .map(str::to_owned)
             .collect();
         uses.sort();
         uses.dedup();
-        (name, Function { text, uses, place })
+        (name, LibraryFunction { source, uses, place })
     };
-    texts.into_iter().enumerate().map(function).collect()
+    sources.into_iter().enumerate().map(function).collect()
 }
 
-/// The parts of a file between empty lines that hold functions, with the comments right above them.
+/// The functions of a file, each with the comments directly above it. Functions are separated by empty lines.
 fn blocks(file: &str) -> impl Iterator<Item = &str> {
     file.split("\n\n").map(str::trim).filter(|text| function_name(text).is_some())
 }
@@ -142,13 +143,13 @@ const fn in_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// The words of a text, comments left out.
+/// The words of a source, without its comments.
 fn tokens(text: &str) -> impl Iterator<Item = &str> {
     let code = text.lines().map(|line| line.split("//").next().unwrap_or(line));
     code.flat_map(|line| line.split(|c| !in_word(c))).filter(|word| !word.is_empty())
 }
 
-/// The text with words replaced, comments left alone.
+/// The source with words replaced, except in comments.
 fn rewrite(text: &str, replace: impl Fn(&str) -> Option<String>) -> String {
     let mut result = String::with_capacity(text.len() * 2);
     for line in text.lines() {

@@ -1,8 +1,9 @@
-//! The device's queue: dispatches are gathered into command buffers and sent off many at a time.
+//! The device's queue. Dispatches are gathered into command buffers and submitted many at a time.
 //!
-//! - All numbers of the dispatches of one command buffer lie in one uniform buffer, written once a submit; each dispatch
-//!   binds its part by a dynamic offset.
-//! - Bind groups are cached by what they bind. A program that repeats itself creates no driver objects.
+//! - The uniforms of all dispatches of a command buffer lie in one uniform buffer, which is written once for
+//!   each submit. Each dispatch binds its part by a dynamic offset.
+//! - Bind groups are cached by what they bind, so a program that repeats itself creates no objects of the
+//!   driver.
 //! - Work runs in the order in which it was encoded; few submits are in flight at a time.
 
 use std::any::Any;
@@ -13,8 +14,8 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::Shared;
-use super::memory::Block;
+use super::GpuShared;
+use super::memory::GpuBlock;
 use super::pipeline::Pipeline;
 use crate::Result;
 
@@ -22,22 +23,35 @@ const PARAMS_BYTES: u64 = 256 << 10;
 const MAX_DISPATCHES: usize = 128;
 const MAX_IN_FLIGHT: usize = 8;
 const MAX_GROUPS: usize = 8192;
-/// The words at the start of the device's own buffer that describe a failed index.
+/// The bytes at the start of the internal buffer that describe an index failure.
 const FAILURE_BYTES: u64 = 32;
-/// The most bytes that are moved at a time between the device and this machine.
+/// The most bytes that are moved at a time between the device and the host.
 const MAX_STAGING: u64 = 64 << 20;
 
-/// A part of a block, as it is bound.
+/// A part of a block that is bound.
 pub(super) struct Binding<'a> {
-    pub(super) block: &'a Block,
+    pub(super) block: &'a GpuBlock,
     pub(super) offset: u64,
     pub(super) size: u64,
 }
 
+/// A dispatch with everything that it binds.
+pub(super) struct EncodedDispatch<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) bindings: &'a [Binding<'a>],
+    /// The words of its uniforms.
+    pub(super) words: &'a [u32],
+    /// Workgroups in each dimension.
+    pub(super) groups: [u32; 3],
+    /// Whether the kernel reports indices that are out of range.
+    pub(super) checks_indices: bool,
+}
+
+/// The number of bindings, and the buffer, the offset and the size of each.
 type GroupKey = (usize, SmallVec<[(u64, u64, u64); 8]>);
 
-/// What is encoded and not yet submitted, and the caches of what dispatches need.
-pub(super) struct Stream {
+/// The commands that are encoded and not yet submitted, and the caches of objects that dispatches need.
+pub(super) struct CommandStream {
     pass: Option<wgpu::ComputePass<'static>>,
     encoder: Option<wgpu::CommandEncoder>,
     dispatches: usize,
@@ -48,16 +62,17 @@ pub(super) struct Stream {
     groups: HashMap<GroupKey, wgpu::BindGroup>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
     staging: Vec<wgpu::Buffer>,
-    /// Bytes written to buffers since the last submit, and the last submit of such bytes alone.
+    /// The bytes written to buffers since the last submit, and the last submit that was made only to send
+    /// such bytes.
     unsent: u64,
     sent: Option<wgpu::SubmissionIndex>,
-    /// Whether a kernel that checks indices ran since the failures were read.
+    /// Whether a kernel that checks indices has run since index failures were last read.
     indices_unread: bool,
     align: usize,
 }
 
-impl Stream {
-    pub(super) fn new(device: &wgpu::Device, internal_bytes: u64) -> Stream {
+impl CommandStream {
+    pub(super) fn new(device: &wgpu::Device, internal_bytes: u64) -> CommandStream {
         use wgpu::BufferUsages as Usage;
         let buffer = |size, usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -67,7 +82,7 @@ impl Stream {
                 mapped_at_creation: false,
             })
         };
-        Stream {
+        CommandStream {
             pass: None,
             encoder: None,
             dispatches: 0,
@@ -85,7 +100,7 @@ impl Stream {
         }
     }
 
-    /// Whether work is encoded that the device has not got.
+    /// Whether commands are encoded that have not been submitted.
     pub(super) fn is_pending(&self) -> bool {
         self.encoder.is_some()
     }
@@ -93,12 +108,8 @@ impl Stream {
     /// Appends a dispatch.
     pub(super) fn dispatch(
         &mut self,
-        shared: &Shared,
-        pipeline: &Arc<Pipeline>,
-        bindings: &[Binding<'_>],
-        words: &[u32],
-        groups: [u32; 3],
-        checks_indices: bool,
+        shared: &GpuShared,
+        EncodedDispatch { pipeline, bindings, words, groups, checks_indices }: EncodedDispatch<'_>,
     ) {
         let room = pipeline.params_bytes as usize;
         if self.words.len() + room + self.align > PARAMS_BYTES as usize || self.dispatches >= MAX_DISPATCHES {
@@ -138,8 +149,8 @@ impl Stream {
         shared.counters.dispatches.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Sends what is encoded on its way.
-    pub(super) fn submit(&mut self, shared: &Shared) -> Option<wgpu::SubmissionIndex> {
+    /// Submits the encoded commands; `None` if there are none.
+    pub(super) fn submit(&mut self, shared: &GpuShared) -> Option<wgpu::SubmissionIndex> {
         self.pass = None;
         let encoder = self.encoder.take()?;
         if !self.words.is_empty() {
@@ -160,8 +171,8 @@ impl Stream {
         Some(index)
     }
 
-    /// Waits until everything is done, and reports what went wrong.
-    pub(super) fn synchronize(&mut self, shared: &Shared) -> Result<()> {
+    /// Waits until all work is done, and reports its errors.
+    pub(super) fn synchronize(&mut self, shared: &GpuShared) -> Result<()> {
         if self.indices_unread {
             self.read(shared, None, &mut [])?;
         }
@@ -172,7 +183,7 @@ impl Stream {
     }
 
     /// Waits for the kernels that checked indices, and reports an index that was out of range.
-    pub(super) fn check_indices(&mut self, shared: &Shared) -> Result<()> {
+    pub(super) fn check_indices(&mut self, shared: &GpuShared) -> Result<()> {
         if !self.indices_unread {
             return Ok(());
         }
@@ -180,11 +191,11 @@ impl Stream {
         shared.failures.take()
     }
 
-    /// Reads bytes of a block, after all work before it.
+    /// Reads bytes of a block after all work that was encoded before.
     pub(super) fn download(
         &mut self,
-        shared: &Shared,
-        block: &Block,
+        shared: &GpuShared,
+        block: &GpuBlock,
         offset: u64,
         out: &mut [u8],
     ) -> Result<()> {
@@ -196,8 +207,8 @@ impl Stream {
         shared.failures.take()
     }
 
-    /// Reads a piece of a block, and the index failures if there may be any.
-    fn read(&mut self, shared: &Shared, from: Option<(&Block, u64)>, out: &mut [u8]) -> Result<()> {
+    /// Reads a part of a block, and index failures if there may be any.
+    fn read(&mut self, shared: &GpuShared, from: Option<(&GpuBlock, u64)>, out: &mut [u8]) -> Result<()> {
         let skip = from.map_or(0, |(_, start)| start % 4);
         let bytes = (skip + out.len() as u64).next_multiple_of(8);
         let staging = self.take_staging(shared, bytes + FAILURE_BYTES)?;
@@ -221,7 +232,7 @@ impl Stream {
         });
         wait(shared, index);
         self.in_flight.clear();
-        // Before the bytes are believed.
+        // An error means that the bytes are not valid.
         shared.failures.take()?;
         if !matches!(outcome.get(), Some(Ok(()))) {
             return Err(shared.failures.refused("a read-back failed"));
@@ -241,7 +252,7 @@ impl Stream {
         Ok(())
     }
 
-    fn take_staging(&mut self, shared: &Shared, bytes: u64) -> Result<wgpu::Buffer> {
+    fn take_staging(&mut self, shared: &GpuShared, bytes: u64) -> Result<wgpu::Buffer> {
         let fits = |buffer: &wgpu::Buffer| buffer.size() >= bytes && buffer.size() <= bytes.max(1024) * 4;
         if let Some(found) = self.staging.iter().position(fits) {
             return Ok(self.staging.swap_remove(found));
@@ -252,14 +263,15 @@ impl Stream {
         shared.pool.for_reading(bytes.next_power_of_two().max(4096))
     }
 
-    /// Writes bytes to a block, before all work that is not yet submitted.
-    pub(super) fn write(&mut self, shared: &Shared, block: &Block, bytes: &[u8]) {
+    /// Writes bytes to a block. The write reaches the device before all commands that are not yet submitted.
+    pub(super) fn write(&mut self, shared: &GpuShared, block: &GpuBlock, bytes: &[u8]) {
         let (whole, last) = bytes.split_at(bytes.len() / 4 * 4);
         let mut start = block.offset;
         for part in whole.chunks(MAX_STAGING as usize) {
             shared.queue.write_buffer(&block.buffer, start, part);
             start += part.len() as u64;
-            // The driver copies what is written to memory of its own until it is sent, and loses the device where it has none.
+            // The driver keeps a copy of the written bytes until the next submit, and loses the device if it
+            // runs out of memory for it.
             self.unsent += part.len() as u64;
             if self.unsent >= MAX_STAGING {
                 self.unsent = 0;
@@ -276,7 +288,7 @@ impl Stream {
         }
     }
 
-    /// Forgets everything that keeps freed buffers alive.
+    /// Clears the caches, which keep freed buffers alive.
     pub(super) fn drop_caches(&mut self) {
         self.groups.clear();
         self.staging.clear();
@@ -284,19 +296,21 @@ impl Stream {
 }
 
 /// Waits for a submit, or for all of them.
-fn wait(shared: &Shared, submission_index: Option<wgpu::SubmissionIndex>) {
-    // A lost device may never be done.
+fn wait(shared: &GpuShared, submission_index: Option<wgpu::SubmissionIndex>) {
+    // Work on a lost device may never be done.
     if shared.failures.alive().is_err() {
         return;
     }
-    // wgpu panics if the device is lost while it waits. It holds no lock then.
+    // wgpu panics if the device is lost while it waits. It holds no lock at that point, so catching the panic
+    // is safe.
     let poll = |submission_index| {
         let way = wgpu::PollType::Wait { submission_index, timeout: None };
         catch_unwind(AssertUnwindSafe(|| shared.device.poll(way)))
     };
     let mut outcome = poll(submission_index);
     if let Ok(Err(error @ wgpu::PollError::WrongSubmissionIndex(..))) = &outcome {
-        // The submit was refused: all before it decide, and whether the device was lost is found out with them.
+        // The driver refused the submit. Waiting for all submits before it also finds out whether the device
+        // was lost.
         shared.failures.record(shared.failures.refused(error.to_string()));
         outcome = poll(None);
     }
@@ -314,7 +328,7 @@ fn said(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("the driver failed while it was waited for")
 }
 
-fn bind(shared: &Shared, pipeline: &Pipeline, bindings: &[Binding<'_>]) -> wgpu::BindGroup {
+fn bind(shared: &GpuShared, pipeline: &Pipeline, bindings: &[Binding<'_>]) -> wgpu::BindGroup {
     let entries: Vec<_> = (0u32..)
         .zip(bindings)
         .map(|(binding, Binding { block, offset, size })| {
@@ -328,7 +342,7 @@ fn bind(shared: &Shared, pipeline: &Pipeline, bindings: &[Binding<'_>]) -> wgpu:
 }
 
 fn bind_params(
-    shared: &Shared,
+    shared: &GpuShared,
     pipeline: &Pipeline,
     params: &wgpu::Buffer,
     internal: &wgpu::Buffer,

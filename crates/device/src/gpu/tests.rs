@@ -1,20 +1,21 @@
-//! What the driver does to a program: a device that is lost at any moment, work that is refused. On every adapter present.
+//! Tests of failures of the driver: a device that is lost at any moment, and work that is refused. They run
+//! on every adapter present.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::smallvec;
 
 use super::adapter::{Adapter, adapters};
-use super::pipeline::Source;
-use super::stream::Binding;
+use super::pipeline::ShaderSource;
+use super::stream::{Binding, EncodedDispatch};
 use super::*;
 use crate::kernel::{Access, Instr, Loop, Store, UnaryOp};
 use crate::{DType, Device, DeviceOptions, Element};
 
-/// A device of the test's own, and what is behind it.
+/// A device that only the test uses, and its shared state.
 struct Own {
     device: Device,
-    shared: Arc<Shared>,
+    shared: Arc<GpuShared>,
 }
 
 impl Own {
@@ -24,13 +25,13 @@ impl Own {
         Own { device: Device::from_executor(adapter.name(), Box::new(gpu)), shared }
     }
 
-    /// The device goes; it is told so when the driver is asked the next time.
+    /// Destroys the device. Its loss is noticed at the next call of the driver.
     fn destroy(&self) {
         let _turn = self.shared.turn();
         self.shared.device.destroy();
     }
 
-    /// The device goes, and is told so.
+    /// Destroys the device and lets it notice.
     fn lose(&self) {
         self.destroy();
         let _turn = self.shared.turn();
@@ -42,7 +43,8 @@ impl Own {
         self.device.executor()
     }
 
-    /// Whether a call failed because the device was lost, with its name and what to do in the message.
+    /// Asserts that a call failed because the device was lost, and that the message names the device and says
+    /// what to do.
     fn assert_lost<T>(&self, what: &str, result: Result<T>) {
         match result {
             Err(error @ Error::DeviceLost { .. }) => {
@@ -61,7 +63,7 @@ fn each(test: impl Fn(&Adapter, Own)) {
     }
 }
 
-/// `out[i] = op(x[i])` for `n` numbers.
+/// The kernel `out[i] = op(x[i])` over `n` elements.
 fn map(op: UnaryOp, n: usize) -> Kernel {
     let access = |buffer| Access::new(buffer, DType::I32, &[1], 0);
     Kernel::Loop(Loop {
@@ -80,7 +82,7 @@ fn ones() -> Vec<u8> {
     i32::to_bytes(&[1; N]).to_vec()
 }
 
-/// `-1` for each of the ones.
+/// Asserts that the buffer holds `-1` for each of the ones.
 fn check_negated(executor: &dyn Executor, buffer: &Buffer) {
     let mut out = [0; 4 * N];
     executor.download(buffer, 0, &mut out).unwrap();
@@ -135,7 +137,7 @@ fn every_call_on_a_lost_device_says_so() {
 
 #[test]
 fn a_device_lost_unnoticed_is_an_error_of_the_next_read() {
-    /// What is done after the loss, before the value is needed.
+    /// A call that is made after the loss and before the value is read.
     type Step = fn(&Own, &dyn Prepared, &[&Buffer]);
     let steps: [Step; 6] = [
         |_, _, _| (),
@@ -181,7 +183,7 @@ fn buffers_and_kernels_outlive_a_lost_device() {
         let own = Own { device, shared };
         own.destroy();
         drop(own);
-        // Nobody can ask for the value any more.
+        // The value cannot be read any more.
         drop(negate.launch(&[&y, &x], &[]));
         drop(negate);
         drop((x, y));
@@ -211,7 +213,7 @@ fn a_loss_amid_the_work_of_many_threads_reaches_all_of_them() {
             while rounds.load(Ordering::Relaxed) < 20 && threads.iter().any(|thread| !thread.is_finished()) {
                 std::thread::yield_now();
             }
-            // Without waiting for a turn: at any moment.
+            // The device is destroyed without waiting for a turn, so at any moment.
             own.shared.device.destroy();
             for thread in threads {
                 own.assert_lost("work", thread.join().unwrap());
@@ -245,7 +247,8 @@ fn a_panic_of_the_driver_is_the_loss_of_its_device() {
     each(|_, own| {
         let x = own.executor().upload(&ones()).unwrap();
         own.executor().synchronize().unwrap();
-        // Called while the next call waits, where wgpu panics if the device is lost meanwhile.
+        // The callback runs while the next call waits, which is where wgpu panics if the device is lost
+        // meanwhile.
         {
             let _turn = own.shared.turn();
             own.shared.queue.on_submitted_work_done(|| panic!("for a test, and caught"));
@@ -258,9 +261,9 @@ fn a_panic_of_the_driver_is_the_loss_of_its_device() {
     });
 }
 
-/// A kernel that does nothing to one buffer, but for what this text does.
-fn source(wgsl: &str) -> Source {
-    Source { wgsl: wgsl.to_owned(), bindings: 1, params_bytes: 16, internal: false }
+/// A kernel with one buffer, from this source.
+fn source(wgsl: &str) -> ShaderSource {
+    ShaderSource { wgsl: wgsl.to_owned(), bindings: 1, params_bytes: 16, internal: false }
 }
 
 #[test]
@@ -282,7 +285,7 @@ fn a_text_that_is_no_shader_is_an_error_of_its_own_call() {
             "@group(0) @binding(9) var<storage, read_write> a: array<u32>;
             @compute @workgroup_size(1) fn main() { a[0] = 1u; }",
         );
-        // Nothing is left over for another call.
+        // No error is left over for another call.
         own.executor().synchronize().unwrap();
     });
 }
@@ -302,7 +305,16 @@ fn refused_work_is_an_error_of_the_next_read_and_of_no_other() {
                 // More bytes than the buffer has.
                 let block = own.shared.block(&x).unwrap();
                 let binding = Binding { block, offset: 0, size: 1 << 40 };
-                own.shared.stream().dispatch(&own.shared, &pipeline, &[binding], &[0; 4], [1; 3], false);
+                own.shared.stream().dispatch(
+                    &own.shared,
+                    EncodedDispatch {
+                        pipeline: &pipeline,
+                        bindings: &[binding],
+                        words: &[0; 4],
+                        groups: [1; 3],
+                        checks_indices: false,
+                    },
+                );
             }
             executor.upload(&ones()).unwrap();
             executor.flush().unwrap();
@@ -321,7 +333,8 @@ fn refused_work_is_an_error_of_the_next_read_and_of_no_other() {
     });
 }
 
-/// The bound is kept, programs go on whose kernels had to go, and those that take turns come to an end of compiling.
+/// The bound is kept, programs whose kernels were dropped still run, and programs that take turns stop
+/// compiling after a while.
 #[test]
 fn compiled_kernels_are_kept_up_to_a_bound() {
     let ops = [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not];
@@ -341,7 +354,7 @@ fn compiled_kernels_are_kept_up_to_a_bound() {
                 assert!(i32::from_bytes(&out).iter().all(|&x| x == result));
             }
         };
-        // Each that comes back raises the bound by what it costs, until all are kept.
+        // Each kernel that is compiled again raises the bound by its size, until all are kept.
         (0..4).for_each(|_| run());
         let before = compiled();
         assert!(before > 4);

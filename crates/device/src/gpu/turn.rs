@@ -1,29 +1,30 @@
-//! Whose turn it is to call OpenGL. All of its devices share one context, which wgpu locks for each call, also for one that
-//! waits for the GPU; a thread that cannot lock it within seconds panics there. Here threads wait as long as it takes.
+//! Turns at calling OpenGL. All of its devices share one context, which wgpu locks for each call, also for
+//! one that waits for the GPU, and wgpu panics in a thread that cannot take the lock within seconds. Here
+//! threads wait for their turn as long as it takes.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Whether somebody has the turn.
+/// Whether a thread has the turn.
 static TAKEN: Mutex<bool> = Mutex::new(false);
 static FREE: Condvar = Condvar::new();
 
-/// The turn, until it is dropped. It may be handed to another thread, as a mutex's guard may not.
+/// The turn, which ends when this is dropped. Unlike the guard of a mutex it may be moved to another thread.
 #[derive(Debug)]
-pub(super) struct Turn(());
+pub(super) struct DriverTurn(());
 
-impl Turn {
-    /// Waits for the turn where turns are taken. They do not nest.
-    pub(super) fn wait(is_taken: bool) -> Option<Turn> {
+impl DriverTurn {
+    /// Waits for the turn, if turns are taken on this device. Turns do not nest.
+    pub(super) fn wait(is_taken: bool) -> Option<DriverTurn> {
         is_taken.then(|| {
             let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
             let free = FREE.wait_while(taken, |taken| *taken);
             *free.unwrap_or_else(PoisonError::into_inner) = true;
-            Turn(())
+            DriverTurn(())
         })
     }
 }
 
-impl Drop for Turn {
+impl Drop for DriverTurn {
     fn drop(&mut self) {
         *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
         FREE.notify_one();

@@ -1,13 +1,13 @@
-//! wgpu's instances: one for each way to reach drivers, none of which looks for windows.
+//! Instances of wgpu that do not connect to a desktop.
 //!
-//! wgpu asks Vulkan for the extensions that draw into windows of Wayland and X11. Mesa's layer that orders devices then connects to the
-//! desktop to ask it for its favourite, and where there is none, libwayland writes to standard error. A library that draws nothing has
-//! no business there.
+//! wgpu asks Vulkan for the extensions that draw into windows of Wayland and X11. Mesa's layer that orders
+//! devices then connects to the desktop to ask which device it prefers, and where there is no desktop,
+//! libwayland writes to standard error. A library that draws nothing should not do that.
 #![allow(unsafe_code)]
 
 use wgpu::{Backends, Instance, InstanceFlags};
 
-/// The instances of these backends, each with what it lists.
+/// The instances for these backends, each with the backends whose adapters it lists.
 pub(super) fn instances(backends: Backends) -> Vec<(Instance, Backends)> {
     let flags = InstanceFlags::empty().with_env();
     let mut found = Vec::new();
@@ -25,7 +25,7 @@ pub(super) fn instances(backends: Backends) -> Vec<(Instance, Backends)> {
     found
 }
 
-/// An instance for Vulkan, without the extensions for windows. None where Vulkan is missing.
+/// An instance for Vulkan without the extensions for windows; `None` where Vulkan is missing.
 #[cfg(all(unix, not(target_vendor = "apple"), not(target_os = "android")))]
 fn vulkan(flags: InstanceFlags) -> Option<Instance> {
     use wgpu::hal::{InstanceDescriptor, api, vulkan};
@@ -41,16 +41,16 @@ fn vulkan(flags: InstanceFlags) -> Option<Instance> {
         let windows = [c"VK_KHR_wayland_surface", c"VK_KHR_xcb_surface", c"VK_KHR_xlib_surface"];
         args.extensions.retain(|extension| !windows.contains(extension));
     };
-    // SAFETY: the list of extensions becomes that of a machine without a desktop: wgpu-hal leaves out what a driver does not offer,
-    // and looks for each of these three before it makes a surface of its kind, which is all that it uses them for. No surface is ever
-    // made here.
+    // SAFETY: the callback only removes extensions, so the list becomes that of a machine without a desktop.
+    // wgpu-hal leaves out extensions that a driver does not offer, and checks for each of these three before
+    // it makes a surface of its kind, which is all that it uses them for. No surface is ever made here.
     let instance =
         unsafe { vulkan::Instance::init_with_callback(&descriptor, Some(Box::new(without_windows))) };
-    // SAFETY: the instance was made just now, is Vulkan's, and nobody else holds it.
+    // SAFETY: the instance was just created for Vulkan, which `from_hal` is told, and nobody else holds it.
     Some(unsafe { Instance::from_hal::<api::Vulkan>(instance.ok()?) })
 }
 
-/// Other systems' drivers look for no windows.
+/// On other systems, wgpu's own instance does not look for a desktop.
 #[cfg(not(all(unix, not(target_vendor = "apple"), not(target_os = "android"))))]
 fn vulkan(_: InstanceFlags) -> Option<Instance> {
     None

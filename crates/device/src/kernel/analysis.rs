@@ -1,18 +1,21 @@
-//! What can be read off a kernel: types, levels and passes of its values, the memory it moves.
+//! Facts about a kernel: the types, levels and passes of its values, and the memory that it moves.
 
+use super::visit::Touched;
 use super::{Access, Instr, Kernel, Loop, Range, Ty};
 use crate::layout::Dims;
 
 /// How often a value of a loop is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Once a row: it depends on outer dims and finished reductions only.
+    /// Once for each row, since it depends on outer dims and finished reductions only.
     Row,
-    /// Once for every element of a row. Without inner dims all values count as elements' (a row has one).
+    /// Once for each element of a row. In a loop without inner dims a row is one element, and all values are
+    /// of this level.
     Element,
 }
 
-/// Bytes that a kernel plans to read and to write: each access counted once, with the distinct elements it touches.
+/// The bytes that a kernel reads and writes. Each access counts once, with the distinct elements that it
+/// touches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes read.
@@ -58,17 +61,8 @@ impl Loop {
                 Instr::Const(value) => value.ty(),
                 Instr::Coord { .. } => Ty::I32,
                 Instr::InRange { .. } => Ty::Bool,
-                Instr::Unary { op, a } => match op {
-                    super::UnaryOp::IsNan | super::UnaryOp::IsFinite => Ty::Bool,
-                    _ => types[*a as usize],
-                },
-                Instr::Binary { op, a, .. } => {
-                    if op.is_comparison() {
-                        Ty::Bool
-                    } else {
-                        types[*a as usize]
-                    }
-                }
+                Instr::Unary { op, a } => op.result(types[*a as usize]),
+                Instr::Binary { op, a, .. } => op.result(types[*a as usize]),
                 Instr::Select { a, .. } => types[*a as usize],
                 Instr::Cast { to, .. } => Ty::of(*to),
                 Instr::Philox { .. } => Ty::U32,
@@ -79,7 +73,7 @@ impl Loop {
         types
     }
 
-    /// Whether each value belongs to the row or to its elements.
+    /// Whether each value is computed once for each row or for each element.
     pub fn levels(&self) -> Vec<Level> {
         let outer = self.outer();
         let mut levels: Vec<Level> = Vec::with_capacity(self.body.len());
@@ -100,9 +94,9 @@ impl Loop {
         levels
     }
 
-    /// The pass over the row in which each value is known: a reduction's result is known one pass after its operand.
-    /// Row values of stage s are computed between pass s - 1 and pass s; a loop has `max stage + 1` stages, of which the
-    /// last may have row values only.
+    /// The pass over the row in which each value is known: the result of a reduction is known one pass after
+    /// its operand. Row values of stage s are computed between pass s - 1 and pass s. A loop has `max stage +
+    /// 1` stages, of which the last may have row values only.
     pub fn stages(&self) -> Vec<usize> {
         let mut stages: Vec<usize> = Vec::with_capacity(self.body.len());
         for instr in &self.body {
@@ -112,7 +106,7 @@ impl Loop {
         stages
     }
 
-    /// Whether a store of this access happens once a row or for each element.
+    /// Whether a store through this access happens once for each row or for each element.
     pub fn store_level(&self, access: &Access) -> Level {
         self.access_level(access)
     }
@@ -127,32 +121,14 @@ impl Loop {
         let steps = self.inner == 0 || range.strides[self.outer()..].iter().any(|&s| s != 0);
         if steps { Level::Element } else { Level::Row }
     }
-
-    /// The memory it moves.
-    pub fn traffic(&self) -> Traffic {
-        let mut traffic = Traffic::default();
-        let mut stored = vec![false; self.accesses.len()];
-        for store in &self.stores {
-            stored[store.access] = true;
-        }
-        for (access, stored) in self.accesses.iter().zip(stored) {
-            let bytes = access_bytes(access, &self.sizes);
-            if stored {
-                traffic.written = traffic.written.saturating_add(bytes);
-            } else {
-                traffic.read = traffic.read.saturating_add(bytes);
-            }
-        }
-        traffic
-    }
 }
 
-/// Bytes of the distinct elements that an access touches; of all that it may touch where it is indexed.
+/// The bytes of the distinct elements that an access touches or, if it is indexed, may touch.
 fn access_bytes(access: &Access, sizes: &Dims) -> u64 {
     let dims = || access.strides.iter().zip(sizes);
     let touched: Dims =
         dims().map(|(&stride, &size)| if stride == 0 && size != 0 { 1 } else { size }).collect();
-    // Windows overlap: together they are not more than what lies between their first and last elements.
+    // Windows overlap: together they have no more elements than lie between the first and the last one.
     let reach = if access.indexed.is_empty() {
         let ways = dims().map(|(s, &n)| s.unsigned_abs().saturating_mul(n.saturating_sub(1)));
         ways.fold(1, usize::saturating_add)
@@ -162,7 +138,7 @@ fn access_bytes(access: &Access, sizes: &Dims) -> u64 {
     (elements(&touched).min(reach) as u64).saturating_mul(access.dtype.size() as u64)
 }
 
-/// The number of elements of these sizes, or the largest number if there are more.
+/// The number of elements of these sizes; it saturates.
 fn elements(sizes: &[usize]) -> usize {
     if sizes.contains(&0) { 0 } else { sizes.iter().fold(1, |n: usize, &size| n.saturating_mul(size)) }
 }
@@ -179,7 +155,7 @@ impl Instr {
         }
     }
 
-    /// The registers it reads.
+    /// The registers that it reads.
     pub fn operands(&self) -> smallvec::SmallVec<[super::Reg; 3]> {
         match self {
             Instr::Load { indices, .. } => indices.iter().copied().collect(),
@@ -199,7 +175,7 @@ impl Instr {
 }
 
 impl Instr {
-    /// Gives each register that it reads another number.
+    /// Renumbers the registers that it reads.
     pub fn renumber(&mut self, new: impl FnMut(&mut super::Reg)) {
         match self {
             Instr::Load { indices, .. } => indices.iter_mut().for_each(new),
@@ -219,43 +195,24 @@ impl Instr {
 }
 
 impl Kernel {
-    /// The memory it moves: each access counted once.
+    /// The bytes that it reads and writes; each access counts once.
     pub fn traffic(&self) -> Traffic {
-        match self {
-            Kernel::Loop(kernel) => kernel.traffic(),
-            Kernel::Matmul(kernel) => {
-                let mut traffic = kernel.epilogue.traffic();
-                for (access, sizes) in kernel.factors() {
-                    traffic.read = traffic.read.saturating_add(access_bytes(access, &sizes));
-                }
-                traffic
-            }
-            Kernel::Scatter(kernel) => {
-                let output = (kernel.elements as u64).saturating_mul(kernel.target.dtype.size() as u64);
-                let base = if kernel.base.is_some() { output } else { 0 };
-                let read = kernel.indices.iter().chain([&kernel.source]);
-                Traffic {
-                    read: read.map(|a| access_bytes(a, &kernel.sizes)).fold(base, u64::saturating_add),
-                    written: output,
-                }
-            }
-            Kernel::Scan(kernel) => Traffic {
-                read: access_bytes(&kernel.source, &kernel.sizes),
-                written: access_bytes(&kernel.target, &kernel.sizes),
-            },
-            Kernel::Sort(kernel) => Traffic {
-                read: access_bytes(&kernel.source, &kernel.sizes),
-                written: access_bytes(&kernel.target, &kernel.target_sizes()),
-            },
+        let mut traffic = Traffic::default();
+        for Touched { access, sizes, is_written } in self.accesses() {
+            let moved = if is_written { &mut traffic.written } else { &mut traffic.read };
+            *moved = moved.saturating_add(access_bytes(access, &sizes));
         }
+        if let Kernel::Scatter(kernel) = self {
+            // A scatter writes its whole output, and reads its whole base if there is one.
+            traffic.written = (kernel.elements as u64).saturating_mul(kernel.target.dtype.size() as u64);
+            let base = if kernel.base.is_some() { traffic.written } else { 0 };
+            traffic.read = traffic.read.saturating_add(base);
+        }
+        traffic
     }
 
     /// The number of parameters that a launch must give.
     pub fn params(&self) -> usize {
-        match self {
-            Kernel::Loop(kernel) => kernel.params(),
-            Kernel::Matmul(kernel) => kernel.epilogue.params(),
-            Kernel::Scatter(_) | Kernel::Scan(_) | Kernel::Sort(_) => 0,
-        }
+        self.body().map_or(0, |(body, _)| body.params())
     }
 }

@@ -1,19 +1,21 @@
-//! What an executor refuses: kernels that break the IR's rules. Both ask here, so both refuse the same ones, and neither meets
-//! a kernel that names what it doesn't have, reaches before its buffers, or writes what it still has to read.
+//! Checks the rules of the IR. Both executors call this, so both refuse the same kernels, and neither runs a
+//! kernel that refers to something it does not have, reaches before its buffers, or overwrites what it still
+//! has to read.
 
 use smallvec::SmallVec;
 
+use super::visit::Touched;
 use super::{Access, Instr, Kernel, Loop, Matmul, ReduceOp, Scan, Scatter, Store, Ty};
 use crate::DType;
 
-/// Why a kernel is refused.
+/// The reason why a kernel is refused.
 type Reason = String;
 
-/// Numbers of buffers stay below this: tables have a place for each.
+/// The bound of buffer and parameter numbers, since tables have an entry for each.
 const MOST_BUFFERS: usize = 1 << 16;
 
 impl Kernel {
-    /// Whether it keeps the rules of this module's guarantees; if not, which one it breaks.
+    /// Checks the guarantees of a kernel; the error says which rule it breaks.
     pub(crate) fn check(&self) -> Result<(), Reason> {
         match self {
             Kernel::Loop(kernel) => {
@@ -28,29 +30,20 @@ impl Kernel {
                 if !kernel.fits() {
                     return Err("a sort whose accesses don't fit its space".to_owned());
                 }
-                check_sizes(&kernel.sizes)?;
-                reaches(&kernel.source, &kernel.sizes)?;
-                reaches(&kernel.target, &kernel.target_sizes())
+                check_sizes(&kernel.sizes)
             }
-        }
-    }
-
-    /// The numbers of the buffers that it writes. For kernels that were checked.
-    #[cfg(feature = "gpu")]
-    pub(crate) fn written(&self) -> SmallVec<[usize; 4]> {
-        match self {
-            Kernel::Loop(kernel) => kernel.written().collect(),
-            Kernel::Matmul(kernel) => kernel.epilogue.written().collect(),
-            Kernel::Scatter(kernel) => SmallVec::from_slice(&[kernel.target.buffer]),
-            Kernel::Scan(kernel) => SmallVec::from_slice(&[kernel.target.buffer]),
-            Kernel::Sort(kernel) => SmallVec::from_slice(&[kernel.target.buffer]),
-        }
+        }?;
+        let unguarded = |touched: &&Touched<'_>| touched.access.guards.is_empty();
+        self.accesses()
+            .iter()
+            .filter(unguarded)
+            .try_for_each(|touched| reaches(touched.access, &touched.sizes))
     }
 }
 
 impl Loop {
-    /// That operands come first, that their types fit, and that everything named is there. `accumulator` is the type of
-    /// [`Instr::Accumulator`] where there is one.
+    /// Checks that operands come before their users, that their types fit, and that everything a body refers
+    /// to exists. `accumulator` is the type of [`Instr::Accumulator`] if there is one.
     pub(crate) fn check(&self, accumulator: Option<Ty>) -> Result<(), Reason> {
         for (i, instr) in self.body.iter().enumerate() {
             if instr.operands().iter().any(|&r| r as usize >= i) {
@@ -112,9 +105,9 @@ impl Loop {
         self.stores.iter().filter_map(|store| self.accesses.get(store.access)).map(|access| access.buffer)
     }
 
-    /// That unguarded accesses begin inside of their buffers.
+    /// Checks that unguarded accesses begin inside of their buffers.
     fn check_reach(&self) -> Result<(), Reason> {
-        // With no elements, a loop with inner dims still computes its rows.
+        // A loop whose rows have no elements still computes and stores row values.
         let sizes: SmallVec<[usize; 8]> = match self.inner {
             0 => self.sizes.as_slice().into(),
             _ => {
@@ -126,7 +119,8 @@ impl Loop {
         self.accesses.iter().filter(|a| a.guards.is_empty()).try_for_each(|a| reaches(a, &sizes))
     }
 
-    /// That what is read and written is read at the element that is written, without inner dims.
+    /// Checks for hazards: a loop may read a buffer that it writes only at the element that it writes, and
+    /// only without inner dims.
     fn check_order(&self) -> Result<(), Reason> {
         let stores = || self.stores.iter().map(|store| &self.accesses[store.access]);
         for load in self.body.iter().filter_map(|instr| match instr {
@@ -157,7 +151,6 @@ impl Matmul {
         self.epilogue.check_order()?;
         for (factor, sizes) in self.factors() {
             check_sizes(&sizes)?;
-            reaches(factor, &sizes)?;
             if self.epilogue.written().any(|buffer| buffer == factor.buffer) {
                 return Err("a matmul that writes to its own factor".to_owned());
             }
@@ -181,12 +174,8 @@ impl Scatter {
         }
         check_sizes(&self.sizes)?;
         check_sizes(&[self.elements])?;
-        reaches(&self.target, &self.sizes)?;
-        for access in self.indices.iter().chain([&self.source]) {
-            reaches(access, &self.sizes)?;
-            if access.buffer == self.target.buffer {
-                return Err("a scatter that writes to its own source".to_owned());
-            }
+        if self.indices.iter().chain([&self.source]).any(|access| access.buffer == self.target.buffer) {
+            return Err("a scatter that writes to its own source".to_owned());
         }
         Ok(())
     }
@@ -203,8 +192,6 @@ impl Scan {
             return Err("a scan that gives positions".to_owned());
         }
         check_sizes(sizes)?;
-        reaches(source, sizes)?;
-        reaches(target, sizes)?;
         if source.buffer == target.buffer && source != target {
             return Err("a scan that writes to what it reads elsewhere".to_owned());
         }
@@ -212,7 +199,8 @@ impl Scan {
     }
 }
 
-/// That a space's indices, and eight bytes for each, can be counted; without the dims of size 0, which must not hide the others.
+/// Checks that the indices of a space, and eight bytes for each, can be counted. Dims of size 0 are left out,
+/// since they must not hide the others.
 fn check_sizes(sizes: &[usize]) -> Result<(), Reason> {
     let product = sizes.iter().try_fold(8usize, |product, &size| product.checked_mul(size.max(1)));
     match product {
@@ -221,7 +209,7 @@ fn check_sizes(sizes: &[usize]) -> Result<(), Reason> {
     }
 }
 
-/// That an access begins inside of its buffer, and ends where a byte can be addressed.
+/// Checks that an access begins inside of its buffer, and ends where a byte can be addressed.
 fn reaches(access: &Access, sizes: &[usize]) -> Result<(), Reason> {
     if access.buffer >= MOST_BUFFERS {
         return Err(format!("buffer {}", access.buffer));

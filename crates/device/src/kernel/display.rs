@@ -1,8 +1,9 @@
-//! Kernels as text: a line that says what kind of work it is and over which sizes, and with `{:#}` the body, a line an
-//! instruction.
+//! Kernels as text: one line that says the kind of work and its sizes and, with `{:#}`, the body with one
+//! line for each instruction.
 //!
-//! A space's dims are `i0`, `i1`, …; values are `%0`, `%1`, …; buffers have the names that [`Kernel::named`] is given, or `b0`,
-//! `b1`, …. Strides and offsets are stated where the elements don't lie one after the other in the order of the space.
+//! The dims of a space are `i0`, `i1`, …, values are `%0`, `%1`, …, and buffers have the names that
+//! [`Kernel::named`] is given, or `b0`, `b1`, …. Strides and offsets are stated only if the elements are not
+//! contiguous in the order of the space.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -10,15 +11,15 @@ use super::{Access, BinaryOp, Instr, Kernel, Level, Loop, Matmul, Range, Reg, Sc
 use crate::Scalar;
 use crate::layout::{Dims, contiguous_strides};
 
-/// A kernel with names for its buffers; see [`Kernel::named`].
+/// A kernel that displays its buffers by name; see [`Kernel::named`].
 #[derive(Clone, Copy, Debug)]
-pub struct Named<'a> {
+pub struct NamedKernel<'a> {
     kernel: &'a Kernel,
     names: &'a [String],
 }
 
 impl Kernel {
-    /// The kernel as text that calls its buffers by these names.
+    /// The kernel, displayed with these names of its buffers.
     ///
     /// ```
     /// use wgrad_device::DType;
@@ -44,12 +45,12 @@ impl Kernel {
     ///     "loop over [64, 100]\n  %0 = x f32 strides [1, 64]\n  %1 = exp(%0)\n  y f32 = %1"
     /// );
     /// ```
-    pub fn named<'a>(&'a self, names: &'a [String]) -> Named<'a> {
-        Named { kernel: self, names }
+    pub fn named<'a>(&'a self, names: &'a [String]) -> NamedKernel<'a> {
+        NamedKernel { kernel: self, names }
     }
 }
 
-impl Display for Named<'_> {
+impl Display for NamedKernel<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.kernel {
             Kernel::Loop(kernel) => write_loop(f, kernel, self.names),
@@ -103,7 +104,7 @@ impl Display for Traffic {
     }
 }
 
-/// A number of bytes as people read it: exact up to 9,999, then with three digits.
+/// A number of bytes for people to read: exact up to 9,999, and with three digits beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub u64);
 
@@ -139,7 +140,7 @@ fn write_loop(f: &mut Formatter<'_>, kernel: &Loop, names: &[String]) -> fmt::Re
     write_body(f, kernel, names)
 }
 
-/// The instructions and stores, with `{:#}`.
+/// Writes the instructions and stores, if the format is `{:#}`.
 fn write_body(f: &mut Formatter<'_>, kernel: &Loop, names: &[String]) -> fmt::Result {
     if !f.alternate() {
         return Ok(());
@@ -218,7 +219,7 @@ fn write_binary(f: &mut Formatter<'_>, op: BinaryOp, a: Reg, b: Reg) -> fmt::Res
     write!(f, "%{a} {sign} %{b}")
 }
 
-/// A buffer as an access reads it: its name, dtype, and how it is walked over unless that is densely.
+/// Writes a buffer as an access reads it: its name, its dtype and, unless it is contiguous, its strides.
 fn write_access(f: &mut Formatter<'_>, access: &Access, sizes: &[usize], names: &[String]) -> fmt::Result {
     write!(f, "{} {}", name(names, access.buffer), access.dtype)?;
     write_strides(f, &access.strides, access.offset, sizes)
@@ -237,7 +238,7 @@ fn write_strides(f: &mut Formatter<'_>, strides: &[isize], offset: isize, sizes:
     Ok(())
 }
 
-/// A debug name in lower case: `Exp` as `exp`.
+/// The debug form of a value in lower case: `Exp` as `exp`.
 struct Lower<'a, T>(&'a T);
 
 impl<T: fmt::Debug> Display for Lower<'_, T> {
@@ -246,7 +247,7 @@ impl<T: fmt::Debug> Display for Lower<'_, T> {
     }
 }
 
-/// `0 <= 2 i0 + i1 - 1 < 5`.
+/// A range check as text: `0 <= 2 i0 + i1 - 1 < 5`.
 struct InRange<'a>(&'a Range);
 
 impl Display for InRange<'_> {

@@ -1,34 +1,37 @@
-//! The kernel IR: what the scheduler asks an executor to run, and what both executors agree on.
+//! The kernel IR: the form in which the scheduler asks an executor to run work, and whose meaning both
+//! executors implement.
 //!
-//! A [`Kernel`] is plain data: index spaces, accesses to numbered buffers, and for the fused ones a straight-line body
-//! in SSA form. An executor turns it into something it can launch ([`crate::Executor::prepare`]), again and again with
-//! other buffers and parameters. Everything that is a number here (sizes, strides, offsets) may change without
-//! changing what an executor compiles; only the structure decides that.
+//! A [`Kernel`] is plain data: index spaces, accesses to numbered buffers and, for fused work, a
+//! straight-line body in SSA form. An executor prepares it ([`crate::Executor::prepare`]) and can then launch
+//! it again and again with other buffers and parameters. Only its structure decides what an executor
+//! compiles; numbers (sizes, strides, offsets) are data of the compiled code.
 //!
-//! Guarantees that every kernel given to an executor keeps (`check` refuses what breaks one that would do harm):
-//! - body operands come before their users; their types agree ([`Loop::types`]);
-//! - every unguarded access stays inside its buffer for every index of the space; indexed accesses are checked by the
-//!   executor while it runs;
-//! - strides of dims of size 1 are 0, and the sizes of a space are never negative; a size may be 0;
-//! - every buffer is either only read, only written, or read and written by accesses with equal strides and offset
-//!   in a kernel without inner dims (an element is then read before it is written);
-//! - an output's accesses reach all of it, each element once.
+//! Guarantees of every kernel that is given to an executor (`check` refuses a kernel that breaks one in a way
+//! that would do harm):
+//! - operands of the body come before their users, and their types agree ([`Loop::types`]);
+//! - every unguarded access stays inside its buffer for every index of the space; indexed accesses are
+//!   checked by the executor at run time;
+//! - strides of dims of size 1 are 0; a size may be 0;
+//! - every buffer is only read, only written, or read and written by accesses with equal strides and offset
+//!   in a kernel without inner dims, where each element is read before it is written;
+//! - the stores to an output reach all of it, each element once.
 
 mod analysis;
 mod check;
 mod display;
 mod op;
+mod visit;
 
 pub use analysis::{Level, Traffic};
-pub use display::{Bytes, Named};
-pub use op::{BinaryOp, ReduceOp, Ty, UnaryOp};
+pub use display::{Bytes, NamedKernel};
+pub use op::{BinaryOp, Domain, Gives, ReduceOp, Ty, UnaryOp};
 
 use smallvec::SmallVec;
 
 use crate::layout::{Dims, Strides};
 use crate::{DType, Scalar};
 
-/// A value in a loop's body: the position of the instruction that made it.
+/// A register: a value of a loop's body, numbered by the position of the instruction that defines it.
 pub type Reg = u32;
 
 /// One unit of work for an executor.
@@ -39,7 +42,7 @@ pub enum Kernel {
     Loop(Loop),
     /// A batched matrix product with an elementwise epilogue.
     Matmul(Matmul),
-    /// Values written to indexed places.
+    /// Values that are written to indexed places.
     Scatter(Scatter),
     /// A running reduction along a dim.
     Scan(Scan),
@@ -49,90 +52,95 @@ pub enum Kernel {
 
 /// A fused loop nest over an index space of `outer` dims (rows) and `inner` dims (the elements of a row).
 ///
-/// With `inner == 0` it is elementwise: each index is a row of one element. Otherwise [`Instr::Reduce`] folds a value
-/// over all elements of its row; its result belongs to the row, and instructions after it may mix it with elements
-/// again, so that a softmax is one loop: as many passes over the row as there are reductions that wait for each
-/// other ([`Loop::stages`]).
+/// With `inner == 0` the loop is elementwise: each index is a row of one element. Otherwise [`Instr::Reduce`]
+/// folds a value over all elements of its row. Its result is a value of the row, and later instructions may
+/// combine it with elements again. So a softmax is one loop, with as many passes over the row as there are
+/// reductions that depend on each other ([`Loop::stages`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Loop {
     /// Sizes of the dims, outermost first: the outer ones, then the inner ones.
     pub sizes: Dims,
-    /// How many of the last dims are inner.
+    /// The number of inner dims, which are the last ones.
     pub inner: usize,
-    /// Where elements are read and written.
+    /// The accesses through which elements are read and written.
     pub accesses: Vec<Access>,
-    /// Range checks that guard accesses.
+    /// The range checks that guard accesses.
     pub ranges: Vec<Range>,
     /// The computation, in SSA form.
     pub body: Vec<Instr>,
-    /// What is written.
+    /// The values that are written.
     pub stores: Vec<Store>,
 }
 
 /// An affine map from an index of a space to an element of a buffer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Access {
-    /// Which of the buffers given at launch.
+    /// The number of the buffer among those that a launch gives.
     pub buffer: usize,
     /// The dtype of its elements.
     pub dtype: DType,
-    /// The step of each dim of the space, in elements.
+    /// The stride of each dim of the space, in elements.
     pub strides: Strides,
-    /// Where the element at index 0 lies; negative only where guards keep that from being read.
+    /// The position of the element at index 0. It may be negative only if guards prevent that element's
+    /// access.
     pub offset: isize,
-    /// Positions in [`Loop::ranges`]: unless all hold, a load gives 0, touches no memory, and its indices aren't
-    /// checked. Never on stores.
+    /// Positions in [`Loop::ranges`]. Unless all of these ranges hold, a load gives 0, touches no memory, and
+    /// does not check its indices. Stores have no guards.
     pub guards: SmallVec<[usize; 2]>,
-    /// Dims addressed by values of the body, for [`Instr::Load`]'s `indices`, in their order. Never on stores.
+    /// The dims that are addressed by values of the body, in the order of the `indices` of [`Instr::Load`].
+    /// Stores have none.
     pub indexed: SmallVec<[IndexedDim; 1]>,
+    /// Whether the buffer holds other elements besides those of the access, which a store must leave
+    /// unchanged. If not, a store may overwrite memory behind the last element.
+    pub partial: bool,
 }
 
 /// A dim of a buffer that is addressed by a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IndexedDim {
-    /// Elements from one index to the next.
+    /// The stride from an index to the next, in elements.
     pub stride: isize,
-    /// Valid indices are 0..size; others are an [`crate::Error::Index`].
+    /// The size: valid indices are `0..size`, and others are an [`crate::Error::Index`].
     pub size: usize,
-    /// The operation, for that error.
+    /// The operation that the error names.
     pub op: &'static str,
 }
 
-/// `0 <= offset + sum(strides * index) < size`.
+/// A range check: `0 <= offset + sum(strides * index) < size`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Range {
-    /// The step of each dim of the space.
+    /// The stride of each dim of the space.
     pub strides: Strides,
     /// The value at index 0.
     pub offset: isize,
-    /// One above the largest value that is in range.
+    /// The bound, which values in range are below.
     pub size: usize,
 }
 
-/// A value written to memory. A store of a loop with inner dims whose access steps along none of them writes once a
-/// row ([`Loop::store_level`]); its value then belongs to the row too.
+/// A value that is written to memory. In a loop with inner dims, a store whose access has stride 0 along all
+/// of them writes once for each row ([`Loop::store_level`]); its value must then be a value of the row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Store {
-    /// Where: an access without guards and indices, whose dtype has the value's type.
+    /// The access, which has no guards and no indices, and whose dtype has the value's register type.
     pub access: usize,
-    /// What.
+    /// The value.
     pub value: Reg,
 }
 
 /// One instruction. Operands are registers of earlier instructions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Instr {
-    /// The element that an access addresses, moved by the values (I32 or I64) of its indexed dims. Gives the access's
-    /// dtype's type.
+    /// The element that an access addresses, with indexed dims addressed by values (I32 or I64). The result
+    /// has the register type of the access's dtype.
     Load {
         /// Position in [`Loop::accesses`].
         access: usize,
         /// A value for each of the access's indexed dims.
         indices: SmallVec<[Reg; 1]>,
     },
-    /// The matrix product's element, in an epilogue; of [`Matmul::accumulator`]'s type.
+    /// The element of the matrix product in an epilogue; its type is [`Matmul::accumulator`].
     Accumulator,
-    /// A number given at launch.
+    /// A number that is given at launch.
     Param {
         /// Its position among the launch's parameters.
         index: usize,
@@ -153,57 +161,59 @@ pub enum Instr {
     },
     /// An operation on one value.
     Unary {
-        /// Which.
+        /// The operation.
         op: UnaryOp,
         /// The operand.
         a: Reg,
     },
     /// An operation on two values of one type.
     Binary {
-        /// Which.
+        /// The operation.
         op: BinaryOp,
         /// The left operand.
         a: Reg,
         /// The right operand.
         b: Reg,
     },
-    /// `a` where `cond` holds, else `b`; both of one type.
+    /// `a` where `cond` holds, else `b`. Both have one type.
     Select {
         /// A Bool.
         cond: Reg,
         /// The value where it holds.
         a: Reg,
-        /// The value where it doesn't.
+        /// The value where it does not hold.
         b: Reg,
     },
-    /// The value that an element of this dtype holds after storing `a` in it, as the dtype's register type: floats are
-    /// rounded to f16 and bf16, cut off towards zero for integers, which wrap; anything is `!= 0` as Bool.
+    /// The value that an element of this dtype holds after `a` was stored in it, in the dtype's register
+    /// type. Floats are rounded to f16 and bf16, and truncated towards zero for integers, which wrap. A Bool
+    /// is `a != 0`.
     Cast {
         /// The operand, of any type.
         a: Reg,
         /// The dtype.
         to: DType,
     },
-    /// Random bits (U32): word `index % 4` of Philox4x32-10 with the counter (index / 4, 0, stream low, stream high)
-    /// and the key (seed low, seed high).
+    /// Random bits (U32): word `index % 4` of Philox4x32-10 with the counter (index / 4, 0, stream low,
+    /// stream high) and the key (seed low, seed high).
     Philox {
         /// The element's number: an I32 whose bits are taken as unsigned.
         index: Reg,
         /// The first of four parameters: seed low, seed high, stream low, stream high.
         params: usize,
     },
-    /// A number of the standard normal distribution (F32), the same bits everywhere: with the pair of words a, b of Philox that
-    /// word `index % 4` is of (as of [`Instr::Philox`]), u = (a | 1) / 2^32 and v = (b + 1/2) / 2^32, it is `sqrt(-2 ln u) sin(2πv)` for
-    /// an even index and `sqrt(-2 ln u) cos(2πv)` for an odd one, within one unit in the last place.
+    /// A number of the standard normal distribution (F32), with the same bits on every device. Let a, b be
+    /// the pair of Philox words that contains word `index % 4` (as in [`Instr::Philox`]), u = (a | 1) / 2^32
+    /// and v = (b + 1/2) / 2^32. The number is `sqrt(-2 ln u) sin(2πv)` for an even index and `sqrt(-2 ln u)
+    /// cos(2πv)` for an odd one, within one unit in the last place.
     Normal {
         /// The element's number: an I32 whose bits are taken as unsigned.
         index: Reg,
         /// The first of four parameters: seed low, seed high, stream low, stream high.
         params: usize,
     },
-    /// Folds an element value over the row.
+    /// The reduction of an element value over the row.
     Reduce {
-        /// How.
+        /// The reduction.
         op: ReduceOp,
         /// The value to fold.
         a: Reg,
@@ -218,7 +228,7 @@ pub struct Const {
 }
 
 impl Const {
-    /// A constant of this type, converted as a cast would.
+    /// A constant of this type; the value is converted as a cast converts it.
     pub fn new(value: impl Into<Scalar>, ty: Ty) -> Const {
         let value: Scalar = value.into();
         let bits = match ty {
@@ -249,34 +259,38 @@ impl Const {
 
 /// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, then an elementwise epilogue on the product.
 ///
-/// Both operands have one dtype. Halves are multiplied and summed in f32, f64 in f64; integers wrap in their own type.
+/// Both operands have one dtype. Halves are multiplied and summed in f32, f64 in f64, and integers wrap in
+/// their own type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Matmul {
     /// The inner size, summed over; 0 gives a product of zeros.
     pub k: usize,
-    /// Its strides are those of the batch dims, then of m, then of k. No guards, no indices.
+    /// The left factor. Its strides are those of the batch dims, then of m, then of k. It has no guards and
+    /// no indices.
     pub lhs: Access,
-    /// Its strides are those of the batch dims, then of k, then of n. No guards, no indices.
+    /// The right factor. Its strides are those of the batch dims, then of k, then of n. It has no guards and
+    /// no indices.
     pub rhs: Access,
-    /// What m and k of `lhs` are made of.
+    /// The dims that m and k of `lhs` are composed of.
     pub lhs_parts: Parts,
-    /// What k and n of `rhs` are made of.
+    /// The dims that k and n of `rhs` are composed of.
     pub rhs_parts: Parts,
-    /// A loop without inner dims over `batch.. , m, n`; [`Instr::Accumulator`] is the product. Its outputs are not the
-    /// buffers of `lhs` and `rhs`.
+    /// The epilogue: a loop without inner dims over `batch.., m, n`, in which [`Instr::Accumulator`] is the
+    /// product. It must not write to the buffers of `lhs` and `rhs`.
     pub epilogue: Loop,
 }
 
-/// What the rows and columns of a product's factor are made of: sizes, outermost first, whose row-major order the row's or
-/// column's index counts. The factor's access then has a stride for each of them instead of one. Empty: a single dim.
+/// The dims that the rows and columns of a product's factor are composed of: sizes, outermost first, whose
+/// row-major order the index of a row or column counts. The factor's access has a stride for each of them
+/// instead of one. An empty list is a single dim.
 ///
-/// So a product reads windows where they lie: of an image, column (y, x) and row (channel, y, x within the window) meet at the
-/// element (channel, y + y, x + x).
+/// This lets a product read windows in place: of an image, row (channel, y, x within the window) and column
+/// (y, x) address the element (channel, y + y, x + x).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Parts {
-    /// The sizes that the rows are made of.
+    /// The sizes that the rows are composed of.
     pub rows: Dims,
-    /// The sizes that the columns are made of.
+    /// The sizes that the columns are composed of.
     pub columns: Dims,
 }
 
@@ -286,7 +300,7 @@ impl Parts {
         self.rows.is_empty() && self.columns.is_empty()
     }
 
-    /// The sizes that the rows and the columns are made of, where these are so many.
+    /// The sizes that `rows` rows and `columns` columns are composed of.
     pub fn of(&self, rows: usize, columns: usize) -> [Dims; 2] {
         let made = |parts: &Dims, whole: usize| {
             if parts.is_empty() { SmallVec::from_slice(&[whole]) } else { parts.clone() }
@@ -301,7 +315,7 @@ impl Matmul {
         Matmul { k, lhs, rhs, lhs_parts: Parts::default(), rhs_parts: Parts::default(), epilogue }
     }
 
-    /// The factors, each with the sizes that its access's strides belong to.
+    /// The factors, each with the sizes that the strides of its access belong to.
     pub fn factors(&self) -> [(&Access, Dims); 2] {
         let (batch, matrix) = self.epilogue.sizes.split_at(self.epilogue.sizes.len().saturating_sub(2));
         let (m, n) = (matrix.first().map_or(1, |&m| m), matrix.get(1).map_or(1, |&n| n));
@@ -309,8 +323,9 @@ impl Matmul {
         [(&self.lhs, sizes(self.lhs_parts.of(m, self.k))), (&self.rhs, sizes(self.rhs_parts.of(self.k, n)))]
     }
 
-    /// Whether the factors fit the space: they have its batch dims, m and k, k and n, one dtype, a stride for each of the sizes that
-    /// their rows and columns are made of, and these sizes multiply to the rows and columns. Executors refuse other products.
+    /// Whether the factors fit the space: they have its batch dims, m and k or k and n, one dtype and a
+    /// stride for each size that their rows and columns are composed of, and the products of these sizes are
+    /// the numbers of rows and columns. Executors refuse other products.
     pub fn fits(&self) -> bool {
         let [.., m, n] = self.epilogue.sizes[..] else { return false };
         let made = |parts: &Dims, whole: usize| {
@@ -329,75 +344,78 @@ impl Matmul {
             && self.factors().iter().all(|(access, sizes)| access.is_plain(sizes.len()))
     }
 
-    /// The type that products are summed in, and that the epilogue gets.
+    /// The type in which products are summed, and which the epilogue gets.
     pub const fn accumulator(&self) -> Ty {
         Ty::of(self.lhs.dtype)
     }
 }
 
-/// `output = base` (or zeros), then for every index of the space, in row-major order:
-/// `output[target] = op(output[target], source)`. The same result on every run.
+/// Sets `output = base` (or zeros), then for every index of the space, in row-major order, `output[target] =
+/// op(output[target], source)`. Every run gives the same result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scatter {
-    /// How a value meets what is there.
+    /// How a value is combined with the output's element.
     pub op: ScatterOp,
-    /// The sizes of the space of source elements.
+    /// The sizes of the index space of source elements.
     pub sizes: Dims,
-    /// The values.
+    /// The values that are written.
     pub source: Access,
-    /// I64 or I32 indices, one access for each of the target's indexed dims.
+    /// The I64 or I32 indices, one access for each of the target's indexed dims.
     pub indices: Vec<Access>,
-    /// Where: an affine part and indexed dims, in the output's elements. Of the source's dtype.
+    /// The places in the output: an affine part and indexed dims, in elements. It has the source's dtype.
     pub target: Access,
-    /// What the output starts from: a buffer with as many elements as the output, in the same order; none: zeros.
+    /// The buffer whose elements the output starts from, with as many elements as the output in the same
+    /// order; `None` for zeros.
     pub base: Option<usize>,
-    /// Elements of the output, which is contiguous.
+    /// The number of elements of the output, which is contiguous.
     pub elements: usize,
 }
 
-/// How [`Scatter`] combines.
+/// How a [`Scatter`] combines values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScatterOp {
-    /// The last value in row-major order of the source stays.
+    /// The last value in row-major order of the source wins.
     Assign,
-    /// Sums; halves in f32.
+    /// The sum; halves are summed in f32.
     Add,
-    /// Products.
+    /// The product.
     Mul,
-    /// The larger; NaN wins.
+    /// The larger value, or NaN if either is.
     Max,
-    /// The smaller; NaN wins.
+    /// The smaller value, or NaN if either is.
     Min,
 }
 
-/// A running fold along the last dim of the space: `target[.., i] = source[.., 0] op … op source[.., i]`.
+/// A running reduction along the last dim of the space: `target[.., i] = source[.., 0] op … op source[..,
+/// i]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scan {
-    /// Sum, Prod, Max or Min.
+    /// The operation: Sum, Prod, Max or Min.
     pub op: ReduceOp,
     /// The sizes of the space; the scan runs along the last dim.
     pub sizes: Dims,
-    /// What is read.
+    /// The elements that are read.
     pub source: Access,
-    /// What is written; of the source's dtype. Halves accumulate in f32.
+    /// The elements that are written, of the source's dtype. Halves accumulate in f32.
     pub target: Access,
 }
 
-/// The stable order of the elements along the last dim of the space: `target[.., i]` is the place (I64) of the element that comes
-/// `first + i`-th. Equal elements keep their order, descending too; NaN counts as larger than every number, all NaN as equal, and so do -0 and 0.
+/// The stable order of the elements along the last dim of the space: `target[.., i]` is the position (I64) of
+/// the element that comes `first + i`-th. Equal elements keep their order, also if descending. NaN is larger
+/// than every number; all NaN are equal, and so are -0 and 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sort {
     /// Whether the largest comes first.
     pub descending: bool,
     /// The sizes of the space; the order runs along the last dim.
     pub sizes: Dims,
-    /// What is read.
+    /// The elements that are read.
     pub source: Access,
-    /// What is written: I64. Its last stride counts the places that are wanted.
+    /// The positions that are written, as I64. Its last stride is that of the wanted places.
     pub target: Access,
     /// The first place that is wanted.
     pub first: usize,
-    /// How many places are wanted: `first + count` is at most the last size.
+    /// The number of wanted places; `first + count` is at most the last size.
     pub count: usize,
 }
 
@@ -423,7 +441,7 @@ impl Sort {
 }
 
 impl Access {
-    /// Whether it has as many strides, and neither guards nor indices.
+    /// Whether it has `rank` strides, no guards and no indices.
     pub(crate) fn is_plain(&self, rank: usize) -> bool {
         self.strides.len() == rank && self.guards.is_empty() && self.indexed.is_empty()
     }
@@ -437,6 +455,7 @@ impl Access {
             offset,
             guards: SmallVec::new(),
             indexed: SmallVec::new(),
+            partial: false,
         }
     }
 }

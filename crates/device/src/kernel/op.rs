@@ -1,11 +1,11 @@
-//! The scalar operations of the kernel IR: what one element undergoes. Each executor implements exactly these.
+//! The scalar operations of the kernel IR. Each executor implements exactly these.
 
 use crate::DType;
 
 /// The type of a value in a kernel's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ty {
-    /// Truth values.
+    /// Bools.
     Bool,
     /// Random bits and their counters.
     U32,
@@ -37,147 +37,218 @@ impl Ty {
     }
 }
 
-/// Operations on one value. The result has the operand's type unless it says otherwise.
+/// The types of operands that an operation takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum UnaryOp {
+pub enum Domain {
+    /// All types.
+    All,
+    /// Integers and floats.
+    Numbers,
+    /// Bools and integers.
+    Bits,
+    /// Integers.
+    Integers,
+    /// Floats.
+    Floats,
+}
+
+impl Domain {
+    /// Whether the operation takes this type.
+    pub const fn has(self, ty: Ty) -> bool {
+        match self {
+            Domain::All => true,
+            Domain::Numbers => !matches!(ty, Ty::Bool),
+            Domain::Bits => !ty.is_float(),
+            Domain::Integers => !ty.is_float() && !matches!(ty, Ty::Bool),
+            Domain::Floats => ty.is_float(),
+        }
+    }
+}
+
+/// The type of an operation's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gives {
+    /// The operands' type.
+    Same,
+    /// Bool, whatever the type of the operands.
+    Truth,
+}
+
+/// The table of elementwise operations, one row for each: the name in errors, the operands' types, the
+/// result's type, the *size* (about how many simple operations a compiler inserts at each call, with a dozen
+/// counting as one) and the *cost* of computing it again, in simple operations on an element.
+macro_rules! operations {
+    ($(#[$enum_doc:meta])* $enum:ident: $(
+        $(#[$doc:meta])*
+        $op:ident = $name:literal of $domain:ident, gives $gives:ident, size $size:literal,
+            cost $cost:literal;
+    )*) => {
+        $(#[$enum_doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $enum {
+            $($(#[$doc])* $op,)*
+        }
+
+        impl $enum {
+            /// All operations.
+            pub const ALL: &[$enum] = &[$($enum::$op,)*];
+
+            /// The name in errors, which is PyTorch's.
+            pub const fn name(self) -> &'static str {
+                match self { $($enum::$op => $name,)* }
+            }
+
+            /// The types of its operands.
+            pub const fn domain(self) -> Domain {
+                match self { $($enum::$op => Domain::$domain,)* }
+            }
+
+            /// The type of its result.
+            pub const fn gives(self) -> Gives {
+                match self { $($enum::$op => Gives::$gives,)* }
+            }
+
+            /// The type of its result over operands of a type.
+            pub const fn result(self, ty: Ty) -> Ty {
+                match self.gives() {
+                    Gives::Same => ty,
+                    Gives::Truth => Ty::Bool,
+                }
+            }
+
+            /// About how many simple operations a compiler inserts at each call, with a dozen counting as
+            /// one.
+            pub const fn size(self) -> usize {
+                match self { $($enum::$op => $size,)* }
+            }
+
+            /// The cost of computing it again, in simple operations on an element.
+            pub const fn cost(self) -> usize {
+                match self { $($enum::$op => $cost,)* }
+            }
+        }
+    };
+}
+
+operations! {
+    /// Operations on one value.
+    UnaryOp:
     /// `-x`; integers wrap.
-    Neg,
+    Neg = "neg" of Numbers, gives Same, size 1, cost 1;
     /// `|x|`; the smallest integer stays itself.
-    Abs,
+    Abs = "abs" of Numbers, gives Same, size 1, cost 1;
     /// -1, 0 or 1; NaN gives 0, as in PyTorch.
-    Sign,
+    Sign = "sign" of Numbers, gives Same, size 1, cost 1;
     /// Logical not of a Bool, bitwise not of an integer.
-    Not,
-    /// To the integer below. Floats only, as all that follow.
-    Floor,
-    /// To the integer above.
-    Ceil,
-    /// To the nearest integer, halves to the even one.
-    Round,
-    /// To the integer nearer to zero.
-    Trunc,
+    Not = "logical_not" of Bits, gives Same, size 1, cost 1;
+    /// The largest integer that is not above x.
+    Floor = "floor" of Floats, gives Same, size 1, cost 1;
+    /// The smallest integer that is not below x.
+    Ceil = "ceil" of Floats, gives Same, size 1, cost 1;
+    /// The nearest integer; ties go to the even one.
+    Round = "round" of Floats, gives Same, size 1, cost 1;
+    /// The integer part of x: rounding towards zero.
+    Trunc = "trunc" of Floats, gives Same, size 1, cost 1;
     /// `1 / x`.
-    Reciprocal,
+    Reciprocal = "reciprocal" of Floats, gives Same, size 1, cost 2;
     /// The square root; NaN below 0.
-    Sqrt,
+    Sqrt = "sqrt" of Floats, gives Same, size 1, cost 2;
     /// `1 / sqrt(x)`.
-    Rsqrt,
+    Rsqrt = "rsqrt" of Floats, gives Same, size 1, cost 2;
     /// e to the x.
-    Exp,
+    Exp = "exp" of Floats, gives Same, size 3, cost 8;
     /// `exp(x) - 1`, exact near 0.
-    Expm1,
+    Expm1 = "expm1" of Floats, gives Same, size 3, cost 8;
     /// The natural logarithm; -inf at 0, NaN below.
-    Log,
+    Log = "log" of Floats, gives Same, size 3, cost 8;
     /// `log(1 + x)`, exact near 0.
-    Log1p,
+    Log1p = "log1p" of Floats, gives Same, size 3, cost 8;
     /// The sine of radians.
-    Sin,
+    Sin = "sin" of Floats, gives Same, size 16, cost 8;
     /// The cosine of radians.
-    Cos,
+    Cos = "cos" of Floats, gives Same, size 16, cost 8;
     /// The hyperbolic tangent.
-    Tanh,
+    Tanh = "tanh" of Floats, gives Same, size 4, cost 8;
     /// `1 / (1 + exp(-x))`.
-    Sigmoid,
+    Sigmoid = "sigmoid" of Floats, gives Same, size 4, cost 8;
     /// The Gauss error function.
-    Erf,
-    /// Whether it is NaN; gives Bool.
-    IsNan,
-    /// Whether it is neither NaN nor infinite; gives Bool.
-    IsFinite,
+    Erf = "erf" of Floats, gives Same, size 4, cost 8;
+    /// Whether it is NaN.
+    IsNan = "isnan" of Floats, gives Truth, size 1, cost 2;
+    /// Whether it is neither NaN nor infinite.
+    IsFinite = "isfinite" of Floats, gives Truth, size 1, cost 2;
 }
 
-impl UnaryOp {
-    /// About how many simple operations it is made of where a compiler copies it to each place that calls it, a dozen counting as one.
-    pub const fn size(self) -> usize {
-        match self {
-            // Large angles are reduced with all digits of 2/π.
-            UnaryOp::Sin | UnaryOp::Cos => 16,
-            UnaryOp::Exp | UnaryOp::Expm1 | UnaryOp::Log | UnaryOp::Log1p => 3,
-            UnaryOp::Tanh | UnaryOp::Sigmoid | UnaryOp::Erf => 4,
-            _ => 1,
-        }
-    }
-}
-
-/// Operations on two values of one type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BinaryOp {
+operations! {
+    /// Operations on two values of one type.
+    BinaryOp:
     /// `a + b`; integers wrap.
-    Add,
+    Add = "add" of Numbers, gives Same, size 1, cost 1;
     /// `a - b`; integers wrap.
-    Sub,
+    Sub = "sub" of Numbers, gives Same, size 1, cost 1;
     /// `a * b`; integers wrap.
-    Mul,
-    /// `a / b`. Integers: the quotient cut off towards zero (anything by 0 is 0 on every executor).
-    Div,
+    Mul = "mul" of Numbers, gives Same, size 1, cost 1;
+    /// `a / b`. The quotient of integers is truncated towards zero; division by 0 gives 0 on every executor.
+    Div = "div" of Numbers, gives Same, size 1, cost 1;
     /// The remainder with the sign of `b` (`torch.remainder`); an integer by 0 gives 0.
-    Rem,
-    /// `a` to the `b`. Floats as C's pow, negative bases and special values included; integers by squaring, and 0 for
-    /// negative exponents unless the base is 1 or -1.
-    Pow,
-    /// The larger; NaN if either is. Or of Bools.
-    Max,
-    /// The smaller; NaN if either is. And of Bools.
-    Min,
-    /// Bitwise and, or logical for Bools. Not for floats.
-    And,
-    /// Bitwise or, or logical for Bools. Not for floats.
-    Or,
-    /// Bitwise exclusive or, or logical for Bools. Not for floats.
-    Xor,
-    /// `a << b` of an integer, zeros from the right; 0 for b outside of the type's bits.
-    Shl,
-    /// `a >> b` of an integer: arithmetic for signed, logical for U32; b outside of the type's bits fills with the sign.
-    Shr,
-    /// `a == b`; gives Bool, as all that follow.
-    Eq,
+    Rem = "remainder" of Numbers, gives Same, size 4, cost 1;
+    /// `a` to the power `b`. For floats as C's pow, including negative bases and special values. For integers
+    /// by squaring, and 0 for negative exponents unless the base is 1 or -1.
+    Pow = "pow" of Numbers, gives Same, size 8, cost 16;
+    /// The larger value, or NaN if either is; `or` for Bools.
+    Max = "maximum" of All, gives Same, size 1, cost 1;
+    /// The smaller value, or NaN if either is; `and` for Bools.
+    Min = "minimum" of All, gives Same, size 1, cost 1;
+    /// Bitwise and, or logical for Bools.
+    And = "bitwise_and" of Bits, gives Same, size 1, cost 1;
+    /// Bitwise or, or logical for Bools.
+    Or = "bitwise_or" of Bits, gives Same, size 1, cost 1;
+    /// Bitwise exclusive or, or logical for Bools.
+    Xor = "bitwise_xor" of Bits, gives Same, size 1, cost 1;
+    /// `a << b`; 0 for b outside of the type's bits.
+    Shl = "bitwise_left_shift" of Integers, gives Same, size 1, cost 1;
+    /// `a >> b`, which is arithmetic for signed types and logical for U32. For b outside of the type's bits
+    /// all bits are the sign.
+    Shr = "bitwise_right_shift" of Integers, gives Same, size 1, cost 1;
+    /// `a == b`.
+    Eq = "eq" of All, gives Truth, size 1, cost 1;
     /// `a != b`.
-    Ne,
+    Ne = "ne" of All, gives Truth, size 1, cost 1;
     /// `a < b`.
-    Lt,
+    Lt = "lt" of All, gives Truth, size 1, cost 1;
     /// `a <= b`.
-    Le,
+    Le = "le" of All, gives Truth, size 1, cost 1;
     /// `a > b`.
-    Gt,
+    Gt = "gt" of All, gives Truth, size 1, cost 1;
     /// `a >= b`.
-    Ge,
+    Ge = "ge" of All, gives Truth, size 1, cost 1;
 }
 
-impl BinaryOp {
-    /// As [`UnaryOp::size`].
-    pub const fn size(self) -> usize {
-        match self {
-            BinaryOp::Pow => 8,
-            BinaryOp::Rem => 4,
-            _ => 1,
-        }
-    }
-
-    /// Whether the result is Bool whatever the operands.
-    pub const fn is_comparison(self) -> bool {
-        use BinaryOp::*;
-        matches!(self, Eq | Ne | Lt | Le | Gt | Ge)
-    }
-}
-
-/// How the values of a row become one.
+/// How the values of a row are reduced to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
-    /// The sum; 0 over nothing. F32 over fixed trees, so that 10^8 elements keep their digits.
+    /// The sum; 0 over no elements. F32 is summed in fixed trees, so that sums of 10^8 elements keep their
+    /// digits.
     Sum,
-    /// The product; 1 over nothing.
+    /// The product; 1 over no elements.
     Prod,
-    /// The largest, NaN if one is; any of Bools. Never over nothing but for Bools (false).
+    /// The largest value, or NaN if one is; `any` for Bools. It is used over no elements only for Bools
+    /// (false).
     Max,
-    /// The smallest, NaN if one is; all of Bools. Never over nothing but for Bools (true).
+    /// The smallest value, or NaN if one is; `all` for Bools. It is used over no elements only for Bools
+    /// (true).
     Min,
-    /// The row-major position (I64) of the first largest in the row; NaN counts as largest.
+    /// The row-major position (I64) of the first largest value in the row; NaN counts as the largest.
     ArgMax,
-    /// The row-major position (I64) of the first smallest in the row; NaN counts as smallest.
+    /// The row-major position (I64) of the first smallest value in the row; NaN counts as the smallest.
     ArgMin,
 }
 
 impl ReduceOp {
+    /// All operations.
+    pub const ALL: &[ReduceOp] =
+        &[ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::ArgMax, ReduceOp::ArgMin];
+
     /// The type of the result over values of this type.
     pub const fn result(self, ty: Ty) -> Ty {
         match self {

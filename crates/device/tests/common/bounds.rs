@@ -1,5 +1,8 @@
-//! How far functions of one number may be from the truth, in units in the last place: the one table that tests assert and
-//! `docs/numerics.md` states. Functions of the kernel IR are named as in `UnaryOp`, in lower case.
+//! How far functions of one number may be from the truth, in units in the last place: the one table that
+//! tests assert and `docs/numerics.md` states. Functions of the kernel IR are named as in `UnaryOp`, in lower
+//! case.
+
+use wgrad_device::kernel::{Gives, Ty, UnaryOp};
 
 /// The bounds of one function.
 pub struct Bounds {
@@ -41,6 +44,12 @@ pub const KERNEL: &[Bounds] = &[
     bounds("sigmoid", 2.3, 4.0, 2.0, 4.0),
     bounds("erf", 1.6, 4.0, 1.0, 3.0),
 ];
+
+/// The functions of the kernel IR that give numbers: all but those of bits and those whose results are truth
+/// values.
+pub fn functions() -> impl Iterator<Item = UnaryOp> {
+    UnaryOp::ALL.iter().copied().filter(|op| op.domain().has(Ty::F32) && op.gives() == Gives::Same)
+}
 
 /// The bounds of a function of the kernel IR.
 pub fn of_kernel(op: impl std::fmt::Debug) -> &'static Bounds {

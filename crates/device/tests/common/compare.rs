@@ -24,7 +24,8 @@ pub fn execute(
         .collect()
 }
 
-/// Asserts that an executor writes what the reference writes, but for `tolerance` (relative to values and to 1).
+/// Asserts that an executor writes what the reference writes, but for `tolerance` (relative to values and to
+/// 1).
 pub fn assert_agrees(
     executor: &dyn Executor,
     kernel: &Kernel,
@@ -60,7 +61,8 @@ pub fn assert_agrees(
     }
 }
 
-/// Whether floats differ by at most the tolerance, relative to the expected one and to 1; everything else must be equal.
+/// Whether floats differ by at most the tolerance, relative to the expected one and to 1; everything else
+/// must be equal.
 pub fn close(found: Value, expected: Value, tolerance: f64) -> bool {
     let close = |a: f64, b: f64| {
         a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance * b.abs().max(1.0)

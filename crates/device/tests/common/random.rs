@@ -56,8 +56,8 @@ pub fn elements(rng: &mut Rng, dtype: DType, n: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Strides and an offset that visit distinct places for the dims that aren't expanded: dims in any order, some flipped,
-/// some with gaps; and the elements that the buffer needs.
+/// Strides and an offset that visit distinct places for the dims that aren't expanded: dims in any order,
+/// some flipped, some with gaps; and the elements that the buffer needs.
 pub fn layout(rng: &mut Rng, sizes: &[usize], expand: &[bool], plain: bool) -> (Vec<isize>, isize, usize) {
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     if !plain {
@@ -170,7 +170,8 @@ impl Builder<'_> {
             access.guards.push(self.case.kernel.ranges.len() - 1);
             access.offset += shift * strides[dim];
         } else if !steps.is_empty() && self.rng.chance(5) {
-            // A dim's coordinate is replaced by a value: one that is loaded itself, or the coordinate reversed.
+            // A dim's coordinate is replaced by a value: one that is loaded itself, or the coordinate
+            // reversed.
             let dim = self.rng.pick(&steps);
             let size = sizes[dim];
             let coord = self.push(Instr::Coord { dim }, Ty::I32, true, 0.0);
@@ -210,30 +211,7 @@ impl Builder<'_> {
         use BinaryOp::*;
         let rank = self.case.kernel.sizes.len();
         match self.rng.below(12) {
-            0..=3 => {
-                let Some(a) = self.value(|v| v.ty != Ty::Bool) else { return };
-                let Known { ty, exact, bound } = self.known[a as usize];
-                let Some(b) = self.value(|v| v.ty == ty) else { return };
-                let other = self.known[b as usize];
-                let exact = exact && other.exact;
-                let (op, bound) = if ty.is_float() {
-                    match self.rng.below(5) {
-                        0 => (Add, bound + other.bound),
-                        1 => (Sub, bound + other.bound),
-                        2 => (Mul, bound * other.bound),
-                        3 => (Max, bound.max(other.bound)),
-                        _ => (Min, bound.max(other.bound)),
-                    }
-                } else {
-                    let all = [Add, Sub, Mul, Div, Rem, Pow, Max, Min, And, Or, Xor, Shl, Shr];
-                    (self.rng.pick(&all), 0.0)
-                };
-                if bound < 1e4 {
-                    // Sums and products of inexact values are inexact, and those of exact ones may round.
-                    let exact = exact && (bound < 1e3 || matches!(op, Max | Min));
-                    self.push(Instr::Binary { op, a, b }, ty, exact && bound < 600.0, bound);
-                }
-            }
+            0..=3 => self.grow_arithmetic(),
             4 => {
                 let Some(a) = self.value(|v| v.exact) else { return };
                 let ty = self.known[a as usize].ty;
@@ -249,24 +227,7 @@ impl Builder<'_> {
                 let other = self.known[b as usize];
                 self.push(Instr::Select { cond, a, b }, ty, exact && other.exact, bound.max(other.bound));
             }
-            6..=7 => {
-                let Some(a) = self.value(|v| v.ty.is_float()) else { return };
-                let Known { ty, bound, exact } = self.known[a as usize];
-                use UnaryOp::*;
-                let (op, result, exact) = match self.rng.below(9) {
-                    0 => (Neg, bound, exact),
-                    1 => (Abs, bound, exact),
-                    2 => (Tanh, 1.0, false),
-                    3 => (Sigmoid, 1.0, false),
-                    4 => (Erf, 1.0, false),
-                    5 if bound < 25.0 => (Sin, 1.0, false),
-                    6 if bound < 4.0 => (Exp, bound.exp(), false),
-                    7 if exact => (Floor, bound, true),
-                    8 if exact => (Sign, 1.0, true),
-                    _ => (Neg, bound, exact),
-                };
-                self.push(Instr::Unary { op, a }, ty, exact, result);
-            }
+            6..=7 => self.grow_function(),
             8 => {
                 let Some(a) = self.value(|v| v.exact) else { return };
                 let bound = self.known[a as usize].bound;
@@ -296,6 +257,53 @@ impl Builder<'_> {
             _ if self.case.kernel.inner > 0 => self.reduce(),
             _ => {}
         }
+    }
+
+    /// Adds an operation on two numbers of one type.
+    fn grow_arithmetic(&mut self) {
+        use BinaryOp::*;
+        let Some(a) = self.value(|v| v.ty != Ty::Bool) else { return };
+        let Known { ty, exact, bound } = self.known[a as usize];
+        let Some(b) = self.value(|v| v.ty == ty) else { return };
+        let other = self.known[b as usize];
+        let exact = exact && other.exact;
+        let (op, bound) = if ty.is_float() {
+            match self.rng.below(5) {
+                0 => (Add, bound + other.bound),
+                1 => (Sub, bound + other.bound),
+                2 => (Mul, bound * other.bound),
+                3 => (Max, bound.max(other.bound)),
+                _ => (Min, bound.max(other.bound)),
+            }
+        } else {
+            let all = [Add, Sub, Mul, Div, Rem, Pow, Max, Min, And, Or, Xor, Shl, Shr];
+            (self.rng.pick(&all), 0.0)
+        };
+        if bound < 1e4 {
+            // Sums and products of inexact values are inexact, and those of exact ones may round.
+            let exact = exact && (bound < 1e3 || matches!(op, Max | Min));
+            self.push(Instr::Binary { op, a, b }, ty, exact && bound < 600.0, bound);
+        }
+    }
+
+    /// Adds a function of a float.
+    fn grow_function(&mut self) {
+        let Some(a) = self.value(|v| v.ty.is_float()) else { return };
+        let Known { ty, bound, exact } = self.known[a as usize];
+        use UnaryOp::*;
+        let (op, result, exact) = match self.rng.below(9) {
+            0 => (Neg, bound, exact),
+            1 => (Abs, bound, exact),
+            2 => (Tanh, 1.0, false),
+            3 => (Sigmoid, 1.0, false),
+            4 => (Erf, 1.0, false),
+            5 if bound < 25.0 => (Sin, 1.0, false),
+            6 if bound < 4.0 => (Exp, bound.exp(), false),
+            7 if exact => (Floor, bound, true),
+            8 if exact => (Sign, 1.0, true),
+            _ => (Neg, bound, exact),
+        };
+        self.push(Instr::Unary { op, a }, ty, exact, result);
     }
 
     fn reduce(&mut self) {

@@ -1,11 +1,11 @@
 //! The meaning of the kernel IR, written as plainly as possible: the truth that executors are tested against.
 //!
-//! One value at a time, row by row, in row-major order; every F32 operation is computed in f64 and rounded once, every
-//! reduction of floats accumulates in f64. Nothing here is shared with the executors.
+//! One value at a time, row by row, in row-major order; every F32 operation is computed in f64 and rounded
+//! once, every reduction of floats accumulates in f64. Nothing here is shared with the executors.
 
 use wgrad_device::kernel::{
-    Access, BinaryOp, Instr, Kernel, Level, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp, Sort,
-    Ty, UnaryOp,
+    Access, BinaryOp, Gives, Instr, Kernel, Level, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp,
+    Sort, Ty, UnaryOp,
 };
 use wgrad_device::{DType, Error, Scalar, philox4x32_10};
 
@@ -123,6 +123,23 @@ fn load(
     Ok(read(&buffers[access.buffer], access.dtype, element))
 }
 
+/// The block of random words of an element under the key and stream in `params`, and the element's number.
+fn random_words(index: Value, params: &[Scalar]) -> ([u32; 4], usize) {
+    let I32(index) = index else { panic!("an element's number of type {index:?}") };
+    let index = index as u32;
+    let word = |i: usize| params[i].as_i64() as u32;
+    (philox4x32_10([index / 4, 0, word(2), word(3)], [word(0), word(1)]), index as usize)
+}
+
+/// The normal number of an element, by the formula of [`Instr::Normal`] in f64.
+fn normal(words: [u32; 4], index: usize) -> f32 {
+    let pair = index % 4 / 2 * 2;
+    let [a, b] = [words[pair], words[pair + 1]];
+    let (u, v) = (f64::from(a | 1) / 2f64.powi(32), (f64::from(b) + 0.5) / 2f64.powi(32));
+    let turn = (v + (index % 2) as f64 / 4.0) * std::f64::consts::TAU;
+    ((-2.0 * (-(1.0 - u)).ln_1p()).sqrt() * turn.sin()) as f32
+}
+
 fn run_loop(
     kernel: &Loop,
     buffers: &mut [Vec<u8>],
@@ -166,22 +183,12 @@ fn run_loop(
                     },
                     Instr::Cast { a, to } => cast(get(*a), *to),
                     Instr::Philox { index, params: first } => {
-                        let I32(index) = get(*index) else { panic!("philox of a value that isn't I32") };
-                        let index = index as u32;
-                        let word = |i: usize| params[first + i].as_i64() as u32;
-                        let words = philox4x32_10([index / 4, 0, word(2), word(3)], [word(0), word(1)]);
-                        U32(words[index as usize % 4])
+                        let (words, index) = random_words(get(*index), &params[*first..first + 4]);
+                        U32(words[index % 4])
                     }
                     Instr::Normal { index, params: first } => {
-                        let I32(index) = get(*index) else { panic!("a number that isn't I32") };
-                        let index = index as u32;
-                        let word = |i: usize| params[first + i].as_i64() as u32;
-                        let words = philox4x32_10([index / 4, 0, word(2), word(3)], [word(0), word(1)]);
-                        let pair = index as usize % 4 / 2 * 2;
-                        let [a, b] = [words[pair], words[pair + 1]];
-                        let (u, v) = (f64::from(a | 1) / 2f64.powi(32), (f64::from(b) + 0.5) / 2f64.powi(32));
-                        let turn = (v + f64::from(index % 2) / 4.0) * std::f64::consts::TAU;
-                        F32(((-2.0 * (-(1.0 - u)).ln_1p()).sqrt() * turn.sin()) as f32)
+                        let (words, index) = random_words(get(*index), &params[*first..first + 4]);
+                        F32(normal(words, index))
                     }
                     Instr::Reduce { op, a } => {
                         let elements: Vec<Value> = if levels[*a as usize] == Level::Row {
@@ -335,7 +342,8 @@ fn run_sort(kernel: &Sort, buffers: &mut [Vec<u8>]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether `a` beats `b` as the largest (or the smallest); NaN beats numbers, and equals don't beat each other.
+/// Whether `a` beats `b` as the largest (or the smallest); NaN beats numbers, and equals don't beat each
+/// other.
 fn beats(a: Value, b: Value, largest: bool) -> bool {
     let greater = |order: Option<std::cmp::Ordering>| {
         order == Some(if largest { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Less })
@@ -494,7 +502,7 @@ pub fn erf(x: f64) -> f64 {
 
 /// An operation on two values of one type.
 pub fn binary(op: BinaryOp, a: Value, b: Value) -> Value {
-    if op.is_comparison() {
+    if op.gives() == Gives::Truth {
         use std::cmp::Ordering::*;
         let order = match (a, b) {
             (Bool(a), Bool(b)) => a.partial_cmp(&b),

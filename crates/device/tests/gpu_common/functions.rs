@@ -1,4 +1,5 @@
-//! Elementwise operations on adapters, of one float type or the other: kernels of one operation, and what they are held to.
+//! Elementwise operations on adapters, of one float type or the other: kernels of one operation, and what
+//! they are held to.
 
 use smallvec::smallvec;
 use wgrad_device::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Store, UnaryOp};
@@ -38,7 +39,8 @@ pub fn pairs<T: Copy>(numbers: &[T]) -> (Vec<T>, Vec<T>) {
     numbers.iter().flat_map(|&x| numbers.iter().map(move |&y| (x, y))).unzip()
 }
 
-/// Holds operations on pairs of numbers to their truth in f64, within so many units in the last place as `ulps` counts them.
+/// Holds operations on pairs of numbers to their truth in f64, within so many units in the last place as
+/// `ulps` counts them.
 pub fn binary_functions_are_within<T: Element + Into<f64> + std::fmt::LowerExp>(
     device: &Device,
     (a, b): (&[T], &[T]),

@@ -1,4 +1,5 @@
-//! What the tests of the wgpu executor share: the devices to run on, random data, comparison with the reference.
+//! What the tests of the wgpu executor share: the devices to run on, random data, comparison with the
+//! reference.
 #![allow(dead_code, unused_imports)] // Each test file uses its own part.
 
 pub mod functions;

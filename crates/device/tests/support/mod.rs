@@ -3,7 +3,8 @@
 
 use wgrad_device::{Device, DeviceInfo, DeviceKind, DeviceOptions};
 
-/// The devices of this machine: the CPU, then all adapters. Without an adapter it says so, and fails if `WGRAD_REQUIRE_GPU` is 1.
+/// The devices of this machine: the CPU, then all adapters. Without an adapter it says so, and fails if
+/// `WGRAD_REQUIRE_GPU` is 1.
 pub fn devices() -> Vec<Device> {
     let infos = Device::available();
     if infos.len() == 1 {

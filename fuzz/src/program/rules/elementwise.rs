@@ -1,12 +1,12 @@
-//! Functions of each element and of pairs of elements, choices, conversions.
+//! Functions of one element and of pairs of elements, selection, conversions.
 
 use wgrad::{DType, Rounding, Tensor};
 
-use super::Kind::{Value, View};
-use super::{Made, Maker, Rule, from_integers, of, one, rule, with, with_floats};
-use crate::program::Args;
+use super::ResultKind::{Value, View};
+use super::{CallOperands, OperandFinder, Rule, from_integers, of, one, rule, with, with_floats};
+use crate::program::RuleParameters;
 
-/// A row of functions without arguments: the range of what they take, both ends included.
+/// Rules for functions without arguments. The numbers are the range of the operand, both ends included.
 macro_rules! functions {
     ($($name:ident $low:literal $high:literal;)*) => {
         vec![$(rule(
@@ -19,7 +19,7 @@ macro_rules! functions {
     };
 }
 
-/// A row of functions with kinks at some numbers.
+/// Rules for functions with kinks (jumps of the value or of the derivative) at some numbers.
 macro_rules! kinked {
     ($($name:ident [$($kink:literal),*];)*) => {
         vec![$(rule(
@@ -33,44 +33,44 @@ macro_rules! kinked {
 }
 
 /// Two operands that broadcast.
-fn pair(m: &mut Maker) -> Option<Made> {
+fn pair(m: &mut OperandFinder) -> Option<CallOperands> {
     let a = m.float()?;
     let b = m.beside(&a.shape, |live| live.dtype.is_float())?;
     of(&[a.id, b.id])
 }
 
 /// Two operands of one dtype of any kind.
-fn any_pair(m: &mut Maker) -> Option<Made> {
+fn any_pair(m: &mut OperandFinder) -> Option<CallOperands> {
     let a = m.any()?;
     let b = m.beside(&a.shape, |live| live.dtype == a.dtype)?;
     of(&[a.id, b.id])
 }
 
-fn difference(t: &[Tensor], _: &Args) -> wgrad::Result<Vec<Tensor>> {
+fn difference(t: &[Tensor], _: &RuleParameters) -> wgrad::Result<Vec<Tensor>> {
     if t[0].dtype().is_float() { one(t[0].sub(&t[1])) } else { Ok(Vec::new()) }
 }
 
-fn number(m: &mut Maker) -> Option<Made> {
+fn number(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = m.float()?;
     let f = (m.random.float(-2.0, 2.0) * 16.0).round() / 16.0;
     with_floats(&[x.id], &[], &[f])
 }
 
-/// A pair whose second one lies in a range.
-fn pair_within(m: &mut Maker, low: f64, high: f64) -> Option<Made> {
+/// Two operands that broadcast, of which the second lies in a range.
+fn pair_within(m: &mut OperandFinder, low: f64, high: f64) -> Option<CallOperands> {
     let a = m.float()?;
     let b = m.beside(&a.shape, |live| live.dtype.is_float() && live.low >= low && live.high <= high)?;
     of(&[a.id, b.id])
 }
 
-fn ints(m: &mut Maker) -> Option<Made> {
+fn ints(m: &mut OperandFinder) -> Option<CallOperands> {
     let a = m.find(|live| live.dtype == DType::I64)?;
     let b = m.beside(&a.shape, |live| live.dtype == DType::I64)?;
     of(&[a.id, b.id])
 }
 
-/// A value to another dtype.
-fn cast(m: &mut Maker) -> Option<Made> {
+/// A value and another dtype.
+fn cast(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = m.any()?;
     let known: Vec<DType> = m.live.iter().map(|live| live.dtype).filter(|dtype| dtype.is_float()).collect();
     let to = *m.random.pick(&known)?;
@@ -82,7 +82,16 @@ fn cast(m: &mut Maker) -> Option<Made> {
     Some(made)
 }
 
+/// The rules of this file.
 pub fn rules() -> Vec<Rule> {
+    [functions(), arithmetic(), powers(), activations(), ranges(), comparisons(), conversions()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Functions without arguments.
+fn functions() -> Vec<Rule> {
     let mut all = functions! {
         neg -1e9 1e9; exp -8.0 4.0; log 0.05 1e9; log1p -0.9 1e9; expm1 -8.0 4.0; sqrt 0.05 1e9;
         rsqrt 0.05 1e9; square -100.0 100.0; reciprocal 0.1 1e9; sin -50.0 50.0; cos -50.0 50.0;
@@ -106,9 +115,16 @@ pub fn rules() -> Vec<Rule> {
         integer.gap = |t, _| from_integers(&t[0]);
         all.push(integer);
     }
-    all.extend([
+    all.push(
         rule("round", Value, "{0}.round()", |m| of(&[m.float()?.id]), |t, _| one(t[0].round()))
             .gap(|t, _| from_integers(&t[0].add(0.5)?)),
+    );
+    all
+}
+
+/// Arithmetic of two operands, and extrema.
+fn arithmetic() -> Vec<Rule> {
+    vec![
         rule("add", Value, "{0}.add(&{1})", pair, |t, _| one(t[0].add(&t[1]))),
         rule("sub", Value, "{0}.sub(&{1})", pair, |t, _| one(t[0].sub(&t[1]))),
         rule("mul", Value, "{0}.mul(&{1})", pair, |t, _| one(t[0].mul(&t[1]))),
@@ -141,6 +157,12 @@ pub fn rules() -> Vec<Rule> {
             one(t[0].div_rounded(a.f[0] + 2.5, Rounding::Floor))
         })
         .gap(|t, a| from_integers(&t[0].div(a.f[0] + 2.5)?)),
+    ]
+}
+
+/// Powers.
+fn powers() -> Vec<Rule> {
+    vec![
         rule(
             "pow number",
             Value,
@@ -182,6 +204,12 @@ pub fn rules() -> Vec<Rule> {
             |m| of(&[m.float_within(-6.0, 6.0)?.id]),
             |t, _| one(t[0].rpow(1.75)),
         ),
+    ]
+}
+
+/// Bounds and activation functions.
+fn activations() -> Vec<Rule> {
+    vec![
         rule(
             "clamp",
             Value,
@@ -243,6 +271,12 @@ pub fn rules() -> Vec<Rule> {
             |t, _| one(t[0].threshold(0.25, -1.0)),
         )
         .gap(|t, _| one(t[0].sub(0.25))),
+    ]
+}
+
+/// Functions that need operands in a range, functions that give such operands, and interpolation.
+fn ranges() -> Vec<Rule> {
+    vec![
         rule(
             "logit",
             Value,
@@ -291,6 +325,12 @@ pub fn rules() -> Vec<Rule> {
             },
             |t, _| one(t[0].addcmul(&t[1], &t[2], 0.5)),
         ),
+    ]
+}
+
+/// Comparisons, integers and selection.
+fn comparisons() -> Vec<Rule> {
+    vec![
         rule("lt", Value, "{0}.lt(&{1})", pair, |t, _| one(t[0].lt(&t[1]))).gap(difference),
         rule("ge", Value, "{0}.ge(&{1})", pair, |t, _| one(t[0].ge(&t[1]))).gap(difference),
         rule("gt number", Value, "{0}.gt({f0})", number, |t, a| one(t[0].gt(a.f[0])))
@@ -336,15 +376,20 @@ pub fn rules() -> Vec<Rule> {
             },
             |t, _| one(t[0].masked_fill(&t[1], -0.5)),
         ),
+    ]
+}
+
+/// Conversions and copies.
+fn conversions() -> Vec<Rule> {
+    vec![
         rule("to_dtype", Value, "{0}.to_dtype({d})", cast, |t, a| {
             let to = a.dtype.unwrap_or(t[0].dtype());
-            // Where the reference has one dtype for two, a copy stays a copy.
+            // In the reference both dtypes may be f64; the cast makes a new tensor in that case, too.
             if t[0].dtype() == to { one(t[0].deep_clone()) } else { one(t[0].to_dtype(to)) }
         }),
         rule("positive", View, "{0}.positive()", |m| of(&[m.float()?.id]), |t, _| one(t[0].positive())),
         rule("deep_clone", Value, "{0}.deep_clone()", |m| of(&[m.any()?.id]), |t, _| one(t[0].deep_clone())),
         rule("detach", View, "{0}.detach()", |m| of(&[m.any()?.id]), |t, _| Ok(vec![t[0].detach()])),
         rule("zeros_like", Value, "{0}.zeros_like()", |m| of(&[m.any()?.id]), |t, _| one(t[0].zeros_like())),
-    ]);
-    all
+    ]
 }

@@ -1,19 +1,19 @@
-//! Writes: into values, into views of them, into leaves where that is allowed.
+//! Writes in place: into values, into views of them, and into leaves where that is allowed.
 
-use super::Kind::InPlace;
-use super::{Live, Made, Maker, Rule, of, rule, with, with_floats};
+use super::ResultKind::InPlace;
+use super::{CallOperands, Live, OperandFinder, Rule, of, rule, with, with_floats};
 use wgrad::{DType, Tensor};
 
-fn target(m: &mut Maker) -> Option<Live> {
+fn target(m: &mut OperandFinder) -> Option<Live> {
     m.find(|live| live.dtype.is_float() && !(live.is_leaf && live.requires_grad))
 }
 
-fn alone(m: &mut Maker) -> Option<Made> {
+fn alone(m: &mut OperandFinder) -> Option<CallOperands> {
     of(&[target(m)?.id])
 }
 
-/// A float and another one that broadcasts to it.
-fn pair(m: &mut Maker) -> Option<Made> {
+/// A float value and another one that broadcasts to it.
+fn pair(m: &mut OperandFinder) -> Option<CallOperands> {
     let a = target(m)?;
     let b = m.find(|live| {
         live.dtype == a.dtype
@@ -23,7 +23,7 @@ fn pair(m: &mut Maker) -> Option<Made> {
     of(&[a.id, b.id])
 }
 
-fn number(m: &mut Maker) -> Option<Made> {
+fn number(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = target(m)?;
     let f = (m.random.float(-2.0, 2.0) * 16.0).round() / 16.0;
     with_floats(&[x.id], &[], &[f])

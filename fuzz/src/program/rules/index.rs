@@ -1,12 +1,28 @@
-//! Gathers, scatters, and what else reads positions.
+//! Gathers, scatters, and other operations on indices.
 
 use wgrad::{DType, ScatterReduce, Tensor};
 
-use super::Kind::{Value, View};
-use super::{Made, Maker, Rule, of, one, rule, with};
+use super::ResultKind::{Value, View};
+use super::{CallOperands, OperandFinder, Rule, of, one, rule, with};
 
-/// A float, an index along one of its dims, and for scatters a source of the index's shape.
-fn along(m: &mut Maker, same_rank: bool, source: bool, distinct: bool) -> Option<Made> {
+/// The form of the index of a gather or scatter.
+#[derive(Clone, Copy)]
+struct IndexForm {
+    /// Whether the index has the rank of the value. Otherwise it has one dim.
+    same_rank: bool,
+    /// Whether there is a source, as scatters need it.
+    source: bool,
+    /// Whether no index occurs twice.
+    distinct: bool,
+}
+
+const INDEX: IndexForm = IndexForm { same_rank: false, source: false, distinct: false };
+const FULL_INDEX: IndexForm = IndexForm { same_rank: true, ..INDEX };
+const SCATTER: IndexForm = IndexForm { source: true, ..FULL_INDEX };
+
+/// A float value, an index along one of its dims, and, for scatters, a source.
+fn along(m: &mut OperandFinder, form: IndexForm) -> Option<CallOperands> {
+    let IndexForm { same_rank, source, distinct } = form;
     let x = m.float_of_rank(1)?;
     let dim = m.random.below(x.rank());
     let size = x.shape[dim];
@@ -17,7 +33,7 @@ fn along(m: &mut Maker, same_rank: bool, source: bool, distinct: bool) -> Option
         vec![count]
     };
     let index = if distinct {
-        // An order of all places, so that no two sources meet.
+        // A permutation of all indices.
         let shift = m.random.below(size);
         let data = (0..count).map(|i| ((i + shift) % size) as f64).collect::<Vec<_>>();
         if same_rank {
@@ -38,82 +54,94 @@ fn along(m: &mut Maker, same_rank: bool, source: bool, distinct: bool) -> Option
     with(&[x.id, index, source], &[dim as i64])
 }
 
-/// Distances between what may meet in a place.
+/// Distances between all elements that may be combined at one index.
 fn meeting(t: &[Tensor]) -> wgrad::Result<Vec<Tensor>> {
     let all = Tensor::cat(&[&t[0].reshape([-1i64])?, &t[2].reshape([-1i64])?], 0)?;
     super::all_neighbours(&all)
 }
 
+/// The rules of this file.
 pub fn rules() -> Vec<Rule> {
+    [along_a_dim(), reducing_scatters(), indexing(), masks_and_tables()].into_iter().flatten().collect()
+}
+
+/// Gathers and scatters along a dim.
+fn along_a_dim() -> Vec<Rule> {
     vec![
         rule(
             "gather",
             View,
             "{0}.gather({n0}, &{1})",
-            |m| along(m, true, false, false),
+            |m| along(m, FULL_INDEX),
             |t, a| one(t[0].gather(a.n[0] as isize, &t[1])),
         ),
         rule(
             "take_along_dim",
             View,
             "{0}.take_along_dim(&{1}, {n0})",
-            |m| along(m, true, false, false),
+            |m| along(m, FULL_INDEX),
             |t, a| one(t[0].take_along_dim(&t[1], a.n[0] as isize)),
         ),
         rule(
             "index_select",
             View,
             "{0}.index_select({n0}, &{1})",
-            |m| along(m, false, false, false),
+            |m| along(m, INDEX),
             |t, a| one(t[0].index_select(a.n[0] as isize, &t[1])),
         ),
         rule(
             "scatter",
             View,
             "{0}.scatter({n0}, &{1}, &{2})",
-            |m| along(m, true, true, true),
+            |m| along(m, IndexForm { distinct: true, ..SCATTER }),
             |t, a| one(t[0].scatter(a.n[0] as isize, &t[1], &t[2])),
         ),
         rule(
             "scatter_add",
             Value,
             "{0}.scatter_add({n0}, &{1}, &{2})",
-            |m| along(m, true, true, false),
+            |m| along(m, SCATTER),
             |t, a| one(t[0].scatter_add(a.n[0] as isize, &t[1], &t[2])),
         ),
         rule(
             "index_add",
             Value,
             "{0}.index_add({n0}, &{1}, &{2})",
-            |m| along(m, false, true, false),
+            |m| along(m, IndexForm { source: true, ..INDEX }),
             |t, a| one(t[0].index_add(a.n[0] as isize, &t[1], &t[2])),
         ),
         rule(
             "index_copy",
             View,
             "{0}.index_copy({n0}, &{1}, &{2})",
-            |m| along(m, false, true, true),
+            |m| along(m, IndexForm { source: true, distinct: true, ..INDEX }),
             |t, a| one(t[0].index_copy(a.n[0] as isize, &t[1], &t[2])),
         ),
         rule(
             "index_fill",
             View,
             "{0}.index_fill({n0}, &{1}, 0.5)",
-            |m| along(m, false, false, false),
+            |m| along(m, INDEX),
             |t, a| one(t[0].index_fill(a.n[0] as isize, &t[1], 0.5)),
         ),
+    ]
+}
+
+/// Scatters that reduce the elements that meet at an index.
+fn reducing_scatters() -> Vec<Rule> {
+    vec![
         rule(
             "scatter_reduce mean",
             Value,
             "{0}.scatter_reduce({n0}, &{1}, &{2}, ScatterReduce::Mean, true)",
-            |m| along(m, true, true, false),
+            |m| along(m, SCATTER),
             |t, a| one(t[0].scatter_reduce(a.n[0] as isize, &t[1], &t[2], ScatterReduce::Mean, true)),
         ),
         rule(
             "scatter_reduce amax",
             Value,
             "{0}.scatter_reduce({n0}, &{1}, &{2}, ScatterReduce::Amax, false)",
-            |m| along(m, true, true, false),
+            |m| along(m, SCATTER),
             |t, a| one(t[0].scatter_reduce(a.n[0] as isize, &t[1], &t[2], ScatterReduce::Amax, false)),
         )
         .gap(|t, _| meeting(t)),
@@ -121,9 +149,15 @@ pub fn rules() -> Vec<Rule> {
             "scatter_reduce prod",
             Value,
             "{0}.scatter_reduce({n0}, &{1}, &{2}, ScatterReduce::Prod, true)",
-            |m| along(m, true, true, false),
+            |m| along(m, SCATTER),
             |t, a| one(t[0].scatter_reduce(a.n[0] as isize, &t[1], &t[2], ScatterReduce::Prod, true)),
         ),
+    ]
+}
+
+/// Indexing by tensors of indices.
+fn indexing() -> Vec<Rule> {
+    vec![
         rule(
             "index",
             View,
@@ -131,7 +165,7 @@ pub fn rules() -> Vec<Rule> {
             |m| {
                 let x = m.float_of_rank(1)?;
                 let count = m.random.below(5) + 1;
-                // Negative ones count from the back.
+                // Negative indices count from the end.
                 let size = x.shape[0] as i64;
                 let index = m.new_ints(&[count], -size, size - 1);
                 of(&[x.id, index])
@@ -152,6 +186,12 @@ pub fn rules() -> Vec<Rule> {
             },
             |t, _| one(t[0].take(&t[1])),
         ),
+    ]
+}
+
+/// Masks, embeddings and searches.
+fn masks_and_tables() -> Vec<Rule> {
+    vec![
         rule(
             "masked_select",
             View,
@@ -204,7 +244,7 @@ pub fn rules() -> Vec<Rule> {
     ]
 }
 
-fn along_first(m: &mut Maker) -> Option<Made> {
+fn along_first(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = m.float_of_rank(1)?;
     let count = m.random.below(4) + 1;
     let index = m.new_ints(&[count], 0, x.shape[0] as i64 - 1);

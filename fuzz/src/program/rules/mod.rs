@@ -1,4 +1,5 @@
-//! What programs are made of: for each call how its operands are found, how it runs, and how far it is from a discontinuity.
+//! The rules of which programs are made. A rule says for one call how its operands are found, how it runs,
+//! and how far its operands are from a discontinuity.
 
 mod elementwise;
 mod in_place;
@@ -13,49 +14,50 @@ use std::sync::LazyLock;
 use wgrad::{DType, Result, Tensor};
 
 use super::run::read;
-use super::{Args, Id, Leaf};
-use crate::random::Random;
+use super::{Id, ProgramLeaf, RuleParameters};
+use crate::random::SplitMix64;
 
-/// What a call gives.
+/// The kind of a call's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A tensor of its own, whose floats are rounded.
+pub enum ResultKind {
+    /// A new tensor, whose floats are rounded.
     Value,
-    /// The operand's own numbers, perhaps in its memory.
+    /// Elements of the operands, unchanged, and perhaps in their memory.
     View,
-    /// The first operand, written to.
+    /// The first operand, which the call has written.
     InPlace,
 }
 
-/// The operands of a call.
-pub struct Made {
+/// The operands and the other arguments of a call.
+pub struct CallOperands {
     pub args: Vec<Id>,
-    pub more: Args,
+    pub more: RuleParameters,
 }
 
-pub type Run = fn(&[Tensor], &Args) -> Result<Vec<Tensor>>;
-pub type Make = fn(&mut Maker) -> Option<Made>;
+pub type RunRule = fn(&[Tensor], &RuleParameters) -> Result<Vec<Tensor>>;
+pub type FindOperands = fn(&mut OperandFinder) -> Option<CallOperands>;
 
+/// A call of which programs are made.
 pub struct Rule {
     pub name: &'static str,
     pub text: &'static str,
-    pub kind: Kind,
-    pub make: Make,
-    pub run: Run,
-    /// Distances to where the values or the derivatives jump.
-    pub gap: Run,
-    /// Whether its second integer moves with the rounds, at most by its last.
+    pub kind: ResultKind,
+    pub make: FindOperands,
+    pub run: RunRule,
+    /// The distances of the operands to the points where the value or a derivative is discontinuous.
+    pub gap: RunRule,
+    /// Whether the second integer increases with each round of a training loop, up to the last integer.
     pub moves: bool,
 }
 
 impl Rule {
-    fn gap(mut self, gap: Run) -> Rule {
+    fn gap(mut self, gap: RunRule) -> Rule {
         self.gap = gap;
         self
     }
 }
 
-fn rule(name: &'static str, kind: Kind, text: &'static str, make: Make, run: Run) -> Rule {
+fn rule(name: &'static str, kind: ResultKind, text: &'static str, make: FindOperands, run: RunRule) -> Rule {
     Rule { name, text, kind, make, run, gap: |_, _| Ok(Vec::new()), moves: false }
 }
 
@@ -100,16 +102,16 @@ impl Live {
     }
 }
 
-/// Finds operands among the values there are, and makes leaves where a call needs more.
-pub struct Maker<'a> {
-    pub random: &'a mut Random,
+/// Finds operands among the existing values, and makes leaves where a call needs more.
+pub struct OperandFinder<'a> {
+    pub random: &'a mut SplitMix64,
     pub live: &'a [Live],
-    pub leaves: Vec<Leaf>,
+    pub leaves: Vec<ProgramLeaf>,
     pub next: Id,
 }
 
-impl Maker<'_> {
-    /// A value of which something holds, the newest most often.
+impl OperandFinder<'_> {
+    /// A value for which `fits` is true. In half of the cases it is one of the newest four.
     pub fn find(&mut self, fits: impl Fn(&Live) -> bool) -> Option<Live> {
         let fitting: Vec<&Live> = self.live.iter().filter(|live| fits(live)).collect();
         let from = if self.random.chance(50) { fitting.len().saturating_sub(4) } else { 0 };
@@ -132,7 +134,7 @@ impl Maker<'_> {
         self.find(|_| true)
     }
 
-    /// A value that broadcasts together with a shape.
+    /// A value whose shape broadcasts together with this one.
     pub fn beside(&mut self, shape: &[usize], fits: impl Fn(&Live) -> bool) -> Option<Live> {
         self.find(|live| {
             fits(live)
@@ -179,11 +181,11 @@ impl Maker<'_> {
     pub fn push(&mut self, shape: &[usize], dtype: DType, data: Vec<f64>, requires_grad: bool) -> Id {
         let id = self.next;
         self.next += 1;
-        self.leaves.push(Leaf { id, shape: shape.to_vec(), dtype, data, requires_grad });
+        self.leaves.push(ProgramLeaf { id, shape: shape.to_vec(), dtype, data, requires_grad });
         id
     }
 
-    /// A new leaf, or a value that has this shape, dtype and range.
+    /// A value with this shape and dtype in this range, or a new leaf.
     pub fn float_like(&mut self, shape: &[usize], dtype: DType, low: f64, high: f64) -> Id {
         let there = self
             .find(|live| live.shape == shape && live.dtype == dtype && live.low >= low && live.high <= high);
@@ -194,7 +196,7 @@ impl Maker<'_> {
     }
 }
 
-/// A number as a dtype holds it.
+/// A number, rounded to a dtype.
 pub fn rounded(x: f64, dtype: DType) -> f64 {
     match dtype {
         DType::F16 => wgrad::f16::from_f64(x).to_f64(),
@@ -204,17 +206,23 @@ pub fn rounded(x: f64, dtype: DType) -> f64 {
     }
 }
 
-/// Operands without anything more.
-fn of(args: &[Id]) -> Option<Made> {
-    Some(Made { args: args.to_vec(), more: Args::default() })
+/// Operands without other arguments.
+fn of(args: &[Id]) -> Option<CallOperands> {
+    Some(CallOperands { args: args.to_vec(), more: RuleParameters::default() })
 }
 
-fn with(args: &[Id], n: &[i64]) -> Option<Made> {
-    Some(Made { args: args.to_vec(), more: Args { n: n.to_vec(), ..Args::default() } })
+fn with(args: &[Id], n: &[i64]) -> Option<CallOperands> {
+    Some(CallOperands {
+        args: args.to_vec(),
+        more: RuleParameters { n: n.to_vec(), ..RuleParameters::default() },
+    })
 }
 
-fn with_floats(args: &[Id], n: &[i64], f: &[f64]) -> Option<Made> {
-    Some(Made { args: args.to_vec(), more: Args { n: n.to_vec(), f: f.to_vec(), dtype: None } })
+fn with_floats(args: &[Id], n: &[i64], f: &[f64]) -> Option<CallOperands> {
+    Some(CallOperands {
+        args: args.to_vec(),
+        more: RuleParameters { n: n.to_vec(), f: f.to_vec(), dtype: None },
+    })
 }
 
 fn one(tensor: Result<Tensor>) -> Result<Vec<Tensor>> {
@@ -226,7 +234,7 @@ fn two(tensors: Result<(Tensor, Tensor)>) -> Result<Vec<Tensor>> {
     Ok(vec![a, b])
 }
 
-/// How far sorted neighbours along a dim are from each other.
+/// The distances between neighbours in the sorted elements along a dim.
 fn neighbours(x: &Tensor, dim: isize) -> Result<Vec<Tensor>> {
     if !x.dtype().is_float() || x.rank() == 0 || x.numel() == 0 || x.size(dim)? < 2 {
         return Ok(Vec::new());
@@ -236,23 +244,24 @@ fn neighbours(x: &Tensor, dim: isize) -> Result<Vec<Tensor>> {
     one(sorted.narrow(dim, 1, count)?.sub(&sorted.narrow(dim, 0, count)?))
 }
 
-/// The same over all elements.
+/// The distances between neighbours among all elements, sorted.
 fn all_neighbours(x: &Tensor) -> Result<Vec<Tensor>> {
     neighbours(&x.reshape([-1i64])?, 0)
 }
 
-/// How far numbers are from the integers.
+/// A measure of how far numbers are from the integers.
 fn from_integers(x: &Tensor) -> Result<Vec<Tensor>> {
-    // Rounding would hide on which side they are; the sine has the same zeros.
+    // A distance would not say on which side of an integer a number is; this sine does, and is 0 at the
+    // integers, too.
     one(x.mul(std::f64::consts::PI)?.sin())
 }
 
-/// The integers of a list as usizes.
+/// The integers of a list as sizes; negative ones become 0.
 fn sizes(list: &[i64]) -> Vec<usize> {
     list.iter().map(|&n| n.max(0) as usize).collect()
 }
 
-/// A first look at a tensor: the smallest and the largest number.
+/// The smallest and the largest element of a tensor; NaN if one is NaN.
 pub fn range(tensor: &Tensor) -> Result<(f64, f64)> {
     let data = read(tensor)?;
     Ok(data.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| {

@@ -4,16 +4,16 @@ use wgrad::{
     ConvOptions, CrossEntropyOptions, Interpolation, Padding, PoolOptions, Reduction, Scale, Tensor,
 };
 
-use super::Kind::Value;
-use super::{Made, Maker, Rule, of, one, rule, two, with};
-use crate::program::Args;
+use super::ResultKind::Value;
+use super::{CallOperands, OperandFinder, Rule, of, one, rule, two, with};
+use crate::program::RuleParameters;
 
-/// An image of any number of channels, made of whatever has enough elements in its last dims.
-fn image(m: &mut Maker, rank: usize) -> Option<super::Live> {
+/// A batch of images (or signals) with channels: any value with this rank that has elements.
+fn image(m: &mut OperandFinder, rank: usize) -> Option<super::Live> {
     m.find(|live| live.dtype.is_float() && live.rank() == rank && live.numel() > 0)
 }
 
-fn conv(m: &mut Maker, dims: usize) -> Option<Made> {
+fn conv(m: &mut OperandFinder, dims: usize) -> Option<CallOperands> {
     let x = image(m, dims + 2)?;
     let out = m.random.below(3) + 1;
     let mut shape = vec![out, x.shape[1]];
@@ -28,7 +28,7 @@ fn conv(m: &mut Maker, dims: usize) -> Option<Made> {
     with(&[x.id, weight, bias], &[stride, padding])
 }
 
-fn conv_options(a: &Args, dims: usize) -> ConvOptions {
+fn conv_options(a: &RuleParameters, dims: usize) -> ConvOptions {
     ConvOptions {
         stride: vec![a.n[0] as usize; dims],
         padding: Padding::Explicit(vec![a.n[1] as usize; dims]),
@@ -36,7 +36,7 @@ fn conv_options(a: &Args, dims: usize) -> ConvOptions {
     }
 }
 
-fn transposed(m: &mut Maker) -> Option<Made> {
+fn transposed(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = image(m, 4)?;
     let shape = [x.shape[1], m.random.below(3) + 1, 2, m.random.below(2) + 1];
     let weight = m.float_like(&shape, x.dtype, -3.0, 3.0);
@@ -45,28 +45,29 @@ fn transposed(m: &mut Maker) -> Option<Made> {
     with(&[x.id, weight, bias], &[stride, 0])
 }
 
-fn pool(m: &mut Maker) -> Option<Made> {
+fn pool(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = image(m, 4)?;
     let n = [m.random.between(1, 2), m.random.between(1, 3)];
     with(&[x.id], &n)
 }
 
-fn window(a: &Args) -> PoolOptions {
+fn window(a: &RuleParameters) -> PoolOptions {
     PoolOptions { stride: vec![a.n[1] as usize; 2], ..PoolOptions::new(&[a.n[0] as usize; 2]) }
 }
 
-fn pool1(m: &mut Maker) -> Option<Made> {
+fn pool1(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = image(m, 3)?;
     let n = [m.random.between(1, 2), m.random.between(1, 2)];
     with(&[x.id], &n)
 }
 
-fn window1(a: &Args) -> PoolOptions {
+fn window1(a: &RuleParameters) -> PoolOptions {
     PoolOptions { stride: vec![a.n[1] as usize], ..PoolOptions::new(&[a.n[0] as usize]) }
 }
 
-fn layer(m: &mut Maker) -> Option<Made> {
-    // Of two elements a norm leaves little more than which is larger, and of the gradient what rounding leaves.
+fn layer(m: &mut OperandFinder) -> Option<CallOperands> {
+    // The norm of two elements says little more than which one is larger, and its gradient is mostly rounding
+    // error.
     let x = m.find(|live| live.dtype.is_float() && live.shape.last().is_some_and(|&n| n > 2))?;
     let last = [x.shape[x.rank() - 1]];
     let weight = m.float_like(&last, x.dtype, -3.0, 3.0);
@@ -74,26 +75,26 @@ fn layer(m: &mut Maker) -> Option<Made> {
     of(&[x.id, weight, bias])
 }
 
-fn attention(m: &mut Maker) -> Option<Made> {
+fn attention(m: &mut OperandFinder) -> Option<CallOperands> {
     let q = image(m, 3)?;
     let k = m.float_like(&q.shape, q.dtype, -3.0, 3.0);
     let v = m.float_like(&q.shape, q.dtype, -10.0, 10.0);
     of(&[q.id, k, v])
 }
 
-fn classes(m: &mut Maker) -> Option<Made> {
+fn classes(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = m.find(|live| live.dtype.is_float() && live.rank() == 2 && live.numel() > 0)?;
     let target = m.new_ints(&[x.shape[0]], 0, x.shape[1] as i64 - 1);
     of(&[x.id, target])
 }
 
-fn targets(m: &mut Maker) -> Option<Made> {
+fn targets(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = m.find(|live| live.dtype.is_float() && live.numel() > 0)?;
     let target = m.float_like(&x.shape, x.dtype, -100.0, 100.0);
     of(&[x.id, target])
 }
 
-fn probabilities(m: &mut Maker) -> Option<Made> {
+fn probabilities(m: &mut OperandFinder) -> Option<CallOperands> {
     let x =
         m.find(|live| live.dtype.is_float() && live.numel() > 0 && live.low > 0.02 && live.high < 0.98)?;
     let target = m.new_float(&x.shape, x.dtype, 0.1, 0.9);
@@ -105,12 +106,20 @@ fn apart(t: &[Tensor], shift: f64) -> wgrad::Result<Vec<Tensor>> {
     Ok(vec![d.add(shift)?, d.sub(shift)?])
 }
 
+/// The variances of rows, as distances to a row of equal elements. In such a row the differences from the
+/// mean are only rounding errors, so the distance is NaN there: it says nothing.
+fn constant_rows(t: &[Tensor], _: &RuleParameters) -> wgrad::Result<Vec<Tensor>> {
+    let spread = t[0].var_dim(-1, 1.0, false)?;
+    one(spread.div(&spread)?.mul(&spread))
+}
+
+/// The rules of this file.
 pub fn rules() -> Vec<Rule> {
-    // Of rows of equal elements the difference from their mean is what rounding leaves: nothing can be said of them.
-    let constant_rows: super::Run = |t, _| {
-        let spread = t[0].var_dim(-1, 1.0, false)?;
-        one(spread.div(&spread)?.mul(&spread))
-    };
+    [convolutions_and_pools(), layers(), losses()].into_iter().flatten().collect()
+}
+
+/// Convolutions, pools and interpolation.
+fn convolutions_and_pools() -> Vec<Rule> {
     vec![
         rule(
             "conv1d",
@@ -157,6 +166,12 @@ pub fn rules() -> Vec<Rule> {
             pool,
             |t, a| one(t[0].interpolate(&Scale::Size(vec![3, 4]), Interpolation::Linear, a.n[0] == 1)),
         ),
+    ]
+}
+
+/// Norms, attention and gates.
+fn layers() -> Vec<Rule> {
+    vec![
         rule("layer_norm", Value, "{0}.layer_norm([last], &{1}, &{2}, 1e-5)", layer, |t, _| {
             one(t[0].layer_norm(t[0].size(-1)?, &t[1], &t[2], 1e-5))
         })
@@ -189,6 +204,12 @@ pub fn rules() -> Vec<Rule> {
             },
             |t, _| one(t[0].glu(-1)),
         ),
+    ]
+}
+
+/// Losses.
+fn losses() -> Vec<Rule> {
+    vec![
         rule("cross_entropy", Value, "{0}.cross_entropy(&{1})", classes, |t, _| {
             one(t[0].cross_entropy(&t[1]))
         }),

@@ -2,11 +2,11 @@
 
 use wgrad::{Tensor, Triangle};
 
-use super::Kind::Value;
-use super::{Made, Maker, Rule, of, one, rule, with};
+use super::ResultKind::Value;
+use super::{CallOperands, OperandFinder, Rule, of, one, rule, with};
 
-/// A matrix, or a batch of them, and a second factor for it.
-fn factors(m: &mut Maker) -> Option<Made> {
+/// A matrix, or a batch of matrices, and a second operand for a product with it.
+fn factors(m: &mut OperandFinder) -> Option<CallOperands> {
     let a = m.float_of_rank(1)?;
     let inner = a.shape[a.rank() - 1];
     let found = m.find(|live| {
@@ -28,14 +28,14 @@ fn factors(m: &mut Maker) -> Option<Made> {
     of(&[a.id, b])
 }
 
-fn matrices(m: &mut Maker) -> Option<Made> {
+fn matrices(m: &mut OperandFinder) -> Option<CallOperands> {
     let a = m.find(|live| live.dtype.is_float() && live.rank() == 2)?;
     let columns = m.random.below(5) + 1;
     let b = m.float_like(&[a.shape[1], columns], a.dtype, -100.0, 100.0);
     of(&[a.id, b])
 }
 
-fn weights(m: &mut Maker) -> Option<Made> {
+fn weights(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = m.float_of_rank(1)?;
     let rows = m.random.below(5) + 1;
     let weight = m.float_like(&[rows, x.shape[x.rank() - 1]], x.dtype, -10.0, 10.0);
@@ -43,28 +43,28 @@ fn weights(m: &mut Maker) -> Option<Made> {
     of(&[x.id, weight, bias])
 }
 
-fn vectors(m: &mut Maker) -> Option<Made> {
+fn vectors(m: &mut OperandFinder) -> Option<CallOperands> {
     let a = m.find(|live| live.dtype.is_float() && live.rank() == 1)?;
     let b = m.float_like(&a.shape, a.dtype, -100.0, 100.0);
     of(&[a.id, b])
 }
 
-fn rows(m: &mut Maker) -> Option<Made> {
+fn rows(m: &mut OperandFinder) -> Option<CallOperands> {
     let a = m.find(|live| live.dtype.is_float() && live.rank() == 2 && live.numel() > 0)?;
     let count = m.random.below(4) + 1;
     let b = m.float_like(&[count, a.shape[1]], a.dtype, -100.0, 100.0);
     of(&[a.id, b])
 }
 
-fn alike(m: &mut Maker) -> Option<Made> {
+fn alike(m: &mut OperandFinder) -> Option<CallOperands> {
     let a = m.float_of_rank(1)?;
     let b = m.float_like(&a.shape, a.dtype, -100.0, 100.0);
     of(&[a.id, b])
 }
 
-/// Vectors with directions. Those of one number have none, and a vector's similarity to itself doesn't change: what there is of
-/// second gradients there is the rounding of terms that cancel.
-fn directions(m: &mut Maker) -> Option<Made> {
+/// Two different vectors of at least two numbers. A vector of one number has no direction, and the similarity
+/// of a vector to itself is constant: its second gradients are only the rounding errors of terms that cancel.
+fn directions(m: &mut OperandFinder) -> Option<CallOperands> {
     let made = alike(m)?;
     let a = m.live.iter().find(|live| live.id == made.args[0])?;
     (made.args[0] != made.args[1] && a.shape[a.rank() - 1] > 1).then_some(made)
@@ -77,7 +77,7 @@ fn regular(x: &Tensor) -> wgrad::Result<Tensor> {
     x.tanh()?.mul(0.5)?.add(&eye.mul(n as f64)?)
 }
 
-fn square(m: &mut Maker) -> Option<Made> {
+fn square(m: &mut OperandFinder) -> Option<CallOperands> {
     let fits = |live: &super::Live| {
         let r = live.rank();
         live.dtype.is_float()
@@ -89,7 +89,13 @@ fn square(m: &mut Maker) -> Option<Made> {
     of(&[m.find(fits)?.id])
 }
 
+/// The rules of this file.
 pub fn rules() -> Vec<Rule> {
+    [matrix_products(), distances(), factorizations()].into_iter().flatten().collect()
+}
+
+/// Matrix products.
+fn matrix_products() -> Vec<Rule> {
     vec![
         rule("matmul", Value, "{0}.matmul(&{1})", factors, |t, _| one(t[0].matmul(&t[1]))),
         rule("mm", Value, "{0}.mm(&{1})", matrices, |t, _| one(t[0].mm(&t[1]))),
@@ -126,6 +132,12 @@ pub fn rules() -> Vec<Rule> {
             |m| of(&[m.find(|live| live.dtype.is_float() && live.rank() == 3)?.id]),
             |t, _| one(t[0].bmm(&t[0].transpose(1, 2)?)),
         ),
+    ]
+}
+
+/// Products of vectors and distances.
+fn distances() -> Vec<Rule> {
+    vec![
         rule("einsum", Value, "Tensor::einsum(\"ij,kj->ik\", &[&{0}, &{1}])", rows, |t, _| {
             one(Tensor::einsum("ij,kj->ik", &[&t[0], &t[1]]))
         }),
@@ -152,6 +164,12 @@ pub fn rules() -> Vec<Rule> {
             },
             |t, _| one(t[0].cross(&t[1], -1)),
         ),
+    ]
+}
+
+/// Small factorizations, and a Fourier transform.
+fn factorizations() -> Vec<Rule> {
+    vec![
         rule("inv", Value, "regular({0})?.inv()", square, |t, _| one(regular(&t[0])?.inv())),
         rule("det", Value, "regular({0})?.det()", square, |t, _| one(regular(&t[0])?.det())),
         rule("solve", Value, "regular({0})?.solve(&{0}, true)", square, |t, _| {

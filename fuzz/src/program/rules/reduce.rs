@@ -1,53 +1,59 @@
-//! Reductions, running sums, sorts.
+//! Reductions, cumulative operations, sorts.
 
-use super::Kind::Value;
-use super::{Live, Made, Maker, Rule, all_neighbours, neighbours, of, one, rule, two, with};
+use super::ResultKind::Value;
+use super::{CallOperands, Live, OperandFinder, Rule, all_neighbours, neighbours, of, one, rule, two, with};
 use wgrad::{DType, Tensor};
 
-use crate::program::Args;
+use crate::program::RuleParameters;
 
-fn float(m: &mut Maker) -> Option<Made> {
+fn float(m: &mut OperandFinder) -> Option<CallOperands> {
     of(&[m.float()?.id])
 }
 
-fn filled(m: &mut Maker) -> Option<Made> {
+fn filled(m: &mut OperandFinder) -> Option<CallOperands> {
     of(&[m.find(|live| live.dtype.is_float() && live.numel() > 0)?.id])
 }
 
-/// A float, whether dims are kept, and some dims.
-fn dims(m: &mut Maker) -> Option<Made> {
+/// A float value; the integers say whether dims are kept, then which dims.
+fn dims(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = m.float()?;
     dims_of(m, &x)
 }
 
-fn dims_of(m: &mut Maker, x: &Live) -> Option<Made> {
+fn dims_of(m: &mut OperandFinder, x: &Live) -> Option<CallOperands> {
     let mut n = vec![m.flag()];
     n.extend(m.dims(x.rank()));
     with(&[x.id], &n)
 }
 
-/// A float, one of its dims, and whether it is kept.
-fn dim(m: &mut Maker) -> Option<Made> {
+/// A float value; the integers are one of its dims, and whether that is kept.
+fn dim(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = m.float_of_rank(1)?;
     let n = [m.dim(x.rank()), m.flag()];
     with(&[x.id], &n)
 }
 
-fn wide_dims(m: &mut Maker) -> Option<Made> {
+fn wide_dims(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = m.find(|live| live.dtype.is_float() && live.rank() > 0 && live.shape.iter().all(|&n| n > 1))?;
     dims_of(m, &x)
 }
 
-fn along(t: &[Tensor], a: &Args) -> wgrad::Result<Vec<Tensor>> {
+fn along(t: &[Tensor], a: &RuleParameters) -> wgrad::Result<Vec<Tensor>> {
     neighbours(&t[0], a.n[0] as isize)
 }
 
-/// Neighbours over several dims: those over all elements.
-fn everywhere(t: &[Tensor], _: &Args) -> wgrad::Result<Vec<Tensor>> {
+/// For reductions over several dims: the distances of neighbours among all sorted elements.
+fn everywhere(t: &[Tensor], _: &RuleParameters) -> wgrad::Result<Vec<Tensor>> {
     all_neighbours(&t[0])
 }
 
+/// The rules of this file.
 pub fn rules() -> Vec<Rule> {
+    [reductions(), statistics(), orders(), norms()].into_iter().flatten().collect()
+}
+
+/// Sums, products, extrema and counts.
+fn reductions() -> Vec<Rule> {
     vec![
         rule("sum", Value, "{0}.sum()", float, |t, _| one(t[0].sum())),
         rule("mean", Value, "{0}.mean()", filled, |t, _| one(t[0].mean())),
@@ -119,13 +125,19 @@ pub fn rules() -> Vec<Rule> {
             |t, _| one(t[0].count_nonzero(())),
         )
         .gap(|t, _| if t[0].dtype().is_float() { Ok(vec![t[0].clone()]) } else { Ok(Vec::new()) }),
+    ]
+}
+
+/// Variances, norms of exponentials, and cumulative sums.
+fn statistics() -> Vec<Rule> {
+    vec![
         rule("var_dim", Value, "{0}.var_dim(&[{n}][1..], 1.0, {n0} == 1)", wide_dims, |t, a| {
             one(t[0].var_dim(&a.n[1..], 1.0, a.n[0] == 1))
         }),
         rule("std_dim", Value, "{0}.std_dim(&[{n}][1..], 1.0, {n0} == 1)", wide_dims, |t, a| {
             one(t[0].std_dim(&a.n[1..], 1.0, a.n[0] == 1))
         })
-        // The derivative jumps at a deviation of 0.
+        // The derivative is discontinuous at a deviation of 0.
         .gap(|t, a| one(t[0].var_dim(&a.n[1..], 1.0, true))),
         rule("var_mean", Value, "{0}.var_mean(&[{n}][1..], 1.0, {n0} == 1)", wide_dims, |t, a| {
             two(t[0].var_mean(&a.n[1..], 1.0, a.n[0] == 1))
@@ -146,6 +158,12 @@ pub fn rules() -> Vec<Rule> {
         rule("logcumsumexp", Value, "{0}.logcumsumexp({n0})", dim, |t, a| {
             one(t[0].logcumsumexp(a.n[0] as isize))
         }),
+    ]
+}
+
+/// Operations that depend on the order of elements, which jump where two elements are equal.
+fn orders() -> Vec<Rule> {
+    vec![
         rule("cummax", Value, "{0}.cummax({n0})", dim, |t, a| two(t[0].cummax(a.n[0] as isize))).gap(along),
         rule("cummin", Value, "{0}.cummin({n0})", dim, |t, a| two(t[0].cummin(a.n[0] as isize))).gap(along),
         rule("sort", Value, "{0}.sort({n0}, {n1} == 1)", dim, |t, a| {
@@ -183,6 +201,12 @@ pub fn rules() -> Vec<Rule> {
             two(t[0].aminmax_dim(a.n[0] as isize, a.n[1] == 1))
         })
         .gap(along),
+    ]
+}
+
+/// Norms.
+fn norms() -> Vec<Rule> {
+    vec![
         rule("vector_norm 2", Value, "{0}.vector_norm(2.0, &[{n}][1..], {n0} == 1)", wide_dims, |t, a| {
             one(t[0].vector_norm(2.0, &a.n[1..], a.n[0] == 1))
         })
@@ -194,7 +218,8 @@ pub fn rules() -> Vec<Rule> {
         rule("normalize", Value, "{0}.normalize(2.0, {n0}, 1e-12)", dim, |t, a| {
             one(t[0].normalize(2.0, a.n[0], 1e-12))
         })
-        // What is 0 everywhere has no direction: rounding gives it one.
+        // A vector of zeros has no direction, and rounding would give it one. The quotient is NaN there, so
+        // that the distance says nothing.
         .gap(|t, a| {
             let squares = t[0].square()?.sum_dim(a.n[0], true)?;
             one(squares.div(&squares)?.mul(&squares))

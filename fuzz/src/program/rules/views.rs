@@ -1,16 +1,19 @@
-//! Views, and everything that only moves elements.
+//! Views, and other operations that only move elements.
 
 use wgrad::{Index, PadMode, Tensor};
 
-use super::Kind::View;
-use super::{Made, Maker, Rule, of, one, rule, sizes, with};
+use super::ResultKind::View;
+use super::{CallOperands, OperandFinder, Rule, of, one, rule, sizes, with};
 
-fn any(m: &mut Maker) -> Option<Made> {
+fn any(m: &mut OperandFinder) -> Option<CallOperands> {
     of(&[m.any()?.id])
 }
 
-/// A value of at least so many dims, and one of them.
-fn at_dim(m: &mut Maker, more: impl Fn(&mut Maker, usize) -> Vec<i64>) -> Option<Made> {
+/// A value with at least one dim, one of its dims, and further integers that depend on that dim's size.
+fn at_dim(
+    m: &mut OperandFinder,
+    more: impl Fn(&mut OperandFinder, usize) -> Vec<i64>,
+) -> Option<CallOperands> {
     let x = m.find(|live| live.rank() > 0)?;
     let dim = m.dim(x.rank());
     let size = x.shape[dim.rem_euclid(x.rank() as i64) as usize];
@@ -19,8 +22,8 @@ fn at_dim(m: &mut Maker, more: impl Fn(&mut Maker, usize) -> Vec<i64>) -> Option
     with(&[x.id], &n)
 }
 
-/// The factors of a number of elements in a new shape.
-fn another_shape(m: &mut Maker, numel: usize) -> Vec<i64> {
+/// Another shape with the same number of elements, made of the prime factors of that number.
+fn another_shape(m: &mut OperandFinder, numel: usize) -> Vec<i64> {
     let mut shape = Vec::new();
     let mut left = numel;
     for prime in [2, 3, 5, 7, 11, 13] {
@@ -41,7 +44,7 @@ fn another_shape(m: &mut Maker, numel: usize) -> Vec<i64> {
     shape
 }
 
-fn order(m: &mut Maker, rank: usize) -> Vec<i64> {
+fn order(m: &mut OperandFinder, rank: usize) -> Vec<i64> {
     let mut dims: Vec<i64> = (0..rank as i64).collect();
     for i in (1..rank).rev() {
         let j = m.random.below(i + 1);
@@ -50,8 +53,8 @@ fn order(m: &mut Maker, rank: usize) -> Vec<i64> {
     dims
 }
 
-/// Two to three values that differ at most along a dim.
-fn several(m: &mut Maker, alike: bool) -> Option<Made> {
+/// Two or three values whose shapes differ at most in the size of one dim, or, if `alike` is set, are equal.
+fn several(m: &mut OperandFinder, alike: bool) -> Option<CallOperands> {
     let x = m.find(|live| live.rank() > 0)?;
     let dim = m.random.below(x.rank());
     let mut ids = vec![x.id];
@@ -66,13 +69,13 @@ fn several(m: &mut Maker, alike: bool) -> Option<Made> {
     with(&ids, &[dim as i64])
 }
 
-fn reshaped(m: &mut Maker) -> Option<Made> {
+fn reshaped(m: &mut OperandFinder) -> Option<CallOperands> {
     let x = m.any()?;
     let shape = another_shape(m, x.numel());
     with(&[x.id], &shape)
 }
 
-fn margins(m: &mut Maker, rank: usize, low: i64) -> Option<Made> {
+fn margins(m: &mut OperandFinder, rank: usize, low: i64) -> Option<CallOperands> {
     let x = m.find(|live| live.rank() == rank && live.dtype.is_float())?;
     let mut n = Vec::new();
     for &size in x.shape.iter().rev().take(2) {
@@ -90,7 +93,16 @@ fn list(tensors: &[Tensor]) -> Vec<&Tensor> {
     tensors.iter().collect()
 }
 
+/// The rules of this file.
 pub fn rules() -> Vec<Rule> {
+    [shapes(), parts(), rearrangements(), repeats_and_splits(), joined(), matrices()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// A part of a dim. In a training loop it moves from round to round, like a batch.
+fn narrow() -> Rule {
     let mut narrow = rule(
         "narrow",
         View,
@@ -105,8 +117,13 @@ pub fn rules() -> Vec<Rule> {
         |t, a| one(t[0].narrow(a.n[0] as isize, a.n[1] as isize, a.n[2] as usize)),
     );
     narrow.moves = true;
+    narrow
+}
+
+/// Changes of shape and of the order of dims.
+fn shapes() -> Vec<Rule> {
     vec![
-        narrow,
+        narrow(),
         rule("reshape", View, "{0}.reshape([{n}])", reshaped, |t, a| one(t[0].reshape(&a.n[..]))),
         rule("view", View, "{0}.view([{n}])", reshaped, |t, a| one(t[0].view(&a.n[..]))),
         rule("flatten", View, "{0}.flatten(0, -1)", any, |t, _| one(t[0].flatten(0, -1))),
@@ -164,6 +181,12 @@ pub fn rules() -> Vec<Rule> {
             },
             |t, a| one(t[0].unsqueeze(a.n[0] as isize)),
         ),
+    ]
+}
+
+/// Views of a part of the elements.
+fn parts() -> Vec<Rule> {
+    vec![
         rule(
             "slice",
             View,
@@ -206,6 +229,12 @@ pub fn rules() -> Vec<Rule> {
             },
             |t, a| one(t[0].unfold(a.n[0] as isize, a.n[1] as usize, a.n[2] as usize)),
         ),
+    ]
+}
+
+/// Elements in another order.
+fn rearrangements() -> Vec<Rule> {
+    vec![
         rule(
             "flip",
             View,
@@ -246,6 +275,12 @@ pub fn rules() -> Vec<Rule> {
             },
             |t, a| one(t[0].movedim(a.n[0], a.n[1])),
         ),
+    ]
+}
+
+/// Elements repeated, and values divided.
+fn repeats_and_splits() -> Vec<Rule> {
+    vec![
         rule(
             "repeat",
             View,
@@ -289,6 +324,12 @@ pub fn rules() -> Vec<Rule> {
                 Ok(parts.into_iter().take(1).chain(last).collect())
             },
         ),
+    ]
+}
+
+/// Several values joined, and padding.
+fn joined() -> Vec<Rule> {
+    vec![
         rule(
             "cat",
             View,
@@ -331,6 +372,12 @@ pub fn rules() -> Vec<Rule> {
             |m| margins(m, 3, 0),
             |t, a| one(t[0].pad_with(&pairs(&a.n[..2]), PadMode::Circular)),
         ),
+    ]
+}
+
+/// Copies, triangles and diagonals, and indexing.
+fn matrices() -> Vec<Rule> {
+    vec![
         rule("contiguous", View, "{0}.contiguous()", any, |t, _| one(t[0].contiguous())),
         rule(
             "tril",
@@ -385,7 +432,7 @@ pub fn rules() -> Vec<Rule> {
             View,
             "{0}.as_strided([{n0}, {n1}], &[1, {n2}], None)",
             |m| {
-                // A window over memory that is the tensor's own.
+                // Of a leaf, since its memory has the expected layout.
                 let x = m.find(|live| live.is_leaf && live.numel() > 1)?;
                 let count = x.numel() as i64;
                 let rows = m.random.between(1, count.min(3));

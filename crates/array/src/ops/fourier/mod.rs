@@ -22,7 +22,7 @@ use wgrad_device::layout::Dims;
 use wgrad_device::{Error, Result};
 
 pub(crate) use self::plan::FourierTables;
-use self::plan::{Packed, Plan, Real, Step, Turn};
+use self::plan::{Packed, RadixStep, Real, TransformPlan, Twiddles};
 use crate::{Array, Expr};
 
 const OP: &str = "fft";
@@ -70,12 +70,12 @@ impl Array {
         }
         let out = match plan::real(n, false, self.dtype(), self.device())? {
             Real::Packed(plan) => {
-                let Packed { half, turn, conjugate } = &*plan;
+                let Packed { half, twiddles, conjugate } = &*plan;
                 let z = half.run(&x.reshape(&[n / 2, 2, columns])?.permute(&[1, 0, 2])?)?;
                 // Each number is read four times, and its place chosen once.
                 let z = Array::cat(&[z.clone(), z.slice(1, 0, 1, 1)?], 1)?.stored();
                 let (even, odd) = parts(&z, &z.flip(&[1])?, &conjugate.on(self.device()))?;
-                even.binary_scalar(BinaryOp::Mul, 0.5)?.binary(BinaryOp::Add, &turn.apply(&odd)?)?
+                even.binary_scalar(BinaryOp::Mul, 0.5)?.binary(BinaryOp::Add, &twiddles.apply(&odd)?)?
             }
             Real::Whole(plan) => plan.run(&complex(&x)?)?.slice(1, 0, n / 2 + 1, 1)?,
         };
@@ -115,11 +115,11 @@ impl Array {
     fn real_of_half(&self, n: usize) -> Result<Array> {
         match plan::real(n, true, self.dtype(), self.device())? {
             Real::Packed(plan) => {
-                let Packed { half, turn, conjugate } = &*plan;
+                let Packed { half, twiddles, conjugate } = &*plan;
                 let mirrored = self.flip(&[1])?.slice(1, 0, n / 2, 1)?;
                 let (even, odd) =
                     parts(&self.slice(1, 0, n / 2, 1)?, &mirrored, &conjugate.on(self.device()))?;
-                half.run(&even.binary(BinaryOp::Add, &turn.apply(&odd)?)?)?.permute(&[1, 0, 2])
+                half.run(&even.binary(BinaryOp::Add, &twiddles.apply(&odd)?)?)?.permute(&[1, 0, 2])
             }
             Real::Whole(plan) => {
                 let mirrored = |plane: usize| self.slice(0, plane, 1, 1)?.flip(&[1])?.slice(1, 0, n / 2, 1);
@@ -181,7 +181,7 @@ fn parts(x: &Array, other: &Array, conjugate: &Array) -> Result<(Array, Array)> 
     Ok((x.binary(BinaryOp::Add, &other)?, x.binary(BinaryOp::Sub, &other)?))
 }
 
-impl Plan {
+impl TransformPlan {
     /// From planes, points and columns, `[2, n, columns]`, to the same of the transform.
     fn run(&self, x: &Array) -> Result<Array> {
         let (n, columns) = (x.shape()[1], x.shape()[2]);
@@ -189,20 +189,20 @@ impl Plan {
             return Ok(x.clone());
         }
         match self {
-            Plan::Steps(steps) => {
+            TransformPlan::Steps(steps) => {
                 let (mut data, mut found) = (x.clone(), columns);
-                for Step { radix, matrix, turn } in steps {
+                for RadixStep { radix, matrix, twiddles } in steps {
                     let rest = data.elements() / 2 / radix / found;
                     let sums = matrix.on(x.device()).matmul(&data.reshape(&[2 * radix, rest * found])?)?;
                     data = sums.reshape(&[2, *radix, rest, found])?;
-                    if let Some(turn) = turn {
-                        data = turn.apply(&data.permute(&[0, 2, 1, 3])?)?;
+                    if let Some(twiddles) = twiddles {
+                        data = twiddles.apply(&data.permute(&[0, 2, 1, 3])?)?;
                     }
                     found *= radix;
                 }
                 data.reshape(&[2, n, columns])
             }
-            Plan::Convolution { chirp, forward, spectrum, backward } => {
+            TransformPlan::Convolution { chirp, forward, spectrum, backward } => {
                 let points = spectrum.points()[0];
                 let turned = chirp.apply(x)?.pad(&[(0, 0), (0, points as isize - n as isize), (0, 0)])?;
                 let product = spectrum.apply(&forward.run(&turned)?)?;
@@ -213,7 +213,7 @@ impl Plan {
     }
 }
 
-impl Turn {
+impl Twiddles {
     /// The products of complex numbers `[2, points.., columns]` with these.
     fn apply(&self, x: &Array) -> Result<Array> {
         let straight = x.binary(BinaryOp::Mul, &self.real.on(x.device()))?;

@@ -23,19 +23,19 @@ const STEPS_BYTES: usize = 96;
 const CONVOLUTION_BYTES: usize = 128;
 
 /// A way to transform a number of points.
-pub(super) enum Plan {
+pub(super) enum TransformPlan {
     /// One for each factor.
-    Steps(Vec<Step>),
+    Steps(Vec<RadixStep>),
     /// `out[k] = c[k] sum of (x[j] c[j]) / c[k - j]` with `c[j] = exp(∓πi j² / n)`.
     Convolution {
         /// `c`.
-        chirp: Box<Turn>,
+        chirp: Box<Twiddles>,
         /// The transform of more points.
-        forward: Box<Plan>,
+        forward: Box<TransformPlan>,
         /// That of `1 / c`, divided by the number of points.
-        spectrum: Box<Turn>,
+        spectrum: Box<Twiddles>,
         /// The way back.
-        backward: Box<Plan>,
+        backward: Box<TransformPlan>,
     },
 }
 
@@ -44,45 +44,45 @@ pub(super) enum Real {
     /// An even number.
     Packed(Arc<Packed>),
     /// An odd one, as complex numbers.
-    Whole(Arc<Plan>),
+    Whole(Arc<TransformPlan>),
 }
 
 /// An even number of real points as half as many complex ones.
 pub(super) struct Packed {
     /// Of half the points.
-    pub(super) half: Arc<Plan>,
+    pub(super) half: Arc<TransformPlan>,
     /// What takes the spectra of the even and the odd points apart, or joins them.
-    pub(super) turn: Turn,
+    pub(super) twiddles: Twiddles,
     /// 1 and -1, for the planes of a conjugate.
-    pub(super) conjugate: Table,
+    pub(super) conjugate: DeviceTable,
 }
 
 /// A transform over the highest part of the index.
-pub(super) struct Step {
+pub(super) struct RadixStep {
     /// Its number of points.
     pub(super) radix: usize,
     /// Its waves `[2 radix, 2 radix]`: rows are the planes of all results, columns those of all points.
-    pub(super) matrix: Table,
+    pub(super) matrix: DeviceTable,
     /// The factors before the next step: lower part of `j` by what this step found.
-    pub(super) turn: Option<Turn>,
+    pub(super) twiddles: Option<Twiddles>,
 }
 
 /// Complex factors of points, `[points.., 1]`.
-pub(super) struct Turn {
+pub(super) struct Twiddles {
     /// The real parts.
-    pub(super) real: Table,
+    pub(super) real: DeviceTable,
     /// The imaginary parts for both planes: `[2, points.., 1]`, those of the first negative.
-    pub(super) imaginary: Table,
+    pub(super) imaginary: DeviceTable,
 }
 
 /// The numbers of an array without its device, with which they are kept.
-pub(super) struct Table {
+pub(super) struct DeviceTable {
     buffer: Buffer,
     layout: Layout,
     dtype: DType,
 }
 
-impl Table {
+impl DeviceTable {
     /// The array, on the device that the table was made on.
     pub(super) fn on(&self, device: &Device) -> Array {
         Array::evaluated(self.buffer.clone(), self.layout.clone(), self.dtype, device)
@@ -93,13 +93,13 @@ impl Table {
     }
 }
 
-impl Turn {
-    fn new(factors: &[(f64, f64)], points: &[usize], maker: &Maker) -> Result<Turn> {
+impl Twiddles {
+    fn new(factors: &[(f64, f64)], points: &[usize], maker: &PlanMaker) -> Result<Twiddles> {
         let shape: Vec<usize> = points.iter().copied().chain([1]).collect();
         let planes: Vec<usize> = [2].into_iter().chain(shape.iter().copied()).collect();
         let real = maker.table(factors.iter().map(|f| f.0), &shape)?;
         let imaginary = factors.iter().map(|f| -f.1).chain(factors.iter().map(|f| f.1));
-        Ok(Turn { real, imaginary: maker.table(imaginary, &planes)? })
+        Ok(Twiddles { real, imaginary: maker.table(imaginary, &planes)? })
     }
 
     /// The sizes of the points.
@@ -114,15 +114,15 @@ impl Turn {
     }
 }
 
-impl Plan {
+impl TransformPlan {
     /// How many numbers it keeps on the device.
     fn numbers(&self) -> usize {
         match self {
-            Plan::Steps(steps) => steps
+            TransformPlan::Steps(steps) => steps
                 .iter()
-                .map(|step| step.matrix.elements() + step.turn.as_ref().map_or(0, Turn::numbers))
+                .map(|step| step.matrix.elements() + step.twiddles.as_ref().map_or(0, Twiddles::numbers))
                 .sum(),
-            Plan::Convolution { chirp, forward, spectrum, backward } => {
+            TransformPlan::Convolution { chirp, forward, spectrum, backward } => {
                 chirp.numbers() + forward.numbers() + spectrum.numbers() + backward.numbers()
             }
         }
@@ -132,7 +132,7 @@ impl Plan {
 impl Packed {
     /// How many numbers it keeps on the device.
     fn numbers(&self) -> usize {
-        self.half.numbers() + self.turn.numbers()
+        self.half.numbers() + self.twiddles.numbers()
     }
 }
 
@@ -145,7 +145,7 @@ struct Cache<P>(Mutex<VecDeque<(Key, Arc<P>)>>);
 /// What is kept with a device.
 #[derive(Default)]
 pub(crate) struct FourierTables {
-    complex: Cache<Plan>,
+    complex: Cache<TransformPlan>,
     real: Cache<Packed>,
 }
 
@@ -200,12 +200,12 @@ fn take<P>(plans: &mut VecDeque<(Key, Arc<P>)>, key: Key) -> Option<Arc<P>> {
 }
 
 /// The plan for `n` complex points, at least 1.
-pub(super) fn complex(n: usize, inverse: bool, dtype: DType, device: &Device) -> Result<Arc<Plan>> {
+pub(super) fn complex(n: usize, inverse: bool, dtype: DType, device: &Device) -> Result<Arc<TransformPlan>> {
     let make = || {
         let _room = reserve(device, n.saturating_mul(STEPS_BYTES))?;
-        Maker { inverse, dtype, device }.plan(n)
+        PlanMaker { inverse, dtype, device }.plan(n)
     };
-    kept(device).fourier.complex.get((n, inverse, dtype), make, Plan::numbers)
+    kept(device).fourier.complex.get((n, inverse, dtype), make, TransformPlan::numbers)
 }
 
 /// The plan for `n` real points, at least 2.
@@ -215,19 +215,19 @@ pub(super) fn real(n: usize, inverse: bool, dtype: DType, device: &Device) -> Re
     }
     let make = || {
         let _room = reserve(device, n.saturating_mul(STEPS_BYTES))?;
-        Maker { inverse, dtype, device }.packed(n)
+        PlanMaker { inverse, dtype, device }.packed(n)
     };
     kept(device).fourier.real.get((n, inverse, dtype), make, Packed::numbers).map(Real::Packed)
 }
 /// Makes plans for a direction, a dtype and a device.
-struct Maker<'a> {
+struct PlanMaker<'a> {
     inverse: bool,
     dtype: DType,
     device: &'a Device,
 }
 
-impl Maker<'_> {
-    fn plan(&self, n: usize) -> Result<Plan> {
+impl PlanMaker<'_> {
+    fn plan(&self, n: usize) -> Result<TransformPlan> {
         let primes = prime_factors(n);
         if primes.iter().any(|&p| p > LARGEST_PRIME) {
             self.convolution(n)
@@ -236,20 +236,20 @@ impl Maker<'_> {
         }
     }
 
-    fn steps(&self, radices: &[usize]) -> Result<Plan> {
+    fn steps(&self, radices: &[usize]) -> Result<TransformPlan> {
         let mut points: usize = radices.iter().product();
         let mut step = |&radix: &usize| {
             let (roots, rest) = (self.roots(points), points / radix);
             let factors: Vec<(f64, f64)> = (0..points).map(|i| roots[(i / radix) * (i % radix)]).collect();
-            let turn = (rest > 1).then(|| Turn::new(&factors, &[rest, radix], self)).transpose()?;
+            let twiddles = (rest > 1).then(|| Twiddles::new(&factors, &[rest, radix], self)).transpose()?;
             points = rest;
-            Ok(Step { radix, matrix: self.matrix(radix)?, turn })
+            Ok(RadixStep { radix, matrix: self.matrix(radix)?, twiddles })
         };
-        radices.iter().map(&mut step).collect::<Result<_>>().map(Plan::Steps)
+        radices.iter().map(&mut step).collect::<Result<_>>().map(TransformPlan::Steps)
     }
 
     /// `exp(∓2πi j k / radix)` as real numbers.
-    fn matrix(&self, radix: usize) -> Result<Table> {
+    fn matrix(&self, radix: usize) -> Result<DeviceTable> {
         let roots = self.roots(radix);
         let mut values = Vec::with_capacity(4 * radix * radix);
         for k in 0..radix {
@@ -263,7 +263,7 @@ impl Maker<'_> {
         self.table(values.into_iter(), &[2 * radix, 2 * radix])
     }
 
-    fn convolution(&self, n: usize) -> Result<Plan> {
+    fn convolution(&self, n: usize) -> Result<TransformPlan> {
         // A power of two, or one and a half or five quarters of one, if that is enough.
         let fits = |odd: usize| odd * (2 * n - 1).div_ceil(odd).next_power_of_two();
         let points = fits(1).min(fits(3)).min(fits(5));
@@ -282,11 +282,11 @@ impl Maker<'_> {
             Array::from_slice(&wave, &[points, 2], &Device::cpu())?.fourier(0, false)?.to_vec::<f64>()?;
         let spectrum: Vec<(f64, f64)> = spectrum.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
         let radices = radices(&prime_factors(points));
-        let way = |inverse: bool| Maker { inverse, ..*self }.steps(&radices).map(Box::new);
-        Ok(Plan::Convolution {
-            chirp: Turn::new(&chirp, &[n], self)?.into(),
+        let way = |inverse: bool| PlanMaker { inverse, ..*self }.steps(&radices).map(Box::new);
+        Ok(TransformPlan::Convolution {
+            chirp: Twiddles::new(&chirp, &[n], self)?.into(),
             forward: way(false)?,
-            spectrum: Turn::new(&spectrum, &[points], self)?.into(),
+            spectrum: Twiddles::new(&spectrum, &[points], self)?.into(),
             backward: way(true)?,
         })
     }
@@ -297,11 +297,11 @@ impl Maker<'_> {
         let roots = self.roots(n);
         let half = n / 2;
         let (count, scale) = if self.inverse { (half, 1.0) } else { (half + 1, -0.5) };
-        let turn: Vec<(f64, f64)> =
+        let twiddles: Vec<(f64, f64)> =
             roots[..count].iter().map(|&(cos, sin)| (-scale * sin, scale * cos)).collect();
         Ok(Packed {
             half: complex(half, self.inverse, self.dtype, self.device)?,
-            turn: Turn::new(&turn, &[count], self)?,
+            twiddles: Twiddles::new(&twiddles, &[count], self)?,
             conjugate: self.table([1.0, -1.0].into_iter(), &[2, 1, 1])?,
         })
     }
@@ -313,14 +313,14 @@ impl Maker<'_> {
     }
 
     /// Numbers in the dtype, on the device.
-    fn table(&self, values: impl Iterator<Item = f64>, shape: &[usize]) -> Result<Table> {
+    fn table(&self, values: impl Iterator<Item = f64>, shape: &[usize]) -> Result<DeviceTable> {
         let executor = self.device.executor();
         let buffer = if self.dtype == DType::F64 {
             executor.upload(f64::to_bytes(&values.collect::<Vec<f64>>()))
         } else {
             executor.upload(f32::to_bytes(&values.map(|x| x as f32).collect::<Vec<f32>>()))
         };
-        Ok(Table { buffer: buffer?, layout: Layout::contiguous(shape), dtype: self.dtype })
+        Ok(DeviceTable { buffer: buffer?, layout: Layout::contiguous(shape), dtype: self.dtype })
     }
 }
 

@@ -1,10 +1,10 @@
-use super::super::cluster::{Cluster, Kind};
+use super::super::cluster::{Cluster, ClusterKind};
 use super::super::facts::Facts;
-use super::super::lower::Stop;
+use super::super::lower::LowerError;
 use super::*;
 use crate::graph::Ref;
 
-/// The cluster of a step with another one in it, if it takes it.
+/// The cluster of a step after it has taken another step, if it does.
 fn with(first: u32, facts: &Facts<'_>, step: u32) -> Option<Cluster> {
     let mut joined = Cluster::alone(facts, first).unwrap();
     joined.take(facts, step).then_some(joined)
@@ -31,7 +31,7 @@ fn rows_take_in_what_belongs_to_them_and_nothing_else() {
     assert_eq!(joined.body.accesses.len(), 2, "x is read once, the sum not at all");
     assert!(with(rows, &facts, columns).is_none(), "columns are other rows");
 
-    // The other way round: an elementwise loop takes on the rows of a reduction.
+    // In the other order: an elementwise loop is rewritten over the rows of a reduction.
     let alone = Cluster::alone(&facts, quotient).unwrap();
     assert!(alone.folded_dims().is_empty());
     assert_eq!(with(quotient, &facts, columns).unwrap().folded_dims()[..], [0]);
@@ -47,7 +47,7 @@ fn a_product_takes_in_what_reads_it() {
     let facts = Facts::new(&graph, true, &limits).unwrap();
     let of = |array: &Array| step(&facts, array);
     let cluster = Cluster::alone(&facts, of(&product)).unwrap();
-    assert!(cluster.kind == Kind::Matmul(of(&product)));
+    assert!(cluster.kind == ClusterKind::Matmul(of(&product)));
     assert!(
         cluster.could_take(&facts, of(&activated)) && with(of(&product), &facts, of(&activated)).is_some()
     );
@@ -67,7 +67,7 @@ fn a_kernel_that_reads_memory_only_says_what_must_be_stored() {
     let mut facts = Facts::new(&graph, true, &limits).unwrap();
     let (work, running) = (step(&facts, &work), step(&facts, &running));
     assert!(facts.steps[work as usize].stored);
-    assert!(Cluster::alone(&facts, running).unwrap().kind == Kind::Scan(running));
+    assert!(Cluster::alone(&facts, running).unwrap().kind == ClusterKind::Scan(running));
     (facts.steps[work as usize].anchor, facts.steps[work as usize].stored) = (false, false);
-    assert_eq!(Cluster::alone(&facts, running).err(), Some(Stop::Store(Ref::Node(work))));
+    assert_eq!(Cluster::alone(&facts, running).err(), Some(LowerError::Store(Ref::Node(work))));
 }

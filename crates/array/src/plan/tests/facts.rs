@@ -65,7 +65,8 @@ fn an_expression_that_is_too_large_is_cut() {
     let limits = Limits { instructions: 32, ..limits() };
     let facts = Facts::new(&graph, true, &limits).unwrap();
     let cut = facts.steps.iter().filter(|step| step.why == Some(Why::Large)).count();
-    // At most half of a kernel's instructions each: 60 in pieces of 16 or less, of which loads are one.
+    // Each piece takes at most half of a kernel's instructions: 60 are divided into pieces of at most 16, and
+    // a load of another piece's result is one of them.
     assert!((3..=5).contains(&cut), "cut at {cut} places");
 }
 

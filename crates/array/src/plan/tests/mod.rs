@@ -1,4 +1,4 @@
-//! The parts of planning one by one, with limits made by hand: no device runs anything here.
+//! Tests of the parts of planning, with limits made by hand. No kernel runs.
 
 mod cluster;
 mod facts;
@@ -53,7 +53,7 @@ fn step(facts: &Facts<'_>, array: &Array) -> u32 {
     at.expect("the array is pending, and in the graph") as u32
 }
 
-/// What is stored, by the dims of its result, and why.
+/// The shape of each stored result, and why it is stored.
 fn stored(facts: &Facts<'_>) -> Vec<(Dims, Option<Why>)> {
     facts.steps.iter().filter(|step| step.stored).map(|step| (step.shape.clone(), step.why)).collect()
 }
@@ -62,7 +62,7 @@ fn dims(shape: &[usize]) -> Dims {
     shape.into()
 }
 
-/// The map of a space to an array of its shape.
+/// The map from a space to an array of its shape.
 fn identity(space: &Space) -> Map {
     space.identity(|_| false)
 }

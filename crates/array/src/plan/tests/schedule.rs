@@ -5,7 +5,7 @@ use super::super::facts::{Facts, Slot};
 use super::super::schedule::{Planned, schedule};
 use super::*;
 
-/// The kernels for these results, and what is stored.
+/// The kernels for these results, and the stored results.
 fn plan(roots: &[&Array], fusion: bool, limits: &Limits) -> (Vec<Planned>, Vec<(Dims, Option<Why>)>) {
     let graph = graph(roots);
     let mut facts = Facts::new(&graph, fusion, limits).unwrap();
@@ -13,7 +13,7 @@ fn plan(roots: &[&Array], fusion: bool, limits: &Limits) -> (Vec<Planned>, Vec<(
     (planned, stored(&facts))
 }
 
-/// What a kernel reads: memory that it doesn't write.
+/// The memory that a kernel reads and does not write.
 fn reads(planned: &Planned) -> usize {
     let own = |slot: &&Slot| matches!(slot, Slot::Step(step) if planned.members.contains(step));
     planned.slots.iter().filter(|slot| !own(slot)).count()
@@ -47,7 +47,7 @@ fn a_softmax_is_one_loop_over_the_rows() {
 fn without_fusion_each_operation_is_a_kernel() {
     let x = leaf(&[64, 100]);
     let (planned, stored) = plan(&[&softmax(&x)], false, &limits());
-    // Maximum, difference, exponential, sum, quotient: the views between take none.
+    // Five kernels: maximum, difference, exponential, sum, quotient. The views between them take none.
     assert_eq!((planned.len(), stored.len()), (5, 5));
     assert!(planned.iter().all(|kernel| kernel.members.len() == 1));
 }
@@ -101,7 +101,7 @@ fn dear_work_of_two_kernels_is_stored_once_and_cheap_work_is_repeated() {
 fn a_view_that_strides_cannot_follow_has_its_source_stored() {
     let x = leaf(&[2, 3]);
     let work = exp(&x).reshape(&[3, 2]).unwrap();
-    // The elements in two orders, of which one loop can have one.
+    // The elements are used in two orders, and one loop can follow only one of them.
     let root = work.binary(BinaryOp::Add, &strided(&[3, 2], &[1, 3])).unwrap();
     let (planned, stored) = plan(&[&root], true, &limits());
     assert_eq!((planned.len(), stored.len()), (2, 2));

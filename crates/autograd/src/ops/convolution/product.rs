@@ -12,10 +12,10 @@ use smallvec::SmallVec;
 use wgrad_array::layout::Dims;
 use wgrad_array::{Array, BinaryOp, Device, Error, ReduceOp, Result};
 
-use crate::Tensor;
 use crate::ops::reduce::widened;
 use crate::ops::unary::rounded;
 use crate::tape::{Derivative, record};
+use crate::{AsTensor, Tensor};
 
 /// The most terms of a sum that is written out, and the most outputs of a group for which it is.
 const FEW_TERMS: usize = 32;
@@ -79,14 +79,14 @@ pub(super) fn product(
     Ok(record(out, inputs, |inputs, _| {
         let (left, right, count) = (inputs[0].needs_grad(), inputs[1].needs_grad(), inputs.len());
         Derivative::with(name, move |c| {
-            let g = c.grad()?;
+            let (g, [left, right]) = (c.grad()?, c.saved());
             c.each(count, |i| match (role, i) {
-                (Role::Output, 0) => product(Role::Input, g, &c.saved(1)?, None, &geometry),
-                (Role::Output, 1) => product(Role::Weight, &c.saved(0)?, g, None, &geometry),
-                (Role::Input, 0) => product(Role::Output, g, &c.saved(1)?, None, &geometry),
-                (Role::Input, 1) => product(Role::Weight, g, &c.saved(0)?, None, &geometry),
-                (Role::Weight, 0) => product(Role::Input, &c.saved(1)?, g, None, &geometry),
-                (Role::Weight, 1) => product(Role::Output, &c.saved(0)?, g, None, &geometry),
+                (Role::Output, 0) => product(Role::Input, g, right.as_tensor()?, None, &geometry),
+                (Role::Output, 1) => product(Role::Weight, left.as_tensor()?, g, None, &geometry),
+                (Role::Input, 0) => product(Role::Output, g, right.as_tensor()?, None, &geometry),
+                (Role::Input, 1) => product(Role::Weight, g, left.as_tensor()?, None, &geometry),
+                (Role::Weight, 0) => product(Role::Input, right.as_tensor()?, g, None, &geometry),
+                (Role::Weight, 1) => product(Role::Output, left.as_tensor()?, g, None, &geometry),
                 _ => {
                     let others: Vec<isize> = (0..g.rank() as isize).filter(|&d| d != 1).collect();
                     g.sum_dim(&others[..], false)

@@ -3,8 +3,8 @@
 use wgrad_array::Result;
 
 use super::square_size;
-use crate::Tensor;
 use crate::tape::{Derivative, record};
+use crate::{Tensor, TensorExpr};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
@@ -30,7 +30,10 @@ impl Tensor {
         let out = a.array.det()?;
         Ok(record(out, [a], |inputs, _| {
             Derivative::new("LinalgDetBackward0", |c| {
-                c.each(1, |_| c.saved(0)?.cofactors()?.mul(c.grad()?.unsqueeze(-1)?.unsqueeze(-1)?))
+                c.gradient(|| {
+                    let (g, [a]) = c.parts();
+                    a.cofactors() * g.unsqueeze(-1).unsqueeze(-1)
+                })
             })
             .save_input(inputs, 0)
         }))
@@ -46,16 +49,17 @@ impl Tensor {
             //   beside it -E_ji times the product without i and j.
             // No division, so that any number of singular values may be 0 or alike.
             Derivative::new("LinalgCofactorsBackward0", |c| {
-                let (u, s, vt) = c.saved(0)?.svd(false)?;
-                let (ut, v) = (u.transposed_value()?, vt.transposed_value()?);
-                let sign = u.detach().det()?.mul(vt.detach().det()?)?.sign()?;
-                let g = ut.matmul(c.grad()?)?.matmul(&v)?;
-                let others = s.products_without_two()?;
-                let along = others.matmul(&g.diagonal(0, -2, -1)?.unsqueeze(-1)?)?.squeeze_dim(-1)?;
-                let beside = g.transposed_value()?.mul(&others)?;
-                let inner = along.diag_embed(0, -2, -1)?.sub(beside)?;
-                let inner = inner.mul(sign.unsqueeze(-1)?.unsqueeze(-1)?)?;
-                c.each(1, |_| u.matmul(&inner)?.matmul(&vt))
+                let (g, [a]) = (c.g(), c.tensors()?);
+                let (u, s, vt) = a.svd(false)?;
+                let (u, vt) = (&u.expr(), &vt.expr());
+                let (ut, v) = (u.transposed_value(), vt.transposed_value());
+                let sign = (u.detach().det() * vt.detach().det()).sign();
+                let g = ut.matmul(g).matmul(v);
+                let others = s.expr().products_without_two();
+                let along = others.matmul(g.diagonal(0, -2, -1).unsqueeze(-1)).squeeze_dim(-1);
+                let beside = g.transposed_value() * others;
+                let inner = (along.diag_embed(0, -2, -1) - beside) * sign.unsqueeze(-1).unsqueeze(-1);
+                c.gradient(|| u.matmul(&inner).matmul(vt))
             })
             .save_input(inputs, 0)
         }))
@@ -66,13 +70,14 @@ impl Tensor {
         let last = self.rank() as isize - 1;
         let n = self.size(last)?;
         // Running products of what comes before.
-        let before = |x: &Tensor| x.cumprod(-1)?.pad(&[(1, -1)], 1.0);
-        let (head, tail) = (before(self)?, before(&self.flip(last)?)?.flip(last)?);
+        let before = |x: &TensorExpr| x.cumprod(-1).pad(&[(1, -1)], 1.0);
+        let x = self.expr();
+        let (head, tail) = (before(&x), before(&x.flip(last)).flip(last));
         let ones = Tensor::ones([n, n], (self.dtype(), self.device()))?;
-        let behind = ones.triu(1)?.ne(0.0)?;
-        let between = before(&behind.where_cond(self.unsqueeze(-2)?, 1.0)?)?;
-        let upper = between.mul(head.unsqueeze(-1)?)?.mul(tail.unsqueeze(-2)?)?.triu(1)?;
-        upper.add(upper.transposed_value()?)
+        let behind = ones.expr().triu(1).ne(0.0);
+        let between = before(&behind.where_cond(x.unsqueeze(-2), 1.0));
+        let upper = (between * head.unsqueeze(-1) * tail.unsqueeze(-2)).triu(1);
+        (&upper + upper.transposed_value()).done()
     }
 
     /// The signs of the determinants of square matrices and the logarithms of their sizes; `torch.linalg.slogdet`. For a singular
@@ -94,8 +99,9 @@ impl Tensor {
         let (sign, log) = a.array.slogdet()?;
         let log = record(log, [a], |inputs, _| {
             Derivative::new("LinalgSlogdetBackward0", |c| {
-                let inverse = c.saved(0)?.transposed_value()?.inverse("slogdet", false)?;
-                c.each(1, |_| inverse.mul(c.grad()?.unsqueeze(-1)?.unsqueeze(-1)?))
+                let (g, [a]) = c.parts();
+                let inverse = a.transposed_value().inverse("slogdet", false);
+                c.gradient(|| &inverse * g.unsqueeze(-1).unsqueeze(-1))
             })
             .save_input(inputs, 0)
         });

@@ -2,8 +2,8 @@
 
 use wgrad_array::{Device, Error, GradRule, QrMode, Result, Triangle, Vectors};
 
-use crate::Tensor;
 use crate::tape::{Context, Derivative, record_outputs};
+use crate::{AsTensor, Tensor, TensorExpr};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
@@ -157,7 +157,7 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
     if mode == QrMode::R {
         return not("the derivative depends on Q, which mode R does not compute; use the reduced mode");
     }
-    let (mut q, mut r) = (c.saved(0)?, c.saved(1)?);
+    let [mut q, mut r] = c.tensors()?;
     let [m, n] = [q.size(-2)?, r.size(-1)?];
     if mode == QrMode::Complete && m > n {
         return not("in complete mode Q is not unique for more rows than columns; use the reduced mode");
@@ -166,43 +166,44 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
     // The triangular solve at its end takes place on the host, so that everything before it can.
     let (dtype, device) = (q.dtype(), q.device().clone());
     let on_host = |x: &Tensor| x.to(Device::cpu())?.with_guard_digits();
-    let a = if rest > 0 { Some(on_host(&c.saved(2)?)?) } else { None };
+    let [_, _, input] = c.saved();
+    let a = if rest > 0 { Some(on_host(input.as_tensor()?)?) } else { None };
     match &a {
         // Rounded factors are those of another matrix, and a square part that is nearly singular tells the two apart.
         Some(a) if a.dtype() != r.dtype() => (q, r) = a.qr(mode)?,
         _ => (q, r) = (on_host(&q)?, on_host(&r)?),
     }
-    let mut g = c.grad_of(0).map(on_host).transpose()?;
-    let gr = c.grad_of(1).map(on_host).transpose()?;
-    let u = r.narrow(-1, 0, k)?;
+    let mut g = c.grad_of(0).map(|g| TensorExpr::from(on_host(g)));
+    let gr = c.grad_of(1).map(|g| TensorExpr::from(on_host(g)));
+    let (q, u) = (&q.expr(), &r.expr().narrow(-1, 0, k));
     let mut gy = None;
     if let (Some(gr), Some(a)) = (&gr, &a) {
-        let gv = gr.narrow(-1, k as isize, rest)?;
-        let more = a.narrow(-1, k as isize, rest)?.matmul(&gv.transposed_value()?)?;
+        let gv = &gr.narrow(-1, k as isize, rest);
+        let more = a.expr().narrow(-1, k as isize, rest).matmul(gv.transposed_value());
         g = Some(match g {
-            Some(g) => g.add(more)?,
+            Some(g) => g + more,
             None => more,
         });
-        gy = Some(q.matmul(&gv)?);
+        gy = Some(q.matmul(gv));
     }
     let mut inner = match &gr {
-        Some(gr) => gr.narrow(-1, 0, k)?.matmul(&u.transposed_value()?)?,
-        None => u.zeros_of(u.shape())?,
+        Some(gr) => gr.narrow(-1, 0, k).matmul(u.transposed_value()),
+        None => u.zeros_like(),
     };
     if let Some(g) = &g {
-        inner = inner.sub(q.transposed_value()?.matmul(g)?)?;
+        inner -= q.transposed_value().matmul(g);
     }
-    let mirrored = inner.triu(0)?.add(inner.triu(1)?.transposed_value()?)?;
-    let mut numerator = q.matmul(&mirrored)?;
+    let mirrored = inner.triu(0) + inner.triu(1).transposed_value();
+    let mut numerator = q.matmul(mirrored);
     if let Some(g) = &g {
-        numerator = numerator.add(g)?;
+        numerator += g;
     }
-    let gx = u.solve_triangular_batch(&numerator.transposed_value()?, Triangle::Upper, false)?;
-    let gx = gx.transposed_value()?;
+    let gx = u.solve_triangular_batch(numerator.transposed_value(), Triangle::Upper, false);
+    let gx = gx.transposed_value();
     let gradient = match gy {
-        Some(gy) => Tensor::cat(&[&gx, &gy], -1)?,
-        None if rest > 0 => gx.pad(&[(0, rest as isize)], 0.0)?,
-        None => gx,
+        Some(gy) => Tensor::cat(&[&gx.done()?, &gy.done()?], -1)?,
+        None if rest > 0 => gx.pad(&[(0, rest as isize)], 0.0).done()?,
+        None => gx.done()?,
     };
     // The device may have no f64.
     gradient.to_dtype(dtype)?.to(&device)
@@ -212,61 +213,57 @@ fn qr_gradient(c: &Context, mode: QrMode) -> Result<Tensor> {
 ///   gA = U (skew(UᵀgU)/E S + S skew(VᵀgV)/E + diag(gS)) Vᵀ,
 /// plus (1 - U Uᵀ) gU S⁻¹ Vᵀ where U is not square, plus U S⁻¹ gVᵀ (1 - V Vᵀ) where V is not.
 fn svd_gradient(c: &Context) -> Result<Tensor> {
-    let (u, s, vt) = (c.saved(0)?, c.saved(1)?, c.saved(2)?);
+    let [u, s, vt] = c.tensors()?;
     let [m, n, k] = [u.size(-2)?, vt.size(-1)?, s.size(-1)?];
-    let (u, vt) = (u.narrow(-1, 0, k)?, vt.narrow(-2, 0, k)?);
-    let gu = c.grad_of(0).map(|g| g.narrow(-1, 0, k)).transpose()?;
-    let gvt = c.grad_of(2).map(|g| g.narrow(-2, 0, k)).transpose()?;
+    let (u, s, vt) = (&u.expr().narrow(-1, 0, k), &s.expr(), &vt.expr().narrow(-2, 0, k));
+    let gu = c.grad_of(0).map(|g| g.expr().narrow(-1, 0, k));
+    let gvt = c.grad_of(2).map(|g| g.expr().narrow(-2, 0, k));
     if gu.is_none() && gvt.is_none() {
         let gs = c.grad_of(1).ok_or_else(|| no_gradient("svd"))?;
-        return u.scale_columns(gs)?.matmul(&vt);
+        return u.scale_columns(gs).matmul(vt).done();
     }
-    let squares = s.square()?.differences()?;
-    let skew = |x: Tensor| x.sub(x.transposed_value()?)?.share_of(&squares);
+    let squares = s.square().differences();
+    let skew = |x: TensorExpr| (&x - x.transposed_value()).share_of(&squares);
     let mut inner = match c.grad_of(1) {
-        Some(gs) => gs.diag_embed(0, -2, -1)?,
-        None => squares.zeros_of(squares.shape())?,
+        Some(gs) => gs.expr().diag_embed(0, -2, -1),
+        None => squares.zeros_like(),
     };
     if let Some(gu) = &gu {
-        inner = inner.add(skew(u.transposed_value()?.matmul(gu)?)?.scale_columns(&s)?)?;
+        inner += skew(u.transposed_value().matmul(gu)).scale_columns(s);
     }
     if let Some(gvt) = &gvt {
-        let twist = skew(vt.matmul(&gvt.transposed_value()?)?)?;
-        inner = inner.add(twist.mul(s.unsqueeze(-1)?)?)?;
+        inner += skew(vt.matmul(gvt.transposed_value())) * s.unsqueeze(-1);
     }
-    let mut left = u.matmul(&inner)?;
+    let mut left = u.matmul(inner);
     if let Some(gu) = gu.filter(|_| m > k) {
-        let scaled = gu.share_of(&s.unsqueeze(-2)?)?;
-        let inside = u.matmul(&u.transposed_value()?.matmul(&scaled)?)?;
-        left = left.add(scaled.sub(inside)?)?;
+        let scaled = gu.share_of(s.unsqueeze(-2));
+        let inside = u.matmul(u.transposed_value().matmul(&scaled));
+        left += scaled - inside;
     }
-    let out = left.matmul(&vt)?;
-    match gvt.filter(|_| n > k) {
-        None => Ok(out),
-        Some(gvt) => {
-            let scaled = gvt.share_of(&s.unsqueeze(-1)?)?;
-            let inside = scaled.matmul(&vt.transposed_value()?)?.matmul(&vt)?;
-            out.add(u.matmul(&scaled.sub(inside)?)?)
-        }
+    let mut out = left.matmul(vt);
+    if let Some(gvt) = gvt.filter(|_| n > k) {
+        let scaled = gvt.share_of(s.unsqueeze(-1));
+        let inside = scaled.matmul(vt.transposed_value()).matmul(vt);
+        out += u.matmul(scaled - inside);
     }
+    out.done()
 }
 
 /// gA = V (diag(gL) + skew(VᵀgV)/2E) Vᵀ with E_ij = L_j - L_i and skew(X) = X - Xᵀ: the symmetric gradient.
 fn eigh_gradient(c: &Context) -> Result<Tensor> {
-    let (values, v) = (c.saved(0)?, c.saved(1)?);
-    let vt = v.transposed_value()?;
+    let [values, v] = c.saved();
+    let vt = v.transposed_value();
     let Some(gv) = c.grad_of(1) else {
         let gl = c.grad_of(0).ok_or_else(|| no_gradient("eigh"))?;
-        return v.scale_columns(gl)?.matmul(&vt);
+        return v.scale_columns(gl).matmul(vt).done();
     };
-    let product = vt.matmul(gv)?;
-    let skew = product.sub(product.transposed_value()?)?;
-    let inner = skew.share_of(&values.differences()?.mul(2.0)?)?;
-    let inner = match c.grad_of(0) {
-        Some(gl) => inner.add(gl.diag_embed(0, -2, -1)?)?,
-        None => inner,
-    };
-    v.matmul(&inner)?.matmul(&vt)
+    let product = vt.matmul(gv);
+    let skew = &product - product.transposed_value();
+    let mut inner = skew.share_of(values.differences() * 2.0);
+    if let Some(gl) = c.grad_of(0) {
+        inner += gl.expr().diag_embed(0, -2, -1);
+    }
+    v.matmul(inner).matmul(vt).done()
 }
 
 fn no_gradient(op: &'static str) -> Error {

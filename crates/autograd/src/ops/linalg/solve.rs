@@ -4,8 +4,8 @@ use wgrad_array::layout::{Dims, broadcast_shapes};
 use wgrad_array::{DType, Error, Result, Triangle};
 
 use super::{matrix_sizes, square_size};
-use crate::Tensor;
 use crate::tape::{Derivative, record};
+use crate::{Tensor, TensorExpr};
 
 #[wgrad_macros::call_sites]
 impl Tensor {
@@ -50,10 +50,11 @@ impl Tensor {
         let out = a.array.lu_solve(op, &b.array, checked)?;
         Ok(record(out, [a, b], |inputs, out| {
             Derivative::new("LinalgSolveExBackward0", |c| {
-                let gb = c.saved(0)?.transposed_value()?.solve_batch("solve", c.grad()?, false)?;
-                c.each(2, |i| match i {
-                    0 => gb.matmul(&c.saved(1)?.transposed_value()?)?.neg(),
-                    _ => Ok(gb.clone()),
+                let (g, [a, x]) = c.parts();
+                let gb = a.transposed_value().solve_batch("solve", g, false);
+                c.gradients(2, |i| match i {
+                    0 => -gb.matmul(x.transposed_value()),
+                    _ => gb.clone(),
                 })
             })
             .save_input(inputs, 0)
@@ -89,8 +90,9 @@ impl Tensor {
         let out = a.array.lu_solve(op, &eye, checked)?;
         Ok(record(out, [a], |_, out| {
             Derivative::new("LinalgInvExBackward0", |c| {
-                let transposed = c.saved(0)?.transposed_value()?;
-                c.each(1, |_| transposed.matmul(c.grad()?)?.matmul(&transposed)?.neg())
+                let (g, [inverse]) = c.parts();
+                let transposed = inverse.transposed_value();
+                c.gradient(|| -transposed.matmul(&g).matmul(&transposed))
             })
             .save_output(out)
         }))
@@ -139,13 +141,13 @@ impl Tensor {
         let out = a.array.solve_triangular(&b.array, triangle, unit)?;
         Ok(record(out, [a, b], |inputs, out| {
             Derivative::with("LinalgSolveTriangularBackward0", move |c| {
-                let a = c.saved(0)?.transposed_value()?;
-                let gb = a.solve_triangular_batch(c.grad()?, triangle.transposed(), unit)?;
-                c.each(2, |i| {
+                let (g, [a, x]) = c.parts();
+                let gb = a.transposed_value().solve_triangular_batch(g, triangle.transposed(), unit);
+                c.gradients(2, |i| {
                     if i == 1 {
-                        return Ok(gb.clone());
+                        return gb.clone();
                     }
-                    let ga = gb.matmul(&c.saved(1)?.transposed_value()?)?.neg()?;
+                    let ga = -gb.matmul(x.transposed_value());
                     match triangle {
                         Triangle::Lower => ga.tril(-i64::from(unit)),
                         Triangle::Upper => ga.triu(i64::from(unit)),
@@ -174,18 +176,18 @@ impl Tensor {
         let out = a.array.cholesky(triangle)?;
         Ok(record(out, [a], |_, out| {
             Derivative::with("LinalgCholeskyExBackward0", move |c| {
-                let lower = |x: &Tensor| match triangle {
-                    Triangle::Lower => Ok(x.clone()),
+                let lower = |x: TensorExpr| match triangle {
+                    Triangle::Lower => x,
                     Triangle::Upper => x.transposed_value(),
                 };
-                let (l, g) = (lower(&c.saved(0)?)?, lower(c.grad()?)?);
-                let transposed = l.transposed_value()?;
+                let (g, [factor]) = c.parts();
+                let (l, g) = (lower(factor), lower(g));
+                let transposed = l.transposed_value();
                 // gA = L⁻ᵀ M L⁻¹ with a symmetric M, half of LᵀgL's lower triangle and its mirror image.
-                let product = transposed.matmul(&g)?;
-                let m = product.tril(0)?.add(product.tril(-1)?.transposed_value()?)?.mul(0.5)?;
-                let half =
-                    transposed.solve_triangular_batch(&m, Triangle::Upper, false)?.transposed_value()?;
-                c.each(1, |_| transposed.solve_triangular_batch(&half, Triangle::Upper, false))
+                let product = transposed.matmul(g);
+                let m = (product.tril(0) + product.tril(-1).transposed_value()) * 0.5;
+                let half = transposed.solve_triangular_batch(m, Triangle::Upper, false).transposed_value();
+                c.gradient(|| transposed.solve_triangular_batch(&half, Triangle::Upper, false))
             })
             .save_output(out)
         }))
@@ -211,15 +213,15 @@ impl Tensor {
         Ok(record(out, [a], |inputs, out| {
             // Golub and Pereyra: dP = -P dA P + P Pᵀ dAᵀ (1 - A P) + (1 - P A) dAᵀ Pᵀ P.
             Derivative::new("LinalgPinvBackward0", |c| {
-                let (a, p, gt) = (c.saved(0)?, c.saved(1)?, c.grad()?.transposed_value()?);
-                let pt = p.transposed_value()?;
-                c.each(1, |_| {
-                    let through = pt.matmul(c.grad()?)?.matmul(&pt)?;
-                    let left = gt.matmul(&p)?.matmul(&pt)?;
-                    let left = left.sub(a.matmul(&p.matmul(&left)?)?)?;
-                    let right = pt.matmul(&p.matmul(&gt)?)?;
-                    let right = right.sub(right.matmul(&p)?.matmul(&a)?)?;
-                    left.add(right)?.sub(through)
+                let (g, [a, p]) = &c.parts();
+                let (gt, pt) = (&g.transposed_value(), &p.transposed_value());
+                c.gradient(|| {
+                    let through = pt.matmul(g).matmul(pt);
+                    let left = gt.matmul(p).matmul(pt);
+                    let left = &left - a.matmul(p.matmul(&left));
+                    let right = pt.matmul(p.matmul(gt));
+                    let right = &right - right.matmul(p).matmul(a);
+                    left + right - through
                 })
             })
             .save_input(inputs, 0)

@@ -34,6 +34,14 @@ impl Tensor {
         self.adaptive_avg_pool("adaptive_avg_pool2d", &output)
     }
 
+    /// `output` means of as equal parts of the last three dims as can be, `None` for as many as there are; `F.adaptive_avg_pool3d`.
+    ///
+    /// # Errors
+    /// As [`Tensor::adaptive_avg_pool1d`], with two more dims.
+    pub fn adaptive_avg_pool3d(&self, output: [Option<usize>; 3]) -> Result<Tensor> {
+        self.adaptive_avg_pool("adaptive_avg_pool3d", &output)
+    }
+
     pub(in crate::ops) fn adaptive_avg_pool(
         &self,
         op: &'static str,
@@ -72,26 +80,47 @@ impl Tensor {
         Err(Error::Shape { op, shape: self.shape().to_vec(), reason })
     }
 
+    /// The largest elements of as equal parts of the last dim as can be, and their places (i64) in it; `F.adaptive_max_pool1d`.
+    ///
+    /// # Errors
+    /// As [`Tensor::adaptive_avg_pool1d`].
+    pub fn adaptive_max_pool1d(&self, output: usize) -> Result<(Tensor, Tensor)> {
+        self.adaptive_max_pool("adaptive_max_pool1d", &[Some(output)])
+    }
+
     /// The largest elements of as equal parts of the last two dims as can be, `None` for as many as there are, and their places (i64) in the
     /// flattened plane; `F.adaptive_max_pool2d`.
     ///
     /// # Errors
     /// As [`Tensor::adaptive_avg_pool2d`].
     pub fn adaptive_max_pool2d(&self, output: [Option<usize>; 2]) -> Result<(Tensor, Tensor)> {
-        const OP: &str = "adaptive_max_pool2d";
-        require_float(OP, self)?;
-        self.check_adaptive(OP, 2)?;
-        let first = self.rank() - 2;
-        let (mut values, mut places) = (self.clone(), self.plane(2)?);
+        self.adaptive_max_pool("adaptive_max_pool2d", &output)
+    }
+
+    /// The largest elements of as equal parts of the last three dims as can be, `None` for as many as there are, and their places (i64) in
+    /// them flattened; `F.adaptive_max_pool3d`.
+    ///
+    /// # Errors
+    /// As [`Tensor::adaptive_avg_pool3d`].
+    pub fn adaptive_max_pool3d(&self, output: [Option<usize>; 3]) -> Result<(Tensor, Tensor)> {
+        self.adaptive_max_pool("adaptive_max_pool3d", &output)
+    }
+
+    fn adaptive_max_pool(&self, op: &'static str, output: &[Option<usize>]) -> Result<(Tensor, Tensor)> {
+        require_float(op, self)?;
+        let dims = output.len();
+        self.check_adaptive(op, dims)?;
+        let first = self.rank() - dims;
+        let (mut values, mut places) = (self.clone(), self.plane(dims)?);
         let mut split: Dims = self.shape()[..first].into();
         for (i, output) in output.iter().enumerate() {
             let size = self.shape()[first + i];
             let count = output.unwrap_or(size);
-            checked_elements(OP, &[count, size])?;
+            checked_elements(op, &[count, size])?;
             let longest = longest_part(count, size);
             // Parts of one length: the last element stands in where a part is shorter, and never wins over itself.
-            let (start, end) = part_of(&column(OP, count, self.device())?, count, size);
-            let list = (start + counted(OP, longest, self.device())?).min(end - 1i64);
+            let (start, end) = part_of(&column(op, count, self.device())?, count, size);
+            let list = (start + counted(op, longest, self.device())?).min(end - 1i64);
             let list = list.map(|list| list.reshape(&[count * longest]));
             // A short list, and long integer quotients: kernels that read it should not compute it again for each element.
             let list = Tensor::from_array(list.done()?.stored());
@@ -101,12 +130,14 @@ impl Tensor {
             );
             split.extend([count, longest]);
         }
+        // Counts, and behind them the parts' elements.
+        let mut order: Vec<usize> = (0..first).collect();
+        order.extend((0..dims).map(|d| first + 2 * d));
+        order.extend((0..dims).map(|d| first + 2 * d + 1));
         let arranged = |x: &Tensor| {
             let mut shape: Vec<usize> = x.shape()[..first].to_vec();
             shape.extend(&split[first..]);
-            let mut order: Vec<usize> = (0..first).collect();
-            order.extend([0, 2, 1, 3].map(|d| first + d));
-            x.reshape(shape)?.permute(order)?.flatten(first as isize + 2, -1)
+            x.reshape(shape)?.permute(&order)?.flatten((first + dims) as isize, -1)
         };
         largest_of(&arranged(&values)?, &arranged(&places)?)
     }

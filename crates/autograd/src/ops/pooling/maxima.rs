@@ -38,7 +38,8 @@ impl Tensor {
         };
         let mut outputs = record_outputs(vec![values, places], [x], |_, outputs| {
             Derivative::with(name, move |c| {
-                c.each(1, |_| to_the_largest(op, c.grad()?, &c.saved(0)?, &lines))
+                let [places] = c.tensors()?;
+                c.each(1, |_| to_the_largest(op, c.grad()?, &places, &lines))
             })
             .save(&outputs[1])
         });
@@ -140,7 +141,7 @@ fn to_the_largest(op: &'static str, grad: &Tensor, places: &Tensor, lines: &[Lin
     Ok(record(out, [g], |_, _| {
         Derivative::with(name, move |c| {
             c.each(1, |_| {
-                let (grad, places) = (c.grad()?, c.saved(0)?);
+                let (grad, [places]) = (c.grad()?, c.tensors()?);
                 let lead = grad.rank() - dims;
                 let rows = grad.flatten(lead as isize, -1)?;
                 rows.gather(-1, &places.flatten(lead as isize, -1)?)?.reshape(places.shape())

@@ -1,34 +1,36 @@
-//! How a tile's elements come from memory to lanes and go back.
+//! Moves a tile's elements from memory to lanes and back.
 //!
-//! Contiguous ones are used where they lie; others are gathered and scattered run by run, along the memory's direction.
-//! What guards and indices decide is checked here before it is read.
+//! Contiguous elements are used in place; others are gathered and scattered run by run, in the direction in
+//! which memory is contiguous. Elements whose addresses depend on guards or indices are checked here before
+//! they are read.
 #![allow(unsafe_code)]
 
-use super::{Frame, Port, Slot};
-use crate::cpu::affine::{Affine, Grid, Run, Tile};
+use super::{CpuFrame, LanePointer, Port};
+use crate::cpu::affine::{AffineMap, Grid, LaneRun, Tile};
 use crate::cpu::program::{Inst, invalid};
-use crate::cpu::simd::{Args, lanes};
+use crate::cpu::simd::{SimdArgs, lanes};
 use crate::kernel::{IndexedDim, Ty};
 use crate::{Error, Result};
 
-impl Frame<'_> {
-    pub(super) fn store(&mut self, access: usize, value: Slot, tile: &Tile) -> Result<()> {
+impl CpuFrame<'_> {
+    pub(super) fn store(&mut self, access: usize, value: LanePointer, tile: &Tile) -> Result<()> {
         let port = &self.maps.ports[access];
         let n = tile.lanes();
         let scratch = self.program.scratch[0];
         let (size, lane_step) = (port.size as isize, isize::from(!value.single));
         let contiguous = self.contiguous(port, tile);
-        // SAFETY: the frame's memory was laid out for such tiles, and all elements of a stored tile lie inside of the
-        // buffer.
+        // SAFETY: `CpuProgram::place` gave the scratch area room for all lanes of a tile, the value's lanes
+        // were written by its instruction, and a store is never guarded or indexed, so the caller of
+        // `CpuFrame::new` has promised that the tile's elements lie inside of the buffer.
         unsafe {
             let mut source = value.at;
             if let Some(convert) = port.store {
                 if let (Some(dst), false) = (contiguous, value.single) {
-                    convert(&Args::new(dst, source, n));
+                    convert(&SimdArgs::new(dst, source, n));
                     return Ok(());
                 }
                 let converted = self.memory.add(scratch);
-                convert(&Args::new(converted, source, if value.single { 1 } else { n }));
+                convert(&SimdArgs::new(converted, source, if value.single { 1 } else { n }));
                 source = converted;
             }
             if let Some(dst) = contiguous {
@@ -63,8 +65,8 @@ impl Frame<'_> {
     ) -> Result<()> {
         let port = &self.maps.ports[access];
         let n = tile.lanes();
-        // Raw elements that aren't registers yet go to the scratch first.
-        // SAFETY: the frame's memory was laid out for such tiles.
+        // Elements that must be converted to register values are gathered in scratch memory first.
+        // SAFETY: `CpuProgram::place` put the scratch area inside of the frame's memory.
         let raw =
             if port.load.is_some() { unsafe { self.memory.add(self.program.scratch[0]) } } else { memory };
         let found = if !indices.is_empty() {
@@ -79,8 +81,9 @@ impl Frame<'_> {
         }
         let (at, single) = match port.load {
             Some(convert) => {
-                // SAFETY: as above.
-                unsafe { convert(&Args::new(memory, found.at, if found.single { 1 } else { n })) };
+                // SAFETY: `found` points to the tile's lanes, or to one value; the result has room for all
+                // lanes and does not overlap the scratch area.
+                unsafe { convert(&SimdArgs::new(memory, found.at, if found.single { 1 } else { n })) };
                 (memory, found.single)
             }
             None => (found.at, found.single),
@@ -89,10 +92,12 @@ impl Frame<'_> {
         Ok(())
     }
 
-    /// Elements that all lie inside of the buffer, where they are or gathered in `raw`.
-    fn load_inside(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Slot {
+    /// Loads elements that all lie inside of the buffer: in place where they are contiguous, else gathered in
+    /// `raw`.
+    fn load_inside(&self, port: &Port, tile: &Tile, raw: *mut u8) -> LanePointer {
         let n = tile.lanes();
-        // SAFETY: the elements of the tile lie inside of the buffer, and `raw` has room for all lanes.
+        // SAFETY: the elements of the tile lie inside of the buffer (the caller of `CpuFrame::new` promises
+        // it, or `check` has found it), and `raw` has room for all lanes.
         unsafe {
             let Some(grid) = port.affine.grid(tile) else {
                 port.affine.patches(tile, |patch| {
@@ -100,7 +105,7 @@ impl Frame<'_> {
                     let src = (self.element(port, patch.start).cast_const(), patch.row, patch.column);
                     lanes::copy_grid(dst, src, (patch.rows, patch.columns), port.size);
                 });
-                return Slot { at: raw, single: false };
+                return LanePointer { at: raw, single: false };
             };
             let (rows, columns) = (tile.rows as isize, tile.columns as isize);
             let row = if rows == 1 { 0 } else { grid.row };
@@ -108,25 +113,25 @@ impl Frame<'_> {
             let src = self.element(port, grid.base);
             if row == 0 && column == 0 {
                 lanes::copy(raw, 1, src, 1, 1, port.size);
-                return Slot { at: raw, single: true };
+                return LanePointer { at: raw, single: true };
             }
             let contiguous =
                 (columns == 1 || column == 1) && (rows == 1 || row == if columns == 1 { 1 } else { columns });
             if contiguous {
                 if !port.copied {
-                    return Slot { at: src, single: false };
+                    return LanePointer { at: src, single: false };
                 }
                 lanes::copy(raw, 1, src, 1, n, port.size);
-                return Slot { at: raw, single: false };
+                return LanePointer { at: raw, single: false };
             }
             let (dst, src) = ((raw, columns, 1), (src.cast_const(), row, column));
             lanes::copy_grid(dst, src, (tile.rows, tile.columns), port.size);
-            Slot { at: raw, single: false }
+            LanePointer { at: raw, single: false }
         }
     }
 
-    /// Elements where all guards hold, zeros elsewhere.
-    fn load_guarded(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<Slot> {
+    /// Loads the elements for which all guards hold, and zeros for the others.
+    fn load_guarded(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<LanePointer> {
         let n = tile.lanes();
         let mut all = true;
         let mut grids: smallvec::SmallVec<[(Grid, usize); 4]> = smallvec::SmallVec::new();
@@ -136,9 +141,9 @@ impl Frame<'_> {
             match grid.and_then(|grid| certain(grid, *size, tile)) {
                 Some(true) => continue,
                 Some(false) => {
-                    // SAFETY: `raw` has room for a lane of 8 bytes.
+                    // SAFETY: `raw` has room for one lane, which has at most 8 bytes.
                     unsafe { raw.write_bytes(0, 8) };
-                    return Ok(Slot { at: raw, single: true });
+                    return Ok(LanePointer { at: raw, single: true });
                 }
                 None => all = false,
             }
@@ -175,11 +180,12 @@ impl Frame<'_> {
                 }
             }
         }
-        Ok(Slot { at: raw, single: false })
+        Ok(LanePointer { at: raw, single: false })
     }
 
-    /// Elements where all guards hold, zeros elsewhere, run by run: a run is one for the access and for every guard.
-    fn load_guarded_runs(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<Slot> {
+    /// As [`load_guarded`](Self::load_guarded), run by run, where the guards or the access form no grid over
+    /// the tile. A run has one stride in the access and in every guard.
+    fn load_guarded_runs(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<LanePointer> {
         // SAFETY: `raw` has room for all lanes; what is read was checked.
         unsafe {
             raw.write_bytes(0, tile.lanes() * port.size);
@@ -209,10 +215,10 @@ impl Frame<'_> {
                 }
             }
         }
-        Ok(Slot { at: raw, single: false })
+        Ok(LanePointer { at: raw, single: false })
     }
 
-    /// That these elements lie inside of the buffer.
+    /// Checks that elements `low..=high` lie inside of the buffer.
     fn check(&self, port: &Port, low: isize, high: isize) -> Result<()> {
         let elements = self.buffers[port.buffer].bytes / port.size;
         if low < 0 || high >= elements as isize {
@@ -221,32 +227,46 @@ impl Frame<'_> {
         Ok(())
     }
 
-    /// Elements moved by values of the body.
-    fn load_indexed(&self, port: &Port, indices: &[(u32, Ty)], tile: &Tile, raw: *mut u8) -> Result<Slot> {
-        // One index for the whole tile moves the access as it is.
+    /// Loads elements whose addresses depend on index values that the body computed.
+    fn load_indexed(
+        &self,
+        port: &Port,
+        indices: &[(u32, Ty)],
+        tile: &Tile,
+        raw: *mut u8,
+    ) -> Result<LanePointer> {
+        // If each index is one number for the whole tile, it only shifts the access.
         if port.guards.is_empty()
             && indices.iter().all(|&(value, _)| self.slot(value).single)
             && let Some(grid) = port.affine.grid(tile)
         {
             let mut moved = 0;
             for (dim, &(value, ty)) in port.indexed.iter().zip(indices) {
-                // SAFETY: the slot holds an index of this type.
+                // SAFETY: the index's instruction wrote a value of this type to its slot (`Loop::check`
+                // compares the types).
                 let index = unsafe { index_at(self.slot(value).at, ty, 0) };
                 moved += checked(dim, index)? * dim.stride;
             }
             let (low, high) = grid.bounds(tile.rows, tile.columns);
             self.check(port, low + moved, high + moved)?;
-            let affine = Affine { offset: port.affine.offset + moved, ..port.affine.clone() };
+            let affine = AffineMap { offset: port.affine.offset + moved, ..port.affine.clone() };
             let port = Port { affine, guards: Vec::new(), indexed: Vec::new(), ..*port };
             return Ok(self.load_inside(&port, tile, raw));
         }
         self.load_masked(port, indices, tile, raw)
     }
 
-    /// Lane by lane: where guards hold, the element that the map and the indices lead to.
-    fn load_masked(&self, port: &Port, indices: &[(u32, Ty)], tile: &Tile, raw: *mut u8) -> Result<Slot> {
+    /// Loads lane by lane: where all guards hold, the element that the affine map and the indices address.
+    fn load_masked(
+        &self,
+        port: &Port,
+        indices: &[(u32, Ty)],
+        tile: &Tile,
+        raw: *mut u8,
+    ) -> Result<LanePointer> {
         let n = tile.lanes();
-        // SAFETY: the scratch has room for all lanes, and is initialised before it is read.
+        // SAFETY: both scratch areas have room for all lanes, do not overlap, and are initialised here before
+        // slices of them are made.
         let (offsets, mask) = unsafe {
             let offsets = self.memory.add(self.program.scratch[1]).cast::<i64>();
             let mask = self.memory.add(self.program.scratch[2]);
@@ -256,14 +276,14 @@ impl Frame<'_> {
         };
         for &guard in &port.guards {
             let (affine, size) = &self.maps.ranges[guard];
-            let _ = affine.runs::<()>(tile, |Run { lane, n, start, stride }| {
+            let _ = affine.runs::<()>(tile, |LaneRun { lane, n, start, stride }| {
                 let (from, to) = inside(start, stride, *size as isize, n as isize);
                 mask[lane..lane + from.min(n as isize) as usize].fill(0);
                 mask[lane + to.max(from).min(n as isize) as usize..lane + n].fill(0);
                 Ok(())
             });
         }
-        let _ = port.affine.runs::<()>(tile, |Run { lane, n, start, stride }| {
+        let _ = port.affine.runs::<()>(tile, |LaneRun { lane, n, start, stride }| {
             for (i, offset) in offsets[lane..lane + n].iter_mut().enumerate() {
                 *offset = (start + i as isize * stride) as i64;
             }
@@ -273,7 +293,7 @@ impl Frame<'_> {
             let slot = self.slot(value);
             for (i, (offset, inside)) in offsets.iter_mut().zip(mask.iter()).enumerate() {
                 if *inside != 0 {
-                    // SAFETY: the slot holds indices of this type.
+                    // SAFETY: the slot holds n lanes of this type, or one if it is `single`.
                     let index = unsafe { index_at(slot.at, ty, if slot.single { 0 } else { i }) };
                     *offset += (checked(dim, index)? * dim.stride) as i64;
                 }
@@ -285,16 +305,17 @@ impl Frame<'_> {
             return Err(invalid(format!("element {offset} of a buffer of {elements}")));
         }
         let mask = if port.guards.is_empty() { None } else { Some(&*mask) };
-        // SAFETY: `raw` has room for all lanes; the offsets were checked.
+        // SAFETY: `raw` has room for all lanes, and every offset whose mask is set was found to be below the
+        // number of elements.
         unsafe { lanes::gather(raw, self.element(port, 0), offsets, mask, port.size) };
-        Ok(Slot { at: raw, single: false })
+        Ok(LanePointer { at: raw, single: false })
     }
 }
 
-/// An index from its lanes.
+/// Reads lane `lane` of index values.
 ///
 /// # Safety
-/// There is such a lane of this type.
+/// There are more than `lane` lanes of this type.
 unsafe fn index_at(lanes: *const u8, ty: Ty, lane: usize) -> i64 {
     // SAFETY: passed on to the caller.
     unsafe {
@@ -305,7 +326,7 @@ unsafe fn index_at(lanes: *const u8, ty: Ty, lane: usize) -> i64 {
     }
 }
 
-/// An index that lies inside of its dim.
+/// Checks that an index lies inside of its dim, and returns it.
 pub fn checked(dim: &IndexedDim, index: i64) -> Result<isize> {
     if index < 0 || index as u64 >= dim.size as u64 {
         return Err(Error::Index { op: dim.op, index, size: dim.size, called_at: None });
@@ -313,7 +334,7 @@ pub fn checked(dim: &IndexedDim, index: i64) -> Result<isize> {
     Ok(index as isize)
 }
 
-/// Whether a range check holds for all of a tile or for none of it; `None` if for some.
+/// Whether a range check holds for all lanes of a tile or for none; `None` if it holds for some.
 pub(super) fn certain(grid: Grid, size: usize, tile: &Tile) -> Option<bool> {
     let (low, high) = grid.bounds(tile.rows, tile.columns);
     if low >= 0 && high < size as isize {
@@ -339,13 +360,19 @@ fn inside(start: isize, stride: isize, size: isize, n: isize) -> (isize, isize) 
     (from, to.clamp(from, n))
 }
 
-/// Writes a function of a map's values to lanes; true if one stands for all.
-pub(super) fn fill<T: Copy>(affine: &Affine, tile: &Tile, dst: *mut T, value: impl Fn(isize) -> T) -> bool {
+/// Writes a function of a map's values to the lanes of a tile. Returns true if one value stands for all
+/// lanes.
+pub(super) fn fill<T: Copy>(
+    affine: &AffineMap,
+    tile: &Tile,
+    dst: *mut T,
+    value: impl Fn(isize) -> T,
+) -> bool {
     if let Some(grid) = affine.grid(tile)
         && (tile.rows == 1 || grid.row == 0)
         && (tile.columns == 1 || grid.column == 0)
     {
-        // SAFETY: there is room for the tile's lanes.
+        // SAFETY: all callers pass the memory of a result, which has room for the tile's lanes.
         unsafe { dst.write(value(grid.base)) };
         return true;
     }
@@ -353,7 +380,7 @@ pub(super) fn fill<T: Copy>(affine: &Affine, tile: &Tile, dst: *mut T, value: im
         for i in 0..patch.rows {
             let (lane, start) = (patch.lane + i * patch.columns, patch.start + i as isize * patch.row);
             for j in 0..patch.columns {
-                // SAFETY: as above.
+                // SAFETY: the patches of a tile cover its lanes, and there is room for all of them.
                 unsafe { dst.add(lane + j).write(value(start + j as isize * patch.column)) };
             }
         }

@@ -1,26 +1,26 @@
 //! A frame: one thread's state while it runs a program over tiles.
 //!
-//! Every value is a pointer to its lanes, or to one number that stands for all of them. Loads of contiguous memory point
-//! right into the buffer, results that are stored contiguously are computed right there; everything else lies in the
-//! frame's own memory, which a thread keeps from launch to launch.
+//! Every value is a pointer to its lanes, or to one number that stands for all of them. A load of contiguous
+//! memory points into the buffer itself, and a result that is stored contiguously is computed in the output
+//! itself. Everything else lies in the frame's own memory, which a thread keeps from launch to launch.
 #![allow(unsafe_code)]
 
 mod ahead;
 mod elements;
+mod instructions;
 
 use std::cell::Cell;
 
-use super::affine::{Affine, Tile};
+use super::affine::{AffineMap, Tile};
 use super::memory::CpuMemory;
-use super::program::{Inst, Op, Options, Program, cell, invalid};
-use super::simd::{Args, Raw, lanes};
+use super::program::{CpuProgram, Inst, ProgramOptions};
+use super::simd::{Raw, SimdArgs, lanes};
 use crate::executor::bytes_of;
 use crate::kernel::IndexedDim;
 use crate::{Error, Result, Scalar};
 use ahead::Ahead;
 pub use ahead::FAR_BYTES;
 pub use elements::checked;
-use elements::{certain, fill};
 
 /// A buffer's memory during a launch.
 #[derive(Clone, Copy)]
@@ -38,74 +38,76 @@ impl RawBuffer {
     }
 }
 
-// SAFETY: launches write to disjoint places from their threads, and their callers order them.
+// SAFETY: the threads of a launch write to disjoint elements (each kernel splits its output), and the
+// executor's contract obliges callers to order launches that share buffers. So sending the pointer to another
+// thread cannot make a data race.
 unsafe impl Send for RawBuffer {}
-// SAFETY: as above.
+// SAFETY: a shared reference gives no more than a copy of the pointer, for which the argument above holds.
 unsafe impl Sync for RawBuffer {}
 
-/// An access, ready to run.
+/// An access of a kernel, with what the interpreter needs to run it.
 #[derive(Debug)]
 pub struct Port {
-    /// The element at each index.
-    pub affine: Affine,
-    /// Which buffer.
+    /// The map from indices of the space to elements of the buffer.
+    pub affine: AffineMap,
+    /// The number of the buffer.
     pub buffer: usize,
-    /// Bytes of an element.
+    /// The size of an element in bytes.
     pub size: usize,
-    /// From elements to registers.
+    /// The loop that converts elements to register values; `None` if they have the same bits.
     pub load: Option<Raw>,
-    /// From registers to elements.
+    /// The loop that converts register values to elements; `None` if they have the same bits.
     pub store: Option<Raw>,
-    /// Positions of its ranges.
+    /// The numbers of the ranges that guard the access.
     pub guards: Vec<usize>,
     /// Its indexed dims.
     pub indexed: Vec<IndexedDim>,
-    /// Whether loads must copy, because the kernel writes to the buffer.
+    /// Whether loads must copy elements, because the kernel also writes to the buffer.
     pub copied: bool,
-    /// Whether its memory is so large that it's worth fetching ahead.
+    /// Whether the buffer is so large that prefetching its elements pays.
     pub far: bool,
 }
 
-/// What the maps of a kernel are in a layout.
+/// The affine maps of a kernel over its space, once the dims have been dealt into groups.
 #[derive(Debug)]
 pub struct Maps {
-    /// Its accesses.
+    /// The accesses.
     pub ports: Vec<Port>,
-    /// Its ranges with their sizes.
-    pub ranges: Vec<(Affine, usize)>,
-    /// Coordinates.
-    pub coords: Vec<Affine>,
+    /// The range checks: each is a map and the size that its values must stay below.
+    pub ranges: Vec<(AffineMap, usize)>,
+    /// The maps of the coordinates that the body uses.
+    pub coords: Vec<AffineMap>,
 }
 
 impl Maps {
-    /// The bytes of its lists.
+    /// The heap memory that the maps take, in bytes.
     pub fn bytes(&self) -> usize {
         bytes_of(&self.ports) + bytes_of(&self.ranges) + bytes_of(&self.coords)
     }
 }
 
 #[derive(Clone, Copy)]
-struct Slot {
+struct LanePointer {
     at: *mut u8,
-    /// One number stands for all lanes.
+    /// Whether one number stands for all lanes.
     single: bool,
 }
 
 /// What a thread keeps from launch to launch.
 #[derive(Default)]
 struct Reserve {
-    memory: Option<CpuMemoryBlock>,
-    slots: Vec<Slot>,
+    memory: Option<FrameMemory>,
+    slots: Vec<LanePointer>,
 }
 
-struct CpuMemoryBlock {
+struct FrameMemory {
     start: *mut u8,
     layout: std::alloc::Layout,
 }
 
-impl Drop for CpuMemoryBlock {
+impl Drop for FrameMemory {
     fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout, and is dropped once.
+        // SAFETY: `CpuFrame::new` allocated the memory with this layout, and only this drop frees it.
         unsafe { std::alloc::dealloc(self.start, self.layout) };
     }
 }
@@ -115,8 +117,8 @@ thread_local! {
 }
 
 /// One thread's state while it runs a program.
-pub struct Frame<'a> {
-    program: &'a Program,
+pub struct CpuFrame<'a> {
+    program: &'a CpuProgram,
     maps: &'a Maps,
     buffers: &'a [RawBuffer],
     params: &'a [Scalar],
@@ -125,43 +127,43 @@ pub struct Frame<'a> {
     ahead: Ahead,
 }
 
-impl Drop for Frame<'_> {
+impl Drop for CpuFrame<'_> {
     fn drop(&mut self) {
         let reserve = std::mem::take(&mut self.reserve);
-        // A thread that is ending has no use for it.
+        // Setting fails only while the thread ends; then the reserve is simply freed.
         let _ = RESERVE.try_with(|cell| cell.set(Some(reserve)));
     }
 }
 
-impl<'a> Frame<'a> {
-    /// A frame for a program, with its uniform values computed.
+impl<'a> CpuFrame<'a> {
+    /// Makes a frame for a program, and computes the program's uniform values.
     ///
     /// # Safety
-    /// Every unguarded and not indexed access stays inside of its buffer over the whole space, and nobody else writes
-    /// to what it reads or uses what it writes until the frame is dropped.
+    /// Every access that is neither guarded nor indexed stays inside of its buffer over the whole space.
+    /// Until the frame is dropped, nobody else writes to what the frame reads or uses what the frame writes.
     pub unsafe fn new(
-        program: &'a Program,
+        program: &'a CpuProgram,
         maps: &'a Maps,
         buffers: &'a [RawBuffer],
         params: &'a [Scalar],
-    ) -> Result<Frame<'a>> {
+    ) -> Result<CpuFrame<'a>> {
         let mut reserve = RESERVE.try_with(Cell::take).ok().flatten().unwrap_or_default();
         if reserve.memory.as_ref().is_none_or(|block| block.layout.size() < program.memory) {
             reserve.memory = None;
             let bytes = program.memory.next_power_of_two().max(1 << 16);
             let out_of_memory = || Error::OutOfMemory { requested: bytes as u64, used: 0, limit: u64::MAX };
             let layout = std::alloc::Layout::from_size_align(bytes, 4096).map_err(|_| out_of_memory())?;
-            // SAFETY: the layout's size isn't 0.
+            // SAFETY: the size is at least 64 KiB, so it is not 0.
             let start = unsafe { std::alloc::alloc_zeroed(layout) };
             if start.is_null() {
                 return Err(out_of_memory());
             }
-            reserve.memory = Some(CpuMemoryBlock { start, layout });
+            reserve.memory = Some(FrameMemory { start, layout });
         }
         let memory = reserve.memory.as_ref().map_or(std::ptr::null_mut(), |block| block.start);
         reserve.slots.clear();
-        reserve.slots.resize(program.values, Slot { at: memory, single: true });
-        let mut frame = Frame { program, maps, buffers, params, reserve, memory, ahead: Ahead::default() };
+        reserve.slots.resize(program.values, LanePointer { at: memory, single: true });
+        let mut frame = CpuFrame { program, maps, buffers, params, reserve, memory, ahead: Ahead::default() };
         let one = Tile { batch: 0, p: 0, rows: 1, q: 0, columns: 1 };
         frame.run(&program.uniform, &one, 0)?;
         Ok(frame)
@@ -170,17 +172,19 @@ impl<'a> Frame<'a> {
     /// The frame's accumulators.
     pub fn accumulators(&mut self) -> &mut [u8] {
         let (start, bytes) = self.program.accumulators;
-        // SAFETY: the region lies in the frame's memory, and `begin` initialises what is read of it.
+        // SAFETY: `CpuProgram::place` put the region inside of the frame's memory. The memory was zeroed when
+        // it was allocated, so every byte is initialised.
         unsafe { std::slice::from_raw_parts_mut(self.memory.add(start), bytes) }
     }
 
-    /// Sets a stage's accumulators of this many lanes to where folds start.
+    /// Sets the accumulators of a stage's folds to the identity of each fold, for `lanes` lanes.
     pub fn begin(&mut self, folds: &[usize], lanes: usize) {
         let start = self.program.accumulators.0;
         for &fold in folds {
             let place = &self.program.folds[fold];
             let identity = place.fold.identity.to_ne_bytes();
-            // SAFETY: `Program::place` made room for as many lanes.
+            // SAFETY: `CpuProgram::place` made room for the accumulators of the largest tile, which has at
+            // least `lanes` lanes.
             unsafe {
                 let values = self.memory.add(start + place.memory);
                 lanes::copy(values, 1, identity.as_ptr(), 0, lanes, place.fold.accumulator);
@@ -191,17 +195,20 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Folds the accumulators of a stage that another frame left after later elements into this one's.
+    /// Merges the accumulators that another frame computed from later elements of the same row into this
+    /// frame's.
     ///
     /// # Safety
-    /// `other` is a copy of a frame's accumulators of the same program and as many lanes.
+    /// `other` is a copy of the accumulators of a frame that runs the same program with the same number of
+    /// lanes.
     pub unsafe fn merge(&mut self, folds: &[usize], lanes: usize, other: &[u8]) {
         let start = self.program.accumulators.0;
         for &fold in folds {
             let place = &self.program.folds[fold];
-            // SAFETY: both have room for as many lanes.
+            // SAFETY: the caller promises that both regions were laid out by the same program, so each has
+            // room for `lanes` values at the same places; a copy does not overlap the original.
             unsafe {
-                (place.fold.merge)(&Args {
+                (place.fold.merge)(&SimdArgs {
                     dst: self.memory.add(start + place.memory),
                     a: other.as_ptr().add(place.memory),
                     b: other.as_ptr().add(place.positions.min(other.len())),
@@ -214,262 +221,40 @@ impl<'a> Frame<'a> {
         }
     }
 
-    fn slot(&self, value: u32) -> Slot {
+    fn slot(&self, value: u32) -> LanePointer {
         self.reserve.slots[value as usize]
     }
 
     fn set(&mut self, inst: &Inst, at: *mut u8, single: bool) {
-        self.reserve.slots[inst.value as usize] = Slot { at, single };
+        self.reserve.slots[inst.value as usize] = LanePointer { at, single };
     }
 
-    /// Where an access's elements of a tile lie, if they are contiguous.
+    /// The address of an access's elements of a tile, if they are contiguous in lane order.
     fn contiguous(&self, port: &Port, tile: &Tile) -> Option<*mut u8> {
         let grid = port.affine.grid(tile)?;
         let columns = tile.columns == 1 || grid.column == 1;
         let step = if tile.columns == 1 { 1 } else { tile.columns as isize };
         let rows = tile.rows == 1 || grid.row == step;
-        // SAFETY: the tile lies inside of the space, and its elements inside of the buffer.
+        // SAFETY: tiles lie inside of the space, and the caller of `CpuFrame::new` promises that an unguarded
+        // access stays inside of its buffer over the whole space.
         (columns && rows).then(|| unsafe { self.element(port, grid.base) })
     }
 
     /// # Safety
     /// The element lies inside of the buffer.
     unsafe fn element(&self, port: &Port, element: isize) -> *mut u8 {
-        // Wrapping, because a panel's start may lie anywhere before its first element.
+        // The arithmetic wraps, because the start of a product's panel is the address that element 0 of the
+        // whole product would have, which may lie outside of the panel's memory.
         self.buffers[port.buffer].start.wrapping_offset(element.wrapping_mul(port.size as isize))
     }
 
-    /// Runs instructions over a tile whose first element is at this position in its row.
-    pub fn run(&mut self, list: &[Inst], tile: &Tile, start: usize) -> Result<()> {
-        let n = tile.lanes();
-        for inst in list {
-            // SAFETY: in all that follows, the frame's memory was laid out for the program's largest tile, and each
-            // value's lanes were written by its instruction; results never overlap operands.
-            let memory = unsafe { self.memory.add(inst.memory) };
-            self.ahead.fetch();
-            match &inst.op {
-                Op::Const(bits) => self.set_cell(inst, memory, *bits),
-                Op::Param { index, ty } => {
-                    let value = *self.params.get(*index).ok_or_else(|| invalid("too few parameters"))?;
-                    self.set_cell(inst, memory, cell(value, *ty));
-                }
-                Op::Words { params } => {
-                    for i in 0..4 {
-                        let word =
-                            self.params.get(params + i).ok_or_else(|| invalid("too few parameters"))?;
-                        // SAFETY: a cell has room for four words.
-                        unsafe { memory.cast::<u32>().add(i).write(word.as_i64() as u32) };
-                    }
-                    self.set(inst, memory, true);
-                }
-                Op::Load { access, indices } => self.load(inst, *access, indices, tile, memory)?,
-                Op::Coord { coord } => {
-                    let affine = &self.maps.coords[*coord];
-                    let single = fill(affine, tile, memory.cast::<i32>(), |value| value as i32);
-                    self.set(inst, memory, single || n == 1);
-                }
-                Op::InRange { range } => {
-                    let (affine, size) = &self.maps.ranges[*range];
-                    let inside = |value: isize| u8::from(value >= 0 && value < *size as isize);
-                    let single = match affine.grid(tile).and_then(|grid| certain(grid, *size, tile)) {
-                        Some(holds) => {
-                            // SAFETY: there is room for a lane.
-                            unsafe { memory.write(u8::from(holds)) };
-                            true
-                        }
-                        None => fill(affine, tile, memory, inside),
-                    };
-                    self.set(inst, memory, single || n == 1);
-                }
-                Op::Unary { run, a } => {
-                    let a = self.slot(*a);
-                    let dst = self.target(inst, tile, memory, a.single);
-                    // SAFETY: as above.
-                    unsafe { run(&Args::new(dst, a.at, if a.single { 1 } else { n })) };
-                    self.set(inst, dst, a.single || n == 1);
-                }
-                Op::Binary { run, a, b } => {
-                    let (mut a, mut b) = (self.slot(*a), self.slot(*b));
-                    let single = a.single && b.single;
-                    let dst = self.target(inst, tile, memory, single);
-                    let n = if single { 1 } else { n };
-                    let loops = match run.single {
-                        _ if a.single == b.single => run.lanes,
-                        Some([first, second]) => {
-                            if b.single {
-                                first
-                            } else {
-                                second
-                            }
-                        }
-                        None => {
-                            a = self.spread(a, 0, n, run.width);
-                            b = self.spread(b, 1, n, run.width);
-                            run.lanes
-                        }
-                    };
-                    // SAFETY: as above.
-                    unsafe { loops(&Args { b: b.at, ..Args::new(dst, a.at, n) }) };
-                    self.set(inst, dst, n == 1);
-                }
-                Op::Fused { run, operands } => {
-                    let mut values = operands.map(|value| self.slot(value));
-                    let single = values.iter().all(|value| value.single);
-                    let dst = self.target(inst, tile, memory, single);
-                    let n = if single { 1 } else { n };
-                    if values[0].single && values[1].single {
-                        values[0] = self.spread(values[0], 0, n, inst.width);
-                    }
-                    let [a, b, c] = values;
-                    let single = values.map(|value| value.single && n > 1);
-                    // SAFETY: as above.
-                    unsafe { run.form(single)(&Args { b: b.at, c: c.at, ..Args::new(dst, a.at, n) }) };
-                    self.set(inst, dst, n == 1);
-                }
-                Op::Select { run, cond, a, b } => {
-                    let (cond, mut a, mut b) = (self.slot(*cond), self.slot(*a), self.slot(*b));
-                    let single = cond.single && a.single && b.single;
-                    let dst = self.target(inst, tile, memory, single);
-                    let n = if single { 1 } else { n };
-                    if cond.single {
-                        // SAFETY: as above.
-                        unsafe {
-                            let chosen = if cond.at.read() != 0 { a } else { b };
-                            lanes::copy(dst, 1, chosen.at, isize::from(!chosen.single), n, inst.width);
-                        }
-                    } else {
-                        let loops = match (run.single, a.single, b.single) {
-                            (_, false, false) => run.lanes,
-                            (Some([only_b, only_a, neither]), a, b) => match (a, b) {
-                                (true, false) => only_b,
-                                (false, _) => only_a,
-                                (true, true) => neither,
-                            },
-                            (None, ..) => {
-                                a = self.spread(a, 0, n, inst.width);
-                                b = self.spread(b, 1, n, inst.width);
-                                run.lanes
-                            }
-                        };
-                        // SAFETY: as above.
-                        unsafe { loops(&Args { b: b.at, c: cond.at, ..Args::new(dst, a.at, n) }) };
-                    }
-                    self.set(inst, dst, n == 1);
-                }
-                Op::Random { run, index, words } => {
-                    let (index, words) = (self.slot(*index), self.slot(*words));
-                    let dst = self.target(inst, tile, memory, index.single);
-                    let n = if index.single { 1 } else { n };
-                    // SAFETY: as above.
-                    unsafe { run(&Args { b: words.at, ..Args::new(dst, index.at, n) }) };
-                    self.set(inst, dst, n == 1);
-                }
-                Op::Expand { a } => {
-                    let a = self.slot(*a);
-                    if a.single {
-                        // Copied, because the row value's memory may be given to another from here on.
-                        // SAFETY: as above.
-                        unsafe { lanes::copy(memory, 1, a.at, 1, 1, inst.width) };
-                        self.set(inst, memory, true);
-                        continue;
-                    }
-                    let (rows, columns, width) = (tile.rows, tile.columns, inst.width);
-                    // SAFETY: as above.
-                    unsafe {
-                        if self.program.options.column {
-                            for row in 0..rows {
-                                lanes::copy(memory.add(row * columns * width), 1, a.at, 1, columns, width);
-                            }
-                        } else {
-                            for row in 0..rows {
-                                let (dst, src) = (memory.add(row * columns * width), a.at.add(row * width));
-                                lanes::copy(dst, 1, src, 0, columns, width);
-                            }
-                        }
-                    }
-                    self.set(inst, memory, n == 1);
-                }
-                Op::Fold { fold, a, factor } => {
-                    let place = &self.program.folds[*fold];
-                    let a = self.spread(self.slot(*a), 0, n, inst.width);
-                    let (run, b) = match (factor, place.fold.products) {
-                        (Some(factor), Some([rows, columns])) => {
-                            let run = if self.program.options.column { columns } else { rows };
-                            (run, self.spread(self.slot(*factor), 1, n, inst.width))
-                        }
-                        _ if self.program.options.column => (place.fold.columns, a),
-                        _ => (place.fold.rows, a),
-                    };
-                    // SAFETY: as above; accumulators have room for the rows or columns of a tile.
-                    unsafe {
-                        let accumulators = self.memory.add(self.program.accumulators.0);
-                        run(&Args {
-                            dst: accumulators.add(place.memory),
-                            a: a.at,
-                            b: b.at,
-                            c: accumulators.add(place.positions),
-                            n: tile.columns,
-                            rows: tile.rows,
-                            start,
-                        });
-                    }
-                }
-                Op::Finish { fold } => {
-                    let place = &self.program.folds[*fold];
-                    let dst = self.target(inst, tile, memory, n == 1);
-                    // SAFETY: as above.
-                    unsafe {
-                        let accumulators = self.memory.add(self.program.accumulators.0);
-                        let values = accumulators.add(place.memory);
-                        match place.fold.finish {
-                            Some(run) => run(&Args::new(dst, values, n)),
-                            None if place.fold.position => {
-                                lanes::copy(dst, 1, accumulators.add(place.positions), 1, n, 8);
-                            }
-                            None => lanes::copy(dst, 1, values, 1, n, inst.width),
-                        }
-                    }
-                    self.set(inst, dst, n == 1);
-                }
-                Op::Store { access, a } => self.store(*access, self.slot(*a), tile)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Lanes of a value, in a part of the scratch if it is a single number.
-    fn spread(&self, value: Slot, part: usize, n: usize, width: usize) -> Slot {
-        if !value.single || n == 1 {
-            return value;
-        }
-        // SAFETY: the scratch has room for all lanes.
-        unsafe {
-            let at = self.memory.add(self.program.scratch[part]);
-            lanes::copy(at, 1, value.at, 0, n, width);
-            Slot { at, single: false }
-        }
-    }
-
-    fn set_cell(&mut self, inst: &Inst, memory: *mut u8, bits: u64) {
-        // SAFETY: a cell has room for 8 bytes.
-        unsafe { memory.cast::<u64>().write(bits) };
-        self.set(inst, memory, true);
-    }
-
-    /// Where a result goes: into the output, if it is contiguous there, or the frame's memory.
-    fn target(&mut self, inst: &Inst, tile: &Tile, memory: *mut u8, single: bool) -> *mut u8 {
-        let Some(access) = inst.direct.filter(|_| !single) else { return memory };
-        let Some(at) = self.contiguous(&self.maps.ports[access], tile) else { return memory };
-        self.fetch_ahead(access, at, tile);
-        at
-    }
-
-    /// Has the next tile's elements of an access fetched, if it's worth it, given where this tile's lie.
+    /// Notes the elements of an access in the next tile for prefetching, given where this tile's elements
+    /// lie.
     fn fetch_ahead(&mut self, access: usize, at: *const u8, tile: &Tile) {
         let port = &self.maps.ports[access];
         if port.far {
-            let Options { column, keep, .. } = self.program.options;
-            // Tiles go along the rows, unless they have whole ones.
+            let ProgramOptions { column, keep, .. } = self.program.options;
+            // Consecutive tiles follow each other along a row, unless a tile holds whole rows.
             let by_rows = (column || keep) && port.affine.p.rank() == 1;
             let elements =
                 if by_rows { port.affine.p.stride() * tile.rows as isize } else { tile.lanes() as isize };
@@ -478,7 +263,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The raw memory of a buffer, from one of its bytes on.
+/// The memory of a buffer from byte `begin` on.
 pub fn raw(memory: &CpuMemory, begin: usize, bytes: usize) -> RawBuffer {
     let begin = begin.min(bytes);
     RawBuffer { start: memory.pointer().wrapping_add(begin), bytes: bytes - begin }

@@ -3,23 +3,24 @@
 
 use std::marker::PhantomData;
 
-use super::{Args, Body, Full, Lean, Level, Plain, Raw, Versions, input, math, output};
+use super::{Full, Lean, Plain, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, math, output};
 use crate::kernel::{BinaryOp, Ty};
 
 /// A function of two lanes.
 pub trait Zip {
     type In: Copy;
     type Out: Copy;
-    fn apply<L: Level>(a: Self::In, b: Self::In) -> Self::Out;
+    fn apply<L: SimdLevel>(a: Self::In, b: Self::In) -> Self::Out;
 }
 
-/// `dst[i] = f(a[i], b[i])` for i below n; `A` and `B` say which operands have lanes, the others have one value.
+/// `dst[i] = f(a[i], b[i])` for i below n. `A` and `B` say which operands have lanes; the other has one
+/// value.
 struct Zipped<F, const A: bool, const B: bool>(PhantomData<F>);
 
-impl<F: Zip, const A: bool, const B: bool> Body for Zipped<F, A, B> {
+impl<F: Zip, const A: bool, const B: bool> SimdBody for Zipped<F, A, B> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold n lanes of these types, or one.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises n lanes of these types, or one value for an operand without lanes.
         let (dst, a, b) = unsafe {
             let (a, b) = (if A { args.n } else { 1 }, if B { args.n } else { 1 });
             (output::<F::Out>(args.dst, args.n), input::<F::In>(args.a, a), input::<F::In>(args.b, b))
@@ -47,9 +48,10 @@ impl<F: Zip, const A: bool, const B: bool> Body for Zipped<F, A, B> {
 pub struct Forms {
     /// Both operands have lanes.
     pub lanes: Raw,
-    /// Only the first has, only the second has. Without these, single numbers are spread over lanes first.
+    /// Only the first operand has lanes, only the second has. Without these forms, single numbers are
+    /// broadcast to lanes first.
     pub single: Option<[Raw; 2]>,
-    /// Bytes of an operand's lane.
+    /// The bytes of an operand's lane.
     pub width: usize,
 }
 
@@ -74,17 +76,17 @@ impl Forms {
 
 macro_rules! zip {
     ($versions:ident, $in:ty => $out:ty, |$a:ident, $b:ident| $result:expr) => {{
-        struct F;
-        impl Zip for F {
+        struct ZipFn;
+        impl Zip for ZipFn {
             type In = $in;
             type Out = $out;
             #[inline(always)]
             #[allow(clippy::extra_unused_type_parameters)]
-            fn apply<L: Level>($a: $in, $b: $in) -> $out {
+            fn apply<L: SimdLevel>($a: $in, $b: $in) -> $out {
                 $result
             }
         }
-        Forms::$versions::<F>()
+        Forms::$versions::<ZipFn>()
     }};
 }
 
@@ -131,7 +133,7 @@ mod integer {
     macro_rules! signed {
         ($ty:ident) => {
             pub mod $ty {
-                /// With the sign of `b`; 0 for 0.
+                /// The remainder with the sign of `b`; 0 if `b` is 0.
                 #[inline(always)]
                 pub fn remainder(a: $ty, b: $ty) -> $ty {
                     if b == 0 {
@@ -144,7 +146,7 @@ mod integer {
                         remainder
                     }
                 }
-                /// By squaring.
+                /// The power by repeated squaring; it wraps.
                 #[inline(always)]
                 pub fn power(a: $ty, b: $ty) -> $ty {
                     match a {
@@ -164,7 +166,7 @@ mod integer {
                         _ => 0,
                     }
                 }
-                /// Filled with the sign.
+                /// An arithmetic shift; `b` outside of the type's bits fills with the sign.
                 #[inline(always)]
                 pub fn shift_right(a: $ty, b: $ty) -> $ty {
                     let by = if (0..$ty::BITS as $ty).contains(&b) { b as u32 } else { $ty::BITS - 1 };
@@ -176,17 +178,17 @@ mod integer {
     signed!(i32);
     signed!(i64);
     pub mod u32 {
-        /// 0 for 0.
+        /// The remainder; 0 if `b` is 0.
         #[inline(always)]
         pub fn remainder(a: u32, b: u32) -> u32 {
             if b == 0 { 0 } else { a % b }
         }
-        /// By squaring.
+        /// The power by repeated squaring; it wraps.
         #[inline(always)]
         pub fn power(a: u32, b: u32) -> u32 {
             a.wrapping_pow(b)
         }
-        /// Filled with zeros.
+        /// A logical shift; 0 if `b` is outside of the type's bits.
         #[inline(always)]
         pub fn shift_right(a: u32, b: u32) -> u32 {
             let shifted = a.wrapping_shr(b);
@@ -214,7 +216,7 @@ macro_rules! float {
     };
 }
 
-/// The loops of an operation on this type; `None` where the operation isn't for it.
+/// The loops of an operation on this type; `None` if the operation does not take the type.
 pub fn binary(op: BinaryOp, ty: Ty) -> Option<Forms> {
     Some(match ty {
         Ty::F32 => float!(full, op, f32, zip!(full, f32 => f32, |a, b| math::pow::<L>(a, b))),

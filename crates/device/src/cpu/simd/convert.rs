@@ -1,4 +1,4 @@
-//! Between what memory holds and what registers hold, and from type to type.
+//! Conversions between the elements of memory and the values of registers, and between register types.
 #![allow(unsafe_code)]
 
 use super::Raw;
@@ -10,7 +10,8 @@ use crate::kernel::Ty;
 fn f16_to_f32(half: u16) -> f32 {
     let magnitude = u32::from(half & 0x7fff) << 13;
     let sign = u32::from(half & 0x8000) << 16;
-    // Moving the exponent's bias by a product makes subnormals right too.
+    // Multiplying by a power of two moves the exponent's bias, and converts subnormal numbers correctly as
+    // well.
     let scaled = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
     let bits = if half & 0x7c00 == 0x7c00 { magnitude | 0x7f80_0000 } else { scaled };
     f32::from_bits(bits | sign)
@@ -21,9 +22,10 @@ fn f32_to_f16(x: f32) -> u16 {
     let bits = x.to_bits();
     let sign = (bits >> 16) & 0x8000;
     let magnitude = bits & 0x7fff_ffff;
-    // To the nearest, halves to even: add just under half of the last place, and the last place's own bit.
+    // Rounding to the nearest, ties to even: add just under half of the last place, and the last place's own
+    // bit.
     let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + ((magnitude >> 13) & 1)) >> 13;
-    // Below the normal halves, the last place is that of 0.5 in f32: an addition rounds.
+    // Subnormal halves have the last place of 0.5 in f32, so adding 0.5 rounds to it.
     let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
     let finite = if magnitude < 113 << 23 { subnormal } else { normal };
     let huge = if magnitude > 0x7f80_0000 { 0x7e00 } else { 0x7c00 };
@@ -42,21 +44,21 @@ fn f32_to_bf16(x: f32) -> u16 {
     (if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }) as u16
 }
 
-/// To f32 such that rounding the result once more to fewer bits is as if it were rounded once from `x`: inexact results
-/// have their last bit set.
+/// Rounds to odd: an inexact result has its last bit set. Rounding such a result to fewer bits gives the same
+/// as rounding `x` once.
 #[inline(always)]
 fn to_odd(x: f64) -> f32 {
     let nearest = x as f32;
     let back = f64::from(nearest);
     let bits = nearest.to_bits();
     let inexact = (back != x) & (bits & 1 == 0) & (nearest.abs() < f32::INFINITY);
-    // The other neighbour of x has its last bit set.
+    // Of the two f32 beside x, the one with the last bit set is taken.
     let away = (x.abs() > back.abs()) as u32;
     let odd = if away == 1 { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
     if inexact { f32::from_bits(odd) } else { nearest }
 }
 
-/// From the elements of a dtype to its register type; `None` if they are the same bits.
+/// The loop from the elements of a dtype to its register type; `None` if they have the same bits.
 pub fn load(dtype: DType) -> Option<Raw> {
     match dtype {
         DType::Bool => Some(map!(Lean, u8 => u8, |x| u8::from(x != 0))),
@@ -67,7 +69,7 @@ pub fn load(dtype: DType) -> Option<Raw> {
     }
 }
 
-/// From a register type to the elements of its dtype; `None` if they are the same bits.
+/// The loop from a register type to the elements of its dtype; `None` if they have the same bits.
 pub fn store(dtype: DType) -> Option<Raw> {
     match dtype {
         DType::U8 => Some(map!(Lean, i32 => u8, |x| x as u8)),
@@ -141,7 +143,8 @@ mod tests {
             assert!(a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()), "{x}: {a} {b}");
             let (a, b) = (bf16::from_bits(f32_to_bf16(x)), bf16::from_f32_const(x));
             assert!(a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()), "{x}: {a} {b}");
-            // Just beside what f32 holds, where rounding twice would go wrong: no neighbour is nearer.
+            // An f64 just beside an f32, which rounding twice would round wrongly: no neighbour of the result
+            // may be nearer.
             let beside = f64::from_bits(f64::from(x).to_bits() ^ 1);
             if beside.is_nan() {
                 continue;

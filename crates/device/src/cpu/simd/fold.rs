@@ -1,35 +1,41 @@
-//! Folding lanes into accumulators: rows whose elements lie side by side, and columns, whose rows do.
+//! Loops that fold lanes into accumulators: along rows, whose elements are contiguous, and along columns,
+//! whose rows are.
 //!
-//! An accumulator is a value of [`Fold::accumulator`] bytes, and for positions an i64 beside it. Sums of f32 accumulate
-//! in f64 across blocks, and in f32 only over the few elements of a lane within a block; products of f32 are f64 throughout. The order of all additions
-//! depends on sizes alone. Loops are written out: the standard library's folds aren't always inlined, and then lose the
-//! vector width that they are called at.
+//! An accumulator is a value of [`FoldLoops::accumulator`] bytes and, for searches, an i64 position beside
+//! it. Sums of f32 accumulate in f64 across blocks, and in f32 only over the few elements of a lane within a
+//! block; products of f32 accumulate in f64 throughout. The order of all additions depends on sizes alone.
+//! Loops are written out, because the iterator methods of the standard library are not always inlined and
+//! then lose the vector width of their caller.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
 
 use super::unary::map;
-use super::{Args, Body, Full, Lean, Level, Plain, Raw, Versions, input, output};
+use super::{Full, Lean, Plain, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, output};
 use crate::kernel::{ReduceOp, Ty};
 
 /// The loops of one reduction over one type.
 #[derive(Clone, Copy, Debug)]
-pub struct Fold {
-    /// Bytes of an accumulated value.
+pub struct FoldLoops {
+    /// The bytes of an accumulated value.
     pub accumulator: usize,
-    /// Whether there are positions beside the values.
+    /// Whether each value has a position beside it.
     pub position: bool,
-    /// The bits of the value that a fold starts from.
+    /// The bits of the identity, from which a fold starts.
     pub identity: u64,
-    /// `dst[r]` folds the n elements of `a`'s row r, whose first is at position `start`; positions are in `c`.
+    /// Folds the n elements of row r of `a`, the first of which is at position `start`, into `dst[r]`.
+    /// Positions are in `c`.
     pub rows: Raw,
-    /// `dst[i]` folds the elements `a[r * n + i]` of all rows r, at position `start + r`; positions are in `c`.
+    /// Folds the elements `a[r * n + i]` of all rows r, at positions `start + r`, into `dst[i]`. Positions
+    /// are in `c`.
     pub columns: Raw,
-    /// As `rows` and as `columns`, of the products of `a`'s elements and `b`'s; for sums of f32.
+    /// As `rows` and as `columns`, for the products of the elements of `a` and `b`; only for sums of f32.
     pub products: Option<[Raw; 2]>,
-    /// `dst[i]` folds the n accumulators `a`, that belong to later elements; positions are in `c` and `b`.
+    /// Merges the n accumulators `a`, which belong to later elements, into `dst`. Positions are in `c` and,
+    /// for `a`, in `b`.
     pub merge: Raw,
-    /// From an accumulated value to the result; `None` if it is the result, or if its position is.
+    /// Converts an accumulated value to the result; `None` if the result is the value itself, or its
+    /// position.
     pub finish: Option<Raw>,
 }
 
@@ -39,15 +45,15 @@ trait Folding {
     const IDENTITY: Self::Acc;
     fn step(acc: Self::Acc, x: Self::In) -> Self::Acc;
     fn merge(a: Self::Acc, b: Self::Acc) -> Self::Acc;
-    fn slice<L: Level>(a: &[Self::In]) -> Self::Acc;
+    fn slice<L: SimdLevel>(a: &[Self::In]) -> Self::Acc;
 }
 
 struct Values<F>(PhantomData<F>);
 
-impl<F: Folding> Body for Values<F> {
+impl<F: Folding> SimdBody for Values<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold rows accumulators, and n lanes for each.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises `rows` accumulators, and n lanes for each of them.
         let (dst, a) =
             unsafe { (output::<F::Acc>(args.dst, args.rows), input::<F::In>(args.a, args.rows * args.n)) };
         if args.n < 16 {
@@ -68,10 +74,10 @@ impl<F: Folding> Body for Values<F> {
 
 struct Columns<F>(PhantomData<F>);
 
-impl<F: Folding> Body for Columns<F> {
+impl<F: Folding> SimdBody for Columns<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold n accumulators, and rows of n lanes.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises n accumulators, and `rows` rows of n lanes.
         let (dst, a) =
             unsafe { (output::<F::Acc>(args.dst, args.n), input::<F::In>(args.a, args.rows * args.n)) };
         for row in a.chunks_exact(args.n.max(1)) {
@@ -84,10 +90,10 @@ impl<F: Folding> Body for Columns<F> {
 
 struct Merged<F>(PhantomData<F>);
 
-impl<F: Folding> Body for Merged<F> {
+impl<F: Folding> SimdBody for Merged<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold n accumulators each.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises n accumulators on each side.
         let (dst, a) = unsafe { (output::<F::Acc>(args.dst, args.n), input::<F::Acc>(args.a, args.n)) };
         for (acc, &x) in dst.iter_mut().zip(a) {
             *acc = F::merge(*acc, x);
@@ -95,20 +101,20 @@ impl<F: Folding> Body for Merged<F> {
     }
 }
 
-/// Joins elements of one type, in any order.
+/// An associative and commutative operation that joins elements of one type.
 trait Join {
     type Of: Copy;
     const NEUTRAL: Self::Of;
     fn join(a: Self::Of, b: Self::Of) -> Self::Of;
 }
 
-/// `dst[i]` joins the elements `a[64 * k + i]` of all k, for 64 numbers i.
+/// Joins the elements `a[64 * k + i]` of all k into `dst[i]`, for i below 64.
 struct Lanes<J>(PhantomData<J>);
 
-impl<J: Join> Body for Lanes<J> {
+impl<J: Join> SimdBody for Lanes<J> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold 64 accumulators, and n lanes.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises 64 accumulators and n lanes.
         let (dst, a) = unsafe { (output::<J::Of>(args.dst, 64), input::<J::Of>(args.a, args.n)) };
         let mut accumulators = [J::NEUTRAL; 64];
         for part in a.as_chunks::<64>().0 {
@@ -120,18 +126,18 @@ impl<J: Join> Body for Lanes<J> {
     }
 }
 
-/// Joins a slice: in 64 lanes, and these in a tree.
+/// Joins a slice into 64 lanes, and the lanes in a tree.
 ///
-/// The lanes are a call of their own: inlined among other loops they end up in memory instead of registers, which takes three
-/// times as long.
+/// The loop over lanes is a call of its own: if it is inlined among other loops, its accumulators are kept in
+/// memory instead of registers, and it takes three times as long.
 #[inline(always)]
-fn tree<J: Join, L: Level>(a: &[J::Of]) -> J::Of {
+fn tree<J: Join, L: SimdLevel>(a: &[J::Of]) -> J::Of {
     let (whole, rest) = a.split_at(a.len() / 64 * 64);
     let mut lanes = [J::NEUTRAL; 64];
     if !whole.is_empty() {
-        // SAFETY: there are 64 accumulators, and as many lanes.
+        // SAFETY: `lanes` has 64 accumulators, and `whole` has `whole.len()` lanes.
         unsafe {
-            L::version::<Lanes<J>>()(&Args::new(
+            L::version::<Lanes<J>>()(&SimdArgs::new(
                 lanes.as_mut_ptr().cast(),
                 whole.as_ptr().cast(),
                 whole.len(),
@@ -141,7 +147,7 @@ fn tree<J: Join, L: Level>(a: &[J::Of]) -> J::Of {
     finish::<J>(&lanes, rest)
 }
 
-/// Joins 64 lanes, and the elements that are left.
+/// Joins 64 lanes and the remaining elements.
 #[inline(always)]
 fn finish<J: Join>(a: &[J::Of; 64], rest: &[J::Of]) -> J::Of {
     let step = J::join;
@@ -169,8 +175,8 @@ fn finish<J: Join>(a: &[J::Of; 64], rest: &[J::Of]) -> J::Of {
 /// A fold whose accumulator is of the elements' type.
 macro_rules! same {
     ($versions:ident, $ty:ty, $identity:expr, |$a:ident, $b:ident| $step:expr) => {{
-        struct F;
-        impl Folding for F {
+        struct FoldFn;
+        impl Folding for FoldFn {
             type In = $ty;
             type Acc = $ty;
             const IDENTITY: $ty = $identity;
@@ -183,11 +189,11 @@ macro_rules! same {
                 Self::step(a, b)
             }
             #[inline(always)]
-            fn slice<L: Level>(a: &[$ty]) -> $ty {
+            fn slice<L: SimdLevel>(a: &[$ty]) -> $ty {
                 tree::<Self, L>(a)
             }
         }
-        impl Join for F {
+        impl Join for FoldFn {
             type Of = $ty;
             const NEUTRAL: $ty = $identity;
             #[inline(always)]
@@ -195,7 +201,7 @@ macro_rules! same {
                 Self::step(a, b)
             }
         }
-        values::<F, $versions>(None, |identity| u64_of(identity.to_ne_bytes()))
+        values::<FoldFn, $versions>(None, |identity| u64_of(identity.to_ne_bytes()))
     }};
 }
 
@@ -214,7 +220,7 @@ impl Folding for Sum32 {
         a + b
     }
     #[inline(always)]
-    fn slice<L: Level>(a: &[f32]) -> f64 {
+    fn slice<L: SimdLevel>(a: &[f32]) -> f64 {
         let mut sum = 0.0;
         for part in a.chunks(1024) {
             sum += f64::from(tree::<Sum32, L>(part));
@@ -232,7 +238,7 @@ impl Join for Sum32 {
     }
 }
 
-/// The product of f32 in f64: in f32 each factor of a long one adds a rounding of the whole.
+/// The product of f32 in f64, since in f32 each factor would add a rounding error of the whole product.
 struct Prod32;
 impl Folding for Prod32 {
     type In = f32;
@@ -247,7 +253,7 @@ impl Folding for Prod32 {
         a * b
     }
     #[inline(always)]
-    fn slice<L: Level>(a: &[f32]) -> f64 {
+    fn slice<L: SimdLevel>(a: &[f32]) -> f64 {
         let mut product = 1.0;
         for part in a.chunks(256) {
             let mut wide = [1.0; 256];
@@ -269,13 +275,13 @@ impl Join for Prod32 {
     }
 }
 
-/// As [`Lanes`], of products.
+/// As [`Lanes`], for products.
 struct ProductLanes;
 
-impl Body for ProductLanes {
+impl SimdBody for ProductLanes {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold 64 accumulators, and n lanes of each factor.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises 64 accumulators, and n lanes of each factor.
         let (dst, a, b) = unsafe {
             (output::<f32>(args.dst, 64), input::<f32>(args.a, args.n), input::<f32>(args.b, args.n))
         };
@@ -292,11 +298,11 @@ impl Body for ProductLanes {
 /// Sums of products over rows.
 struct ProductRows;
 
-impl Body for ProductRows {
+impl SimdBody for ProductRows {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         let lanes = args.rows * args.n;
-        // SAFETY: the caller's arguments hold rows accumulators, and n lanes of each factor for each.
+        // SAFETY: the caller promises `rows` accumulators, and n lanes of each factor for each of them.
         let (dst, a, b) = unsafe {
             (output::<f64>(args.dst, args.rows), input::<f32>(args.a, lanes), input::<f32>(args.b, lanes))
         };
@@ -311,11 +317,11 @@ impl Body for ProductRows {
                 }
                 if whole > 0 {
                     let sums = sums.as_mut_ptr().cast();
-                    // SAFETY: there are 64 accumulators, and as many lanes of both.
+                    // SAFETY: `sums` has 64 accumulators, and both factors have at least `whole` lanes.
                     unsafe {
-                        L::version::<ProductLanes>()(&Args {
+                        L::version::<ProductLanes>()(&SimdArgs {
                             b: b.as_ptr().cast(),
-                            ..Args::new(sums, a.as_ptr().cast(), whole)
+                            ..SimdArgs::new(sums, a.as_ptr().cast(), whole)
                         });
                     }
                 }
@@ -328,11 +334,11 @@ impl Body for ProductRows {
 /// Sums of products over columns.
 struct ProductColumns;
 
-impl Body for ProductColumns {
+impl SimdBody for ProductColumns {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         let lanes = args.rows * args.n;
-        // SAFETY: the caller's arguments hold n accumulators, and rows of n lanes of each factor.
+        // SAFETY: the caller promises n accumulators, and `rows` rows of n lanes of each factor.
         let (dst, a, b) = unsafe {
             (output::<f64>(args.dst, args.n), input::<f32>(args.a, lanes), input::<f32>(args.b, lanes))
         };
@@ -345,15 +351,15 @@ impl Body for ProductColumns {
     }
 }
 
-/// The bits of a value, first byte first, as the interpreter copies them.
+/// The bytes of a value in a u64, in memory order, as the interpreter copies them.
 fn u64_of<const N: usize>(bytes: [u8; N]) -> u64 {
     let mut all = [0; 8];
     all[..N].copy_from_slice(&bytes);
     u64::from_ne_bytes(all)
 }
 
-fn values<F: Folding, V: Versions>(finish: Option<Raw>, bits: impl Fn(F::Acc) -> u64) -> Fold {
-    Fold {
+fn values<F: Folding, V: Versions>(finish: Option<Raw>, bits: impl Fn(F::Acc) -> u64) -> FoldLoops {
+    FoldLoops {
         accumulator: size_of::<F::Acc>(),
         position: false,
         identity: bits(F::IDENTITY),
@@ -365,20 +371,20 @@ fn values<F: Folding, V: Versions>(finish: Option<Raw>, bits: impl Fn(F::Acc) ->
     }
 }
 
-/// Finding the first best value.
+/// A search for the first best value.
 trait Best {
     type In: Copy + PartialEq;
     const WORST: Self::In;
-    /// Whether `a` is better than `b`; equals aren't.
+    /// Whether `a` is better than `b`; false for equal values.
     fn beats(a: Self::In, b: Self::In) -> bool;
 }
 
 struct BestRows<B>(PhantomData<B>);
 
-impl<B: Best> Body for BestRows<B> {
+impl<B: Best> SimdBody for BestRows<B> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold rows accumulators and positions, and n lanes for each.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises `rows` accumulators and positions, and n lanes for each of them.
         let (dst, positions, a) = unsafe {
             (
                 output::<B::In>(args.dst, args.rows),
@@ -390,7 +396,8 @@ impl<B: Best> Body for BestRows<B> {
         for ((acc, position), row) in dst.iter_mut().zip(positions).zip(rows) {
             let best = tree::<BestRows<B>, L>(row);
             if B::beats(best, *acc) {
-                // NaN, which differs from itself, is found by not being beaten.
+                // NaN differs from itself, so its position is that of the first element that the best value
+                // does not beat.
                 let first = row.iter().position(|&x| x == best || !B::beats(best, x));
                 *acc = best;
                 *position = (args.start + first.unwrap_or(0)) as i64;
@@ -410,10 +417,10 @@ impl<B: Best> Join for BestRows<B> {
 
 struct BestColumns<B>(PhantomData<B>);
 
-impl<B: Best> Body for BestColumns<B> {
+impl<B: Best> SimdBody for BestColumns<B> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold n accumulators and positions, and rows of n lanes.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises n accumulators and positions, and `rows` rows of n lanes.
         let (dst, positions, a) = unsafe {
             (
                 output::<B::In>(args.dst, args.n),
@@ -434,10 +441,10 @@ impl<B: Best> Body for BestColumns<B> {
 
 struct BestMerged<B>(PhantomData<B>);
 
-impl<B: Best> Body for BestMerged<B> {
+impl<B: Best> SimdBody for BestMerged<B> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold n accumulators and positions each.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises n accumulators and n positions on each side.
         let (dst, positions, a, others) = unsafe {
             (
                 output::<B::In>(args.dst, args.n),
@@ -457,8 +464,8 @@ impl<B: Best> Body for BestMerged<B> {
 
 macro_rules! best {
     ($versions:ident, $ty:ty, $worst:expr, |$a:ident, $b:ident| $beats:expr) => {{
-        struct F;
-        impl Best for F {
+        struct BestFn;
+        impl Best for BestFn {
             type In = $ty;
             const WORST: $ty = $worst;
             #[inline(always)]
@@ -466,14 +473,14 @@ macro_rules! best {
                 $beats
             }
         }
-        Fold {
+        FoldLoops {
             accumulator: size_of::<$ty>(),
             position: true,
-            identity: u64_of(F::WORST.to_ne_bytes()),
-            rows: $versions::pick::<BestRows<F>>(),
-            columns: $versions::pick::<BestColumns<F>>(),
+            identity: u64_of(BestFn::WORST.to_ne_bytes()),
+            rows: $versions::pick::<BestRows<BestFn>>(),
+            columns: $versions::pick::<BestColumns<BestFn>>(),
             products: None,
-            merge: Plain::pick::<BestMerged<F>>(),
+            merge: Plain::pick::<BestMerged<BestFn>>(),
             finish: None,
         }
     }};
@@ -514,7 +521,7 @@ macro_rules! float {
 }
 
 /// The loops of a reduction over values of this type.
-pub fn fold(op: ReduceOp, ty: Ty) -> Fold {
+pub fn fold(op: ReduceOp, ty: Ty) -> FoldLoops {
     let narrow = || Some(map!(Lean, f64 => f32, |x| x as f32));
     let bits = |identity: f64| u64_of(identity.to_ne_bytes());
     match ty {
@@ -522,7 +529,7 @@ pub fn fold(op: ReduceOp, ty: Ty) -> Fold {
             Full,
             op,
             f32,
-            Fold {
+            FoldLoops {
                 products: Some([Full::pick::<ProductRows>(), Full::pick::<ProductColumns>()]),
                 ..values::<Sum32, Full>(narrow(), bits)
             },

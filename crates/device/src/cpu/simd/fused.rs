@@ -1,29 +1,29 @@
-//! Two operations on f32 in one loop, so that what is between them stays in a register.
+//! Two operations on f32 in one loop, so that the intermediate value stays in a register.
 //!
-//! Each rounds as it would alone.
+//! Each operation rounds its result as it would alone.
 #![allow(unsafe_code)]
 
-use super::{Args, Body, Full, Level, Raw, Versions, input, output};
+use super::{Full, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, output};
 use crate::kernel::BinaryOp;
 
 const ADD: u8 = 0;
 const SUB: u8 = 1;
 const MUL: u8 = 2;
-/// A subtraction from the third operand.
+/// The second operation subtracts the intermediate value from the third operand.
 const FROM: u8 = 3;
 
-/// `dst[i] = (a[i] FIRST b[i]) SECOND c[i]` for i below n; `A`, `B` and `C` say which operands have lanes, the others have one
-/// value.
+/// `dst[i] = (a[i] FIRST b[i]) SECOND c[i]` for i below n. `A`, `B` and `C` say which operands have lanes;
+/// the others have one value.
 struct Fused<const FIRST: u8, const SECOND: u8, const A: bool, const B: bool, const C: bool>;
 
-impl<const FIRST: u8, const SECOND: u8, const A: bool, const B: bool, const C: bool> Body
+impl<const FIRST: u8, const SECOND: u8, const A: bool, const B: bool, const C: bool> SimdBody
     for Fused<FIRST, SECOND, A, B, C>
 {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         let n = args.n;
         let lanes = |all: bool| if all { n } else { 1 };
-        // SAFETY: the caller's arguments hold n lanes, or one value.
+        // SAFETY: the caller promises n lanes, or one value for an operand without lanes.
         let (dst, a, b, c) = unsafe {
             (
                 output::<f32>(args.dst, n),
@@ -55,12 +55,14 @@ impl<const FIRST: u8, const SECOND: u8, const A: bool, const B: bool, const C: b
 /// The loops of two operations.
 #[derive(Clone, Copy, Debug)]
 pub struct Pairing {
-    /// By the first operation's operands: both have lanes, only the first, only the second. Then: the third has lanes, or not.
+    /// The forms by which operands of the first operation have lanes (both, only the first, only the second),
+    /// then by whether the third operand has lanes.
     forms: [[Raw; 2]; 3],
 }
 
 impl Pairing {
-    /// The loop for operands of which these are single numbers; the first operation's mustn't both be.
+    /// The loop for operands of which `single` ones have one value. Not both operands of the first operation
+    /// may be single.
     pub fn form(&self, single: [bool; 3]) -> Raw {
         let pattern = match single {
             [false, false, _] => 0,
@@ -90,7 +92,8 @@ fn forms<const FIRST: u8, const SECOND: u8>() -> Pairing {
     }
 }
 
-/// The loops of `(a first b) second c`, or of `c second (a first b)`; `None` where there are none.
+/// The loops of `(a first b) second c` or, if `reversed`, of `c second (a first b)`; `None` if there are
+/// none.
 pub fn fused(first: BinaryOp, second: BinaryOp, reversed: bool) -> Option<Pairing> {
     use BinaryOp::{Add, Mul, Sub};
     Some(match (first, second, reversed) {

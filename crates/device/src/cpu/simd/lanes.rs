@@ -1,9 +1,9 @@
-//! Moving lanes: filling, gathering, scattering, choosing; and the random numbers.
+//! Loops that move lanes (copies, broadcasts, gathers, selections), and those of random numbers.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
 
-use super::{Args, Body, Full, Lean, Level, Plain, Raw, Versions, input, output};
+use super::{Full, Lean, Plain, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, output};
 use crate::normal::normal;
 use crate::philox4x32_10;
 
@@ -34,10 +34,10 @@ macro_rules! by_width {
 /// `dst[i * dst_step] = src[i * src_step]` for i below n, in elements of `width` bytes.
 ///
 /// # Safety
-/// All those places are valid, and written ones aren't read.
+/// All these elements are valid, and those that are written overlap none that is read.
 #[inline]
 pub unsafe fn copy(dst: *mut u8, dst_step: isize, src: *const u8, src_step: isize, n: usize, width: usize) {
-    // SAFETY: the caller answers for the places.
+    // SAFETY: the caller promises that all elements are valid and do not overlap.
     unsafe {
         if dst_step == 1 && src_step == 1 {
             std::ptr::copy_nonoverlapping(src, dst, n * width);
@@ -68,8 +68,8 @@ pub unsafe fn copy(dst: *mut u8, dst_step: isize, src: *const u8, src_step: isiz
     }
 }
 
-/// A grid of numbers, with steps from row to row and from column to column on both sides: along rows, or, where rows are short or lie closer
-/// together on the side that is not dense, along columns.
+/// Copies a grid of elements, with a step from row to row and one from column to column on both sides. It
+/// copies along rows or, where rows are short or a column's elements lie closer together, along columns.
 ///
 /// # Safety
 /// As [`copy`].
@@ -83,7 +83,7 @@ pub unsafe fn copy_grid(
     let closer = |row: isize, column: isize| row != 0 && row.abs() < column.abs();
     let along_columns = rows > 1
         && (closer(src_row, src_column) || closer(dst_row, dst_column) || (columns < rows && columns <= 8));
-    // SAFETY: the caller answers for the places.
+    // SAFETY: the caller promises that all elements are valid and do not overlap.
     unsafe {
         if along_columns {
             let (dst_step, src_step) = (dst_column * width as isize, src_column * width as isize);
@@ -102,9 +102,10 @@ pub unsafe fn copy_grid(
 /// `dst[i] = src[offsets[i]]`, or 0 where the mask is 0.
 ///
 /// # Safety
-/// `dst`, `offsets` and the mask have n lanes; all offsets whose mask isn't 0 are valid.
+/// `dst` and the mask have as many lanes as `offsets`, and all offsets whose mask is not 0 address valid
+/// elements.
 pub unsafe fn gather(dst: *mut u8, src: *const u8, offsets: &[i64], mask: Option<&[u8]>, width: usize) {
-    // SAFETY: the caller answers for the places.
+    // SAFETY: the caller promises that all elements are valid and do not overlap.
     unsafe {
         by_width!(width, T => {
             let (dst, src) = (dst.cast::<T>(), src.cast::<T>());
@@ -124,14 +125,15 @@ pub unsafe fn gather(dst: *mut u8, src: *const u8, offsets: &[i64], mask: Option
     }
 }
 
-/// `dst[i] = if c[i] { a[i] } else { b[i] }`; `A` and `B` say which have lanes.
+/// `dst[i] = if c[i] { a[i] } else { b[i] }`. `A` and `B` say which of the two have lanes; the other has one
+/// value.
 struct Select<T, const A: bool, const B: bool>(PhantomData<T>);
 
-impl<T: Copy, const A: bool, const B: bool> Body for Select<T, A, B> {
+impl<T: Copy, const A: bool, const B: bool> SimdBody for Select<T, A, B> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
         let n = args.n;
-        // SAFETY: the caller's arguments hold n lanes, or one.
+        // SAFETY: the caller promises n lanes, or one value for an operand without lanes.
         let (dst, a, b, c) = unsafe {
             (
                 output::<T>(args.dst, n),
@@ -168,7 +170,8 @@ impl<T: Copy, const A: bool, const B: bool> Body for Select<T, A, B> {
 pub struct Choice {
     /// Both values have lanes.
     pub lanes: Raw,
-    /// Only `a` has none, only `b` has none, neither has. Without these, single numbers are spread over lanes first.
+    /// Only `a` has no lanes, only `b` has none, neither has. Without these forms, single numbers are
+    /// broadcast to lanes first.
     pub single: Option<[Raw; 3]>,
 }
 
@@ -188,19 +191,20 @@ pub fn select(width: usize) -> Choice {
     }
 }
 
-/// What is made of the four words of a block: one lane of each element that the block belongs to.
+/// The random numbers that a block of four words of the generator gives: one for each of the four elements
+/// that share the block.
 trait Draw {
     type Lane: Copy + Default;
-    /// All four.
+    /// The numbers of all four elements.
     fn all(words: [u32; 4]) -> [Self::Lane; 4];
-    /// That of element `index % 4`, without branches.
+    /// The number of element `index % 4`, computed without branches.
     fn one(words: [u32; 4], index: u32) -> Self::Lane;
 }
 
-/// The words themselves.
-struct Bits;
+/// Random bits: the words themselves.
+struct RandomBits;
 
-impl Draw for Bits {
+impl Draw for RandomBits {
     type Lane = u32;
     #[inline(always)]
     fn all(words: [u32; 4]) -> [u32; 4] {
@@ -213,7 +217,7 @@ impl Draw for Bits {
     }
 }
 
-/// Normal numbers, two of each pair of words.
+/// Normal numbers, two from each pair of words.
 struct Normals;
 
 impl Draw for Normals {
@@ -228,25 +232,27 @@ impl Draw for Normals {
     }
 }
 
-/// The pair of words that word `index % 4` is of.
+/// The pair of words that contains word `index % 4`.
 #[inline(always)]
 fn pair(words: [u32; 4], index: u32) -> [u32; 2] {
     if index & 2 != 0 { [words[2], words[3]] } else { [words[0], words[1]] }
 }
 
-/// `dst[i]` is drawn from word `a[i] % 4` of the generator at the counter `(a[i] / 4, 0, b[2], b[3])` under the key `(b[0], b[1])`.
-struct Random<D>(PhantomData<D>);
+/// `dst[i]` is the number of element `a[i] % 4` in the generator's block at the counter `(a[i] / 4, 0, b[2],
+/// b[3])` under the key `(b[0], b[1])`.
+struct RandomBody<D>(PhantomData<D>);
 
-/// A function, since a closure used so often isn't inlined, and then its loops don't vectorise.
+/// The generator's block at a counter. This is a function because a closure with so many uses is not inlined,
+/// and the loops then do not vectorise.
 #[inline(always)]
 fn block(words: [u32; 4], counter: u32) -> [u32; 4] {
     philox4x32_10([counter, 0, words[2], words[3]], [words[0], words[1]])
 }
 
-impl<D: Draw> Body for Random<D> {
+impl<D: Draw> SimdBody for RandomBody<D> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold n lanes of 32 bits, and four words in `b`.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises n lanes of 32 bits at `dst` and `a`, and four words at `b`.
         let (dst, a, words) = unsafe {
             (output::<D::Lane>(args.dst, args.n), input::<u32>(args.a, args.n), input::<u32>(args.b, 4))
         };
@@ -264,7 +270,7 @@ impl<D: Draw> Body for Random<D> {
             }
             return;
         }
-        // Whole blocks of four from the first aligned element on.
+        // From the first index that is a multiple of four on, each block gives four consecutive elements.
         let head = (first.wrapping_neg() % 4) as usize;
         let (start, rest) = dst.split_at_mut(head.min(a.len()));
         for (dst, &x) in start.iter_mut().zip(a) {
@@ -275,7 +281,7 @@ impl<D: Draw> Body for Random<D> {
         for group in 0..whole.div_ceil(16) {
             let mut four = [[D::Lane::default(); 16]; 4];
             for i in 0..16 {
-                // The counter wraps with the index, of which it is a quarter.
+                // The counter is a quarter of an index that wraps at 2^32, so it wraps at 2^30.
                 let words = block(words, counter.wrapping_add((group * 16 + i) as u32) & (u32::MAX >> 2));
                 for (lane, drawn) in four.iter_mut().zip(D::all(words)) {
                     lane[i] = drawn;
@@ -296,10 +302,10 @@ impl<D: Draw> Body for Random<D> {
 
 /// The loop of [`crate::kernel::Instr::Philox`].
 pub fn random() -> Raw {
-    Full::pick::<Random<Bits>>()
+    Full::pick::<RandomBody<RandomBits>>()
 }
 
 /// The loop of [`crate::kernel::Instr::Normal`].
 pub fn normals() -> Raw {
-    Full::pick::<Random<Normals>>()
+    Full::pick::<RandomBody<Normals>>()
 }

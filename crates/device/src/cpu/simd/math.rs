@@ -1,24 +1,24 @@
-//! f32 functions without branches, so that loops over them vectorise.
+//! f32 functions without branches, so that loops that call them vectorise.
 //!
-//! Each is a range reduction and a minimax polynomial, fitted in extended precision with its coefficients rounded to
-//! f32 one after the other. `docs/numerics.md` states how far they are from the truth.
-//! NaN, infinities, zeros' signs and subnormal numbers come out as in C's math library.
+//! Each function is a range reduction and a minimax polynomial, fitted in extended precision with its
+//! coefficients rounded to f32 one after the other. `docs/numerics.md` states the errors. NaN, infinities,
+//! the signs of zeros and subnormal numbers are treated as in C's math library.
 
-use super::Level;
+use super::SimdLevel;
 
 #[inline(always)]
-fn fma<L: Level>(a: f32, b: f32, c: f32) -> f32 {
+fn fma<L: SimdLevel>(a: f32, b: f32, c: f32) -> f32 {
     if L::FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 #[inline(always)]
-fn fma64<L: Level>(a: f64, b: f64, c: f64) -> f64 {
+fn fma64<L: SimdLevel>(a: f64, b: f64, c: f64) -> f64 {
     if L::FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// `c[0] + c[1] x + c[2] x² + …`
 #[inline(always)]
-fn poly<L: Level, const N: usize>(x: f32, c: [f32; N]) -> f32 {
+fn poly<L: SimdLevel, const N: usize>(x: f32, c: [f32; N]) -> f32 {
     let mut sum = c[N - 1];
     for i in (0..N - 1).rev() {
         sum = fma::<L>(sum, x, c[i]);
@@ -27,7 +27,7 @@ fn poly<L: Level, const N: usize>(x: f32, c: [f32; N]) -> f32 {
 }
 
 #[inline(always)]
-fn poly64<L: Level, const N: usize>(x: f64, c: [f64; N]) -> f64 {
+fn poly64<L: SimdLevel, const N: usize>(x: f64, c: [f64; N]) -> f64 {
     let mut sum = c[N - 1];
     for i in (0..N - 1).rev() {
         sum = fma64::<L>(sum, x, c[i]);
@@ -35,16 +35,16 @@ fn poly64<L: Level, const N: usize>(x: f64, c: [f64; N]) -> f64 {
     sum
 }
 
-/// Adding it rounds to an integer, which then stands in the low bits.
+/// Adding this number rounds to an integer, which is then in the low bits of the sum.
 const ROUND: f32 = 12_582_912.0;
 const ROUND64: f64 = 6_755_399_441_055_744.0;
-// ln 2 in two parts; products of the first with exponents are exact.
+// ln 2 as the sum of two parts. Products of the first part with exponents are exact.
 const LN2_HIGH: f32 = 0.693_145_75;
 const LN2_LOW: f32 = 1.428_606_8e-6;
 
 /// `x = n ln 2 + r` with |r| <= ln 2 / 2, for |x| < 2^22 ln 2: n as an integer, and r.
 #[inline(always)]
-fn split_exponent<L: Level>(x: f32) -> (i32, f32) {
+fn split_exponent<L: SimdLevel>(x: f32) -> (i32, f32) {
     let rounded = fma::<L>(x, std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
     let r = fma::<L>(n, -LN2_LOW, fma::<L>(n, -LN2_HIGH, x));
@@ -58,38 +58,38 @@ fn power_of_two(n: i32) -> f32 {
 }
 
 #[inline(always)]
-fn exp_reduced<L: Level>(r: f32) -> f32 {
+fn exp_reduced<L: SimdLevel>(r: f32) -> f32 {
     let p = poly::<L, 5>(r, [0.5, 0.166_665_15, 0.041_666_374, 0.008_369_394, 0.001_394_325_4]);
     fma::<L>(p, r * r, r) + 1.0
 }
 
 #[inline(always)]
-pub fn exp<L: Level>(x: f32) -> f32 {
-    // Beyond these the result is infinite or 0; NaN passes.
+pub fn exp<L: SimdLevel>(x: f32) -> f32 {
+    // Beyond these bounds the result is infinite or 0. NaN passes both comparisons.
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
     let (n, r) = split_exponent::<L>(x);
-    // In two steps, so that results may be infinite or subnormal.
+    // Scaling in two steps allows infinite and subnormal results.
     let half = n >> 1;
     exp_reduced::<L>(r) * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
 /// exp for -80 < x < 80.
 #[inline(always)]
-fn exp_inside<L: Level>(x: f32) -> f32 {
+fn exp_inside<L: SimdLevel>(x: f32) -> f32 {
     let (n, r) = split_exponent::<L>(x);
     exp_reduced::<L>(r) * power_of_two(n)
 }
 
 #[inline(always)]
-pub fn expm1<L: Level>(x: f32) -> f32 {
+pub fn expm1<L: SimdLevel>(x: f32) -> f32 {
     let bounded = if x > 89.0 { 89.0 } else { x };
     let bounded = if bounded < -20.0 { -20.0 } else { bounded };
     let (n, r) = split_exponent::<L>(bounded);
     let p =
         poly::<L, 6>(r, [0.5, 0.166_666_67, 0.041_666_48, 0.008_333_208, 0.001_393_356_5, 0.000_199_442_66]);
     let p = fma::<L>(p, r * r, r);
-    // 2^n (p + 1) - 1, halved so that 2^n may be 2^128.
+    // 2^n (p + 1) - 1, computed as twice its half, since 2^n may be 2^128.
     let scale = power_of_two(n.wrapping_sub(1));
     let result = 2.0 * fma::<L>(scale, p, scale - 0.5);
     if x == 0.0 { x } else { result }
@@ -97,7 +97,7 @@ pub fn expm1<L: Level>(x: f32) -> f32 {
 
 /// The logarithm of `x (1 + correction)` for a tiny correction.
 #[inline(always)]
-fn log_corrected<L: Level>(x: f32, correction: f32) -> f32 {
+fn log_corrected<L: SimdLevel>(x: f32, correction: f32) -> f32 {
     let tiny = x < f32::MIN_POSITIVE;
     let scaled = if tiny { x * 8_388_608.0 } else { x };
     let shift = if tiny { -23.0 } else { 0.0 };
@@ -131,14 +131,14 @@ fn log_corrected<L: Level>(x: f32, correction: f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn log<L: Level>(x: f32) -> f32 {
+pub fn log<L: SimdLevel>(x: f32) -> f32 {
     log_corrected::<L>(x, 0.0)
 }
 
 #[inline(always)]
-pub fn log1p<L: Level>(x: f32) -> f32 {
+pub fn log1p<L: SimdLevel>(x: f32) -> f32 {
     let sum = 1.0 + x;
-    // What the sum lost.
+    // The rounding error of the sum.
     let lost = if x > 1.0 { 1.0 - (sum - x) } else { x - (sum - 1.0) };
     let correction = if sum > 0.0 && sum < f32::INFINITY { lost / sum } else { 0.0 };
     let result = log_corrected::<L>(sum, correction);
@@ -146,7 +146,7 @@ pub fn log1p<L: Level>(x: f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn tanh<L: Level>(x: f32) -> f32 {
+pub fn tanh<L: SimdLevel>(x: f32) -> f32 {
     let square = x * x;
     let p = poly::<L, 6>(
         square,
@@ -155,18 +155,18 @@ pub fn tanh<L: Level>(x: f32) -> f32 {
     let small = fma::<L>(p * square, x, x);
     let magnitude = if x.abs() > 10.0 { 10.0 } else { x.abs() };
     let large = 1.0 - 2.0 / (exp_inside::<L>(2.0 * magnitude) + 1.0);
-    // The sign of -0 too.
+    // `copysign` also keeps the sign of -0.
     (if x.abs() < 0.625 { small } else { large }).copysign(x)
 }
 
 #[inline(always)]
-pub fn sigmoid<L: Level>(x: f32) -> f32 {
+pub fn sigmoid<L: SimdLevel>(x: f32) -> f32 {
     let e = exp::<L>(-x.abs());
     (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
 }
 
 #[inline(always)]
-pub fn erf<L: Level>(x: f32) -> f32 {
+pub fn erf<L: SimdLevel>(x: f32) -> f32 {
     let square = x * x;
     let p = poly::<L, 7>(
         square,
@@ -181,7 +181,7 @@ pub fn erf<L: Level>(x: f32) -> f32 {
         ],
     );
     let small = fma::<L>(p, x, x);
-    // erfc(t) = exp(-t - q(t)) further out.
+    // For larger arguments, erfc(t) = exp(-t - q(t)).
     let t = if x.abs() > 4.05 { 4.05 } else { x.abs() };
     let q = poly::<L, 8>(
         t,
@@ -200,13 +200,14 @@ pub fn erf<L: Level>(x: f32) -> f32 {
     if x.abs() < 0.92 { small } else { large }
 }
 
-/// Up to here the reduction of [`sin`] and [`cos`] is exact enough; beyond, loops use [`sin_far`] and [`cos_far`].
+/// The largest magnitude for which the range reduction of [`sin`] and [`cos`] is exact enough. Loops use
+/// [`sin_far`] and [`cos_far`] beyond it.
 pub const TRIGONOMETRIC_LIMIT: f32 = 4_000_000.0;
 
 /// The sine (shift 0) or cosine (shift 1).
 #[inline(always)]
-fn sin_shifted<L: Level>(x: f32, shift: u32) -> f32 {
-    // pi/2 in two parts; products of the first, of 30 bits, with quadrants are exact.
+fn sin_shifted<L: SimdLevel>(x: f32, shift: u32) -> f32 {
+    // pi/2 as the sum of two parts. The first has 30 bits, so its products with quadrant numbers are exact.
     const HIGH: f64 = 1.570_796_325_802_803;
     const LOW: f64 = 9.920_935_796_805_404e-10;
     let rounded = f64::from(x) * std::f64::consts::FRAC_2_PI + ROUND64;
@@ -223,23 +224,23 @@ fn sin_shifted<L: Level>(x: f32, shift: u32) -> f32 {
 }
 
 #[inline(always)]
-pub fn sin<L: Level>(x: f32) -> f32 {
+pub fn sin<L: SimdLevel>(x: f32) -> f32 {
     let result = sin_shifted::<L>(x, 0);
     if x == 0.0 { x } else { result }
 }
 
 #[inline(always)]
-pub fn cos<L: Level>(x: f32) -> f32 {
+pub fn cos<L: SimdLevel>(x: f32) -> f32 {
     sin_shifted::<L>(x, 1)
 }
 
-/// The sine of any number, one at a time.
+/// The sine of any number, one lane at a time.
 #[cold]
 pub fn sin_far(x: f32) -> f32 {
     f64::from(x).sin() as f32
 }
 
-/// The cosine of any number, one at a time.
+/// The cosine of any number, one lane at a time.
 #[cold]
 pub fn cos_far(x: f32) -> f32 {
     f64::from(x).cos() as f32
@@ -247,7 +248,7 @@ pub fn cos_far(x: f32) -> f32 {
 
 /// C's pow, computed in f64.
 #[inline(always)]
-pub fn pow<L: Level>(x: f32, y: f32) -> f32 {
+pub fn pow<L: SimdLevel>(x: f32, y: f32) -> f32 {
     let base = f64::from(x.abs());
     let exponent = f64::from(y);
     // base = 2^e m with m between sqrt(1/2) and sqrt(2); log m = 2 atanh((m - 1) / (m + 1))
@@ -285,7 +286,7 @@ pub fn pow<L: Level>(x: f32, y: f32) -> f32 {
     );
     let scale = f64::from_bits(rounded.to_bits().wrapping_add(1023).wrapping_shl(52));
     let magnitude = (power * scale) as f32;
-    // A negative base wants an integer exponent, and is negative itself under an odd one.
+    // A power of a negative base is NaN unless the exponent is an integer, and is negative if that is odd.
     let integer = y.trunc() == y;
     let half = y * 0.5;
     let odd = integer && half.trunc() != half;
@@ -293,7 +294,7 @@ pub fn pow<L: Level>(x: f32, y: f32) -> f32 {
     let result = if negative && odd { -magnitude } else { magnitude };
     let result = if x < 0.0 && !integer && x != f32::NEG_INFINITY { f32::NAN } else { result };
     let result = if x.is_nan() || y.is_nan() { f32::NAN } else { result };
-    // An infinite exponent is an even integer to C.
+    // C's pow treats an infinite exponent as an even integer.
     let result = if x == -1.0 && y.abs() == f32::INFINITY { 1.0 } else { result };
     if x == 1.0 || y == 0.0 { 1.0 } else { result }
 }
@@ -303,7 +304,7 @@ mod tests {
     use super::*;
     use crate::cpu::simd::Baseline;
 
-    /// The same bounds as with fused multiply-adds hold, with a little more room, on processors that have none.
+    /// Processors without fused multiply-add keep nearly the same error bounds.
     #[test]
     fn functions_are_as_good_without_fused_multiply_add() {
         type Pair = (&'static str, fn(f32) -> f32, fn(f64) -> f64);

@@ -1,8 +1,9 @@
-//! The loops that the interpreter's instructions run over a block of lanes, compiled once for each vector width that
-//! the processor may have.
+//! The loops that the interpreter's instructions run over a tile's lanes, compiled once for each vector width
+//! that the processor may have.
 //!
-//! A loop is a [`Body`]: Rust over slices that the compiler vectorises. [`Versions`] returns the one for this
-//! processor: AVX-512, AVX2 with FMA, or what every processor of the target has (SSE2, NEON).
+//! A loop is a [`SimdBody`]: Rust code over slices that the compiler vectorises. [`Versions`] picks the
+//! version for this processor: AVX-512, AVX2 with FMA, or the baseline that every processor of the target has
+//! (SSE2, NEON).
 #![allow(unsafe_code)]
 
 pub mod binary;
@@ -13,10 +14,10 @@ pub mod lanes;
 pub mod math;
 pub mod unary;
 
-/// What a loop works on. Each loop says which fields it reads; slices behind them have their lengths in lanes.
+/// The arguments of a loop. Each loop says which fields it reads, and how many lanes are behind each pointer.
 #[derive(Clone, Copy)]
-pub struct Args {
-    /// Where results go; overlaps no operand.
+pub struct SimdArgs {
+    /// The memory for results, which overlaps no operand.
     pub dst: *mut u8,
     /// The first operand.
     pub a: *const u8,
@@ -24,37 +25,39 @@ pub struct Args {
     pub b: *const u8,
     /// The third operand.
     pub c: *const u8,
-    /// Lanes, or lanes of a row where there are rows.
+    /// The number of lanes, or of lanes of a row where there are rows.
     pub n: usize,
-    /// Rows.
+    /// The number of rows.
     pub rows: usize,
-    /// Position of the first element in its row, for the loops that find positions.
+    /// The position of the first element in its row, for loops that search for positions.
     pub start: usize,
 }
 
-impl Args {
-    /// Arguments of a loop from `a` to `dst`.
-    pub fn new(dst: *mut u8, a: *const u8, n: usize) -> Args {
-        Args { dst, a, b: a, c: a, n, rows: 1, start: 0 }
+impl SimdArgs {
+    /// The arguments of a loop with one operand.
+    pub fn new(dst: *mut u8, a: *const u8, n: usize) -> SimdArgs {
+        SimdArgs { dst, a, b: a, c: a, n, rows: 1, start: 0 }
     }
 }
 
-/// A compiled loop. Calling it is sound if its arguments point to as many aligned values of its types as it says.
-pub type Raw = unsafe fn(&Args);
+/// A compiled loop. Calling it is sound if its arguments point to as many aligned values as the loop's
+/// documentation says.
+pub type Raw = unsafe fn(&SimdArgs);
 
-/// The instructions that a version of a loop may use.
-pub trait Level {
-    /// Whether a fused multiply-add is one instruction.
+/// An instruction set that a version of a loop is compiled for.
+pub trait SimdLevel {
+    /// Whether the instruction set has a fused multiply-add.
     const FMA: bool;
 
-    /// A loop's version for the same instructions, to be called where inlining it would spoil it.
-    fn version<B: Body>() -> Raw;
+    /// Another loop's version for the same instruction set, to be called where inlining would make it slower.
+    fn version<B: SimdBody>() -> Raw;
 }
 
-/// Asks for the cache line at an address, which need not be valid.
+/// Prefetches the cache line at an address, which need not be valid.
 #[inline(always)]
 pub fn prefetch(at: *const u8) {
-    // SAFETY: a prefetch never faults, and every processor of the target has it.
+    // SAFETY: a prefetch of an invalid address has no effect, and every x86-64 processor has the instruction
+    // (SSE).
     #[cfg(target_arch = "x86_64")]
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -64,12 +67,12 @@ pub fn prefetch(at: *const u8) {
     let _ = at;
 }
 
-/// What every processor of the target has.
+/// The instructions that every processor of the target has.
 pub struct Baseline;
-impl Level for Baseline {
+impl SimdLevel for Baseline {
     const FMA: bool = cfg!(target_arch = "aarch64");
 
-    fn version<B: Body>() -> Raw {
+    fn version<B: SimdBody>() -> Raw {
         baseline::<B>
     }
 }
@@ -78,10 +81,10 @@ impl Level for Baseline {
 #[cfg(target_arch = "x86_64")]
 pub struct Avx2;
 #[cfg(target_arch = "x86_64")]
-impl Level for Avx2 {
+impl SimdLevel for Avx2 {
     const FMA: bool = true;
 
-    fn version<B: Body>() -> Raw {
+    fn version<B: SimdBody>() -> Raw {
         avx2::<B>
     }
 }
@@ -90,38 +93,40 @@ impl Level for Avx2 {
 #[cfg(target_arch = "x86_64")]
 pub struct Avx512;
 #[cfg(target_arch = "x86_64")]
-impl Level for Avx512 {
+impl SimdLevel for Avx512 {
     const FMA: bool = true;
 
-    fn version<B: Body>() -> Raw {
+    fn version<B: SimdBody>() -> Raw {
         avx512::<B>
     }
 }
 
-/// A loop that can be compiled for any level. Its `run` must be `#[inline(always)]`.
-pub trait Body {
-    /// The loop.
+/// A loop that can be compiled for any instruction set. Its `run` must be `#[inline(always)]`, so that it is
+/// compiled with the instruction set of the function that calls it.
+pub trait SimdBody {
+    /// Runs the loop.
     ///
     /// # Safety
-    /// The arguments point to as many aligned values as the loop reads and writes, and `dst` overlaps nothing.
-    unsafe fn run<L: Level>(args: &Args);
+    /// The arguments point to as many aligned values as the loop reads and writes, and `dst` overlaps
+    /// nothing.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs);
 }
 
-unsafe fn baseline<B: Body>(args: &Args) {
+unsafe fn baseline<B: SimdBody>(args: &SimdArgs) {
     // SAFETY: passed on to the caller.
     unsafe { B::run::<Baseline>(args) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn avx2<B: Body>(args: &Args) {
+unsafe fn avx2<B: SimdBody>(args: &SimdArgs) {
     // SAFETY: passed on to the caller.
     unsafe { B::run::<Avx2>(args) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn avx512<B: Body>(args: &Args) {
+unsafe fn avx512<B: SimdBody>(args: &SimdArgs) {
     // SAFETY: passed on to the caller.
     unsafe { B::run::<Avx512>(args) }
 }
@@ -140,16 +145,17 @@ fn has_avx512() -> bool {
     wide && has_avx2()
 }
 
-/// Which versions of a loop there are: each costs compile time, and only f32's loops are worth them all.
+/// A choice of the versions that a loop is compiled in. Each version costs compile time, and only the loops
+/// of f32 are worth all of them.
 pub trait Versions {
     /// The version of a loop for this processor.
-    fn pick<B: Body>() -> Raw;
+    fn pick<B: SimdBody>() -> Raw;
 }
 
-/// A version for each vector width: for what training spends its time on.
+/// A version for each vector width, for the loops that training spends its time on.
 pub struct Full;
 impl Versions for Full {
-    fn pick<B: Body>() -> Raw {
+    fn pick<B: SimdBody>() -> Raw {
         #[cfg(target_arch = "x86_64")]
         {
             if has_avx512() {
@@ -163,10 +169,10 @@ impl Versions for Full {
     }
 }
 
-/// At most AVX2: for what is bound by memory even so.
+/// At most AVX2, for loops that wait for memory even at that width.
 pub struct Lean;
 impl Versions for Lean {
-    fn pick<B: Body>() -> Raw {
+    fn pick<B: SimdBody>() -> Raw {
         #[cfg(target_arch = "x86_64")]
         if has_avx2() {
             return avx2::<B>;
@@ -175,10 +181,10 @@ impl Versions for Lean {
     }
 }
 
-/// One version: for loops that call functions for each lane, or that hardly ever run.
+/// One version, for loops that call a function for each lane or that rarely run.
 pub struct Plain;
 impl Versions for Plain {
-    fn pick<B: Body>() -> Raw {
+    fn pick<B: SimdBody>() -> Raw {
         baseline::<B>
     }
 }
@@ -192,8 +198,8 @@ pub(super) unsafe fn input<'a, T>(pointer: *const u8, n: usize) -> &'a [T] {
 }
 
 /// # Safety
-/// `pointer` points to `n` aligned places that nobody else reads or writes meanwhile. They may be uninitialised as long
-/// as they are only written: the types here are plain numbers.
+/// `pointer` points to `n` aligned values that nobody else reads or writes meanwhile. They may be
+/// uninitialised as long as they are only written, since the types here are plain numbers.
 #[inline(always)]
 pub(super) unsafe fn output<'a, T>(pointer: *mut u8, n: usize) -> &'a mut [T] {
     // SAFETY: passed on to the caller.

@@ -3,23 +3,23 @@
 
 use std::marker::PhantomData;
 
-use super::{Args, Body, Full, Level, Raw, Versions, input, math, output};
+use super::{Full, Raw, SimdArgs, SimdBody, SimdLevel, Versions, input, math, output};
 use crate::kernel::{Ty, UnaryOp};
 
 /// A function of one lane.
-pub trait Map {
+pub trait LaneMap {
     type In: Copy;
     type Out: Copy;
-    fn apply<L: Level>(x: Self::In) -> Self::Out;
+    fn apply<L: SimdLevel>(x: Self::In) -> Self::Out;
 }
 
 /// `dst[i] = f(a[i])` for i below n.
 pub struct Mapped<F>(PhantomData<F>);
 
-impl<F: Map> Body for Mapped<F> {
+impl<F: LaneMap> SimdBody for Mapped<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold n lanes of these types.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises n lanes of these types.
         let (dst, a) = unsafe { (output::<F::Out>(args.dst, args.n), input::<F::In>(args.a, args.n)) };
         for (dst, &x) in dst.iter_mut().zip(a) {
             *dst = F::apply::<L>(x);
@@ -27,39 +27,40 @@ impl<F: Map> Body for Mapped<F> {
     }
 }
 
-/// The loop of a function that is written like a closure, in these versions. `L` is the level in it.
+/// The loop of a function that is written like a closure, in the versions that `$versions` picks. In the
+/// function, `L` is the instruction set.
 macro_rules! map {
     ($versions:ident, $in:ty => $out:ty, |$x:ident| $result:expr) => {{
-        struct F;
-        impl $crate::cpu::simd::unary::Map for F {
+        struct MapFn;
+        impl $crate::cpu::simd::unary::LaneMap for MapFn {
             type In = $in;
             type Out = $out;
             #[inline(always)]
             #[allow(clippy::extra_unused_type_parameters)]
-            fn apply<L: $crate::cpu::simd::Level>($x: $in) -> $out {
+            fn apply<L: $crate::cpu::simd::SimdLevel>($x: $in) -> $out {
                 $result
             }
         }
         <$crate::cpu::simd::$versions as $crate::cpu::simd::Versions>::pick::<
-            $crate::cpu::simd::unary::Mapped<F>,
+            $crate::cpu::simd::unary::Mapped<MapFn>,
         >()
     }};
 }
 pub(super) use map;
 
-/// A function with a branch-free form for most arguments, and another for the few beyond a limit.
+/// A function that has a branch-free form for most arguments, and a slower one for those beyond a limit.
 trait Limited {
     const LIMIT: f32;
-    fn near<L: Level>(x: f32) -> f32;
+    fn near<L: SimdLevel>(x: f32) -> f32;
     fn far(x: f32) -> f32;
 }
 
 struct LimitedMap<F>(PhantomData<F>);
 
-impl<F: Limited> Body for LimitedMap<F> {
+impl<F: Limited> SimdBody for LimitedMap<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(args: &Args) {
-        // SAFETY: the caller's arguments hold n lanes of f32.
+    unsafe fn run<L: SimdLevel>(args: &SimdArgs) {
+        // SAFETY: the caller promises n lanes of f32.
         let (dst, a) = unsafe { (output::<f32>(args.dst, args.n), input::<f32>(args.a, args.n)) };
         let mut beyond = 0u32;
         for (dst, &x) in dst.iter_mut().zip(a) {
@@ -80,7 +81,7 @@ struct Sin;
 impl Limited for Sin {
     const LIMIT: f32 = math::TRIGONOMETRIC_LIMIT;
     #[inline(always)]
-    fn near<L: Level>(x: f32) -> f32 {
+    fn near<L: SimdLevel>(x: f32) -> f32 {
         math::sin::<L>(x)
     }
     fn far(x: f32) -> f32 {
@@ -92,7 +93,7 @@ struct Cos;
 impl Limited for Cos {
     const LIMIT: f32 = math::TRIGONOMETRIC_LIMIT;
     #[inline(always)]
-    fn near<L: Level>(x: f32) -> f32 {
+    fn near<L: SimdLevel>(x: f32) -> f32 {
         math::cos::<L>(x)
     }
     fn far(x: f32) -> f32 {
@@ -112,7 +113,7 @@ macro_rules! signed {
     };
 }
 
-/// The loop of an operation on this type; `None` where the operation isn't for it.
+/// The loop of an operation on this type; `None` if the operation does not take the type.
 pub fn unary(op: UnaryOp, ty: Ty) -> Option<Raw> {
     match ty {
         Ty::F32 => Some(float32(op)?),
@@ -162,7 +163,7 @@ fn float32(op: UnaryOp) -> Option<Raw> {
     })
 }
 
-/// f64's transcendentals are the standard library's, lane by lane.
+/// The loops of f64. Transcendental functions are the standard library's, called for each lane.
 fn float64(op: UnaryOp) -> Option<Raw> {
     Some(match op {
         UnaryOp::Neg => map!(Lean, f64 => f64, |x| -x),

@@ -1,46 +1,47 @@
-//! How a loop's elements are read and written: addresses, packed dtypes, guards, checked indices.
+//! Reads and writes the elements of a loop: addresses, packed dtypes, guards and checked indices.
 //!
-//! Guarantee: every address that a load or a store uses lies inside its binding, for all indices of the space and all
-//! values of the data. Affine addresses do by the kernel's promise and the launch's check of the buffers' sizes;
-//! guarded ones and those of vectors that end beyond the space are bounded by the binding's last element; checked
-//! indices are moved inside. Rounding up to whole vectors stays inside since blocks are multiples of 256 bytes.
+//! Guarantee: every address that a load or a store uses lies inside its binding, for all indices of the space
+//! and all values of the data. Affine addresses do so because the kernel promises it and a launch checks the
+//! buffers' sizes. Guarded addresses and those of vectors that end beyond the space are clamped to the last
+//! element of the binding, and checked indices are clamped to their dim. Rounding up to whole vectors stays
+//! inside, since blocks are multiples of 256 bytes.
 
-use super::body::{Body, spread};
+use super::body::{ShaderBody, spread};
 use super::emit::{Emitter, LANES, Width};
 use super::nest::{buffer_name, further};
-use crate::gpu::program::Patch;
+use crate::gpu::program::UniformPatch;
 use crate::kernel::{Access, Instr, Reg, Store, Ty};
 use crate::{DType, Error, Result};
 
-/// How a buffer is declared in the source.
+/// The form in which a buffer is declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// By elements, or by words that hold several.
+    /// An array of elements, or of words that hold several elements.
     Elements,
-    /// By four elements.
+    /// An array of vectors of four elements.
     Vectors,
-    /// By words that several invocations write parts of.
+    /// An array of atomic words, because several invocations write parts of one word.
     Atomic,
 }
 
-/// How four elements of an access lie in memory.
+/// How the four elements of a vector lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Run {
-    /// Consecutive, beginning at a multiple of four.
+enum VectorLayout {
+    /// Contiguous, beginning at a multiple of four elements.
     Aligned,
-    /// At a constant distance.
+    /// At a constant stride.
     Strided,
 }
 
 const COMPONENTS: [&str; 4] = ["x", "y", "z", "w"];
 
-impl Body<'_> {
-    /// Decides the form of every buffer from all of its accesses.
+impl ShaderBody<'_> {
+    /// Decides the form of each buffer from all of its accesses.
     pub(super) fn find_forms(&mut self) {
         let kernel = &self.nest.kernel;
         for (i, access) in kernel.accesses.iter().enumerate() {
             let all = kernel.accesses.iter().enumerate().filter(|(_, a)| a.buffer == access.buffer);
-            let aligned = all.clone().all(|(j, _)| self.run(j) == Run::Aligned);
+            let aligned = all.clone().all(|(j, _)| self.run(j) == VectorLayout::Aligned);
             let packed_store = all.clone().any(|(j, a)| a.dtype.size() < 4 && self.is_stored(j));
             let form = match (aligned, packed_store) {
                 _ if self.is_wide(access.buffer) => Form::Elements,
@@ -57,10 +58,10 @@ impl Body<'_> {
         self.nest.kernel.stores.iter().any(|store| store.access == access)
     }
 
-    fn run(&self, index: usize) -> Run {
+    fn run(&self, index: usize) -> VectorLayout {
         let kernel = &self.nest.kernel;
         let access = &kernel.accesses[index];
-        let Some(d) = self.vector.filter(|&d| access.strides[d] == 1) else { return Run::Strided };
+        let Some(d) = self.vector.filter(|&d| access.strides[d] == 1) else { return VectorLayout::Strided };
         let four = |n: isize| n % 4 == 0;
         let mut steps = access.strides.iter().enumerate();
         let aligned = four(access.offset)
@@ -70,12 +71,16 @@ impl Body<'_> {
             && self.index_width(index) == Width::One;
         let whole_rows = kernel.sizes[d].is_multiple_of(4);
         let others = |j: usize| j != index && kernel.accesses[j].buffer == access.buffer && self.is_stored(j);
-        let alone = kernel.sizes.len() == 1 && !(0..kernel.accesses.len()).any(others);
-        // Without its own whole vectors a store would write over its neighbours.
-        if aligned && (!self.is_stored(index) || whole_rows || alone) { Run::Aligned } else { Run::Strided }
+        let alone = kernel.sizes.len() == 1 && !access.partial && !(0..kernel.accesses.len()).any(others);
+        // A store of whole vectors must not overwrite elements of other rows.
+        if aligned && (!self.is_stored(index) || whole_rows || alone) {
+            VectorLayout::Aligned
+        } else {
+            VectorLayout::Strided
+        }
     }
 
-    /// The widest of the values that index an access.
+    /// The width of the widest index value of an access.
     fn index_width(&self, access: usize) -> Width {
         let widths = self.nest.kernel.body.iter().filter_map(|instr| match instr {
             Instr::Load { access: a, indices } if *a == access => {
@@ -86,7 +91,7 @@ impl Body<'_> {
         widths.max().unwrap_or(Width::One)
     }
 
-    /// Declares the buffer of an access; its name.
+    /// Declares the buffer of an access, and returns its name.
     fn bind(&self, e: &mut Emitter<'_>, access: &Access) -> String {
         let name = buffer_name(access.buffer);
         let Some(window) = self.windows.get(&access.buffer) else { return name };
@@ -98,18 +103,19 @@ impl Body<'_> {
         name
     }
 
-    /// Whether a buffer is accessed as elements of several dtypes, and so declared by its words.
+    /// Whether a buffer is accessed as elements of several dtypes, and is therefore declared as an array of
+    /// words.
     fn is_mixed(&self, buffer: usize) -> bool {
         let mut dtypes = self.nest.kernel.accesses.iter().filter(|a| a.buffer == buffer).map(|a| a.dtype);
         let first = dtypes.next();
         dtypes.any(|dtype| Some(dtype) != first)
     }
 
-    /// The position of the element at the invocation's indices, for a vector the first's.
+    /// The position of the element at the invocation's indices; that of the first element for a vector.
     fn address(&self, e: &mut Emitter<'_>, label: &str, access: &Access) -> String {
         let start =
             self.windows.get(&access.buffer).map_or(0, |window| window.start) / access.dtype.size() as u64;
-        let mut address = e.offset(
+        let mut address = e.offset_uniform(
             &format!("{label}_offset"),
             access.offset - start as isize,
             access.buffer,
@@ -119,20 +125,20 @@ impl Body<'_> {
             if self.vector == Some(d) && stride == 1 {
                 address = format!("{address} + i{d}");
             } else {
-                let stride = e.signed(&format!("{label}_stride{d}"), stride);
+                let stride = e.signed_uniform(&format!("{label}_stride{d}"), stride);
                 address = format!("{address} + i{d} * {stride}");
             }
         }
         address
     }
 
-    /// The positions of four elements from the first one's.
+    /// The positions of a vector's four elements, from that of the first.
     fn addresses(&self, e: &mut Emitter<'_>, label: &str, access: &Access, first: &str) -> String {
         match self.vector.map(|d| (d, access.strides[d])) {
             None | Some((_, 0)) => format!("vec4<u32>({first})"),
             Some((_, 1)) => format!("(vec4<u32>({first}) + {LANES})"),
             Some((d, stride)) => {
-                let stride = e.signed(&format!("{label}_stride{d}"), stride);
+                let stride = e.signed_uniform(&format!("{label}_stride{d}"), stride);
                 format!("(vec4<u32>({first}) + {LANES} * {stride})")
             }
         }
@@ -157,10 +163,10 @@ impl Body<'_> {
         let mut moved = String::new();
         for (k, (dim, &reg)) in access.indexed.iter().zip(indices).enumerate() {
             let index_width = self.widths[reg as usize];
-            let size = e.number(&format!("{label}_size{k}"), dim.size);
+            let size = e.uniform(&format!("{label}_size{k}"), dim.size);
             let op = e.shared.checked_op(dim.op) as usize;
-            let op = e.number(&format!("{label}_op{k}"), op);
-            let stride = e.signed(&format!("{label}_index_stride{k}"), dim.stride);
+            let op = e.uniform(&format!("{label}_op{k}"), op);
+            let stride = e.signed_uniform(&format!("{label}_index_stride{k}"), dim.stride);
             let active = self.active(guard.as_deref(), width, index_width);
             let check = if self.types[reg as usize] == Ty::I64 { "checked_i64" } else { "checked_i32" };
             let lanes = if index_width == Width::Four { "x4" } else { "" };
@@ -175,13 +181,13 @@ impl Body<'_> {
         let aligned = form == Form::Vectors
             && width == Width::Four
             && moved.is_empty()
-            && self.run(index) == Run::Aligned;
+            && self.run(index) == VectorLayout::Aligned;
         let wide = self.is_wide(access.buffer);
         let bounded = !access.guards.is_empty() || (self.valid.is_some() && width == Width::Four && !aligned);
-        // A wide buffer's windows bound what is read from each of them.
+        // Reads from a buffer in several windows are clamped to each window.
         let last = (bounded && !wide).then(|| self.last(e, &label, access));
         let memory =
-            Memory { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
+            ShaderBuffer { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
         let loaded = if aligned {
             e.line(format!("let {name}_at = {};", bound(&first, last.as_deref(), Width::One)));
             memory.load_vector(&format!("{name}_at"))
@@ -205,7 +211,7 @@ impl Body<'_> {
         })
     }
 
-    /// The conjunction of an access's guards.
+    /// Defines the conjunction of an access's guards.
     fn guard(&self, e: &mut Emitter<'_>, access: &Access, name: &str, width: Width) -> Option<String> {
         let checks: Vec<String> = access.guards.iter().map(|&g| self.in_range(e, g, width)).collect();
         if checks.is_empty() {
@@ -215,7 +221,7 @@ impl Body<'_> {
         Some(format!("{name}_inside"))
     }
 
-    /// Whether an index counts: it exists, and no guard keeps it from being used.
+    /// The condition under which an index is checked: it exists, and no guard prevents its use.
     fn active(&self, guard: Option<&str>, guard_width: Width, width: Width) -> String {
         let mut terms = Vec::new();
         if let Some(guard) = guard {
@@ -236,11 +242,11 @@ impl Body<'_> {
         self.windows.contains_key(&further(buffer, 1))
     }
 
-    /// One element of a buffer, picked from that of its windows in which it lies.
+    /// The expression of one element of a buffer, from the window in which it lies.
     fn element(
         &self,
         e: &mut Emitter<'_>,
-        memory: &Memory<'_>,
+        memory: &ShaderBuffer<'_>,
         access: &Access,
         label: &str,
         at: &str,
@@ -255,15 +261,16 @@ impl Body<'_> {
         for (n, window) in windows.enumerate() {
             let name = if n == 0 { memory.buffer.to_owned() } else { format!("{}_window{n}", memory.buffer) };
             let binding = e.bind(&name, element, window.clone());
-            let last = e.patched(&format!("{label}_last{n}"), "u32", Patch::Last { binding, bytes });
-            let part = Memory { buffer: &name, ..*memory };
+            let last =
+                e.patched_uniform(&format!("{label}_last{n}"), "u32", UniformPatch::Last { binding, bytes });
+            let part = ShaderBuffer { buffer: &name, ..*memory };
             if n == 0 {
                 found = part.load(&format!("min({at}, {last})"));
                 continue;
             }
-            // Positions count from the first window.
+            // Positions are relative to the first window.
             let start = (window.start - self.windows[&access.buffer].start) / bytes;
-            let start = e.number(&format!("{label}_window{n}"), start as usize);
+            let start = e.uniform(&format!("{label}_window{n}"), start as usize);
             let value = part.load(&format!("min(max({at}, {start}) - {start}, {last})"));
             found = super::body::choose(ty, Width::One, &found, &value, &format!("({at} >= {start})"));
         }
@@ -271,11 +278,11 @@ impl Body<'_> {
     }
 
     fn last(&self, e: &mut Emitter<'_>, label: &str, access: &Access) -> String {
-        // The binding was declared just before.
+        // `bind` has just declared the binding.
         let window = self.windows.get(&access.buffer).cloned();
         let binding = window.map_or(0, |window| e.bind(&buffer_name(access.buffer), "", window));
-        let patch = Patch::Last { binding, bytes: access.dtype.size() as u64 };
-        e.patched(&format!("{label}_last"), "u32", patch)
+        let patch = UniformPatch::Last { binding, bytes: access.dtype.size() as u64 };
+        e.patched_uniform(&format!("{label}_last"), "u32", patch)
     }
 
     /// Writes a store.
@@ -290,7 +297,7 @@ impl Body<'_> {
         let form = self.forms[&access.buffer];
         let first = self.address(e, &label, access);
         let memory =
-            Memory { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
+            ShaderBuffer { buffer: &buffer, dtype: access.dtype, form, mixed: self.is_mixed(access.buffer) };
         let steps = self.vector.is_some_and(|d| access.strides[d] != 0);
         if let Some(live) = &self.live {
             e.open(format!("if ({live}) {{"));
@@ -340,7 +347,7 @@ fn bound(address: &str, last: Option<&str>, width: Width) -> String {
     }
 }
 
-/// Zero, or false.
+/// The expression of zero or false.
 pub(super) fn zero(ty: Ty, width: Width) -> String {
     let t = super::emit::type_name(ty, width);
     match (ty, width) {
@@ -351,7 +358,7 @@ pub(super) fn zero(ty: Ty, width: Width) -> String {
     }
 }
 
-/// The type of a storage array's elements.
+/// The WGSL type of the elements of a storage array.
 pub(super) const fn element_type(dtype: DType, mixed: bool, vectors: bool) -> &'static str {
     match (dtype, vectors) {
         (DType::F32, false) if !mixed => "f32",
@@ -368,15 +375,15 @@ pub(super) const fn element_type(dtype: DType, mixed: bool, vectors: bool) -> &'
     }
 }
 
-/// A declared buffer, for expressions that read and write it.
-pub(super) struct Memory<'a> {
+/// A declared buffer, from which expressions read and to which statements write.
+pub(super) struct ShaderBuffer<'a> {
     pub(super) buffer: &'a str,
     pub(super) dtype: DType,
     pub(super) form: Form,
     pub(super) mixed: bool,
 }
 
-impl Memory<'_> {
+impl ShaderBuffer<'_> {
     fn word(&self, index: &str) -> String {
         match self.form {
             Form::Atomic => format!("atomicLoad(&{}[{index}])", self.buffer),
@@ -384,7 +391,7 @@ impl Memory<'_> {
         }
     }
 
-    /// One element.
+    /// The expression of one element.
     pub(super) fn load(&self, at: &str) -> String {
         match self.dtype {
             DType::F32 if self.mixed => format!("bitcast<f32>({})", self.word(at)),
@@ -400,7 +407,7 @@ impl Memory<'_> {
         }
     }
 
-    /// Four elements that begin at a multiple of four.
+    /// The expression of four contiguous elements that begin at a multiple of four.
     pub(super) fn load_vector(&self, at: &str) -> String {
         let buffer = self.buffer;
         match self.dtype {
@@ -419,7 +426,7 @@ impl Memory<'_> {
         }
     }
 
-    /// Writes one element. Of packed ones, only its own bits.
+    /// Writes one element. If several share a word, only the element's own bits are changed.
     pub(super) fn store(&self, e: &mut Emitter<'_>, at: &str, value: &str) {
         let buffer = self.buffer;
         let bits = match self.dtype {
@@ -443,7 +450,7 @@ impl Memory<'_> {
         e.line(format!("atomicOr(&{buffer}[{at} >> {shift}u], {bits} << {place});"));
     }
 
-    /// Writes four elements that begin at a multiple of four.
+    /// Writes four contiguous elements that begin at a multiple of four.
     pub(super) fn store_vector(&self, e: &mut Emitter<'_>, at: &str, value: &str) {
         let buffer = self.buffer;
         let vector = match self.dtype {

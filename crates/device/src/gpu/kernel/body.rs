@@ -1,58 +1,57 @@
-//! The body of a loop as WGSL: which values are vectors, and what each instruction says.
+//! Writes the body of a loop as WGSL: it decides which values are vectors, and translates each instruction.
 //!
-//! One dim may be vectorised: an invocation then handles four consecutive indices of it, and values that change along
-//! that dim are vec4s; all others stay scalars, and are spread where they meet.
+//! One dim may be vectorised. An invocation then handles four consecutive indices of it: values that change
+//! along that dim are vec4s, and all others stay scalars, which are broadcast where they meet vectors.
 
 use std::collections::BTreeMap;
 
 use super::access::Form;
-use super::alike::representatives;
 use super::emit::{Emitter, LANES, Width, type_name};
-use super::nest::Nest;
-use crate::gpu::program::Window;
+use super::nest::{BufferWindows, Nest};
+use super::value_numbering::representatives;
 use crate::kernel::{BinaryOp, Const, Instr, Level, Reg, Ty, UnaryOp};
 use crate::{DType, Error, Result, Scalar};
 
-/// A loop's body while its text is written.
-pub(super) struct Body<'n> {
+/// The body of a loop while its source is written.
+pub(super) struct ShaderBody<'n> {
     pub(super) nest: &'n Nest,
-    pub(super) windows: &'n BTreeMap<usize, Window>,
+    pub(super) windows: &'n BufferWindows,
     pub(super) types: Vec<Ty>,
     pub(super) levels: Vec<Level>,
     pub(super) stages: Vec<usize>,
-    /// The dim whose indices are taken four at a time.
+    /// The dim that is vectorised.
     pub(super) vector: Option<usize>,
     pub(super) widths: Vec<Width>,
     pub(super) forms: BTreeMap<usize, Form>,
-    /// The expressions of the values that are known at this place of the text.
+    /// For each value its name, if it is defined at this point of the source.
     names: Vec<Option<String>>,
-    /// For each value the first that is the same.
-    alike: Vec<Reg>,
-    /// Registers by the order in which they became known.
+    /// The value number of each value: the first value that is computed in the same way.
+    numbering: Vec<Reg>,
+    /// The values that are defined, in the order of their definitions.
     known: Vec<Reg>,
     /// The expression of [`Instr::Accumulator`].
     pub(super) accumulator: Option<String>,
-    /// Whether each of the four indices exists, where some may not: the name of a vector.
+    /// The name of a vec4<bool> that says which of the four indices exist; `None` if all do.
     pub(super) valid: Option<String>,
-    /// Whether this invocation's row exists, where it may not.
+    /// The name of a bool that says whether this invocation's row exists; `None` if it does.
     pub(super) live: Option<String>,
 }
 
-impl<'n> Body<'n> {
+impl<'n> ShaderBody<'n> {
     pub(super) fn new(
         nest: &'n Nest,
-        windows: &'n BTreeMap<usize, Window>,
+        windows: &'n BufferWindows,
         vector: Option<usize>,
         accumulator: Ty,
-    ) -> Body<'n> {
+    ) -> ShaderBody<'n> {
         let types = nest.kernel.types(accumulator);
-        let mut body = Body {
+        let mut body = ShaderBody {
             levels: nest.kernel.levels(),
             stages: nest.kernel.stages(),
             widths: Vec::new(),
             forms: BTreeMap::new(),
             names: vec![None; types.len()],
-            alike: representatives(&nest.kernel),
+            numbering: representatives(&nest.kernel),
             known: Vec::new(),
             accumulator: None,
             valid: None,
@@ -86,7 +85,7 @@ impl<'n> Body<'n> {
                 Instr::Accumulator if self.vector.is_some() => Width::Four,
                 _ => Width::One,
             };
-            // A fold along the vectorised dim ends in one value.
+            // A fold along the vectorised dim gives one value.
             let folded =
                 matches!(instr, Instr::Reduce { .. }) && self.vector.is_some_and(|d| d >= kernel.outer());
             let width = if folded {
@@ -96,7 +95,7 @@ impl<'n> Body<'n> {
             };
             widths.push(width);
         }
-        // Over an outer dim, every fold gives one value for each of the four rows.
+        // If an outer dim is vectorised, every fold gives one value for each of four rows.
         if self.vector.is_some_and(|d| d < kernel.outer()) && kernel.inner > 0 {
             let mut changed = true;
             while changed {
@@ -114,19 +113,19 @@ impl<'n> Body<'n> {
         widths
     }
 
-    /// A mark to return to with [`Body::forget`].
+    /// The number of defined values, to return to with [`ShaderBody::forget`].
     pub(super) fn mark(&self) -> usize {
         self.known.len()
     }
 
-    /// Forgets what became known since a mark: its names have left their block.
+    /// Forgets the values that were defined since a mark, because their block has ended.
     pub(super) fn forget(&mut self, mark: usize) {
         for reg in self.known.drain(mark..) {
             self.names[reg as usize] = None;
         }
     }
 
-    /// A value has this name from here on.
+    /// Notes that a value is defined under this name.
     pub(super) fn know(&mut self, reg: Reg, name: String) {
         self.names[reg as usize] = Some(name);
         self.known.push(reg);
@@ -136,13 +135,13 @@ impl<'n> Body<'n> {
         self.names[reg as usize].is_some()
     }
 
-    /// A known value at this width.
+    /// The expression of a defined value at this width.
     pub(super) fn value(&self, reg: Reg, width: Width) -> String {
         let name = self.names[reg as usize].clone().unwrap_or_default();
         spread(&name, self.types[reg as usize], self.widths[reg as usize], width)
     }
 
-    /// Writes down values and all they need, as far as they aren't known.
+    /// Writes the definitions of values and of all values that they need, unless these are defined already.
     pub(super) fn require(&mut self, e: &mut Emitter<'_>, regs: &[Reg]) -> Result<()> {
         let mut needed = vec![false; self.types.len()];
         let mut open: Vec<Reg> = regs.to_vec();
@@ -171,7 +170,7 @@ impl<'n> Body<'n> {
                 return Ok(());
             }
             Instr::Param { index, ty } => {
-                let expression = e.scalar(*index, *ty);
+                let expression = e.parameter(*index, *ty);
                 self.know(reg, expression);
                 return Ok(());
             }
@@ -181,7 +180,7 @@ impl<'n> Body<'n> {
             }
             Instr::Load { access, indices } => self.load(e, *access, indices, &name, width)?,
             Instr::Coord { dim } => {
-                let first = e.number(&format!("first_{dim}"), self.nest.first[*dim]);
+                let first = e.uniform(&format!("first_{dim}"), self.nest.first[*dim]);
                 match width {
                     Width::One => format!("bitcast<i32>(i{dim} + {first})"),
                     Width::Four => format!("bitcast<vec4<i32>>(vec4<u32>(i{dim} + {first}) + {LANES})"),
@@ -209,12 +208,12 @@ impl<'n> Body<'n> {
             }
             Instr::Cast { a, to } => cast(self.types[*a as usize], *to, width, &self.value(*a, width)),
             instr @ (Instr::Philox { index, params } | Instr::Normal { index, params }) => {
-                let words: Vec<String> = (*params..params + 4).map(|i| e.scalar(i, Ty::U32)).collect();
+                let words: Vec<String> = (*params..params + 4).map(|i| e.parameter(i, Ty::U32)).collect();
                 let name = if matches!(instr, Instr::Normal { .. }) { "normal" } else { "philox" };
                 let (suffix, index) = (width.suffix(), self.value(*index, width));
                 format!("{name}{suffix}({}({index}), {})", type_name(Ty::U32, width), words.join(", "))
             }
-            // Folds are written by the loop around, before anything that needs them.
+            // Folds are written by the surrounding loop, before the values that need them.
             Instr::Reduce { .. } => {
                 return Err(Error::Unsupported {
                     op: "prepare",
@@ -227,23 +226,23 @@ impl<'n> Body<'n> {
         Ok(())
     }
 
-    /// Whether two values are computed in the same way.
+    /// Whether two values have the same value number.
     fn is_same(&self, a: Reg, b: Reg) -> bool {
-        self.alike[a as usize] == self.alike[b as usize]
+        self.numbering[a as usize] == self.numbering[b as usize]
     }
 
-    /// Whether a range check holds.
+    /// The expression of a range check.
     pub(super) fn in_range(&self, e: &mut Emitter<'_>, range: usize, width: Width) -> String {
         let check = &self.nest.kernel.ranges[range];
-        let mut value = e.signed(&format!("range{range}_offset"), check.offset);
+        let mut value = e.signed_uniform(&format!("range{range}_offset"), check.offset);
         for (d, &stride) in check.strides.iter().enumerate().filter(|(_, s)| **s != 0) {
-            let stride = e.signed(&format!("range{range}_stride{d}"), stride);
+            let stride = e.signed_uniform(&format!("range{range}_stride{d}"), stride);
             value = format!("{value} + i{d} * {stride}");
         }
-        let size = e.number(&format!("range{range}_size"), check.size);
+        let size = e.uniform(&format!("range{range}_size"), check.size);
         match self.vector.filter(|&d| check.strides[d] != 0) {
             Some(d) => {
-                let stride = e.signed(&format!("range{range}_stride{d}"), check.strides[d]);
+                let stride = e.signed_uniform(&format!("range{range}_stride{d}"), check.strides[d]);
                 format!("((vec4<u32>({value}) + {LANES} * {stride}) < vec4<u32>({size}))")
             }
             None => spread(&format!("({value} < {size})"), Ty::Bool, Width::One, width),
@@ -251,7 +250,8 @@ impl<'n> Body<'n> {
     }
 }
 
-/// A value at another width. Of four values the first is taken: that happens along dims of size 1 only.
+/// Converts an expression to another width. A vector is converted to its first component, which happens along
+/// dims of size 1 only.
 pub(super) fn spread(value: &str, ty: Ty, from: Width, to: Width) -> String {
     match (from, to, ty) {
         (Width::One, Width::Four, Ty::I64) => format!("i64_splat({value})"),
@@ -262,7 +262,7 @@ pub(super) fn spread(value: &str, ty: Ty, from: Width, to: Width) -> String {
     }
 }
 
-/// `a` where the condition fails, `b` where it holds.
+/// The expression that is `a` where the condition fails and `b` where it holds.
 pub(super) fn choose(ty: Ty, width: Width, a: &str, b: &str, condition: &str) -> String {
     match ty {
         Ty::I64 => format!("i64_select{}({a}, {b}, {condition})", width.suffix()),
@@ -285,7 +285,7 @@ fn instr_name(instr: &Instr) -> String {
     }
 }
 
-/// A constant's expression.
+/// The expression of a constant.
 pub(super) fn constant(value: Const) -> String {
     match (value.ty(), value.value()) {
         (Ty::Bool, value) => value.as_bool().to_string(),
@@ -301,7 +301,7 @@ pub(super) fn constant(value: Const) -> String {
     }
 }
 
-/// A float's expression; those that WGSL has no literal for, by their bits.
+/// The expression of an f32. Values that have no literal in WGSL are given by their bits.
 pub(super) fn float(value: f32) -> String {
     if value.is_normal() || value.to_bits() == 0 {
         format!("({value:?}f)")
@@ -310,7 +310,7 @@ pub(super) fn float(value: f32) -> String {
     }
 }
 
-/// An f64's expression.
+/// The expression of an f64.
 fn double(value: f64) -> String {
     let bits = value.to_bits();
     if value.is_normal() || bits == 0 {
@@ -320,7 +320,7 @@ fn double(value: f64) -> String {
     }
 }
 
-/// What names of shared functions of floats begin with.
+/// The prefix of the names of the library's float functions.
 const fn float_prefix(ty: Ty) -> &'static str {
     if matches!(ty, Ty::F64) { "d" } else { "f" }
 }
@@ -348,7 +348,7 @@ fn unary(op: UnaryOp, ty: Ty, width: Width, a: &str) -> String {
     }
 }
 
-/// An operation on two values of a type.
+/// The expression of an operation on two values of one type.
 pub(super) fn binary(op: BinaryOp, ty: Ty, width: Width, a: &str, b: &str) -> String {
     use BinaryOp::*;
     let w = width.suffix();
@@ -369,7 +369,7 @@ pub(super) fn binary(op: BinaryOp, ty: Ty, width: Width, a: &str, b: &str) -> St
         (Ty::Bool, Gt) => format!("({a} & !{b})"),
         (Ty::Bool, Ge) => format!("({a} | !{b})"),
         (_, Eq) => infix("=="),
-        // Of floats `!=` may be an ordered comparison, which fails for NaN.
+        // A driver may translate `!=` of floats to an ordered comparison, which is false for NaN.
         (Ty::F32 | Ty::F64, Ne) => format!("!({a} == {b})"),
         (_, Ne) => infix("!="),
         (_, Lt) => infix("<"),
@@ -390,7 +390,7 @@ pub(super) fn binary(op: BinaryOp, ty: Ty, width: Width, a: &str, b: &str) -> St
     }
 }
 
-/// The value that an element of a dtype holds after storing `a` in it.
+/// The expression of the value that an element of a dtype holds after `a` is stored in it.
 pub(super) fn cast(from: Ty, to: DType, width: Width, a: &str) -> String {
     let w = width.suffix();
     let t = |ty: Ty| type_name(ty, width);
@@ -408,7 +408,7 @@ pub(super) fn cast(from: Ty, to: DType, width: Width, a: &str) -> String {
         Ty::I64 => format!("i64_to_f32{w}({a})"),
         Ty::F32 => a.to_owned(),
         Ty::F64 if to == DType::F32 => format!("d_to_f32{w}({a})"),
-        // To be rounded once more.
+        // Rounding to odd, since the result is rounded once more.
         Ty::F64 => format!("d_to_odd_f32{w}({a})"),
     };
     let as_f64 = || match from {

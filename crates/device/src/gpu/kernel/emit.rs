@@ -1,30 +1,31 @@
-//! A WGSL kernel in the making: its text, its bindings and its numbers, kept in step.
+//! Builds a WGSL kernel: its source, its bindings and the values of its uniforms, which belong together.
 //!
-//! Text comes from the structure of a kernel only. Every number becomes a named member of the uniform `p`, so that
-//! another size finds the same text, and with it the same pipeline.
+//! The source depends on the structure of a kernel only. Every size, stride, offset and count becomes a named
+//! member of the uniform `p`, so that a kernel with other sizes has the same source and therefore the same
+//! pipeline.
 
 use std::fmt::Write;
 
 use super::nest::memory_of;
 use super::scan::TEMPS;
-use crate::gpu::Shared;
-use crate::gpu::pipeline::Source;
+use crate::gpu::GpuShared;
+use crate::gpu::pipeline::ShaderSource;
 use crate::gpu::prelude;
-use crate::gpu::program::{Dispatch, Patch, Slot, Window};
+use crate::gpu::program::{BoundMemory, Dispatch, UniformPatch, Window};
 use crate::kernel::Ty;
 use crate::{Error, Result};
 
-/// How many elements a value of the source holds.
+/// The number of elements that a value of the source holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Width {
     /// One.
     One,
-    /// Four consecutive ones, a vec4.
+    /// Four consecutive ones: a vec4.
     Four,
 }
 
 impl Width {
-    /// What names of shared functions end in.
+    /// The suffix of the library's functions over such values.
     pub(super) const fn suffix(self) -> &'static str {
         match self {
             Width::One => "",
@@ -59,7 +60,7 @@ pub(super) const fn type_name(ty: Ty, width: Width) -> &'static str {
     }
 }
 
-/// Bytes of a value in workgroup memory.
+/// The bytes of a value of this type in workgroup memory.
 pub(super) fn element_bytes(name: &str) -> u32 {
     match name {
         "I64" | "f64" | "Best" => 8,
@@ -68,17 +69,17 @@ pub(super) fn element_bytes(name: &str) -> u32 {
     }
 }
 
-/// The positions of four elements relative to the first.
+/// The offsets of the four indices of a vector from the first one.
 pub(super) const LANES: &str = "vec4<u32>(0u, 1u, 2u, 3u)";
 
-/// The kernel being written.
+/// The kernel that is being written.
 pub(super) struct Emitter<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a GpuShared,
     title: &'static str,
     workgroup: u32,
     params: Vec<(String, &'static str)>,
     words: Vec<u32>,
-    patches: Vec<(usize, Patch)>,
+    patches: Vec<(usize, UniformPatch)>,
     bindings: Vec<(String, String)>,
     windows: Vec<Window>,
     internal: bool,
@@ -86,12 +87,12 @@ pub(super) struct Emitter<'a> {
     workgroup_memory: Vec<String>,
     workgroup_bytes: u32,
     functions: String,
-    text: String,
+    main: String,
     indent: usize,
 }
 
 impl<'a> Emitter<'a> {
-    pub(super) fn new(shared: &'a Shared, title: &'static str, workgroup: u32) -> Emitter<'a> {
+    pub(super) fn new(shared: &'a GpuShared, title: &'static str, workgroup: u32) -> Emitter<'a> {
         let mut emitter = Emitter {
             shared,
             title,
@@ -106,40 +107,40 @@ impl<'a> Emitter<'a> {
             workgroup_memory: Vec::new(),
             workgroup_bytes: 0,
             functions: String::new(),
-            text: String::new(),
+            main: String::new(),
             indent: 1,
         };
-        // Filled in by `finish`.
-        emitter.number("groups_x", 0);
-        emitter.number("groups_xy", 0);
+        // `finish` sets these to the size of the dispatch.
+        emitter.uniform("groups_x", 0);
+        emitter.uniform("groups_xy", 0);
         emitter
     }
 
-    /// A named u32; its expression. The same name gives the same number.
-    pub(super) fn number(&mut self, name: &str, value: usize) -> String {
-        self.typed(name, "u32", value as u32)
+    /// Adds a u32 uniform, unless there is one of this name, and returns its expression.
+    pub(super) fn uniform(&mut self, name: &str, value: usize) -> String {
+        self.typed_uniform(name, "u32", value as u32)
     }
 
-    /// A named u32 that stands for a negative number too: sums and products wrap.
-    pub(super) fn signed(&mut self, name: &str, value: isize) -> String {
-        self.typed(name, "u32", value as u32)
+    /// Adds a uniform for a number that may be negative, as a u32 whose sums and products wrap.
+    pub(super) fn signed_uniform(&mut self, name: &str, value: isize) -> String {
+        self.typed_uniform(name, "u32", value as u32)
     }
 
-    /// A named u32 that says where in a buffer elements of this size begin, counted from the binding on.
-    pub(super) fn offset(&mut self, name: &str, value: isize, buffer: usize, bytes: usize) -> String {
+    /// Adds a uniform for an offset in a buffer, in elements of `bytes` bytes from the start of its binding.
+    pub(super) fn offset_uniform(&mut self, name: &str, value: isize, buffer: usize, bytes: usize) -> String {
         let known = self.params.iter().any(|(known, _)| known == name);
-        if let (false, Slot::Buffer(buffer @ ..TEMPS)) = (known, memory_of(buffer)) {
-            self.patches.push((self.words.len(), Patch::Begin { buffer, bytes: bytes as u64 }));
+        if let (false, BoundMemory::Buffer(buffer @ ..TEMPS)) = (known, memory_of(buffer)) {
+            self.patches.push((self.words.len(), UniformPatch::Begin { buffer, bytes: bytes as u64 }));
         }
-        self.signed(name, value)
+        self.signed_uniform(name, value)
     }
 
-    /// A named f32.
-    pub(super) fn float(&mut self, name: &str, value: f32) -> String {
-        self.typed(name, "f32", value.to_bits())
+    /// Adds an f32 uniform.
+    pub(super) fn float_uniform(&mut self, name: &str, value: f32) -> String {
+        self.typed_uniform(name, "f32", value.to_bits())
     }
 
-    fn typed(&mut self, name: &str, ty: &'static str, word: u32) -> String {
+    fn typed_uniform(&mut self, name: &str, ty: &'static str, word: u32) -> String {
         if !self.params.iter().any(|(known, _)| known == name) {
             self.params.push((name.to_owned(), ty));
             self.words.push(word);
@@ -147,33 +148,34 @@ impl<'a> Emitter<'a> {
         format!("p.{name}")
     }
 
-    /// A number that is known at launch only.
-    pub(super) fn patched(&mut self, name: &str, ty: &'static str, patch: Patch) -> String {
+    /// Adds a uniform whose value is known at launch only.
+    pub(super) fn patched_uniform(&mut self, name: &str, ty: &'static str, patch: UniformPatch) -> String {
         if !self.params.iter().any(|(known, _)| known == name) {
             self.patches.push((self.words.len(), patch));
         }
-        self.typed(name, ty, 0)
+        self.typed_uniform(name, ty, 0)
     }
 
-    /// A parameter of the launch, as a scalar.
-    pub(super) fn scalar(&mut self, param: usize, ty: Ty) -> String {
+    /// The expression of a parameter of the launch.
+    pub(super) fn parameter(&mut self, param: usize, ty: Ty) -> String {
         let name = format!("param{param}");
-        let patch = Patch::Scalar { param, ty };
+        let patch = UniformPatch::Scalar { param, ty };
         match ty {
-            Ty::F32 => self.patched(&format!("{name}_f32"), "f32", patch),
-            Ty::I32 => self.patched(&format!("{name}_i32"), "i32", patch),
-            Ty::U32 => self.patched(&format!("{name}_u32"), "u32", patch),
-            Ty::Bool => format!("({} != 0u)", self.patched(&format!("{name}_bool"), "u32", patch)),
+            Ty::F32 => self.patched_uniform(&format!("{name}_f32"), "f32", patch),
+            Ty::I32 => self.patched_uniform(&format!("{name}_i32"), "i32", patch),
+            Ty::U32 => self.patched_uniform(&format!("{name}_u32"), "u32", patch),
+            Ty::Bool => format!("({} != 0u)", self.patched_uniform(&format!("{name}_bool"), "u32", patch)),
             Ty::I64 | Ty::F64 => {
                 let (suffix, make) = if ty == Ty::I64 { ("", "I64") } else { ("_f64", "d_of") };
-                let low = self.patched(&format!("{name}{suffix}_lo"), "u32", patch);
-                let high = self.number(&format!("{name}{suffix}_hi"), 0);
+                let low = self.patched_uniform(&format!("{name}{suffix}_lo"), "u32", patch);
+                let high = self.uniform(&format!("{name}{suffix}_hi"), 0);
                 format!("{make}({low}, {high})")
             }
         }
     }
 
-    /// A storage buffer; its position. `element` is the type of the array's elements.
+    /// Adds a storage buffer, unless there is one of this name, and returns its binding. `element` is the
+    /// type of the array's elements.
     pub(super) fn bind(&mut self, name: &str, element: &str, window: Window) -> usize {
         if let Some(known) = self.bindings.iter().position(|(known, _)| known == name) {
             return known;
@@ -183,18 +185,19 @@ impl<'a> Emitter<'a> {
         self.bindings.len() - 1
     }
 
-    /// The device's own buffer is used.
+    /// Notes that the kernel uses the internal buffer.
     pub(super) fn use_internal(&mut self) {
         self.internal = true;
     }
 
-    /// Indices are checked and reported.
+    /// Notes that the kernel checks indices and reports failures.
     pub(super) fn use_checks(&mut self) {
         self.internal = true;
         self.checks_indices = true;
     }
 
-    /// An array in workgroup memory, for each of which the device has room ([`Emitter::finish`] counts them).
+    /// Declares an array in workgroup memory. [`Emitter::finish`] checks that the device has room for all of
+    /// them.
     pub(super) fn workgroup_array(&mut self, name: &str, element: &str, count: u32) {
         let declaration = format!("var<workgroup> {name}: array<{element}, {count}>;");
         if !self.workgroup_memory.contains(&declaration) {
@@ -203,44 +206,44 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// Bytes of workgroup memory that a kernel may declare.
+    /// The bytes of workgroup memory that a kernel may declare.
     pub(super) fn room(&self) -> u32 {
         self.shared.caps.workgroup_memory
     }
 
-    /// Whether there is workgroup memory that what follows may find in use.
+    /// Whether the kernel uses workgroup memory so far, which other invocations may still be reading.
     pub(super) fn has_workgroup_memory(&self) -> bool {
         !self.workgroup_memory.is_empty()
     }
 
-    /// A line of the text.
+    /// Adds a line to the body of the current function.
     pub(super) fn line(&mut self, text: impl AsRef<str>) {
         for _ in 0..self.indent {
-            self.text.push_str("    ");
+            self.main.push_str("    ");
         }
-        self.text.push_str(text.as_ref());
-        self.text.push('\n');
+        self.main.push_str(text.as_ref());
+        self.main.push('\n');
     }
 
-    /// A line that opens a block.
+    /// Adds a line that opens a block.
     pub(super) fn open(&mut self, text: impl AsRef<str>) {
         self.line(text);
         self.indent += 1;
     }
 
-    /// The end of a block.
+    /// Ends a block.
     pub(super) fn close(&mut self) {
         self.indent -= 1;
         self.line("}");
     }
 
-    /// Ends what was written so far as a function of its own before `main`.
+    /// Makes what has been written so far a function of its own, before `main`.
     pub(super) fn end_function(&mut self, signature: &str) {
-        let body = std::mem::take(&mut self.text);
+        let body = std::mem::take(&mut self.main);
         let _ = write!(self.functions, "{signature} {{\n{body}}}\n\n");
     }
 
-    /// Lines from a file, with its marked places filled.
+    /// Adds the lines of a file, in which each `{{place}}` is replaced.
     pub(super) fn insert(&mut self, file: &str, places: &[(&str, &str)]) {
         let fill =
             |text: String, (place, value): &(&str, &str)| text.replace(&format!("{{{{{place}}}}}"), value);
@@ -250,7 +253,7 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// The kernel as a dispatch of so many workgroups.
+    /// Compiles the kernel and returns it as a dispatch of `groups` workgroups.
     pub(super) fn finish(mut self, groups: usize) -> Result<Dispatch> {
         let room = self.room();
         if self.workgroup_bytes > room {
@@ -282,7 +285,7 @@ impl<'a> Emitter<'a> {
         })
     }
 
-    fn source(&self) -> Source {
+    fn source(&self) -> ShaderSource {
         let mut head = format!("// {}\n\nstruct Params {{\n", self.title);
         for (name, ty) in &self.params {
             let _ = writeln!(head, "    {name}: {ty},");
@@ -305,18 +308,19 @@ impl<'a> Emitter<'a> {
             tail,
             "@compute @workgroup_size({})\nfn main(@builtin(workgroup_id) workgroup: vec3<u32>, \
              @builtin(local_invocation_index) local: u32) {{\n{}}}\n",
-            self.workgroup, self.text
+            self.workgroup, self.main
         );
         if self.internal {
-            // The failed index comes first, so that it can be read without knowing anything else.
+            // The index failure comes first, so that it can be read without knowing anything about scratch
+            // memory.
             head.push_str(
-                "struct Internal {\n    failures: atomic<u32>,\n    op: u32,\n    size: u32,\n    index_lo: u32,\n    \
-                 index_hi: u32,\n    reserved0: u32,\n    reserved1: u32,\n    reserved2: u32,\n    \
-                 scratch: array<u32>,\n}\n\n",
+                "struct Internal {\n    failures: atomic<u32>,\n    op: u32,\n    size: u32,\n    \
+                 index_lo: u32,\n    index_hi: u32,\n    reserved0: u32,\n    reserved1: u32,\n    \
+                 reserved2: u32,\n    scratch: array<u32>,\n}\n\n",
             );
         }
         let library = prelude::functions_for(&format!("{head}{tail}"));
-        Source {
+        ShaderSource {
             wgsl: format!("{head}{library}{tail}"),
             bindings: self.bindings.len(),
             params_bytes: self.words.len() * 4,
@@ -325,5 +329,5 @@ impl<'a> Emitter<'a> {
     }
 }
 
-/// The number of this workgroup among all of them.
+/// The expression of a workgroup's number among all workgroups of the dispatch.
 pub(super) const GROUP: &str = "workgroup.x + workgroup.y * p.groups_x + workgroup.z * p.groups_xy";

@@ -1,32 +1,32 @@
-//! What a reduction carries along: its state, how an element becomes one, how two become one.
+//! The state of a reduction: how it is made of an element, and how two states are joined.
 
 use super::body::{binary, choose};
 use super::emit::{Width, type_name};
 use crate::kernel::{BinaryOp, ReduceOp, Ty};
 
-/// A reduction over values of a type.
+/// A reduction over values of one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fold {
+pub(super) struct ShaderFold {
     pub(super) op: ReduceOp,
     pub(super) ty: Ty,
 }
 
-impl Fold {
+impl ShaderFold {
     fn is_search(self) -> bool {
         matches!(self.op, ReduceOp::ArgMax | ReduceOp::ArgMin)
     }
 
-    /// Whether its state, or the key that it searches by, has 64 bits.
+    /// Whether its state or, for a search, the key that is compared has 64 bits.
     fn is_wide(self) -> bool {
         matches!(self.ty, Ty::I64 | Ty::F64)
     }
 
-    /// Whether the invocations of a subgroup can tell each other its state.
-    pub(super) fn is_tellable(self) -> bool {
+    /// Whether a subgroup broadcast can send its state, which must be a 32-bit number.
+    pub(super) fn is_broadcastable(self) -> bool {
         !self.is_search() && matches!(self.ty, Ty::F32 | Ty::I32 | Ty::U32)
     }
 
-    /// The type of the state.
+    /// The WGSL type of the state.
     pub(super) fn state(self, width: Width) -> &'static str {
         match (self.is_search(), self.is_wide(), width) {
             (true, false, Width::One) => "Best",
@@ -37,33 +37,33 @@ impl Fold {
         }
     }
 
-    /// Whether its state is a bool. In workgroup memory it lies as a number: with bools there, NVIDIA's driver for Vulkan (580) gives wrong
-    /// results.
+    /// Whether its state is a bool. In workgroup memory a bool is stored as a number, because NVIDIA's driver
+    /// for Vulkan (580) gives wrong results with bools there.
     fn is_truth(self) -> bool {
         self.ty == Ty::Bool && !self.is_search()
     }
 
-    /// The type of a state in workgroup memory.
+    /// The WGSL type of a state in workgroup memory.
     pub(super) fn shared_state(self) -> &'static str {
         if self.is_truth() { "u32" } else { self.state(Width::One) }
     }
 
-    /// A state as it lies in workgroup memory.
+    /// The representation of a state in workgroup memory.
     pub(super) fn to_shared(self, state: &str) -> String {
         if self.is_truth() { format!("select(0u, 1u, {state})") } else { state.to_owned() }
     }
 
-    /// The state at a place of workgroup memory.
+    /// The state that is stored at a place of workgroup memory.
     pub(super) fn of_shared(self, place: &str) -> String {
         if self.is_truth() { format!("({place} != 0u)") } else { place.to_owned() }
     }
 
-    /// Whether more digits are kept by summing blocks on their own.
+    /// Whether the fold rounds, so that summing blocks separately keeps more digits.
     pub(super) fn is_rounded(self) -> bool {
         self.op == ReduceOp::Sum && self.ty.is_float()
     }
 
-    /// The state over no elements.
+    /// The state of no elements: the identity of the fold.
     pub(super) fn start(self, width: Width) -> String {
         let t = type_name(self.ty, width);
         let u = type_name(Ty::U32, width);
@@ -91,7 +91,7 @@ impl Fold {
         }
     }
 
-    /// The state of one element; of nothing where `valid` says that there is none.
+    /// The state of one element, or of no elements where `valid` is false.
     pub(super) fn lift(self, value: &str, position: &str, width: Width, valid: Option<&str>) -> String {
         let w = width.suffix();
         let u = type_name(Ty::U32, width);
@@ -122,7 +122,7 @@ impl Fold {
         format!("{}({key}, select({u}(0xffffffffu), {position}, {valid}))", self.state(width))
     }
 
-    /// Two states as one.
+    /// Joins two states.
     pub(super) fn join(self, a: &str, b: &str, width: Width) -> String {
         let w = width.suffix();
         match (self.is_search(), self.op) {
@@ -135,7 +135,7 @@ impl Fold {
         }
     }
 
-    /// The state in one place of a vector of states.
+    /// One component of a vector of states.
     pub(super) fn component(self, state: &str, c: &str) -> String {
         match (self.is_search(), self.is_wide()) {
             (true, true) => format!("Best64(i64_{c}({state}.key), {state}.at.{c})"),
@@ -145,13 +145,13 @@ impl Fold {
         }
     }
 
-    /// Four states as one.
+    /// Joins the four components of a vector of states.
     pub(super) fn across(self, state: &str) -> String {
         let [x, y, z, w] = ["x", "y", "z", "w"].map(|c| self.component(state, c));
         self.join(&self.join(&x, &y, Width::One), &self.join(&z, &w, Width::One), Width::One)
     }
 
-    /// The reduction's value.
+    /// The value of the reduction.
     pub(super) fn result(self, state: &str, width: Width) -> String {
         match (self.is_search(), width) {
             (true, Width::One) => format!("I64({state}.at, 0u)"),
@@ -160,12 +160,12 @@ impl Fold {
         }
     }
 
-    /// Words of a stored state.
+    /// The number of words of a stored state.
     pub(super) fn words(self) -> usize {
         1 + usize::from(self.is_search()) + usize::from(self.is_wide())
     }
 
-    /// The words of a state.
+    /// The expressions of a state's words.
     pub(super) fn to_words(self, state: &str) -> Vec<String> {
         let value = if self.is_search() { format!("{state}.key") } else { state.to_owned() };
         let mut words = match self.ty {
@@ -182,7 +182,7 @@ impl Fold {
         words
     }
 
-    /// The state of words.
+    /// The expression of a state from its words.
     pub(super) fn of_words(self, words: &[String]) -> String {
         let value = match self.ty {
             _ if self.is_search() && !self.is_wide() => words[0].clone(),
@@ -199,7 +199,7 @@ impl Fold {
         }
     }
 
-    /// Four states as a vector of states.
+    /// A vector of states from four states.
     pub(super) fn gather(self, parts: &[String; 4]) -> String {
         match (self.is_search(), self.is_wide()) {
             (false, _) if self.ty == Ty::I64 => format!("i64_join({})", parts.join(", ")),

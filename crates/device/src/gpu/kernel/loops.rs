@@ -1,45 +1,43 @@
-//! Fused loops: how they are spread over workgroups, and their text.
+//! Fused loops: how they are spread over workgroups, and their source.
 //!
 //! - Without inner dims each invocation computes one element, or four consecutive ones.
-//! - Rows: some lanes walk along a row and join what they found in a fixed tree; a pass over the row for each stage.
-//! - Where the elements of a row lie far apart and those of neighbouring rows side by side, each invocation walks one
-//!   row, or four.
-//! - Few long rows are cut into chunks: one dispatch folds the chunks into partial results, a second one joins them in
-//!   a fixed order; later stages follow in the same way, and stores of elements last.
+//! - Some lanes walk along a row and join their partial results in a fixed tree, with one pass over the row
+//!   for each stage.
+//! - If the elements of a row are strided and those of neighbouring rows contiguous, each invocation walks
+//!   along one row, or four.
+//! - Few long rows are cut into chunks: one dispatch folds the chunks into partial results, and a second one
+//!   joins them in a fixed order. Later stages follow in the same way, and stores of elements come last.
 
-use std::collections::BTreeMap;
-
-use super::body::Body;
+use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, LANES, Width, element_bytes};
-use super::fold::Fold;
-use super::nest::{Nest, raise};
+use super::fold::ShaderFold;
+use super::nest::{BufferWindows, Nest, raise};
 use crate::Result;
-use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Window};
+use crate::gpu::GpuShared;
+use crate::gpu::program::Dispatch;
 use crate::kernel::{Instr, Level, Loop, Reg, Store, Ty};
 
-/// Loop iterations that an invocation may run: software adapters stop all loops of an invocation after 65,535.
+/// The most loop iterations of an invocation. Software adapters stop all loops of an invocation after 65,535.
 const MAX_ITERATIONS: usize = 16 << 10;
-/// Iterations after which a float sum is put aside and begun anew: long sums are trees of sums this long.
+/// The iterations after which a float sum is added to the total and begun anew, so that long sums are trees
+/// of short ones.
 const BLOCK: usize = 32;
 
 /// How the rows of a loop are spread over invocations.
 #[derive(Clone, Debug)]
-struct Rows {
-    /// The dim whose indices are taken four at a time.
+struct RowSchedule {
+    /// The dim that is vectorised.
     vector: Option<usize>,
-    /// Invocations that walk along one row.
+    /// The number of invocations that walk along one row.
     lanes: u32,
     workgroup: u32,
-    /// Whether the lanes of a row are a whole workgroup and one subgroup, so that they can tell each other what they found.
-    told: bool,
+    /// Whether the lanes of a row are a whole workgroup and one subgroup, so that they exchange states by
+    /// subgroup broadcasts.
+    broadcasts: bool,
 }
 
-/// The windows of the buffers of a part.
-type Windows = BTreeMap<usize, Window>;
-
-/// The steps of a loop, and the bytes that its buffers need.
-pub(super) fn plan(shared: &Shared, kernel: &Loop, needs: &mut Vec<u64>) -> Result<Vec<Dispatch>> {
+/// The dispatches of a loop, and the bytes that its buffers need.
+pub(super) fn plan(shared: &GpuShared, kernel: &Loop, needs: &mut Vec<u64>) -> Result<Vec<Dispatch>> {
     let nest = Nest::new(kernel, 0);
     nest.needs(needs);
     if nest.kernel.rows() == 0 || (nest.kernel.inner == 0 && nest.kernel.row_elements() == 0) {
@@ -64,14 +62,15 @@ pub(super) fn plan(shared: &Shared, kernel: &Loop, needs: &mut Vec<u64>) -> Resu
     Ok(steps)
 }
 
-fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Dispatch>> {
+fn elementwise(shared: &GpuShared, nest: &Nest) -> Result<Vec<Dispatch>> {
     let rank = nest.kernel.sizes.len();
     let last = nest.kernel.sizes.last().copied().unwrap_or(1);
     let vector = (rank > 0 && (last >= 16 || last % 4 == 0)).then(|| rank - 1);
     let dims: Vec<usize> = (0..rank).collect();
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let spaces = nest.spaces(&used, &dims, vector, &shared.caps);
-    // Four elements side by side for one access can be further apart for another than a binding holds.
+    // Four elements that are contiguous for one access can be further apart for another than a binding
+    // reaches.
     let (vector, spaces) = match spaces {
         Err(_) if vector.is_some() => (None, nest.spaces(&used, &dims, None, &shared.caps)?),
         spaces => (vector, spaces?),
@@ -80,14 +79,19 @@ fn elementwise(shared: &Shared, nest: &Nest) -> Result<Vec<Dispatch>> {
 }
 
 /// One dispatch for a loop without inner dims.
-fn elements(shared: &Shared, nest: &Nest, windows: &Windows, vector: Option<usize>) -> Result<Dispatch> {
-    // A workgroup is a GPU's unit of parallel work, and a call of a function on the processor.
+fn elements(
+    shared: &GpuShared,
+    nest: &Nest,
+    windows: &BufferWindows,
+    vector: Option<usize>,
+) -> Result<Dispatch> {
+    // To a GPU a workgroup is a unit of parallel work; on a software adapter it is a function call.
     let (workgroup, each) = if shared.caps.spread.software { (8, 64) } else { (64, 1) };
-    let mut body = Body::new(nest, windows, vector, Ty::F32);
+    let mut body = ShaderBody::new(nest, windows, vector, Ty::F32);
     let mut e = Emitter::new(shared, "Elementwise work.", workgroup);
     let dims: Vec<usize> = (0..nest.kernel.sizes.len()).collect();
     let threads = count(nest, &dims, vector);
-    let limit = e.number("threads", threads);
+    let limit = e.uniform("threads", threads);
     let share = workgroup * each;
     if each > 1 {
         e.line(format!("let begin = ({GROUP}) * {share}u;"));
@@ -108,7 +112,7 @@ fn elements(shared: &Shared, nest: &Nest, windows: &Windows, vector: Option<usiz
     e.finish(threads.div_ceil(share as usize))
 }
 
-/// The number of invocations over some dims.
+/// The number of invocations that some dims take.
 pub(super) fn count(nest: &Nest, dims: &[usize], vector: Option<usize>) -> usize {
     let of = |&d: &usize| {
         let size = nest.kernel.sizes[d];
@@ -117,7 +121,7 @@ pub(super) fn count(nest: &Nest, dims: &[usize], vector: Option<usize>) -> usize
     dims.iter().map(of).product()
 }
 
-/// Defines the indices `i0`, `i1`, … of some dims by the number of an invocation.
+/// Defines the indices `i0`, `i1`, … of some dims from the number of an invocation.
 pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: Option<usize>, number: &str) {
     let mut rest = number.to_owned();
     for (n, &d) in dims.iter().enumerate().rev() {
@@ -125,8 +129,8 @@ pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: 
             rest.clone()
         } else {
             let size = count(nest, &[d], vector);
-            let divisor = e.number(&format!("count{d}"), size);
-            let reciprocal = e.float(&format!("reciprocal{d}"), 1.0 / size as f32);
+            let divisor = e.uniform(&format!("count{d}"), size);
+            let reciprocal = e.float_uniform(&format!("reciprocal{d}"), 1.0 / size as f32);
             e.line(format!("let split{d} = divide({rest}, {divisor}, {reciprocal});"));
             rest = format!("split{d}.x");
             format!("split{d}.y")
@@ -136,17 +140,17 @@ pub(super) fn indices(e: &mut Emitter<'_>, nest: &Nest, dims: &[usize], vector: 
     }
 }
 
-/// Says which of four indices exist, where some may not.
-pub(super) fn validity(e: &mut Emitter<'_>, body: &mut Body<'_>) {
+/// Defines which of the four indices of a vector exist, if some may not.
+pub(super) fn validity(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>) {
     body.valid = None;
     if let Some(d) = body.vector.filter(|&d| !body.nest.kernel.sizes[d].is_multiple_of(4)) {
-        let size = e.number(&format!("size{d}"), body.nest.kernel.sizes[d]);
+        let size = e.uniform(&format!("size{d}"), body.nest.kernel.sizes[d]);
         e.line(format!("let valid = (vec4<u32>(i{d}) + {LANES}) < vec4<u32>({size});"));
         body.valid = Some("valid".to_owned());
     }
 }
 
-fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
+fn choose_rows(shared: &GpuShared, nest: &Nest) -> RowSchedule {
     let kernel = &nest.kernel;
     let (outer, rank) = (kernel.outer(), kernel.sizes.len());
     let (mut along, mut across) = (0, 0);
@@ -161,7 +165,7 @@ fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
     if across > along && outer > 0 {
         let vector = long_enough(kernel.sizes[outer - 1]).then(|| outer - 1);
         let workgroup = if shared.caps.spread.software { 16 } else { 64 };
-        return Rows { vector, lanes: 1, workgroup, told: false };
+        return RowSchedule { vector, lanes: 1, workgroup, broadcasts: false };
     }
     let vector = (rank > outer && long_enough(kernel.sizes[rank - 1])).then(|| rank - 1);
     let dims: Vec<usize> = (outer..rank).collect();
@@ -173,11 +177,11 @@ fn choose_rows(shared: &Shared, nest: &Nest) -> Rows {
         (false, ..=1024) => (64, 64),
         (false, _) => (256, 256),
     };
-    let told = lanes == workgroup && shared.caps.spread.subgroup == Some(lanes as usize);
-    Rows { vector, lanes, workgroup, told }
+    let broadcasts = lanes == workgroup && shared.caps.spread.subgroup == Some(lanes as usize);
+    RowSchedule { vector, lanes, workgroup, broadcasts }
 }
 
-impl Rows {
+impl RowSchedule {
     /// Whether the four indices of a vector belong to four rows.
     fn across(&self, nest: &Nest) -> bool {
         self.vector.is_some_and(|d| d < nest.kernel.outer())
@@ -200,8 +204,8 @@ fn inner_dims(nest: &Nest) -> Vec<usize> {
     (nest.kernel.outer()..nest.kernel.sizes.len()).collect()
 }
 
-/// The passes over a row that a loop needs.
-fn passes(body: &Body<'_>) -> Vec<usize> {
+/// The passes over a row that the loop needs.
+fn passes(body: &ShaderBody<'_>) -> Vec<usize> {
     let folds = body.nest.kernel.body.iter().enumerate();
     let folds = folds.filter(|(_, i)| matches!(i, Instr::Reduce { .. })).map(|(r, _)| body.stages[r] - 1);
     let stores = body.nest.kernel.stores.iter().filter(|s| is_element_store(body, s));
@@ -211,25 +215,25 @@ fn passes(body: &Body<'_>) -> Vec<usize> {
     passes
 }
 
-fn is_element_store(body: &Body<'_>, store: &Store) -> bool {
+fn is_element_store(body: &ShaderBody<'_>, store: &Store) -> bool {
     body.nest.kernel.store_level(&body.nest.kernel.accesses[store.access]) == Level::Element
 }
 
-/// The folds that a pass carries out.
-fn folds_of(body: &Body<'_>, pass: usize) -> Vec<(Reg, Reg, Fold)> {
+/// The folds of a pass: their registers, the registers of their operands, and the reductions.
+fn folds_of(body: &ShaderBody<'_>, pass: usize) -> Vec<(Reg, Reg, ShaderFold)> {
     let kernel = &body.nest.kernel;
     let mut folds = Vec::new();
     for (reg, instr) in kernel.body.iter().enumerate() {
         if let Instr::Reduce { op, a } = instr
             && body.stages[reg] == pass + 1
         {
-            folds.push((reg as Reg, *a, Fold { op: *op, ty: body.types[*a as usize] }));
+            folds.push((reg as Reg, *a, ShaderFold { op: *op, ty: body.types[*a as usize] }));
         }
     }
     folds
 }
 
-/// Loop iterations of an invocation inside of one element's work.
+/// The loop iterations that the work on one element takes.
 fn weight(nest: &Nest) -> usize {
     use crate::kernel::BinaryOp::{Pow, Rem};
     use crate::kernel::UnaryOp::{Cos, Sin};
@@ -244,8 +248,9 @@ fn weight(nest: &Nest) -> usize {
     1 + nest.kernel.body.iter().map(of).sum::<usize>()
 }
 
-/// Whether a loop's rows are cut into chunks: they are too long for one walk, or too few to keep the device busy.
-fn is_split(shared: &Shared, nest: &Nest, rows: &Rows) -> bool {
+/// Whether the rows of a loop are cut into chunks, because they are too long for one walk or too few to keep
+/// the device busy.
+fn is_split(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> bool {
     let threads = count(nest, &outer_dims(nest), rows.vector) * rows.lanes as usize;
     let vectors = count(nest, &inner_dims(nest), rows.vector);
     let walk = vectors.div_ceil(rows.lanes as usize);
@@ -253,14 +258,19 @@ fn is_split(shared: &Shared, nest: &Nest, rows: &Rows) -> bool {
     if walk * weight(nest) * stages > MAX_ITERATIONS {
         return true;
     }
-    // Invocations that keep the device busy, and the steps of a walk that are worth two dispatches.
+    // The invocations that keep the device busy, and the steps of a walk that are worth two dispatches.
     let (busy, worth) = if shared.caps.spread.software { (16, 2048) } else { (8 << 10, 32) };
     threads <= busy && walk >= worth
 }
 
-/// One dispatch that does everything for whole rows.
-fn whole_rows(shared: &Shared, nest: &Nest, windows: &Windows, rows: &Rows) -> Result<Dispatch> {
-    let mut body = Body::new(nest, windows, rows.vector, Ty::F32);
+/// One dispatch that runs all stages of whole rows.
+fn whole_rows(
+    shared: &GpuShared,
+    nest: &Nest,
+    windows: &BufferWindows,
+    rows: &RowSchedule,
+) -> Result<Dispatch> {
+    let mut body = ShaderBody::new(nest, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Rows of elements, folded and mixed.", rows.workgroup);
     let groups = begin_rows(&mut e, &mut body, rows, None);
     let passes = passes(&body);
@@ -268,10 +278,10 @@ fn whole_rows(shared: &Shared, nest: &Nest, windows: &Windows, rows: &Rows) -> R
     for &pass in &passes {
         row_values(&mut e, &mut body, pass)?;
         let vectors = count(nest, &inner_dims(nest), rows.vector);
-        let end = e.number("vectors", vectors);
+        let end = e.uniform("vectors", vectors);
         let walk = vectors.div_ceil(rows.lanes as usize);
         let range = ("lane".to_owned(), end);
-        walk_row(&mut e, &mut body, rows, pass, &range, walk, true)?;
+        walk_row(&mut e, &mut body, rows, pass, &range, walk)?;
         for (reg, _, fold) in folds_of(&body, pass) {
             let width = rows.row_width(nest);
             let name = format!("row_{}_{reg}", format!("{:?}", fold.op).to_lowercase());
@@ -283,20 +293,26 @@ fn whole_rows(shared: &Shared, nest: &Nest, windows: &Windows, rows: &Rows) -> R
     e.finish(groups)
 }
 
-/// Defines the invocation's row and lane, and its outer indices. With chunks, the chunk too.
-fn begin_rows(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, chunks: Option<usize>) -> usize {
+/// Defines the invocation's row, its lane and its outer indices, and the number of its chunk if there are
+/// chunks. Returns the number of workgroups.
+fn begin_rows(
+    e: &mut Emitter<'_>,
+    body: &mut ShaderBody<'_>,
+    rows: &RowSchedule,
+    chunks: Option<usize>,
+) -> usize {
     let nest = body.nest;
     let (lanes, workgroup) = (rows.lanes, rows.workgroup);
     let threads = count(nest, &outer_dims(nest), rows.vector);
     let per_group = (workgroup / lanes) as usize;
     let row_groups = threads.div_ceil(per_group);
-    let limit = e.number("rows", threads);
+    let limit = e.uniform("rows", threads);
     if chunks.is_some() {
-        let groups = e.number("row_groups", row_groups);
-        let reciprocal = e.float("row_groups_reciprocal", 1.0 / row_groups as f32);
+        let groups = e.uniform("row_groups", row_groups);
+        let reciprocal = e.float_uniform("row_groups_reciprocal", 1.0 / row_groups as f32);
         e.line(format!("let chunk_and_group = divide({GROUP}, {groups}, {reciprocal});"));
         e.line("let chunk = chunk_and_group.x;");
-        let count = e.number("chunks_here", chunks.unwrap_or(1));
+        let count = e.uniform("chunks_here", chunks.unwrap_or(1));
         e.line(format!("let chunk_live = chunk < {count};"));
         e.line("let group = chunk_and_group.y;");
     } else {
@@ -320,8 +336,8 @@ fn begin_rows(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, chunks: Opt
     row_groups * chunks.unwrap_or(1)
 }
 
-/// Writes the values of the row that a pass's elements and folds need from the row.
-fn row_values(e: &mut Emitter<'_>, body: &mut Body<'_>, pass: usize) -> Result<()> {
+/// Defines the row values that the elements and folds of a pass need.
+fn row_values(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, pass: usize) -> Result<()> {
     let kernel = &body.nest.kernel;
     let mut targets: Vec<Reg> = folds_of(body, pass).iter().map(|&(_, a, _)| a).collect();
     let stores = kernel.stores.iter().filter(|s| is_element_store(body, s));
@@ -330,8 +346,8 @@ fn row_values(e: &mut Emitter<'_>, body: &mut Body<'_>, pass: usize) -> Result<(
     body.require(e, &row_regs)
 }
 
-/// The row values among what some values need.
-fn needed_rows(body: &Body<'_>, targets: &[Reg]) -> Vec<Reg> {
+/// The row values that some values need.
+fn needed_rows(body: &ShaderBody<'_>, targets: &[Reg]) -> Vec<Reg> {
     let mut seen = vec![false; body.types.len()];
     let mut open = targets.to_vec();
     let mut rows = Vec::new();
@@ -348,15 +364,15 @@ fn needed_rows(body: &Body<'_>, targets: &[Reg]) -> Vec<Reg> {
     rows
 }
 
-/// Writes one pass over the vectors `range` of a row: folds end in `state_<register>`, joined over the lanes.
+/// Writes one pass over the vectors `range` of a row. Each fold is joined over the lanes and ends in a
+/// variable `state_<register>`.
 fn walk_row(
     e: &mut Emitter<'_>,
-    body: &mut Body<'_>,
-    rows: &Rows,
+    body: &mut ShaderBody<'_>,
+    rows: &RowSchedule,
     pass: usize,
     range: &(String, String),
     walk: usize,
-    stores: bool,
 ) -> Result<()> {
     let nest = body.nest;
     let folds = folds_of(body, pass);
@@ -395,14 +411,12 @@ fn walk_row(
         let state = if blocks && fold.is_rounded() { "part" } else { "fold" };
         e.line(format!("{state}_{reg} = {};", fold.join(&format!("{state}_{reg}"), &lifted, element_width)));
     }
-    if stores {
-        let element_stores = nest.kernel.stores.iter().filter(|s| is_element_store(body, s));
-        let now: Vec<&Store> = element_stores.filter(|s| body.stages[s.value as usize] == pass).collect();
-        let values: Vec<Reg> = now.iter().map(|s| s.value).collect();
-        body.require(e, &values)?;
-        for store in now {
-            body.store(e, store)?;
-        }
+    let element_stores = nest.kernel.stores.iter().filter(|s| is_element_store(body, s));
+    let now: Vec<&Store> = element_stores.filter(|s| body.stages[s.value as usize] == pass).collect();
+    let values: Vec<Reg> = now.iter().map(|s| s.value).collect();
+    body.require(e, &values)?;
+    for store in now {
+        body.store(e, store)?;
     }
     body.forget(mark);
     body.valid = outer_valid;
@@ -427,12 +441,12 @@ fn walk_row(
     Ok(())
 }
 
-/// How many states of each type lie in workgroup memory at a time: none is a bound where those of all folds fit into it, else as many
-/// as fit, and at least one.
-fn states_at_once(e: &Emitter<'_>, body: &Body<'_>, rows: &Rows) -> Option<usize> {
+/// How many states of each type lie in workgroup memory at a time: `None` if those of all folds fit into it,
+/// else as many as fit, and at least one.
+fn states_at_once(e: &Emitter<'_>, body: &ShaderBody<'_>, rows: &RowSchedule) -> Option<usize> {
     let passes = body.stages.iter().copied().max().unwrap_or(0) + 1;
     let folds = (0..passes).flat_map(|pass| folds_of(body, pass));
-    let shown = folds.filter(|(_, _, fold)| !(rows.told && fold.is_tellable()));
+    let shown = folds.filter(|(_, _, fold)| !(rows.broadcasts && fold.is_broadcastable()));
     let mut types: Vec<&str> = shown.map(|(_, _, fold)| fold.shared_state()).collect();
     let bytes = |types: &[&str]| types.iter().map(|ty| element_bytes(ty) * rows.workgroup).sum::<u32>();
     if bytes(&types) <= e.room() {
@@ -443,23 +457,29 @@ fn states_at_once(e: &Emitter<'_>, body: &Body<'_>, rows: &Rows) -> Option<usize
     Some((e.room() / bytes(&types)).max(1) as usize)
 }
 
-/// Joins the lanes' states in a fixed tree; those in workgroup memory in turns if it does not hold them all.
-fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)], at_once: Option<usize>) {
+/// Joins the lanes' states in a fixed tree. If workgroup memory does not hold all states, they are joined in
+/// turns.
+fn join_lanes(
+    e: &mut Emitter<'_>,
+    rows: &RowSchedule,
+    folds: &[(Reg, Reg, ShaderFold)],
+    at_once: Option<usize>,
+) {
     if rows.lanes == 1 || folds.is_empty() {
         return;
     }
-    let (told, shown): (Vec<_>, Vec<_>) =
-        folds.iter().partition(|(_, _, fold)| rows.told && fold.is_tellable());
-    for &(reg, _, fold) in told {
+    let (broadcast, shown): (Vec<_>, Vec<_>) =
+        folds.iter().partition(|(_, _, fold)| rows.broadcasts && fold.is_broadcastable());
+    for &(reg, _, fold) in broadcast {
         for i in 0..rows.lanes {
-            e.line(format!("let told_{reg}_{i} = subgroupBroadcast(own_{reg}, {i}u);"));
+            e.line(format!("let broadcast_{reg}_{i} = subgroupBroadcast(own_{reg}, {i}u);"));
         }
-        join_last(e, reg, fold, (0..rows.lanes).map(|i| format!("told_{reg}_{i}")).collect());
+        join_last(e, reg, fold, (0..rows.lanes).map(|i| format!("broadcast_{reg}_{i}")).collect());
     }
     let last = rows.lanes.min(8);
     for turn in turns(&shown, at_once) {
         if at_once.is_some() && e.has_workgroup_memory() {
-            // Others may still read what the turn before left there.
+            // Other invocations may still be reading the states of the turn before.
             e.line("workgroupBarrier();");
         }
         show_lanes(e, rows, &turn, last);
@@ -470,12 +490,12 @@ fn join_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Reg, Fold)], at_o
     }
 }
 
-/// The folds that lie in workgroup memory together, each with the name of its array there.
-fn turns(folds: &[&(Reg, Reg, Fold)], at_once: Option<usize>) -> Vec<Vec<(Reg, Fold, String)>> {
-    let mut turns: Vec<Vec<(Reg, Fold, String)>> = Vec::new();
+/// The folds that lie in workgroup memory at the same time, each with the name of its array there.
+fn turns(folds: &[&(Reg, Reg, ShaderFold)], at_once: Option<usize>) -> Vec<Vec<(Reg, ShaderFold, String)>> {
+    let mut turns: Vec<Vec<(Reg, ShaderFold, String)>> = Vec::new();
     for &&(reg, _, fold) in folds {
         let state = fold.shared_state();
-        let alike = |turn: &Vec<(Reg, Fold, String)>| {
+        let alike = |turn: &Vec<(Reg, ShaderFold, String)>| {
             turn.iter().filter(|(_, f, _)| f.shared_state() == state).count()
         };
         let place = turns.last().map_or(0, alike);
@@ -492,10 +512,11 @@ fn turns(folds: &[&(Reg, Reg, Fold)], at_once: Option<usize>) -> Vec<Vec<(Reg, F
     turns
 }
 
-/// Lays the lanes' states in workgroup memory, and joins them there until `last` are left of each row.
+/// Writes the lanes' states to workgroup memory, and joins them there until `last` states of each row are
+/// left.
 ///
-/// The last few are joined by every lane on its own: cheaper than the barriers between them.
-fn show_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Fold, String)], last: u32) {
+/// Every lane joins the last few on its own, which is cheaper than the barriers between the steps.
+fn show_lanes(e: &mut Emitter<'_>, rows: &RowSchedule, folds: &[(Reg, ShaderFold, String)], last: u32) {
     for (reg, fold, lanes) in folds {
         e.workgroup_array(lanes, fold.shared_state(), rows.workgroup);
         e.line(format!("{lanes}[local] = {};", fold.to_shared(&format!("own_{reg}"))));
@@ -518,8 +539,8 @@ fn show_lanes(e: &mut Emitter<'_>, rows: &Rows, folds: &[(Reg, Fold, String)], l
     }
 }
 
-/// Joins states in pairs until one is left, which is the row's.
-fn join_last(e: &mut Emitter<'_>, reg: Reg, fold: Fold, mut states: Vec<String>) {
+/// Joins states in pairs until the state of the row is left.
+fn join_last(e: &mut Emitter<'_>, reg: Reg, fold: ShaderFold, mut states: Vec<String>) {
     let mut level = 0;
     while states.len() > 1 {
         let mut joined = Vec::new();
@@ -534,17 +555,17 @@ fn join_last(e: &mut Emitter<'_>, reg: Reg, fold: Fold, mut states: Vec<String>)
     e.line(format!("let state_{reg} = {};", states[0]));
 }
 
-/// The element's position in the row, in row-major order.
-fn position(e: &mut Emitter<'_>, body: &Body<'_>, rows: &Rows) -> String {
+/// The position of the element in its row, in row-major order.
+fn position(e: &mut Emitter<'_>, body: &ShaderBody<'_>, rows: &RowSchedule) -> String {
     let nest = body.nest;
     let mut terms = Vec::new();
     let mut stride = 1usize;
     for d in inner_dims(nest).into_iter().rev() {
-        let first = e.number(&format!("first_{d}"), nest.first[d]);
+        let first = e.uniform(&format!("first_{d}"), nest.first[d]);
         if d + 1 == nest.kernel.sizes.len() {
             terms.push(format!("i{d} + {first}"));
         } else {
-            let step = e.number(&format!("position_stride{d}"), stride);
+            let step = e.uniform(&format!("position_stride{d}"), stride);
             terms.push(format!("(i{d} + {first}) * {step}"));
         }
         stride *= nest.full[d];
@@ -558,7 +579,12 @@ fn position(e: &mut Emitter<'_>, body: &Body<'_>, rows: &Rows) -> String {
 }
 
 /// Writes the stores of row values, by the first lane of each row.
-fn store_rows(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, stored: &mut [bool]) -> Result<()> {
+fn store_rows(
+    e: &mut Emitter<'_>,
+    body: &mut ShaderBody<'_>,
+    rows: &RowSchedule,
+    stored: &mut [bool],
+) -> Result<()> {
     let nest = body.nest;
     let all = nest.kernel.stores.iter().enumerate();
     let now: Vec<&Store> = all

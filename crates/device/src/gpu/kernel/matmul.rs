@@ -1,25 +1,24 @@
-//! Matrix products: tiles of the result in registers, the epilogue inlined.
+//! Matrix products: they compute tiles of the result in registers and inline the epilogue.
 //!
-//! - A GPU's workgroup computes 64 x 64 elements, with slices of both operands in workgroup memory.
-//! - On software adapters, and for types other than 32-bit numbers, each invocation keeps some rows of four columns, and
-//!   reads the left operand at addresses that its whole workgroup shares.
-//! - Where the result has few tiles or the operands are too large to be bound, the inner dim is cut into chunks whose
-//!   products lie in temporary memory; a last dispatch adds them in order and runs the epilogue. On GPUs the chunks are one dispatch if
-//!   their number divides the inner dim (`split`).
-//! - A factor's rows, columns or inner dim may be made of several dims, so that windows are read where they lie.
-//! - Rows and columns change places where the result is tall and narrow.
-
-use std::collections::BTreeMap;
+//! - On a GPU, a workgroup computes 64 x 64 elements, with slices of both operands in workgroup memory.
+//! - On software adapters, and for types other than 32-bit numbers, each invocation computes four columns of
+//!   some rows, and reads the left operand at addresses that are uniform over its workgroup.
+//! - If the result has few tiles or the operands are too large to be bound, the inner dim is cut into chunks
+//!   whose products lie in temporary memory. A last dispatch adds them in order and runs the epilogue. On
+//!   GPUs, all chunks are one dispatch if their number divides the inner dim (`split`).
+//! - The rows, the columns or the inner dim of a factor may be composed of several dims, so that windows are
+//!   read in place.
+//! - Rows and columns are swapped if the result is tall and narrow.
 
 use smallvec::smallvec;
 
-use super::access::{Form, Memory, element_type, zero};
-use super::body::Body;
+use super::access::{Form, ShaderBuffer, element_type, zero};
+use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, LANES, Width, type_name};
 use super::loops::{count, indices, validity};
-use super::nest::{Nest, access_bytes};
-use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Slot, Window};
+use super::nest::{BufferWindows, Nest, access_bytes};
+use crate::gpu::GpuShared;
+use crate::gpu::program::{BoundMemory, Dispatch, Window};
 use crate::kernel::{Access, Instr, Loop, Matmul, Reg, Ty};
 use crate::layout::Strides;
 use crate::{Error, Result};
@@ -28,22 +27,21 @@ mod left;
 mod parts;
 mod split;
 mod tiles;
-use tiles::{Names, Operand, in_registers, through_workgroup_memory};
+use tiles::{Names, OperandRole, ShaderOperand, in_registers, through_workgroup_memory};
 
-type Windows = BTreeMap<usize, Window>;
-
-/// Steps along the inner dim that one invocation takes at most.
+/// The most steps along the inner dim that one invocation takes.
 const MAX_INNER: usize = 32 << 10;
-/// Multiplications of a product that is small to a software adapter: fewer than a training step's have, so that another batch size
-/// doesn't lead to another text.
+/// The most multiplications of a product that counts as small on a software adapter. The products of a
+/// training step have more, so that another batch size does not lead to another source.
 const SMALL: usize = 2 << 10;
-/// Batch dims that a product's text has on software adapters, if there are no more.
+/// The number of batch dims that the source of a product has on software adapters, if there are no more.
 const BATCH_DIMS: usize = 2;
-/// Bytes that the chunks' products may take.
+/// The most bytes that the products of chunks take.
 const MAX_TEMP: u64 = 64 << 20;
 
-/// A part of a product: a space of `batch.., m, n, k` with the epilogue's accesses, then lhs and rhs.
-struct Product<'k> {
+/// A part of a product: an index space of `batch.., m, n, k` with the epilogue's accesses, then those of lhs
+/// and rhs.
+struct MatmulNest<'k> {
     kernel: &'k Matmul,
     nest: Nest,
     /// The dims of the result's rows and columns.
@@ -53,18 +51,18 @@ struct Product<'k> {
     ty: Ty,
 }
 
-/// Where a dispatch leaves its products.
+/// What a dispatch does with its products.
 #[derive(Clone, Copy)]
-enum Target<'n> {
-    /// The epilogue takes them.
+enum ProductTarget<'n> {
+    /// It runs the epilogue on them.
     Epilogue,
-    /// A chunk of a temporary that holds this part of the result.
+    /// It writes them to a chunk of a temporary, which holds the part `held` of the result.
     Chunk { chunk: usize, held: &'n Nest },
 }
 
-/// The steps of a product, and the bytes that its buffers and temporaries need.
+/// The dispatches of a product, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
-    shared: &Shared,
+    shared: &GpuShared,
     kernel: &Matmul,
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
@@ -72,12 +70,12 @@ pub(super) fn plan(
     let padded = if shared.caps.spread.software { with_batch_dims(kernel) } else { None };
     let kernel = padded.as_ref().unwrap_or(kernel);
     let rank = kernel.epilogue.sizes.len();
-    let product = Product::new(kernel);
+    let product = MatmulNest::new(kernel);
     product.nest.needs(needs);
     if kernel.epilogue.sizes.contains(&0) {
         return Ok(Vec::new());
     }
-    // What is made of several dims is read as a whole.
+    // A factor with composed dims cannot be cut, so all of it must fit into one binding.
     for access in product.operands().into_iter().filter(|access| !access.indexed.is_empty()) {
         let parts = Access { strides: smallvec![], ..access.clone() };
         if access_bytes(&parts, &[]).is_some_and(|(low, high)| high - low + 256 > shared.caps.max_binding) {
@@ -104,8 +102,8 @@ pub(super) fn plan(
             return spaces
                 .into_iter()
                 .map(|(nest, windows)| {
-                    let part = Product { nest, ..product };
-                    dispatch(shared, &part, &windows, Target::Epilogue)
+                    let part = MatmulNest { nest, ..product };
+                    dispatch(shared, &part, &windows, ProductTarget::Epilogue)
                 })
                 .collect();
         }
@@ -125,13 +123,15 @@ pub(super) fn plan(
     }
 }
 
-/// The product with the batch dims of the text that others use, if it has fewer: its own text would take a software adapter far longer
-/// to compile than the indices of these dims take.
+/// The product with as many batch dims as the source that other products use, if it has fewer. A source of
+/// its own would take a software adapter far longer to compile than computing the indices of these dims
+/// takes.
 fn with_batch_dims(kernel: &Matmul) -> Option<Matmul> {
     let missing = (BATCH_DIMS + 2).checked_sub(kernel.epilogue.sizes.len()).filter(|&missing| missing > 0)?;
     let mut padded = kernel.clone();
     let Matmul { lhs, rhs, epilogue, .. } = &mut padded;
-    // The dims have one index, so no step is ever taken: but a step that isn't 0 stands in the text.
+    // The added dims have size 1, so their strides are never used. But the source contains those that are not
+    // 0, so they are given the strides that other products have.
     let pad = |strides: &mut Strides, step: isize| (0..missing).for_each(|_| strides.insert(0, step));
     pad(&mut lhs.strides, 4);
     pad(&mut rhs.strides, 4);
@@ -150,7 +150,7 @@ fn with_batch_dims(kernel: &Matmul) -> Option<Matmul> {
 }
 
 /// The number of chunks of the inner dim that keeps the device busy and its loops short.
-fn wanted_chunks(shared: &Shared, product: &Product<'_>) -> usize {
+fn wanted_chunks(shared: &GpuShared, product: &MatmulNest<'_>) -> usize {
     let sizes = &product.nest.kernel.sizes;
     let k = sizes[product.k];
     let tile = product.tile(shared);
@@ -161,10 +161,11 @@ fn wanted_chunks(shared: &Shared, product: &Product<'_>) -> usize {
     for_busy.max(k.div_ceil(MAX_INNER))
 }
 
-/// Adds the steps of a product in chunks of the inner dim, for parts of the result that temporaries can hold.
+/// Adds the dispatches of a product in chunks of the inner dim, for parts of the result whose chunks a
+/// temporary can hold.
 fn in_chunks(
-    shared: &Shared,
-    product: &Product<'_>,
+    shared: &GpuShared,
+    product: &MatmulNest<'_>,
     chunks: usize,
     steps: &mut Vec<Dispatch>,
     temp_bytes: &mut u64,
@@ -182,7 +183,7 @@ fn in_chunks(
         let whole = nest.kernel.sizes[d];
         let half = if whole >= 16 { (whole / 2).next_multiple_of(4) } else { whole / 2 };
         for (start, len) in [(0, half), (half, whole - half)] {
-            let part = Product { nest: nest.restrict(d, start, len), ..*product };
+            let part = MatmulNest { nest: nest.restrict(d, start, len), ..*product };
             in_chunks(shared, &part, chunks, steps, temp_bytes)?;
         }
         return Ok(());
@@ -196,18 +197,18 @@ fn in_chunks(
     while chunk * size < k {
         let here = nest.restrict(product.k, chunk * size, size.min(k - chunk * size));
         for (part, windows) in here.spaces(&operands, &dims, Some(product.columns), &shared.caps)? {
-            let part = Product { nest: part, ..*product };
-            steps.push(dispatch(shared, &part, &windows, Target::Chunk { chunk, held: nest })?);
+            let part = MatmulNest { nest: part, ..*product };
+            steps.push(dispatch(shared, &part, &windows, ProductTarget::Chunk { chunk, held: nest })?);
         }
         chunk += 1;
     }
     epilogue_of_chunks(shared, product, chunk, steps)
 }
 
-/// One dispatch, or a few, that add the chunks' products and run the epilogue.
+/// Adds the dispatches that add the products of the chunks and run the epilogue.
 fn epilogue_of_chunks(
-    shared: &Shared,
-    product: &Product<'_>,
+    shared: &GpuShared,
+    product: &MatmulNest<'_>,
     chunks: usize,
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
@@ -217,10 +218,10 @@ fn epilogue_of_chunks(
     let used: Vec<usize> = (0..product.kernel.epilogue.accesses.len()).collect();
     let vector = Some(product.columns);
     for (nest, windows) in product.nest.spaces(&used, &dims, vector, &shared.caps)? {
-        let mut body = Body::new(&nest, &windows, vector, product.ty);
+        let mut body = ShaderBody::new(&nest, &windows, vector, product.ty);
         let mut e = Emitter::new(shared, "Chunks of a product, added, and what follows.", WORKGROUP);
         let threads = count(&nest, &dims, vector);
-        let limit = e.number("threads", threads);
+        let limit = e.uniform("threads", threads);
         e.line(format!("let thread = ({GROUP}) * {WORKGROUP}u + local;"));
         e.open(format!("if (thread >= {limit}) {{"));
         e.line("return;");
@@ -229,12 +230,12 @@ fn epilogue_of_chunks(
         validity(&mut e, &mut body);
         let width = Width::Four;
         e.bind("products", element_type(temp_dtype(product.ty), false, false), temp_window());
-        // Columns that don't exist read the last one's.
+        // Columns beyond the last one read the last one.
         let place = temp_place(&mut e, product, &nest, &product.nest);
         e.line(format!("let places = {place};"));
         let elements: usize = product.nest.kernel.sizes[..rank].iter().product();
-        let all = e.number("elements", elements);
-        let chunks = e.number("chunks", chunks);
+        let all = e.uniform("elements", elements);
+        let chunks = e.uniform("chunks", chunks);
         let t = type_name(product.ty, width);
         e.line(format!("var accumulator: {t} = {};", zero(product.ty, width)));
         e.open(format!("for (var chunk = 0u; chunk < {chunks}; chunk++) {{"));
@@ -256,7 +257,7 @@ fn epilogue_of_chunks(
     Ok(())
 }
 
-fn finish_epilogue(e: &mut Emitter<'_>, body: &mut Body<'_>, epilogue: &Loop) -> Result<()> {
+fn finish_epilogue(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, epilogue: &Loop) -> Result<()> {
     let values: Vec<Reg> = epilogue.stores.iter().map(|store| store.value).collect();
     body.require(e, &values)?;
     for store in &epilogue.stores {
@@ -266,10 +267,10 @@ fn finish_epilogue(e: &mut Emitter<'_>, body: &mut Body<'_>, epilogue: &Loop) ->
 }
 
 fn temp_window() -> Window {
-    Window { slot: Slot::Temp(0), start: 0, end: 256 }
+    Window { slot: BoundMemory::Temp(0), start: 0, end: 256 }
 }
 
-/// The dtype that chunks' products of a type are kept as.
+/// The dtype in which products of chunks are stored.
 fn temp_dtype(ty: Ty) -> crate::DType {
     match ty {
         Ty::I64 => crate::DType::I64,
@@ -283,21 +284,21 @@ fn memory_type(ty: Ty) -> &'static str {
     if ty == Ty::Bool { "i32" } else { type_name(ty, Width::One) }
 }
 
-fn temp_memory(ty: Ty) -> Memory<'static> {
-    Memory { buffer: "products", dtype: temp_dtype(ty), form: Form::Elements, mixed: false }
+fn temp_memory(ty: Ty) -> ShaderBuffer<'static> {
+    ShaderBuffer { buffer: "products", dtype: temp_dtype(ty), form: Form::Elements, mixed: false }
 }
 
-/// The places of four columns' products in a chunk of the temporary, for a part of the result that the temporary holds. They count
-/// from where what it holds begins.
-fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, part: &Nest, held: &Nest) -> String {
+/// The places of four columns' products in a chunk of the temporary, for a part of the result that the
+/// temporary holds. They are relative to the first element that the temporary holds.
+fn temp_place(e: &mut Emitter<'_>, product: &MatmulNest<'_>, part: &Nest, held: &Nest) -> String {
     let mut stride = 1;
     let mut terms = Vec::new();
     let mut lanes = String::new();
     for d in (0..product.k).rev() {
-        let start = e.number(&format!("place_first{d}"), part.first[d] - held.first[d]);
-        let step = e.number(&format!("place_stride{d}"), stride);
+        let start = e.uniform(&format!("place_first{d}"), part.first[d] - held.first[d]);
+        let step = e.uniform(&format!("place_stride{d}"), stride);
         if d == product.columns {
-            let last = e.number(&format!("place_last{d}"), part.kernel.sizes[d].saturating_sub(1));
+            let last = e.uniform(&format!("place_last{d}"), part.kernel.sizes[d].saturating_sub(1));
             lanes =
                 format!("(min(vec4<u32>(i{d}) + {LANES}, vec4<u32>({last})) + vec4<u32>({start})) * {step}");
         } else {
@@ -308,30 +309,31 @@ fn temp_place(e: &mut Emitter<'_>, product: &Product<'_>, part: &Nest, held: &Ne
     format!("vec4<u32>({}) + {lanes}", terms.join(" + "))
 }
 
-/// How much of the result a workgroup computes.
-struct Tile {
-    /// Rows of a workgroup.
+/// The part of the result that a workgroup computes.
+struct MatmulTile {
+    /// The rows of the tile.
     rows: usize,
-    /// Invocations side by side.
+    /// The number of invocations in a row of the tile.
     lanes: usize,
-    /// Times four columns that an invocation keeps.
+    /// The number of vectors of four columns that an invocation computes.
     vectors: usize,
     /// Whether slices of the operands go through workgroup memory.
     shared: bool,
-    /// The invocations, if they are one subgroup and tell each other what they load.
-    told_by: Option<usize>,
-    /// Steps along the inner dim that are one of the loop's: 1 or 4.
+    /// The size of the workgroup, if it is one subgroup whose invocations broadcast the elements that they
+    /// load.
+    subgroup: Option<usize>,
+    /// The steps along the inner dim of one loop iteration: 1 or 4.
     steps: usize,
 }
 
-impl Tile {
+impl MatmulTile {
     fn columns(&self) -> usize {
         self.lanes * self.vectors * 4
     }
 }
 
-impl<'k> Product<'k> {
-    fn new(kernel: &'k Matmul) -> Product<'k> {
+impl<'k> MatmulNest<'k> {
+    fn new(kernel: &'k Matmul) -> MatmulNest<'k> {
         let rank = kernel.epilogue.sizes.len();
         let mut whole = kernel.epilogue.clone();
         whole.inner = 0;
@@ -347,17 +349,17 @@ impl<'k> Product<'k> {
         let first = vec![0; rank + 1];
         let full = whole.sizes.to_vec();
         let nest = Nest { kernel: whole, first, full };
-        Product { kernel, nest, rows, columns, k: rank, ty: kernel.accumulator() }
+        MatmulNest { kernel, nest, rows, columns, k: rank, ty: kernel.accumulator() }
     }
 
-    /// The operand whose rows are the result's rows, and the one whose columns are its columns.
+    /// The operand that has the rows of the result, and the one that has its columns.
     fn operands(&self) -> [&Access; 2] {
         let accesses = &self.nest.kernel.accesses;
         let (lhs, rhs) = (&accesses[accesses.len() - 2], &accesses[accesses.len() - 1]);
         if self.rows < self.columns { [lhs, rhs] } else { [rhs, lhs] }
     }
 
-    fn tile(&self, shared: &Shared) -> Tile {
+    fn tile(&self, shared: &GpuShared) -> MatmulTile {
         let rows = self.nest.kernel.sizes[self.rows];
         let few = match rows {
             1 => 1,
@@ -365,22 +367,23 @@ impl<'k> Product<'k> {
             _ => 8,
         };
         if shared.caps.spread.software {
-            // Loads cost more than arithmetic here: the more each invocation keeps, the better, unless they share loads.
+            // On the processor, loads cost more than arithmetic, so each invocation computes as much as it
+            // can, unless loads are shared by broadcasts.
             let columns = self.nest.kernel.sizes[self.columns];
-            let told_by = shared.caps.spread.subgroup;
-            let lanes = told_by.unwrap_or(8);
-            let vectors = if rows >= 32 && columns > 32 && told_by.is_none() { 2 } else { 1 };
-            // Compiling a long text takes longer than little work.
+            let subgroup = shared.caps.spread.subgroup;
+            let lanes = subgroup.unwrap_or(8);
+            let vectors = if rows >= 32 && columns > 32 && subgroup.is_none() { 2 } else { 1 };
+            // For little work, compiling a long source would take longer than the work.
             if rows.saturating_mul(columns).saturating_mul(self.nest.kernel.sizes[self.k]) <= SMALL {
-                return Tile { rows: few.min(4), lanes, vectors: 1, shared: false, told_by, steps: 1 };
+                return MatmulTile { rows: few.min(4), lanes, vectors: 1, shared: false, subgroup, steps: 1 };
             }
             let rows = if rows > 8 { 16 } else { few };
-            return Tile { rows, lanes, vectors, shared: false, told_by, steps: 4 };
+            return MatmulTile { rows, lanes, vectors, shared: false, subgroup, steps: 4 };
         }
         if rows > 8 && matches!(self.ty, Ty::F32 | Ty::I32) {
-            return Tile { rows: 64, lanes: 16, vectors: 1, shared: true, told_by: None, steps: 4 };
+            return MatmulTile { rows: 64, lanes: 16, vectors: 1, shared: true, subgroup: None, steps: 4 };
         }
-        Tile { rows: few, lanes: 64, vectors: 1, shared: false, told_by: None, steps: 4 }
+        MatmulTile { rows: few, lanes: 64, vectors: 1, shared: false, subgroup: None, steps: 4 }
     }
 }
 
@@ -390,17 +393,17 @@ fn add(ty: Ty, a: &str, b: &str) -> String {
 
 /// One dispatch over a part of the product.
 fn dispatch(
-    shared: &Shared,
-    product: &Product<'_>,
-    windows: &Windows,
-    target: Target<'_>,
+    shared: &GpuShared,
+    product: &MatmulNest<'_>,
+    windows: &BufferWindows,
+    target: ProductTarget<'_>,
 ) -> Result<Dispatch> {
     let tile = product.tile(shared);
     let sizes = &product.nest.kernel.sizes;
     let workgroup = if tile.shared { 256 } else { tile.lanes as u32 };
     let mut e = Emitter::new(shared, "A matrix product.", workgroup);
-    let mut body = Body::new(&product.nest, windows, Some(product.columns), product.ty);
-    // The operands are read by elements where the epilogue reads them too.
+    let mut body = ShaderBody::new(&product.nest, windows, Some(product.columns), product.ty);
+    // An operand is read element by element if the epilogue reads its buffer too.
     let accesses = &product.nest.kernel.accesses;
     let users = |buffer: usize| accesses.iter().filter(|a| a.buffer == buffer).count();
     for access in product.operands() {
@@ -409,27 +412,29 @@ fn dispatch(
         }
     }
     write_result(&mut e, &mut body, product, target)?;
-    let [left, right] = product.operands();
-    let left = Operand::new(&mut e, product, windows, left, "left", product.rows, users(left.buffer) > 1);
-    let right =
-        Operand::new(&mut e, product, windows, right, "right", product.columns, users(right.buffer) > 1);
+    let roles = [("left", product.rows), ("right", product.columns)];
+    let [left, right] = [0, 1].map(|i| {
+        let (access, (name, outer)) = (product.operands()[i], roles[i]);
+        let by_elements = users(access.buffer) > 1;
+        ShaderOperand::new(&mut e, product, windows, OperandRole { access, name, outer, by_elements })
+    });
     let row_tiles = sizes[product.rows].div_ceil(tile.rows);
     let column_tiles = sizes[product.columns].div_ceil(tile.columns());
     let batch_dims: Vec<usize> = (0..product.k - 2).collect();
     let batch = count(&product.nest, &batch_dims, None);
     let number = |e: &mut Emitter<'_>, name: &str, n: usize| {
-        (e.number(name, n), e.float(&format!("{name}_reciprocal"), 1.0 / n as f32))
+        (e.uniform(name, n), e.float_uniform(&format!("{name}_reciprocal"), 1.0 / n as f32))
     };
-    // Neighbouring workgroups share columns: the right operand's panel stays in the cache.
+    // Neighbouring workgroups have the same columns, so that the right operand's panel stays in the cache.
     let (n, reciprocal) = number(&mut e, "row_tiles", row_tiles);
     e.line(format!("let tiles = divide({GROUP}, {n}, {reciprocal});"));
     e.line("let row_tile = tiles.y;");
     let (n, reciprocal) = number(&mut e, "column_tiles", column_tiles);
     e.line(format!("let batch_and_column = divide(tiles.x, {n}, {reciprocal});"));
     e.line("let column_tile = batch_and_column.y;");
-    let batches = e.number("batches", batch);
+    let batches = e.uniform("batches", batch);
     e.line("let batch = batch_and_column.x;");
-    // Whole workgroups only: nothing else would keep barriers uniform.
+    // Only whole workgroups return, so that barriers stay in uniform control flow.
     e.open(format!("if (batch >= {batches}) {{"));
     e.line("return;");
     e.close();
@@ -437,9 +442,9 @@ fn dispatch(
     left.begin(&mut e, product);
     right.begin(&mut e, product);
     let names = Names {
-        rows: e.number("row_count", sizes[product.rows]),
-        columns: e.number("column_count", sizes[product.columns]),
-        inner: e.number("inner_count", sizes[product.k]),
+        rows: e.uniform("row_count", sizes[product.rows]),
+        columns: e.uniform("column_count", sizes[product.columns]),
+        inner: e.uniform("inner_count", sizes[product.k]),
     };
     if tile.shared {
         through_workgroup_memory(&mut e, product, &left, &right, &names);
@@ -449,26 +454,26 @@ fn dispatch(
     e.finish(row_tiles * column_tiles * batch)
 }
 
-/// Writes the function that takes four columns' finished products.
+/// Writes the function `finish`, which takes the finished products of four columns.
 fn write_result(
     e: &mut Emitter<'_>,
-    body: &mut Body<'_>,
-    product: &Product<'_>,
-    target: Target<'_>,
+    body: &mut ShaderBody<'_>,
+    product: &MatmulNest<'_>,
+    target: ProductTarget<'_>,
 ) -> Result<()> {
     let t = type_name(product.ty, Width::Four);
     let params: Vec<String> = (0..product.k).map(|d| format!("i{d}: u32")).collect();
     let signature = format!("fn finish({}, accumulator: {t})", params.join(", "));
     validity(e, body);
     match target {
-        Target::Epilogue => {
+        ProductTarget::Epilogue => {
             body.accumulator = Some("accumulator".to_owned());
             finish_epilogue(e, body, &product.kernel.epilogue)?;
         }
-        Target::Chunk { chunk, held } => {
+        ProductTarget::Chunk { chunk, held } => {
             e.bind("products", element_type(temp_dtype(product.ty), false, false), temp_window());
             let elements: usize = held.kernel.sizes[..product.k].iter().product();
-            let chunk = e.number("chunk_offset", chunk * elements);
+            let chunk = e.uniform("chunk_offset", chunk * elements);
             let place = temp_place(e, product, &product.nest, held);
             e.line(format!("let places = {place} + vec4<u32>({chunk});"));
             let memory = temp_memory(product.ty);

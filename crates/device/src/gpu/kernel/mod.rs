@@ -1,7 +1,8 @@
-//! From the kernel IR to programs: how work is spread over workgroups, and the WGSL that does it.
+//! Compiles kernels of the IR to programs: it decides how work is spread over workgroups, and writes the
+//! WGSL.
 
 mod access;
-mod alike;
+
 mod body;
 mod emit;
 mod fold;
@@ -12,18 +13,19 @@ mod radix;
 mod scan;
 mod scatter;
 mod sort;
+mod value_numbering;
 
 use std::sync::Arc;
 
-use super::Shared;
-use super::program::Program;
-use crate::kernel::{Kernel, Loop, Ty};
+use super::GpuShared;
+use super::program::GpuProgram;
+use crate::kernel::{Kernel, Ty};
 use crate::{DType, Error, Result};
 
-/// Makes a kernel ready to launch.
-pub(super) fn prepare(shared: &Arc<Shared>, kernel: &Kernel) -> Result<Program> {
+/// Prepares a kernel for launches.
+pub(super) fn prepare(shared: &Arc<GpuShared>, kernel: &Kernel) -> Result<GpuProgram> {
     kernel.check().map_err(|reason| shared.failures.refused(reason))?;
-    if !shared.caps.f64 && uses_f64(kernel) {
+    if !shared.caps.f64 && kernel.uses(Ty::F64) {
         return Err(Error::DType {
             op: "kernel",
             dtype: DType::F64,
@@ -46,22 +48,5 @@ pub(super) fn prepare(shared: &Arc<Shared>, kernel: &Kernel) -> Result<Program> 
         .into_iter()
         .filter(|&buffer| buffer < needs.len())
         .for_each(|buffer| written[buffer] = true);
-    Ok(Program { shared: shared.clone(), steps, temps, needs, written, params, traffic })
-}
-
-/// Whether a kernel reads, writes or computes in f64.
-fn uses_f64(kernel: &Kernel) -> bool {
-    let in_loop = |kernel: &Loop, accumulator: Ty| {
-        kernel.accesses.iter().any(|access| access.dtype == DType::F64)
-            || kernel.types(accumulator).contains(&Ty::F64)
-    };
-    match kernel {
-        Kernel::Loop(kernel) => in_loop(kernel, Ty::F32),
-        Kernel::Matmul(kernel) => {
-            kernel.lhs.dtype == DType::F64 || in_loop(&kernel.epilogue, kernel.accumulator())
-        }
-        Kernel::Scatter(kernel) => kernel.target.dtype == DType::F64,
-        Kernel::Scan(kernel) => kernel.source.dtype == DType::F64 || kernel.target.dtype == DType::F64,
-        Kernel::Sort(kernel) => kernel.source.dtype == DType::F64,
-    }
+    Ok(GpuProgram { shared: shared.clone(), steps, temps, needs, written, params, traffic })
 }

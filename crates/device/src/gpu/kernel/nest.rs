@@ -1,40 +1,45 @@
-//! Loops made simple before code is generated: dims dropped, ordered and merged, and cut into parts whose memory fits
-//! into bindings.
+//! Simplifies loops before code is generated: dims are dropped, ordered and merged, and the space is cut into
+//! parts whose memory fits into bindings.
 
 use std::collections::BTreeMap;
 
 use crate::gpu::Caps;
-use crate::gpu::program::{Slot, Window};
+use crate::gpu::program::{BoundMemory, Window};
 use crate::kernel::{Access, Instr, Loop, ReduceOp};
 use crate::layout::Strides;
 use crate::{Error, Result};
 
-/// The most elements or vectors of one dispatch, so that their numbers fit into 31 bits.
+/// For each buffer of a kernel the window of its memory that a dispatch binds.
+pub(super) type BufferWindows = BTreeMap<usize, Window>;
+
+/// The most elements or vectors of one dispatch, so that their indices fit into 31 bits.
 const MAX_THREADS: usize = 1 << 30;
 
-/// Numbers of buffers, and of temporaries, stay below this; above, the same numbers again stand for other parts of the same memory.
+/// Numbers of buffers and of temporaries stay below this. A number with a multiple of this added stands for
+/// another part of the same memory.
 const PARTS: usize = 1 << 21;
-/// Numbers of buffers and of their parts stay below this.
+/// Numbers of buffers and of their parts stay below this; see [`further`].
 const FURTHER: usize = 1 << (usize::BITS - 8);
 
-/// A part of a loop's space. `kernel` has this part's sizes, and offsets that start at its first index.
+/// A part of the index space of a loop. `kernel` has the sizes of this part, and offsets at its first index.
 #[derive(Clone)]
 pub(super) struct Nest {
     pub(super) kernel: Loop,
-    /// The index of the whole loop at which the part begins.
+    /// The index of the whole space at which the part begins.
     pub(super) first: Vec<usize>,
-    /// The sizes of the whole loop.
+    /// The sizes of the whole space.
     pub(super) full: Vec<usize>,
 }
 
-/// The windows of buffers, or an access whose elements do not fit into one.
+/// The windows in which buffers can be bound, or the number of an access whose elements do not fit into one
+/// binding.
 pub(super) enum Fit {
-    Windows(BTreeMap<usize, Window>),
+    Windows(BufferWindows),
     TooWide(usize),
 }
 
 impl Nest {
-    /// The simplified form of a loop. `fixed` keeps the last so many dims as they are.
+    /// The simplified form of a loop. The last `fixed` dims are kept as they are.
     pub(super) fn new(kernel: &Loop, fixed: usize) -> Nest {
         let mut kernel = kernel.clone();
         if !kernel.body.iter().any(|instr| matches!(instr, Instr::Reduce { .. })) {
@@ -54,7 +59,7 @@ impl Nest {
         if !ordered && fixed == 0 {
             order[outer..].sort_by_key(|&d| std::cmp::Reverse(steps(d)));
         }
-        // A fold needs a dim to run over.
+        // A fold needs at least one inner dim.
         let flat = kernel.inner > 0 && kernel.sizes[outer..].iter().all(|&size| size == 1);
         let keep = |d: &usize| {
             kernel.sizes[*d] != 1 || used(&kernel, *d) || *d >= rank - fixed || (flat && *d == rank - 1)
@@ -95,7 +100,7 @@ impl Nest {
         accesses.chain(self.kernel.ranges.iter().map(|range| &range.strides))
     }
 
-    /// Whether dims d - 1 and d are one dim for every access.
+    /// Whether every access walks through dims d - 1 and d with one stride.
     fn can_merge(&self, d: usize) -> bool {
         let size = self.kernel.sizes[d] as isize;
         let total = self.kernel.sizes[d].saturating_mul(self.kernel.sizes[d - 1]);
@@ -122,7 +127,7 @@ impl Nest {
         }
     }
 
-    /// The part of the space with indices start .. start + len in a dim.
+    /// The part of the space whose indices in a dim are `start..start + len`.
     pub(super) fn restrict(&self, dim: usize, start: usize, len: usize) -> Nest {
         let mut part = self.clone();
         part.kernel.sizes[dim] = len;
@@ -136,14 +141,15 @@ impl Nest {
         part
     }
 
-    /// The first of two halves of a dim: whole vectors along the dim of vectors. Nothing if it cannot be halved.
+    /// The size of the first of two halves of a dim, in whole vectors if the dim is vectorised; `None` if it
+    /// cannot be halved.
     pub(super) fn half(&self, dim: usize, vector_dim: Option<usize>) -> Option<usize> {
         let unit = if vector_dim == Some(dim) { 4 } else { 1 };
         let (whole, half) = (self.kernel.sizes[dim], (self.kernel.sizes[dim] / 2).next_multiple_of(unit));
         (half > 0 && half < whole).then_some(half)
     }
 
-    /// The windows in which these accesses' buffers must be bound.
+    /// The windows in which the buffers of these accesses must be bound.
     pub(super) fn fit(&self, accesses: &[usize], caps: &Caps) -> Fit {
         let max_binding = caps.max_binding;
         let mut reach: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
@@ -175,7 +181,7 @@ impl Nest {
             }
             windows.insert(buffer, Window { slot: memory_of(buffer), start, end: high });
         }
-        // Accesses to nothing are never carried out, but need something to be bound.
+        // Accesses over an empty space are never executed, but their buffers must be bound to something.
         for &i in accesses {
             let buffer = self.kernel.accesses[i].buffer;
             windows.entry(buffer).or_insert(Window { slot: memory_of(buffer), start: 0, end: 256 });
@@ -183,8 +189,8 @@ impl Nest {
         Fit::Windows(windows)
     }
 
-    /// Whether values decide on where a buffer is read, and can reach over more of it than one binding holds: no part of
-    /// the space reads less.
+    /// Whether a buffer is read at indices that come from data and that reach over more of it than one
+    /// binding holds. No part of the space reads less.
     fn is_read_anywhere(&self, accesses: &[usize], buffer: usize, max_binding: u64) -> bool {
         let of_buffer = |i: usize| self.kernel.accesses[i].buffer == buffer;
         let reach = |i: usize| {
@@ -195,8 +201,9 @@ impl Nest {
         !is_stored && accesses.iter().any(|&i| of_buffer(i) && reach(i) + 256 > max_binding)
     }
 
-    /// The space with the parts of a buffer under numbers of their own, where accesses that fit into a binding one by one lie too far
-    /// apart for a common one. Nothing if that is not so, if the buffer is written, or if there are too many of them.
+    /// The space with the parts of a buffer under numbers of their own, where each access to the buffer fits
+    /// into a binding, but they lie too far apart for a common one. `None` if that is not so, if the buffer
+    /// is written, or if too many bindings are needed.
     fn with_parts_of(&self, buffer: usize, accesses: &[usize], caps: &Caps) -> Option<Nest> {
         let kernel = &self.kernel;
         if kernel.stores.iter().any(|store| kernel.accesses[store.access].buffer == buffer) {
@@ -224,14 +231,15 @@ impl Nest {
         (part > 0 && bound.len() <= caps.max_buffers).then_some(parts)
     }
 
-    /// The space cut along `dims` until all of these accesses fit, with their windows.
+    /// Cuts the space along `dims` until all of these accesses fit into bindings, and returns the parts with
+    /// their windows.
     pub(super) fn spaces(
         &self,
         accesses: &[usize],
         dims: &[usize],
         vector_dim: Option<usize>,
         caps: &Caps,
-    ) -> Result<Vec<(Nest, BTreeMap<usize, Window>)>> {
+    ) -> Result<Vec<(Nest, BufferWindows)>> {
         let count =
             |dims: &[usize]| dims.iter().map(|&d| self.kernel.sizes[d]).fold(1usize, usize::saturating_mul);
         let half = |d: usize| self.half(d, vector_dim);
@@ -255,8 +263,8 @@ impl Nest {
             return Err(Error::Unsupported {
                 op: "launch",
                 reason: format!(
-                    "an operand reaches over more than the {} bytes that this device binds at a time; make it \
-                     contiguous, or split the operation",
+                    "an operand reaches over more than the {} bytes that this device binds at a time; \
+                     make it contiguous, or split the operation",
                     caps.max_binding
                 ),
             });
@@ -267,7 +275,7 @@ impl Nest {
         Ok(parts)
     }
 
-    /// Bytes that each buffer must have for all accesses that nothing guards.
+    /// Raises the bytes that each buffer must have to those that unguarded accesses reach.
     pub(super) fn needs(&self, needs: &mut Vec<u64>) {
         for access in &self.kernel.accesses {
             let bytes = access_bytes(access, &self.kernel.sizes).map_or(0, |(_, high)| high);
@@ -276,12 +284,12 @@ impl Nest {
     }
 }
 
-/// The memory behind a buffer's number, which may be that of a part.
-pub(super) const fn memory_of(number: usize) -> Slot {
-    Slot::Buffer(number % PARTS)
+/// The memory that belongs to the number of a buffer or of a part of one.
+pub(super) const fn memory_of(number: usize) -> BoundMemory {
+    BoundMemory::Buffer(number % PARTS)
 }
 
-/// What a buffer, or a part of one, is called in the text.
+/// The name of a buffer, or of a part of one, in the source.
 pub(super) fn buffer_name(number: usize) -> String {
     match (number % PARTS, number / PARTS) {
         (buffer, 0) => format!("buffer{buffer}"),
@@ -289,13 +297,13 @@ pub(super) fn buffer_name(number: usize) -> String {
     }
 }
 
-/// The key of a buffer's further windows, where it is bound several times over.
+/// The key of the n-th window of a buffer that is bound in several windows.
 pub(super) const fn further(buffer: usize, n: usize) -> usize {
     buffer + n * FURTHER
 }
 
-/// Windows side by side over a part of a buffer.
-fn several_windows(buffer: usize, low: u64, high: u64, max_binding: u64) -> BTreeMap<usize, Window> {
+/// Adjacent windows that together cover a range of bytes of a buffer.
+fn several_windows(buffer: usize, low: u64, high: u64, max_binding: u64) -> BufferWindows {
     let starts = (low / 256 * 256..high).step_by(max_binding as usize);
     let window = |(n, start)| {
         let end = high.min(start + max_binding);
@@ -304,7 +312,7 @@ fn several_windows(buffer: usize, low: u64, high: u64, max_binding: u64) -> BTre
     starts.enumerate().map(window).collect()
 }
 
-/// Raises what a buffer needs.
+/// Raises the bytes that a buffer must have.
 pub(super) fn raise(needs: &mut Vec<u64>, buffer: usize, bytes: u64) {
     if needs.len() <= buffer {
         needs.resize(buffer + 1, 0);
@@ -312,7 +320,7 @@ pub(super) fn raise(needs: &mut Vec<u64>, buffer: usize, bytes: u64) {
     needs[buffer] = needs[buffer].max(bytes);
 }
 
-/// The first byte and one past the last that an access may touch; nothing if the space is empty.
+/// The first byte and one past the last that an access may touch; `None` if the space is empty.
 pub(super) fn access_bytes(access: &Access, sizes: &[usize]) -> Option<(u64, u64)> {
     if sizes.contains(&0) {
         return None;
@@ -329,7 +337,8 @@ pub(super) fn access_bytes(access: &Access, sizes: &[usize]) -> Option<(u64, u64
     Some((u64::try_from(low).unwrap_or(0).saturating_mul(size), high.saturating_mul(size)))
 }
 
-/// How far a dim steps in the stores, then in the loads: the order in which dims are best walked.
+/// The sum of a dim's strides in the stores and in the loads, by which dims are ordered: the dim with the
+/// smallest steps becomes the innermost.
 fn step_sizes(kernel: &Loop, d: usize) -> (usize, usize) {
     let element_level = |a: &Access| {
         kernel.inner == 0 || d < kernel.outer() || a.strides[kernel.outer()..].iter().any(|&s| s != 0)

@@ -1,105 +1,107 @@
-//! Rows of keys, sorted with their entries' numbers by radix, a digit at a time, keeping the order of equal keys.
+//! Radix sort: sorts rows of keys together with the numbers of their entries, one digit at a time. Equal keys
+//! keep their order.
 //!
-//! A short row is one invocation's. Longer ones are cut into blocks: one dispatch counts each block's digits, a running sum over the counts
-//! of a row finds the places, and another dispatch moves the keys there.
+//! A short row is sorted by one invocation. Longer rows are cut into blocks: one dispatch counts the digits
+//! of each block, a scan of a row's counts gives the places, and another dispatch moves the keys there.
 
 use super::emit::{Emitter, GROUP};
 use super::scan::{self, TEMPS};
-use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Slot, Window};
-use crate::kernel::{Access, ReduceOp};
+use crate::gpu::GpuShared;
+use crate::gpu::program::{BoundMemory, Dispatch, Window};
+use crate::kernel::{Access, ReduceOp, Scan};
 use crate::{DType, Result};
 
 pub(super) const WORKGROUP: u32 = 64;
 
-/// How keys are taken apart.
+/// How keys are split into digits.
 #[derive(Clone, Copy)]
 struct Digits {
-    /// Bits of a digit.
+    /// The bits of a digit.
     bits: usize,
-    /// Keys that one invocation counts and moves.
+    /// The number of keys that one invocation counts and moves.
     share: usize,
 }
 
 impl Digits {
-    /// For rows of so many keys, of which the last bits count. Large tables of counts fit a processor's memory, not a GPU's registers.
-    fn of(shared: &Shared, length: usize, bits: usize) -> Digits {
+    /// The digits for rows of `length` keys whose last `bits` bits are compared. Large tables of counts fit
+    /// into a processor's cache, but not into a GPU's registers.
+    fn of(shared: &GpuShared, length: usize, bits: usize) -> Digits {
         let large = shared.caps.spread.software && length > 256 && bits > 4;
         if large { Digits { bits: 8, share: 1024 } } else { Digits { bits: 4, share: 256 } }
     }
 
-    /// Different digits.
+    /// The number of different digits.
     fn count(self) -> usize {
         1 << self.bits
     }
 }
 
-/// Temporaries of keys (u32) and of their entries' numbers.
+/// The temporaries of keys (u32) and of the numbers of their entries.
 #[derive(Clone, Copy)]
 pub(super) struct Keys {
     pub(super) keys: usize,
     pub(super) order: usize,
 }
 
-/// Temporaries for rows of keys: where they are, and where they are moved to.
-pub(super) struct Rows {
+/// Rows of keys, and the temporaries in which they lie and to which they are moved.
+pub(super) struct RadixRows {
     pub(super) rows: usize,
     pub(super) length: usize,
     pub(super) at: Keys,
     spare: Keys,
-    /// The bits of a key that count.
+    /// The bits of a key that are compared.
     bits: usize,
     by: Digits,
     counts: usize,
 }
 
-/// A new temporary of so many bytes.
+/// Adds a temporary of this many bytes.
 pub(super) fn temp(temps: &mut Vec<usize>, bytes: usize) -> usize {
     temps.push(bytes.max(4));
     temps.len() - 1
 }
 
-/// The loop that moves keys, after their places are known.
+/// The loop that moves keys to their places.
 const PLACE: &str = include_str!("../../../shaders/radix_place.wgsl");
 
 pub(super) fn temp_window(temp: usize) -> Window {
-    Window { slot: Slot::Temp(temp), start: 0, end: 256 }
+    Window { slot: BoundMemory::Temp(temp), start: 0, end: 256 }
 }
 
-/// Begins a kernel in which each invocation has a number below `threads`.
+/// Begins a kernel in which `thread` is the number of the invocation, and those beyond `threads` return.
 pub(super) fn begin(e: &mut Emitter<'_>, threads: usize) {
-    let limit = e.number("threads", threads);
+    let limit = e.uniform("threads", threads);
     e.line(format!("let thread = ({GROUP}) * {WORKGROUP}u + local;"));
     e.open(format!("if (thread >= {limit}) {{"));
     e.line("return;");
     e.close();
 }
 
-impl Rows {
-    /// The temporaries for sorting these keys by their last bits.
+impl RadixRows {
+    /// Adds the temporaries for sorting these keys by their last `bits` bits.
     pub(super) fn new(
-        shared: &Shared,
+        shared: &GpuShared,
         rows: usize,
         length: usize,
         bits: usize,
         at: Keys,
         temps: &mut Vec<usize>,
-    ) -> Rows {
+    ) -> RadixRows {
         let spare = Keys { keys: temp(temps, rows * length * 4), order: temp(temps, rows * length * 4) };
         let by = Digits::of(shared, length, bits);
         let blocks = if length > by.share { length.div_ceil(by.share) } else { 0 };
-        Rows { rows, length, at, spare, bits, by, counts: temp(temps, rows * blocks * by.count() * 4) }
+        RadixRows { rows, length, at, spare, bits, by, counts: temp(temps, rows * blocks * by.count() * 4) }
     }
 
-    /// The first so many rows only, in the same temporaries.
-    pub(super) fn first(&self, rows: usize) -> Rows {
-        Rows { rows, ..*self }
+    /// The first `rows` rows, in the same temporaries.
+    pub(super) fn first(&self, rows: usize) -> RadixRows {
+        RadixRows { rows, ..*self }
     }
 
-    /// Adds the steps that sort each row; the sorted keys are then where `at` says.
+    /// Adds the dispatches that sort each row. The sorted keys are then in the temporaries `at`.
     pub(super) fn sort(
         &mut self,
-        shared: &Shared,
+        shared: &GpuShared,
         temps: &mut Vec<usize>,
         steps: &mut Vec<Dispatch>,
     ) -> Result<()> {
@@ -125,10 +127,11 @@ impl Rows {
             steps.push(count.finish((self.rows * blocks).div_ceil(WORKGROUP as usize))?);
             let counts = blocks * self.by.count();
             let all = Access::new(TEMPS + self.counts, DType::I32, &[counts as isize, 1], 0);
-            // Every digit's scan uses the same temporaries.
+            // The scans of all digits use the same temporaries.
             let mut used: Vec<usize> = temps[..scan_temps].to_vec();
             let sizes = smallvec::smallvec![self.rows, counts];
-            scan::run(shared, ReduceOp::Sum, &sizes, &all, &all, &mut used, steps)?;
+            let sum = Scan { op: ReduceOp::Sum, sizes, source: all.clone(), target: all };
+            scan::run(shared, &sum, &mut used, steps)?;
             if temps.len() == scan_temps {
                 *temps = used;
             }
@@ -157,10 +160,10 @@ impl Rows {
             ("digits", format!("{}u", self.by.count())),
             ("mask", format!("{}u", self.by.count() - 1)),
             ("share", format!("{}u", self.by.share)),
-            ("length", e.number("length", self.length)),
-            ("shift", e.number("shift", shift)),
-            ("reciprocal", e.float("blocks_reciprocal", 1.0 / blocks as f32)),
-            ("blocks", e.number("blocks", blocks)),
+            ("length", e.uniform("length", self.length)),
+            ("shift", e.uniform("shift", shift)),
+            ("reciprocal", e.float_uniform("blocks_reciprocal", 1.0 / blocks as f32)),
+            ("blocks", e.uniform("blocks", blocks)),
         ];
         e.insert(file, &places.each_ref().map(|(place, value)| (*place, value.as_str())));
     }

@@ -1,57 +1,53 @@
-//! Values written to indexed places, without float atomics: the same bits on every run.
+//! Scatters: values that are written to indexed places. They use no float atomics, so every run gives the
+//! same bits.
 //!
-//! Each combination of the dims that decide on the place is an entry with a key: the place it writes to. The entries are
-//! sorted by key, keeping their order (`radix`). Then every element of the output finds its
-//! entries by bisection and joins their values in order; runs of 128 and of 16,384 entries with one key are joined before,
-//! so that many entries in one place stay cheap. Dims that the indices don't depend on, such as an embedding's features,
-//! take no part in the sort.
+//! Each index of the dims on which the place depends is an entry, whose key is the place that it writes to.
+//! The entries are sorted by key, keeping their order (`radix`). Then every element of the output finds its
+//! entries by bisection, and joins their values in order. Runs of 128 and of 16,384 entries with one key are
+//! joined before that, so that many entries in one place stay cheap. Dims that the indices do not depend on,
+//! such as the features of an embedding, take no part in the sort.
 
 mod keys;
 
-use std::collections::BTreeMap;
-
-use super::access::{Form, Memory, element_type};
-use super::body::Body;
+use super::access::{Form, ShaderBuffer, element_type};
+use super::body::ShaderBody;
 use super::emit::{Emitter, Width, type_name};
-use super::fold::Fold;
+use super::fold::ShaderFold;
 use super::loops::{count, indices};
-use super::nest::{Fit, Nest, raise};
+use super::nest::{BufferWindows, Fit, Nest, raise};
 use super::radix::{WORKGROUP, begin, temp, temp_window};
 use super::scan;
-use crate::gpu::Shared;
-use crate::gpu::program::{Dispatch, Slot, Window};
+use crate::gpu::GpuShared;
+use crate::gpu::program::{BoundMemory, Dispatch, Window};
 use crate::kernel::{Instr, ReduceOp, Scatter, ScatterOp, Ty};
 use crate::{DType, Error, Result};
 use keys::{make_keys, sort};
 
-/// Entries that are joined before.
+/// The length of runs of entries that are joined before the output is written.
 const RUN: usize = 128;
-/// Up to so many entries, every element looks at all of them.
+/// Up to this many entries, every element looks at all of them, and they are not sorted.
 const FEW: usize = 256;
 
-/// The position of the target among a layout's accesses.
+/// The position of the target among the accesses of a [`ScatterSpace`].
 const TARGET: usize = 1;
 
-/// The windows of the buffers of values and indices.
-type Windows = BTreeMap<usize, Window>;
-
-/// How the entries and the rest of the space are told apart.
-struct Layout<'k> {
+/// The index space of a scatter, with its dims dealt into those of the entries and the rest.
+struct ScatterSpace<'k> {
     kernel: &'k Scatter,
-    /// The source's space, with the accesses: the source, the target's affine part, the indices.
+    /// The space of the source with these accesses: the source, the affine part of the target, the indices.
     nest: Nest,
-    /// Dims that make entries.
+    /// The dims whose indices number the entries.
     entry_dims: Vec<usize>,
-    /// Dims that the place depends on by a stride of its own only.
+    /// The free dims: those that the place depends on only through a stride of the target.
     free_dims: Vec<usize>,
     entries: usize,
     free: usize,
     ty: Ty,
 }
 
-/// The steps of a scatter, and the bytes that its buffers and temporaries need.
+/// The dispatches of a scatter, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
-    shared: &Shared,
+    shared: &GpuShared,
     kernel: &Scatter,
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
@@ -80,24 +76,25 @@ pub(super) fn plan(
     Ok(steps)
 }
 
-/// Adds the steps of a scatter. Where the values, the indices or the entries are more than can be bound, its halves
-/// follow each other: the second one starts from what the first one left. Sums of halves are rounded in between.
+/// Adds the dispatches of a scatter. If the values, the indices or the entries are more than can be bound,
+/// its two halves are run one after the other, and the second one starts from the output of the first. Sums
+/// in 16-bit floats are then rounded in between.
 fn in_parts(
-    shared: &Shared,
+    shared: &GpuShared,
     kernel: &Scatter,
     nest: Nest,
     temps: &mut Vec<usize>,
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
     let max_binding = shared.caps.max_binding;
-    let layout = Layout::new(kernel, nest);
+    let layout = ScatterSpace::new(kernel, nest);
     let read: Vec<usize> = (0..layout.nest.kernel.accesses.len()).filter(|&i| i != TARGET).collect();
     let whole = layout.entries as u64 * 4 <= max_binding;
     let wide = match layout.nest.fit(&read, &shared.caps) {
         Fit::Windows(windows) if whole => {
             let mut own = Vec::new();
             one_part(shared, &layout, &windows, &mut own, steps)?;
-            // Parts follow each other, and so use the same temporaries.
+            // Parts are run one after the other, so they share temporaries.
             temps.resize(temps.len().max(own.len()), 0);
             temps.iter_mut().zip(own).for_each(|(bytes, own)| *bytes = own.max(*bytes));
             return Ok(());
@@ -105,7 +102,7 @@ fn in_parts(
         Fit::Windows(_) => None,
         Fit::TooWide(access) => Some(access),
     };
-    // Of the dims that make entries only the outermost one keeps their order.
+    // Only a cut along the outermost dim of the entries keeps their order.
     let first_entry = layout.entry_dims.iter().copied().find(|&d| kernel.sizes[d] > 1);
     let step = |d: usize| {
         let stride = wide.map_or(0, |access| layout.nest.kernel.accesses[access].strides[d]);
@@ -135,11 +132,11 @@ fn in_parts(
     Ok(())
 }
 
-/// Adds the steps of a scatter whose operands can be bound.
+/// Adds the dispatches of a scatter whose operands can be bound.
 fn one_part(
-    shared: &Shared,
-    layout: &Layout<'_>,
-    windows: &Windows,
+    shared: &GpuShared,
+    layout: &ScatterSpace<'_>,
+    windows: &BufferWindows,
     temps: &mut Vec<usize>,
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
@@ -169,9 +166,9 @@ fn one_part(
 /// The temporaries of the entries.
 struct Sorted {
     keys: usize,
-    /// The entries' numbers by key; none if they are not sorted.
+    /// The numbers of the entries in the order of their keys; `None` if the entries are not sorted.
     order: Option<usize>,
-    /// The values of runs of entries, and of longer runs.
+    /// The joined values of runs of entries, and of longer runs.
     runs: Option<(usize, usize)>,
 }
 
@@ -181,8 +178,8 @@ impl Sorted {
     }
 }
 
-impl<'k> Layout<'k> {
-    fn new(kernel: &'k Scatter, nest: Nest) -> Layout<'k> {
+impl<'k> ScatterSpace<'k> {
+    fn new(kernel: &'k Scatter, nest: Nest) -> ScatterSpace<'k> {
         let rank = kernel.sizes.len();
         let indexed = |d: usize| kernel.indices.iter().any(|access| access.strides[d] != 0);
         let mut free_dims: Vec<usize> = (0..rank)
@@ -194,25 +191,26 @@ impl<'k> Layout<'k> {
         let entry_dims: Vec<usize> = (0..rank).filter(|d| !free_dims.contains(d)).collect();
         let product = |dims: &[usize]| dims.iter().map(|&d| kernel.sizes[d]).product();
         let (entries, free) = (product(&entry_dims), product(&free_dims));
-        Layout { kernel, nest, entry_dims, free_dims, entries, free, ty: Ty::of(kernel.target.dtype) }
+        ScatterSpace { kernel, nest, entry_dims, free_dims, entries, free, ty: Ty::of(kernel.target.dtype) }
     }
 
     fn value_bytes(&self) -> usize {
         values_memory(self.ty, "").dtype.size()
     }
 
-    fn fold(&self) -> Fold {
+    fn fold(&self) -> ShaderFold {
         let op = match self.kernel.op {
             ScatterOp::Assign | ScatterOp::Add => ReduceOp::Sum,
             ScatterOp::Mul => ReduceOp::Prod,
             ScatterOp::Max => ReduceOp::Max,
             ScatterOp::Min => ReduceOp::Min,
         };
-        Fold { op, ty: self.ty }
+        ShaderFold { op, ty: self.ty }
     }
 }
 
-/// The parts of a place: strides and sizes, largest stride first, with whether they belong to free dims.
+/// The dims that a place is composed of: strides and sizes, largest stride first, with whether they are free
+/// dims.
 fn radixes(kernel: &Scatter, free_dims: &[usize]) -> Vec<(isize, usize, bool)> {
     let affine = (0..kernel.sizes.len())
         .filter(|&d| kernel.target.strides[d] != 0 && kernel.sizes[d] > 1)
@@ -223,7 +221,7 @@ fn radixes(kernel: &Scatter, free_dims: &[usize]) -> Vec<(isize, usize, bool)> {
     parts
 }
 
-/// Whether every place tells the parts it is made of.
+/// Whether the index of each dim can be recovered from a place.
 fn is_mixed_radix(kernel: &Scatter, free_dims: &[usize]) -> bool {
     let mut below = 1;
     radixes(kernel, free_dims).iter().rev().all(|&(stride, size, _)| {
@@ -233,27 +231,27 @@ fn is_mixed_radix(kernel: &Scatter, free_dims: &[usize]) -> bool {
     })
 }
 
-/// The array of values in a temporary.
-fn values_memory(ty: Ty, name: &str) -> Memory<'_> {
+/// The array of joined values in a temporary.
+fn values_memory(ty: Ty, name: &str) -> ShaderBuffer<'_> {
     let dtype = match ty {
         Ty::I64 => DType::I64,
         Ty::F32 => DType::F32,
         Ty::F64 => DType::F64,
         _ => DType::I32,
     };
-    Memory { buffer: name, dtype, form: Form::Elements, mixed: false }
+    ShaderBuffer { buffer: name, dtype, form: Form::Elements, mixed: false }
 }
 
 fn from_memory(ty: Ty, value: &str) -> String {
     if ty == Ty::Bool { format!("({value} != 0)") } else { value.to_owned() }
 }
 
-/// Writes the function that reads the source's value of an entry.
-fn source_function(e: &mut Emitter<'_>, layout: &Layout<'_>, windows: &Windows) -> Result<()> {
+/// Writes the function that reads the source's element of an entry and a free index.
+fn source_function(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, windows: &BufferWindows) -> Result<()> {
     let mut nest = layout.nest.clone();
     nest.kernel.body = vec![Instr::Load { access: 0, indices: Default::default() }];
     nest.kernel.accesses.truncate(1);
-    let mut body = Body::new(&nest, windows, None, Ty::F32);
+    let mut body = ShaderBody::new(&nest, windows, None, Ty::F32);
     indices(e, &layout.nest, &layout.entry_dims, None, "entry");
     indices(e, &layout.nest, &layout.free_dims, None, "free");
     body.require(e, &[0])?;
@@ -262,11 +260,12 @@ fn source_function(e: &mut Emitter<'_>, layout: &Layout<'_>, windows: &Windows) 
     Ok(())
 }
 
-/// Joins the values of runs of entries that all have one key; other runs are never read.
+/// One dispatch that joins the values of runs of entries with one key. Other runs are skipped, and never
+/// read.
 fn join_runs(
-    shared: &Shared,
-    layout: &Layout<'_>,
-    windows: &Windows,
+    shared: &GpuShared,
+    layout: &ScatterSpace<'_>,
+    windows: &BufferWindows,
     sorted: &Sorted,
     length: usize,
 ) -> Result<Dispatch> {
@@ -279,9 +278,9 @@ fn join_runs(
     }
     let count = layout.entries.div_ceil(length);
     begin(&mut e, count * layout.free);
-    let free = e.number("free_count", layout.free);
-    let reciprocal = e.float("free_reciprocal", 1.0 / layout.free as f32);
-    let entries = e.number("entries", layout.entries);
+    let free = e.uniform("free_count", layout.free);
+    let reciprocal = e.float_uniform("free_reciprocal", 1.0 / layout.free as f32);
+    let entries = e.uniform("entries", layout.entries);
     e.line(format!("let run_and_free = divide(thread, {free}, {reciprocal});"));
     e.line(format!("let begin = run_and_free.x * {length}u;"));
     e.line(format!("let end = min(begin + {length}u, {entries});"));
@@ -310,11 +309,11 @@ fn join_runs(
     e.finish((count * layout.free).div_ceil(WORKGROUP as usize))
 }
 
-/// Writes all elements of the output, in parts that can be bound.
+/// Adds the dispatches that write all elements of the output, in parts that can be bound.
 fn outputs(
-    shared: &Shared,
-    layout: &Layout<'_>,
-    windows: &Windows,
+    shared: &GpuShared,
+    layout: &ScatterSpace<'_>,
+    windows: &BufferWindows,
     sorted: &Sorted,
     steps: &mut Vec<Dispatch>,
 ) -> Result<()> {
@@ -328,9 +327,9 @@ fn outputs(
 }
 
 fn output_part(
-    shared: &Shared,
-    layout: &Layout<'_>,
-    windows: &Windows,
+    shared: &GpuShared,
+    layout: &ScatterSpace<'_>,
+    windows: &BufferWindows,
     sorted: &Sorted,
     first: usize,
     len: usize,
@@ -342,12 +341,12 @@ fn output_part(
     if has_entries {
         source_function(&mut e, layout, windows)?;
     }
-    // Packed elements: one invocation writes a whole word.
+    // If several elements share a word, one invocation writes the whole word.
     let per_word = 4 / dtype.size().min(4);
     let threads = len.div_ceil(per_word);
     begin(&mut e, threads);
     let window = |buffer: usize| Window {
-        slot: Slot::Buffer(buffer),
+        slot: BoundMemory::Buffer(buffer),
         start: (first * dtype.size()) as u64,
         end: ((first + len) * dtype.size()) as u64,
     };
@@ -363,7 +362,7 @@ fn output_part(
     e.open(format!("for (var part = 0u; part < {per_word}u; part++) {{"));
     e.line(format!("let element = thread * {per_word}u + part;"));
     let start = if kernel.base.is_some() {
-        Memory { buffer: base, dtype, form: Form::Elements, mixed: false }.load("element")
+        ShaderBuffer { buffer: base, dtype, form: Form::Elements, mixed: false }.load("element")
     } else {
         super::access::zero(ty, Width::One)
     };
@@ -376,7 +375,7 @@ fn output_part(
     let value = |i: usize| format!("values[{i}]");
     match dtype {
         DType::F32 | DType::I32 | DType::I64 | DType::F64 => {
-            Memory { buffer: "result", dtype, form: Form::Elements, mixed: false }.store(
+            ShaderBuffer { buffer: "result", dtype, form: Form::Elements, mixed: false }.store(
                 &mut e,
                 "thread",
                 &value(0),
@@ -398,11 +397,11 @@ fn output_part(
     e.finish(threads.div_ceil(WORKGROUP as usize))
 }
 
-/// Joins the values of an element's entries to `value`.
-fn join_entries(e: &mut Emitter<'_>, layout: &Layout<'_>, sorted: &Sorted, first: usize) {
+/// Joins the values of an element's entries with `value`.
+fn join_entries(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>, sorted: &Sorted, first: usize) {
     let kernel = layout.kernel;
     let fold = layout.fold();
-    let first = e.number("first_element", first);
+    let first = e.uniform("first_element", first);
     e.line(format!("let place = element + {first};"));
     if layout.free_dims.is_empty() {
         e.line("let key = place;");
@@ -411,7 +410,7 @@ fn join_entries(e: &mut Emitter<'_>, layout: &Layout<'_>, sorted: &Sorted, first
     } else {
         decode_place(e, layout);
     }
-    let entries = e.number("entries", layout.entries);
+    let entries = e.uniform("entries", layout.entries);
     e.bind("keys", "u32", temp_window(sorted.keys));
     let take = |value: &str| match kernel.op {
         ScatterOp::Assign => format!("value = {value};"),
@@ -442,7 +441,7 @@ fn join_entries(e: &mut Emitter<'_>, layout: &Layout<'_>, sorted: &Sorted, first
     if let Some((runs, long_runs)) = sorted.runs {
         let memory = values_memory(layout.ty, "");
         let element = element_type(memory.dtype, false, false);
-        let count = e.number("free_count", layout.free);
+        let count = e.uniform("free_count", layout.free);
         let long = RUN * RUN;
         let leap = |e: &mut Emitter<'_>, name: &str, temp: usize, length: usize, also: &str| {
             e.bind(name, element, temp_window(temp));
@@ -460,18 +459,18 @@ fn join_entries(e: &mut Emitter<'_>, layout: &Layout<'_>, sorted: &Sorted, first
     walk(e, "entry < end");
 }
 
-/// Tells the key and the number among the free dims from an element's place.
-fn decode_place(e: &mut Emitter<'_>, layout: &Layout<'_>) {
+/// Computes the key and the free index from the place of an element.
+fn decode_place(e: &mut Emitter<'_>, layout: &ScatterSpace<'_>) {
     let kernel = layout.kernel;
-    let offset = e.signed("target_offset", kernel.target.offset);
+    let offset = e.signed_uniform("target_offset", kernel.target.offset);
     e.line(format!("var rest = place - {offset};"));
     e.line(format!("var key = {offset};"));
     e.line(format!("var is_target = place >= {offset};"));
     e.line("rest = select(0u, rest, is_target);");
     for (n, (stride, size, is_free)) in radixes(kernel, &layout.free_dims).into_iter().enumerate() {
-        let step = e.number(&format!("radix_stride{n}"), stride as usize);
-        let reciprocal = e.float(&format!("radix_reciprocal{n}"), 1.0 / stride as f32);
-        let size = e.number(&format!("radix_size{n}"), size);
+        let step = e.uniform(&format!("radix_stride{n}"), stride as usize);
+        let reciprocal = e.float_uniform(&format!("radix_reciprocal{n}"), 1.0 / stride as f32);
+        let size = e.uniform(&format!("radix_size{n}"), size);
         e.line(format!("let radix{n} = divide(rest, {step}, {reciprocal});"));
         e.line(format!("is_target = is_target && radix{n}.x < {size};"));
         e.line(format!("rest = radix{n}.y;"));
@@ -482,12 +481,12 @@ fn decode_place(e: &mut Emitter<'_>, layout: &Layout<'_>) {
         }
     }
     e.line("is_target = is_target && rest == 0u;");
-    // The digits come by falling stride; the free dims' number is row-major.
+    // The digits are in the order of falling strides, but the free index is row-major.
     let parts = radixes(kernel, &layout.free_dims);
     let mut free = "0u".to_owned();
     for &d in &layout.free_dims {
         let n = parts.iter().position(|&(stride, _, is_free)| is_free && stride == kernel.target.strides[d]);
-        let size = e.number(&format!("free_size{d}"), count(&layout.nest, &[d], None));
+        let size = e.uniform(&format!("free_size{d}"), count(&layout.nest, &[d], None));
         free = format!("({free} * {size} + digit{})", n.unwrap_or(0));
     }
     e.line(format!("let free = {free};"));

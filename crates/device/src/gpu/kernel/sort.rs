@@ -1,16 +1,18 @@
-//! The order of elements along the last dim of a space.
+//! Sorts: the order of the elements along the last dim of a space.
 //!
-//! Each element becomes a key of 32 bits, and the rows of keys are sorted by radix with their places. Elements of 64 bits are sorted twice: by their lower
-//! halves, then by the upper ones, which are read in the order found so far. Rows whose keys don't fit into a binding together follow
-//! each other in parts. On GPUs, rows of up to 1,024 elements are read, sorted in workgroup memory and written by one dispatch.
+//! Each element becomes a key of 32 bits, and a radix sort orders the rows of keys together with the
+//! elements' places. Elements of 64 bits are sorted twice: by their lower halves, and then by their upper
+//! halves, which are read in the order found so far. Rows whose keys do not fit into one binding are sorted
+//! in parts, one after the other. On GPUs, rows of up to 1,024 elements are read, sorted in workgroup memory
+//! and written by one dispatch.
 
-use super::body::Body;
+use super::body::ShaderBody;
 use super::emit::{Emitter, GROUP, Width};
 use super::loops::{count, indices};
 use super::nest::{Nest, raise};
-use super::radix::{Keys, Rows, WORKGROUP, begin, temp};
+use super::radix::{Keys, RadixRows, WORKGROUP, begin, temp};
 use super::scan::{self, TEMPS};
-use crate::gpu::Shared;
+use crate::gpu::GpuShared;
 use crate::gpu::program::Dispatch;
 use crate::kernel::{Access, IndexedDim, Instr, Sort, Store, Ty};
 use crate::layout::{Dims, Strides, contiguous_strides};
@@ -19,14 +21,14 @@ use crate::{DType, Error, Result};
 /// The most keys that are sorted at a time.
 const MAX_KEYS: usize = 1 << 28;
 
-/// Elements that a workgroup sorts, and its invocations.
+/// The elements that a workgroup sorts, and the number of its invocations.
 const WORKGROUP_KEYS: usize = 1024;
 const WIDE_WORKGROUP: u32 = 256;
 
-/// A word of a dtype's key: its bits, and its expression over the element's value `x`.
+/// A word of a dtype's key: the number of its bits, and its expression in the element's value `x`.
 type Word = (usize, &'static str);
 
-/// The words of the key that compares as elements of a dtype do, the least first.
+/// The words of the key that compares as the elements of a dtype do, the least significant first.
 const fn key_words(dtype: DType) -> &'static [Word] {
     match dtype {
         DType::F32 => &[(32, "float_key(bitcast<u32>(x), 0x80000000u, 0x7f800000u)")],
@@ -40,9 +42,9 @@ const fn key_words(dtype: DType) -> &'static [Word] {
     }
 }
 
-/// The steps of a sort, and the bytes that its buffers and temporaries need.
+/// The dispatches of a sort, and the bytes that its buffers and temporaries need.
 pub(super) fn plan(
-    shared: &Shared,
+    shared: &GpuShared,
     sort: &Sort,
     needs: &mut Vec<u64>,
     temps: &mut Vec<usize>,
@@ -58,7 +60,7 @@ pub(super) fn plan(
     let length = sort.sizes.last().copied().unwrap_or(1);
     if length <= WORKGROUP_KEYS && !shared.caps.spread.software {
         match in_workgroups(shared, sort, words, &mut steps) {
-            // A row reaches over more than a binding: the keys are written and read in parts of rows.
+            // A row reaches over more than a binding, so the keys are written and read in parts of rows.
             Err(Error::Unsupported { .. }) => steps.clear(),
             result => return result.map(|()| steps),
         }
@@ -68,8 +70,8 @@ pub(super) fn plan(
         return Err(Error::Unsupported {
             op: "sort",
             reason: format!(
-                "the keys of {length} elements are more than the {} bytes that this device binds at a time; sort parts, or on \
-                 the CPU",
+                "the keys of {length} elements are more than the {} bytes that this device binds at a time; \
+                 sort parts, or on the CPU",
                 shared.caps.max_binding
             ),
         });
@@ -77,17 +79,17 @@ pub(super) fn plan(
     let mut parts = Vec::new();
     cut(sort, most, &mut parts);
     let rows = |part: &Sort| part.sizes[..part.sizes.len() - 1].iter().product::<usize>();
-    // Parts follow each other, and so use the same temporaries.
+    // Parts are sorted one after the other, so they share temporaries.
     let largest = parts.iter().map(rows).max().unwrap_or(0);
     let at = Keys { keys: temp(temps, largest * length * 4), order: temp(temps, largest * length * 4) };
     let bits = words.iter().map(|word| word.0).max().unwrap_or(0);
-    let all = Rows::new(shared, largest, length, bits, at, temps);
+    let all = RadixRows::new(shared, largest, length, bits, at, temps);
     let own = temps.len();
     for part in &parts {
         let mut keys = all.first(rows(part));
         for (n, word) in words.iter().enumerate() {
             make_keys(shared, part, word, n, keys.at, &mut steps)?;
-            // So do words.
+            // The words of a key are sorted one after the other, so they share temporaries as well.
             let mut used = temps[..own].to_vec();
             keys.sort(shared, &mut used, &mut steps)?;
             temps.resize(temps.len().max(used.len()), 0);
@@ -98,11 +100,12 @@ pub(super) fn plan(
     Ok(steps)
 }
 
-/// Adds the steps that sort short rows, padded to a power of two: as many in each workgroup as its memory holds.
-fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<Dispatch>) -> Result<()> {
+/// Adds the dispatches that sort short rows, padded to a power of two, with as many rows in each workgroup as
+/// its memory holds.
+fn in_workgroups(shared: &GpuShared, sort: &Sort, words: &[Word], steps: &mut Vec<Dispatch>) -> Result<()> {
     let along = sort.sizes.len() - 1;
     let padded = sort.sizes[along].next_power_of_two().max(2);
-    // Elements along one dim, wanted places along another.
+    // The space has one dim of elements and another of wanted places.
     let (mut sizes, wanted) = (sort.sizes.clone(), along + 1);
     sizes.push(sort.count);
     let (mut source, mut target) = (sort.source.clone(), sort.target.clone());
@@ -113,12 +116,12 @@ fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<D
     nest.kernel.stores = vec![Store { access: 1, value: 1 }];
     let dims: Vec<usize> = (0..along).collect();
     for (part, windows) in nest.spaces(&[0, 1], &dims, None, &shared.caps)? {
-        let mut body = Body::new(&part, &windows, None, Ty::I64);
+        let mut body = ShaderBody::new(&part, &windows, None, Ty::I64);
         let mut e = Emitter::new(shared, "Short rows, sorted in workgroup memory.", WIDE_WORKGROUP);
         let rows = count(&part, &dims, None);
         let each = WORKGROUP_KEYS / padded;
-        let (limit, length) = (e.number("rows", rows), e.number("length", sort.sizes[along]));
-        let (padded, each_name) = (e.number("padded", padded), e.number("group_rows", each));
+        let (limit, length) = (e.uniform("rows", rows), e.uniform("length", sort.sizes[along]));
+        let (padded, each_name) = (e.uniform("padded", padded), e.uniform("group_rows", each));
         let slots = |e: &mut Emitter<'_>, d: usize, count: &str| {
             e.open(format!("for (var slot = local; slot < {WORKGROUP_KEYS}u; slot += {WIDE_WORKGROUP}u) {{"));
             e.line(format!("let row = ({GROUP}) * {each_name} + slot / {padded};"));
@@ -130,7 +133,8 @@ fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<D
         names.iter().for_each(|name| e.workgroup_array(name, "u32", WORKGROUP_KEYS as u32));
         slots(&mut e, along, &length);
         e.line(format!("places[slot] = i{along};"));
-        // What pads a row comes last: its places are larger.
+        // Padding comes last, since its keys are the largest and its places are larger than those of all
+        // elements.
         names.iter().for_each(|name| e.line(format!("{name}[slot] = 0xffffffffu;")));
         e.open("if (is_element) {");
         let mark = body.mark();
@@ -138,7 +142,7 @@ fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<D
         body.require(&mut e, &[0])?;
         e.line(format!("let x = {};", body.value(0, Width::One)));
         for (n, (name, (bits, expression))) in names.iter().zip(words).enumerate() {
-            let flip = e.number(&format!("flip{n}"), flip(sort, *bits));
+            let flip = e.uniform(&format!("flip{n}"), flip(sort, *bits));
             e.line(format!("{name}[slot] = ({expression}) ^ {flip};"));
         }
         body.forget(mark);
@@ -157,8 +161,8 @@ fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<D
             include_str!("../../../shaders/bitonic.wgsl"),
             &[("padded", &padded), ("load", &load), ("exchange", &exchange), ("after", &after)],
         );
-        let wanted_count = e.number("wanted", sort.count);
-        let first = e.number("first_wanted", sort.first);
+        let wanted_count = e.uniform("wanted", sort.count);
+        let first = e.uniform("first_wanted", sort.first);
         slots(&mut e, wanted, &wanted_count);
         e.open("if (is_element) {");
         indices(&mut e, &part, &dims, None, "row");
@@ -172,12 +176,12 @@ fn in_workgroups(shared: &Shared, sort: &Sort, words: &[Word], steps: &mut Vec<D
     Ok(())
 }
 
-/// What a word of the key is joined with, so that the largest comes first where it should.
+/// The bits that are flipped in a word of the key, so that a descending sort is an ascending one.
 fn flip(sort: &Sort, bits: usize) -> usize {
     if sort.descending { (u32::MAX >> (32 - bits)) as usize } else { 0 }
 }
 
-/// Cuts the rows of a sort until each part has at most so many.
+/// Cuts the rows of a sort until each part has at most `most` rows.
 fn cut(sort: &Sort, most: usize, parts: &mut Vec<Sort>) {
     let outer = &sort.sizes[..sort.sizes.len() - 1];
     if outer.iter().product::<usize>() <= most {
@@ -195,7 +199,7 @@ fn cut(sort: &Sort, most: usize, parts: &mut Vec<Sort>) {
     }
 }
 
-/// An access to a temporary of rows of `length` elements, over sizes whose last may be smaller.
+/// An access to a temporary that holds rows of `length` elements, over sizes whose last one may be smaller.
 fn rows_access(temp: usize, sizes: &Dims, length: usize, offset: usize) -> Access {
     let mut whole = sizes.clone();
     if let Some(last) = whole.last_mut() {
@@ -207,10 +211,10 @@ fn rows_access(temp: usize, sizes: &Dims, length: usize, offset: usize) -> Acces
     Access::new(TEMPS + temp, DType::I32, &strides, offset as isize)
 }
 
-/// Writes a word of each element's key; the first one's elements are read in their own order, which is written too, the others in the order
-/// found so far.
+/// Adds the dispatches that write a word of each element's key. For the first word the elements are read in
+/// their own order, which is written as well; for the others they are read in the order found so far.
 fn make_keys(
-    shared: &Shared,
+    shared: &GpuShared,
     sort: &Sort,
     &(bits, expression): &Word,
     word: usize,
@@ -245,14 +249,14 @@ fn make_keys(
         let element = u32::from(word > 0);
         body.require(e, &[element])?;
         e.line(format!("let x = {};", body.value(element, Width::One)));
-        let flip = e.number("flip", flip(sort, bits));
+        let flip = e.uniform("flip", flip(sort, bits));
         e.line(format!("let key = bitcast<i32>(({expression}) ^ {flip});"));
         Ok("key".to_owned())
     })
 }
 
-/// Writes the wanted places of the sorted rows.
-fn write_places(shared: &Shared, sort: &Sort, order: usize, steps: &mut Vec<Dispatch>) -> Result<()> {
+/// Adds the dispatches that write the wanted places of the sorted rows.
+fn write_places(shared: &GpuShared, sort: &Sort, order: usize, steps: &mut Vec<Dispatch>) -> Result<()> {
     let sizes = sort.target_sizes();
     let length = sort.sizes.last().copied().unwrap_or(1);
     let order = rows_access(order, &sizes, length, sort.first);
@@ -263,20 +267,20 @@ fn write_places(shared: &Shared, sort: &Sort, order: usize, steps: &mut Vec<Disp
     each(shared, "The places of sorted elements.", &nest, steps, |_, _| Ok(String::new()))
 }
 
-/// Adds the steps that do what a body says for each index of a space. `accumulate` writes what goes before, and gives the expression of
-/// [`Instr::Accumulator`], an I32.
+/// Adds the dispatches that run a body at each index of a space. `accumulate` writes statements before it,
+/// and returns the expression of [`Instr::Accumulator`], an I32.
 fn each(
-    shared: &Shared,
+    shared: &GpuShared,
     title: &'static str,
     nest: &Nest,
     steps: &mut Vec<Dispatch>,
-    accumulate: impl Fn(&mut Emitter<'_>, &mut Body<'_>) -> Result<String>,
+    accumulate: impl Fn(&mut Emitter<'_>, &mut ShaderBody<'_>) -> Result<String>,
 ) -> Result<()> {
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let dims: Vec<usize> = (0..nest.kernel.sizes.len()).collect();
     for (part, mut windows) in nest.spaces(&used, &dims, None, &shared.caps)? {
         windows.values_mut().for_each(scan::name_temp);
-        let mut body = Body::new(&part, &windows, None, Ty::I32);
+        let mut body = ShaderBody::new(&part, &windows, None, Ty::I32);
         let mut e = Emitter::new(shared, title, WORKGROUP);
         let threads = count(&part, &dims, None);
         begin(&mut e, threads);

@@ -1,31 +1,56 @@
-//! Rows cut into chunks: partial results in the device's scratch memory, joined in a fixed order.
+//! Rows that are cut into chunks: their partial results lie in scratch memory and are joined in a fixed
+//! order.
 //!
-//! For each stage of the loop there is a dispatch over chunks that folds them, and one that joins a row's chunks; a last
-//! one over chunks writes the elements that need the last results. Row values are computed anew in each.
+//! Each stage of the loop is one dispatch that folds the chunks, and one that joins the chunks of each row. A
+//! last dispatch over chunks writes the elements that need the last results. Row values are recomputed in
+//! each dispatch.
 
 use super::*;
 use crate::gpu::kernel::nest::Fit;
 
-/// The places of partial and final states in scratch, in words.
+/// The places of partial and of final states in scratch memory, in words.
 struct Scratch {
     partial: Vec<usize>,
     last: Vec<usize>,
-    /// Rows that states are kept for: whole vectors of them.
+    /// The rows that states are kept for, rounded up to whole vectors.
     slots: usize,
+}
+
+/// A part of the space whose buffers can be bound, and its chunks.
+struct ChunkedPart {
+    nest: Nest,
+    windows: BufferWindows,
+    /// The number of its first chunk, and how many it has.
+    first: usize,
+    chunks: usize,
+}
+
+/// One pass over rows that are cut into chunks.
+#[derive(Clone, Copy)]
+struct ChunkedPass<'c> {
+    shared: &'c GpuShared,
+    rows: &'c RowSchedule,
+    cut: &'c Cut,
+    pass: usize,
 }
 
 /// How a loop's rows are cut.
 struct Cut {
-    /// The parts whose windows fit, with the number of the first chunk of each, and its number of chunks.
-    parts: Vec<(Nest, Windows, usize, usize)>,
-    /// Vectors of a chunk.
+    /// The parts of the space whose buffers can be bound.
+    parts: Vec<ChunkedPart>,
+    /// The vectors of a chunk.
     size: usize,
     chunks: usize,
     scratch: Scratch,
 }
 
-/// Adds the steps of a loop whose rows are cut into chunks.
-pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -> Result<()> {
+/// Adds the dispatches of a loop whose rows are cut into chunks.
+pub(super) fn split(
+    shared: &GpuShared,
+    nest: &Nest,
+    rows: &RowSchedule,
+    steps: &mut Vec<Dispatch>,
+) -> Result<()> {
     let row_level: Vec<usize> = (0..nest.kernel.accesses.len())
         .filter(|&i| nest.kernel.store_level(&nest.kernel.accesses[i]) == Level::Row)
         .collect();
@@ -36,30 +61,30 @@ pub(super) fn split(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<D
     let Some((cut, row_windows)) = cut else {
         return halve(shared, nest, rows, steps);
     };
-    let body = Body::new(nest, &row_windows, rows.vector, Ty::F32);
+    let body = ShaderBody::new(nest, &row_windows, rows.vector, Ty::F32);
     let passes = passes(&body);
     let last_fold = passes.iter().copied().filter(|&pass| !folds_of(&body, pass).is_empty()).max();
     for &pass in &passes {
-        for (part, windows, first, chunks) in &cut.parts {
-            let dispatch = fold_chunks(shared, part, windows, rows, pass, &cut, *first, *chunks)?;
-            steps.push(dispatch);
+        let chunked = ChunkedPass { shared, rows, cut: &cut, pass };
+        for part in &cut.parts {
+            steps.push(fold_chunks(chunked, part)?);
         }
         if !folds_of(&body, pass).is_empty() {
-            steps.push(join_chunks(shared, nest, &row_windows, rows, pass, &cut, last_fold == Some(pass))?);
+            steps.push(join_chunks(chunked, nest, &row_windows, last_fold == Some(pass))?);
         }
     }
     Ok(())
 }
 
-/// The two halves of the rows, one after the other.
-fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -> Result<()> {
+/// Adds the dispatches of the two halves of the rows, one after the other.
+fn halve(shared: &GpuShared, nest: &Nest, rows: &RowSchedule, steps: &mut Vec<Dispatch>) -> Result<()> {
     let halved = outer_dims(nest).into_iter().filter_map(|d| Some((d, nest.half(d, rows.vector)?)));
     let Some((dim, half)) = halved.max_by_key(|&(d, _)| nest.kernel.sizes[d]) else {
         return Err(crate::Error::Unsupported {
             op: "launch",
             reason: format!(
-                "the operands of one row reach over more than the {} bytes that this device binds at a time; make them \
-                 contiguous, or split the operation",
+                "the operands of one row reach over more than the {} bytes that this device binds at a time; \
+                 make them contiguous, or split the operation",
                 shared.caps.max_binding
             ),
         });
@@ -68,10 +93,10 @@ fn halve(shared: &Shared, nest: &Nest, rows: &Rows, steps: &mut Vec<Dispatch>) -
     split(shared, &nest.restrict(dim, half, nest.kernel.sizes[dim] - half), rows, steps)
 }
 
-/// Decides on the chunks; nothing if the rows are too many or too wide for that.
-fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
-    let windows = Windows::new();
-    let body = Body::new(nest, &windows, rows.vector, Ty::F32);
+/// Decides on the chunks; `None` if there are too many rows, or if they are too wide.
+fn cut(shared: &GpuShared, nest: &Nest, rows: &RowSchedule) -> Result<Option<Cut>> {
+    let windows = BufferWindows::new();
+    let body = ShaderBody::new(nest, &windows, rows.vector, Ty::F32);
     let used: Vec<usize> = (0..nest.kernel.accesses.len()).collect();
     let inner_vector = rows.vector.filter(|_| !rows.across(nest));
     let Ok(spaces) = nest.spaces(&used, &inner_dims(nest), inner_vector, &shared.caps) else {
@@ -83,7 +108,8 @@ fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
     let vectors: usize = spaces.iter().map(|(part, _)| vectors_of(part)).sum();
     let lanes = rows.lanes as usize;
     let passes = passes(&body);
-    let words = |folds: &[(Reg, Reg, Fold)]| folds.iter().map(|(_, _, fold)| fold.words()).sum::<usize>();
+    let words =
+        |folds: &[(Reg, Reg, ShaderFold)]| folds.iter().map(|(_, _, fold)| fold.words()).sum::<usize>();
     let last_words: usize = passes.iter().map(|&pass| words(&folds_of(&body, pass))).sum();
     let partial_words = passes.iter().map(|&pass| words(&folds_of(&body, pass))).max().unwrap_or(0).max(1);
     let room = shared.caps.scratch_words.saturating_sub(slots * last_words) / (slots * partial_words);
@@ -98,9 +124,9 @@ fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
     let size = vectors.div_ceil(chunks).clamp(1, longest);
     let mut parts = Vec::new();
     let mut chunks = 0;
-    for (part, windows) in spaces {
-        let here = vectors_of(&part).div_ceil(size);
-        parts.push((part, windows, chunks, here));
+    for (nest, windows) in spaces {
+        let here = vectors_of(&nest).div_ceil(size);
+        parts.push(ChunkedPart { nest, windows, first: chunks, chunks: here });
         chunks += here;
     }
     let mut partial = vec![0; body.types.len()];
@@ -121,40 +147,32 @@ fn cut(shared: &Shared, nest: &Nest, rows: &Rows) -> Result<Option<Cut>> {
     Ok(Some(Cut { parts, size, chunks, scratch: Scratch { partial, last, slots } }))
 }
 
-/// One dispatch that folds the chunks of a part, and writes the elements that are known in this pass.
-#[allow(clippy::too_many_arguments)]
-fn fold_chunks(
-    shared: &Shared,
-    part: &Nest,
-    windows: &Windows,
-    rows: &Rows,
-    pass: usize,
-    cut: &Cut,
-    first: usize,
-    chunks: usize,
-) -> Result<Dispatch> {
-    let mut body = Body::new(part, windows, rows.vector, Ty::F32);
+/// One dispatch that folds the chunks of a part, and writes the elements whose values are known in this pass.
+fn fold_chunks(chunked: ChunkedPass<'_>, part: &ChunkedPart) -> Result<Dispatch> {
+    let ChunkedPass { shared, rows, cut, pass } = chunked;
+    let ChunkedPart { nest: part, windows, first, chunks } = part;
+    let mut body = ShaderBody::new(part, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Chunks of rows, folded.", rows.workgroup);
-    let groups = begin_rows(&mut e, &mut body, rows, Some(chunks));
+    let groups = begin_rows(&mut e, &mut body, rows, Some(*chunks));
     know_results(&mut e, &mut body, rows, pass, cut);
     row_values(&mut e, &mut body, pass)?;
     let vectors = count(part, &inner_dims(part), rows.vector);
-    let size = e.number("chunk_size", cut.size);
-    let end = e.number("vectors", vectors);
+    let size = e.uniform("chunk_size", cut.size);
+    let end = e.uniform("vectors", vectors);
     e.line(format!("let chunk_begin = min(chunk * {size}, {end});"));
     e.line(format!("let chunk_end = min(chunk_begin + {size}, {end});"));
     let range = ("(chunk_begin + lane)".to_owned(), "chunk_end".to_owned());
     let walk = cut.size.div_ceil(rows.lanes as usize);
-    walk_row(&mut e, &mut body, rows, pass, &range, walk, true)?;
+    walk_row(&mut e, &mut body, rows, pass, &range, walk)?;
     let folds = folds_of(&body, pass);
     if !folds.is_empty() {
         e.use_internal();
-        let first = e.number("chunk_first", first);
-        let slots = e.number("slots", cut.scratch.slots);
+        let first = e.uniform("chunk_first", *first);
+        let slots = e.uniform("slots", cut.scratch.slots);
         e.open(if rows.lanes > 1 { "if (live && lane == 0u) {" } else { "if (live) {" });
         e.line(format!("let place = (chunk + {first}) * {slots} + row * {}u;", rows.row_width(part).count()));
         for (reg, _, fold) in folds {
-            let start = e.number(&format!("partial_{reg}"), cut.scratch.partial[reg as usize]);
+            let start = e.uniform(&format!("partial_{reg}"), cut.scratch.partial[reg as usize]);
             write_state(&mut e, fold, &format!("state_{reg}"), &start, "place", rows.row_width(part));
         }
         e.close();
@@ -162,20 +180,18 @@ fn fold_chunks(
     e.finish(groups)
 }
 
-/// One dispatch that joins the chunks of each row, and writes the values of rows after the last fold.
+/// One dispatch that joins the chunks of each row and, after the last fold, writes the values of rows.
 fn join_chunks(
-    shared: &Shared,
+    chunked: ChunkedPass<'_>,
     nest: &Nest,
-    windows: &Windows,
-    rows: &Rows,
-    pass: usize,
-    cut: &Cut,
+    windows: &BufferWindows,
     last: bool,
 ) -> Result<Dispatch> {
+    let ChunkedPass { shared, rows, cut, pass } = chunked;
     let width = rows.row_width(nest);
     let lanes = if width == Width::One && cut.chunks > 64 { 64 } else { 1 };
-    let joining = Rows { vector: rows.vector, lanes, workgroup: 64, told: false };
-    let mut body = Body::new(nest, windows, rows.vector, Ty::F32);
+    let joining = RowSchedule { vector: rows.vector, lanes, workgroup: 64, broadcasts: false };
+    let mut body = ShaderBody::new(nest, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Chunks of rows, joined.", joining.workgroup);
     e.use_internal();
     let groups = begin_rows(&mut e, &mut body, &joining, None);
@@ -183,8 +199,8 @@ fn join_chunks(
     for (reg, _, fold) in &folds {
         e.line(format!("var fold_{reg}: {} = {};", fold.state(width), fold.start(width)));
     }
-    let chunks = e.number("chunks", cut.chunks);
-    let slots = e.number("slots", cut.scratch.slots);
+    let chunks = e.uniform("chunks", cut.chunks);
+    let slots = e.uniform("slots", cut.scratch.slots);
     let stride = BLOCK as u32 * lanes;
     e.open(format!("for (var block = lane; block < {chunks}; block += {stride}u) {{"));
     for (reg, _, fold) in &folds {
@@ -194,7 +210,7 @@ fn join_chunks(
     e.open(format!("for (var chunk = block; chunk < block_end; chunk += {lanes}u) {{"));
     e.line(format!("let place = chunk * {slots} + row * {}u;", width.count()));
     for (reg, _, fold) in &folds {
-        let start = e.number(&format!("partial_{reg}"), cut.scratch.partial[*reg as usize]);
+        let start = e.uniform(&format!("partial_{reg}"), cut.scratch.partial[*reg as usize]);
         let state = read_state(*fold, &start, "place", width);
         e.line(format!("part_{reg} = {};", fold.join(&format!("part_{reg}"), &state, width)));
     }
@@ -211,7 +227,7 @@ fn join_chunks(
     join_lanes(&mut e, &joining, &folds, at_once);
     e.open(if lanes > 1 { "if (live && lane == 0u) {" } else { "if (live) {" });
     for (reg, _, fold) in &folds {
-        let start = e.number(&format!("last_{reg}"), cut.scratch.last[*reg as usize]);
+        let start = e.uniform(&format!("last_{reg}"), cut.scratch.last[*reg as usize]);
         write_state(
             &mut e,
             *fold,
@@ -234,14 +250,14 @@ fn join_chunks(
     e.finish(groups)
 }
 
-/// Reads the results of the folds before a pass.
-fn know_results(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, pass: usize, cut: &Cut) {
+/// Reads the results of the folds of earlier passes from scratch memory.
+fn know_results(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, rows: &RowSchedule, pass: usize, cut: &Cut) {
     let nest = body.nest;
     let width = rows.row_width(nest);
     for earlier in 0..pass {
         for (reg, _, fold) in folds_of(body, earlier) {
             e.use_internal();
-            let start = e.number(&format!("last_{reg}"), cut.scratch.last[reg as usize]);
+            let start = e.uniform(&format!("last_{reg}"), cut.scratch.last[reg as usize]);
             let state = read_state(fold, &start, &format!("row * {}u", width.count()), width);
             let name = format!("row_{}_{reg}", format!("{:?}", fold.op).to_lowercase());
             e.line(format!("let joined_{reg} = {state};"));
@@ -251,8 +267,8 @@ fn know_results(e: &mut Emitter<'_>, body: &mut Body<'_>, rows: &Rows, pass: usi
     }
 }
 
-/// Writes states to scratch, one row's after the other's.
-fn write_state(e: &mut Emitter<'_>, fold: Fold, state: &str, start: &str, place: &str, width: Width) {
+/// Writes states to scratch memory, those of consecutive rows one after the other.
+fn write_state(e: &mut Emitter<'_>, fold: ShaderFold, state: &str, start: &str, place: &str, width: Width) {
     let words = fold.words();
     for (c, component) in ["x", "y", "z", "w"].iter().take(width.count()).enumerate() {
         let part = if width == Width::Four { fold.component(state, component) } else { state.to_owned() };
@@ -262,8 +278,8 @@ fn write_state(e: &mut Emitter<'_>, fold: Fold, state: &str, start: &str, place:
     }
 }
 
-/// The expression of states in scratch.
-fn read_state(fold: Fold, start: &str, place: &str, width: Width) -> String {
+/// The expression of states in scratch memory.
+fn read_state(fold: ShaderFold, start: &str, place: &str, width: Width) -> String {
     let words = fold.words();
     let one = |c: usize| {
         let word = |k: usize| format!("internal.scratch[{start} + ({place} + {c}u) * {words}u + {k}u]");

@@ -1,45 +1,51 @@
 //! How the invocations of a workgroup, which all need the same elements of the left operand, get them.
 //!
-//! Where a workgroup is one subgroup, each invocation loads elements of its own and tells the others; else each loads them all.
+//! If a workgroup is one subgroup, each invocation loads some of the elements, and the others get them by
+//! subgroup broadcasts. Otherwise each invocation loads all of them.
 
-use super::Tile;
-use super::tiles::{C, Names, Operand, part, within};
+use super::MatmulTile;
+use super::tiles::{C, Names, ShaderOperand, part, within};
 use crate::gpu::kernel::access::zero;
 use crate::gpu::kernel::body::choose;
 use crate::gpu::kernel::emit::{Emitter, Width};
 use crate::kernel::Ty;
 
-/// The left operand's elements of a tile's rows.
+/// The left operand's elements of the rows of a tile.
 pub(super) struct Left<'t> {
-    operand: &'t Operand<'t>,
-    tile: &'t Tile,
+    operand: &'t ShaderOperand<'t>,
+    tile: &'t MatmulTile,
     names: &'t Names,
     ty: Ty,
-    /// The invocations of a workgroup, if they tell each other.
-    told_by: Option<usize>,
+    /// The size of the workgroup, if elements are broadcast.
+    subgroup: Option<usize>,
 }
 
 impl<'t> Left<'t> {
-    pub(super) fn new(operand: &'t Operand<'t>, tile: &'t Tile, names: &'t Names, ty: Ty) -> Self {
-        // Only numbers can be told.
-        let told_by = tile.told_by.filter(|_| matches!(ty, Ty::F32 | Ty::I32));
-        Left { operand, tile, names, ty, told_by }
+    pub(super) fn new(
+        operand: &'t ShaderOperand<'t>,
+        tile: &'t MatmulTile,
+        names: &'t Names,
+        ty: Ty,
+    ) -> Self {
+        // Subgroup broadcasts take 32-bit numbers only.
+        let subgroup = tile.subgroup.filter(|_| matches!(ty, Ty::F32 | Ty::I32));
+        Left { operand, tile, names, ty, subgroup }
     }
 
-    /// Whether four elements side by side along the inner dim are loaded at once.
+    /// Whether four contiguous elements along the inner dim are loaded at once.
     fn along_inner(&self) -> bool {
         self.operand.along_inner && self.tile.steps == 4
     }
 
-    /// Whether an invocation loads four rows' elements of one step at once.
+    /// Whether an invocation loads the elements of four rows at one step at once.
     fn along_rows(&self) -> bool {
-        self.operand.along_outer && self.tile.steps == 4 && self.told_by.is_some()
+        self.operand.along_outer && self.tile.steps == 4 && self.subgroup.is_some()
     }
 
-    /// Defines where rows begin.
+    /// Defines the positions at which the rows begin that this invocation loads.
     pub(super) fn begin(&self, e: &mut Emitter<'_>) {
         let (operand, count) = (self.operand, &self.names.rows);
-        let Some(lanes) = self.told_by else {
+        let Some(lanes) = self.subgroup else {
             for r in 0..self.tile.rows {
                 let place = operand.outer(&format!("min(first_row + {r}u, {count} - 1u)"));
                 e.line(format!("let row{r} = left_batch + {place};"));
@@ -48,7 +54,8 @@ impl<'t> Left<'t> {
         };
         for q in 0..self.tile.rows.div_ceil(lanes) {
             let first = q * lanes;
-            // Where rows are loaded by four they are a multiple of four: an invocation beyond reads the last ones.
+            // The number of rows is a multiple of four here: an invocation beyond the last row reads the last
+            // four.
             let place = if self.along_rows() {
                 format!("min(first_row + {first}u + local / 4u * 4u, {count} - 4u)")
             } else {
@@ -58,7 +65,7 @@ impl<'t> Left<'t> {
         }
     }
 
-    /// How far the steps lead that this invocation loads.
+    /// The offsets of the steps that this invocation loads.
     pub(super) fn steps(&self, e: &mut Emitter<'_>) -> Vec<String> {
         let inner = &self.names.inner;
         if self.along_rows() {
@@ -69,10 +76,10 @@ impl<'t> Left<'t> {
         self.operand.steps(e, self.tile.steps, inner, self.along_inner())
     }
 
-    /// Loads what this invocation is to load for the steps from `k` on, which lead so far, and row `r`, or `r` and those that
-    /// follow.
+    /// Loads this invocation's elements for the steps from `k` on, whose offsets are `along`: those of row
+    /// `r`, or of `r` and the rows after it.
     pub(super) fn load(&self, e: &mut Emitter<'_>, r: usize, along: &[String]) {
-        let q = match self.told_by {
+        let q = match self.subgroup {
             None => r,
             Some(lanes) if r.is_multiple_of(lanes) => r / lanes,
             Some(_) => return,
@@ -96,7 +103,7 @@ impl<'t> Left<'t> {
 
     /// The element of row `r` at the `j`-th of the loaded steps.
     pub(super) fn element(&self, r: usize, j: usize) -> String {
-        let Some(lanes) = self.told_by else {
+        let Some(lanes) = self.subgroup else {
             let own = if self.along_inner() {
                 part(self.ty, &format!("left{r}"), C[j])
             } else {
@@ -105,13 +112,13 @@ impl<'t> Left<'t> {
             return own;
         };
         let (q, lane) = (r / lanes, r % lanes);
-        let (own, teller) = if self.along_inner() {
+        let (own, source) = if self.along_inner() {
             (format!("left{q}.{}", C[j]), lane)
         } else if self.along_rows() {
             (format!("left{q}.{}", C[lane % 4]), lane / 4 * 4 + j)
         } else {
             (format!("left{q}_{j}"), lane)
         };
-        format!("subgroupBroadcast({own}, {teller}u)")
+        format!("subgroupBroadcast({own}, {source}u)")
     }
 }

@@ -1,16 +1,18 @@
-//! Rows, columns and inner dims of a factor that are made of several dims, such as those of windows: in the text, a function
-//! takes an index apart. It stands outside of the innermost loops wherever the index does.
+//! Rows, columns and inner dims of a factor that are composed of several dims, as those of windows are. In
+//! the source, a function splits an index into those of the dims. It is called outside of the innermost loops
+//! wherever the index does not change in them.
 
-use super::Product;
+use super::MatmulNest;
 use crate::gpu::kernel::emit::Emitter;
 use crate::kernel::{Access, IndexedDim, Parts};
 use crate::layout::{Dims, Strides};
 
-/// The sizes and strides that a dim of a factor is made of, outermost first.
+/// The sizes and strides of the dims that a dim of a factor is composed of, outermost first.
 pub(super) type Made = Vec<(usize, isize)>;
 
-/// A factor over the dims `batch.., m, n, k`: the first dim of its matrix is `first`, the second `second`. A dim that is made of
-/// several has no stride there; its parts are indexed dims of the access, which count as touched as a whole.
+/// A factor's access over the dims `batch.., m, n, k`. The first dim of its matrix is dim `first`, and the
+/// second is dim `second`. A composed dim has stride 0 there; the dims that it is composed of become indexed
+/// dims of the access, which count as touched as a whole.
 pub(super) fn over_nest(access: &Access, parts: &Parts, [first, second]: [usize; 2], rank: usize) -> Access {
     let mut strides: Strides = access.strides[..rank - 2].into();
     strides.resize(rank + 1, 0);
@@ -28,7 +30,8 @@ pub(super) fn over_nest(access: &Access, parts: &Parts, [first, second]: [usize;
     over
 }
 
-/// What the rows and the columns of a factor are made of. Single dims have no known size.
+/// The dims that the rows and the columns of a factor are composed of. A single dim is given the size 0,
+/// since its size is not known here.
 fn made_of(access: &Access, parts: &Parts, batch: usize) -> [Made; 2] {
     let mut strides = access.strides[batch..].iter();
     let mut made = |sizes: &Dims| -> Made {
@@ -39,8 +42,9 @@ fn made_of(access: &Access, parts: &Parts, batch: usize) -> [Made; 2] {
     [made(&parts.rows), made(&parts.columns)]
 }
 
-/// What the outer and the inner dim of the factor are made of whose outer dim is this one.
-pub(super) fn outer_and_inner(product: &Product<'_>, outer: usize) -> [Made; 2] {
+/// The dims that the outer and the inner dim of a factor are composed of, for the factor whose outer dim is
+/// `outer`.
+pub(super) fn outer_and_inner(product: &MatmulNest<'_>, outer: usize) -> [Made; 2] {
     let (kernel, batch) = (product.kernel, product.k - 2);
     if outer == batch {
         made_of(&kernel.lhs, &kernel.lhs_parts, batch)
@@ -50,23 +54,24 @@ pub(super) fn outer_and_inner(product: &Product<'_>, outer: usize) -> [Made; 2] 
     }
 }
 
-/// Writes the function from an index of a part of a dim to elements, if the dim is made of several, and says its name.
+/// Writes the function from an index along a composed dim to an offset in elements, and returns its name;
+/// `None` if the dim is a single one.
 pub(super) fn function(e: &mut Emitter<'_>, name: &str, made: &Made, first: usize) -> Option<String> {
     if made.len() < 2 {
         return None;
     }
-    let first = e.number(&format!("{name}_first"), first);
+    let first = e.uniform(&format!("{name}_first"), first);
     e.line(format!("let rest{} = index + {first};", made.len() - 1));
     let mut terms = Vec::new();
     for (i, &(size, stride)) in made.iter().enumerate().skip(1).rev() {
-        let n = e.number(&format!("{name}_size{i}"), size);
-        let reciprocal = e.float(&format!("{name}_reciprocal{i}"), 1.0 / size as f32);
+        let n = e.uniform(&format!("{name}_size{i}"), size);
+        let reciprocal = e.float_uniform(&format!("{name}_reciprocal{i}"), 1.0 / size as f32);
         e.line(format!("let digits{i} = divide(rest{i}, {n}, {reciprocal});"));
         e.line(format!("let rest{} = digits{i}.x;", i - 1));
-        let stride = e.signed(&format!("{name}_step{i}"), stride);
+        let stride = e.signed_uniform(&format!("{name}_step{i}"), stride);
         terms.push(format!("digits{i}.y * {stride}"));
     }
-    let stride = e.signed(&format!("{name}_step0"), made[0].1);
+    let stride = e.signed_uniform(&format!("{name}_step0"), made[0].1);
     terms.push(format!("rest0 * {stride}"));
     e.line(format!("return {};", terms.join(" + ")));
     e.end_function(&format!("fn {name}(index: u32) -> u32"));

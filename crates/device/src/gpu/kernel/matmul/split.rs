@@ -1,20 +1,22 @@
-//! Chunks of the inner dim side by side in one dispatch, for devices that run more workgroups at a time than a product has tiles.
+//! Products whose chunks of the inner dim are computed by one dispatch, for devices that run more workgroups
+//! at a time than the product has tiles.
 
 use smallvec::SmallVec;
 
-use super::{Product, Target, dispatch, epilogue_of_chunks, temp_dtype};
+use super::{MatmulNest, ProductTarget, dispatch, epilogue_of_chunks, temp_dtype};
 use crate::Result;
-use crate::gpu::Shared;
+use crate::gpu::GpuShared;
 use crate::gpu::kernel::scan::{TEMPS, name_temp};
 use crate::gpu::program::Dispatch;
 use crate::kernel::{Access, Instr, Loop, Matmul, Parts, Store, Ty};
 use crate::layout::{Dims, contiguous_strides};
 
-/// The steps of a product whose chunks are a batch dim of another product, and the bytes of the temporary that holds those products.
-/// As many of the wanted chunks as divide the inner dim; nothing where none do.
+/// The dispatches of a product whose chunks are a batch dim of another product, and the bytes of the
+/// temporary that holds the products of the chunks. The number of chunks is the largest up to `wanted` that
+/// divides the inner dim; `None` if none does.
 pub(super) fn side_by_side(
-    shared: &Shared,
-    product: &Product<'_>,
+    shared: &GpuShared,
+    product: &MatmulNest<'_>,
     wanted: usize,
     most_bytes: u64,
 ) -> Result<Option<(Vec<Dispatch>, u64)>> {
@@ -57,31 +59,32 @@ pub(super) fn side_by_side(
             sizes,
         },
     };
-    let parts = Product::new(&split);
+    let parts = MatmulNest::new(&split);
     let used: Vec<usize> = (0..parts.nest.kernel.accesses.len()).collect();
     let dims: Vec<usize> = (0..parts.k).collect();
     let mut steps = Vec::new();
     for (nest, mut windows) in parts.nest.spaces(&used, &dims, Some(parts.columns), &shared.caps)? {
         windows.values_mut().for_each(name_temp);
-        steps.push(dispatch(shared, &Product { nest, ..parts }, &windows, Target::Epilogue)?);
+        steps.push(dispatch(shared, &MatmulNest { nest, ..parts }, &windows, ProductTarget::Epilogue)?);
     }
     epilogue_of_chunks(shared, product, chunks, &mut steps)?;
     Ok(Some((steps, bytes)))
 }
 
-/// The sizes that the inner dim is made of, for each factor.
+/// The sizes that the inner dim of each factor is composed of.
 fn inner_sizes(kernel: &Matmul) -> [Dims; 2] {
     let made =
         |sizes: &Dims| if sizes.is_empty() { SmallVec::from_slice(&[kernel.k]) } else { sizes.clone() };
     [made(&kernel.lhs_parts.columns), made(&kernel.rhs_parts.rows)]
 }
 
-/// How many strides the rows of a factor have.
+/// The number of strides that the rows of a factor have.
 fn rows_of(parts: &Parts) -> usize {
     parts.rows.len().max(1)
 }
 
-/// A factor with chunks of the inner dim, whose first stride is at `place`, as its first batch dim; and what a chunk of it is made of.
+/// A factor with the chunks of its inner dim as its first batch dim, and the sizes that the inner dim of a
+/// chunk is composed of. `place` is the position of the inner dim's first stride.
 fn chunked(factor: &Access, made: &Dims, place: usize, k: usize, chunks: usize) -> (Access, Dims) {
     let mut factor = factor.clone();
     let first = made.first().copied().unwrap_or(k) / chunks;

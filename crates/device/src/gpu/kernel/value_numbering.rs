@@ -1,11 +1,12 @@
-//! Which values of a body are the same: compilers take `x - x` for 0 and `x / x` for 1, which infinities and NaN are not,
-//! and see through a value that is computed twice.
+//! Value numbering: finds values of a body that are computed in the same way. Compilers simplify `x - x` to 0
+//! and `x / x` to 1, which is wrong for infinities and NaN, and they recognise a value that is computed
+//! twice. So such operations must be found here, to be written in another way.
 
 use std::collections::HashMap;
 
 use crate::kernel::{Instr, Loop, Reg};
 
-/// For each value the first that is computed in the same way from the same memory.
+/// For each value the first one that is computed in the same way from the same memory.
 pub(super) fn representatives(kernel: &Loop) -> Vec<Reg> {
     let mut first: HashMap<Instr, Reg> = HashMap::new();
     let mut found: Vec<Reg> = Vec::with_capacity(kernel.body.len());
