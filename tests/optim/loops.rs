@@ -55,7 +55,8 @@ fn a_rate_that_changes_each_step_has_one_plan_and_reads_nothing() -> Result<()> 
             let mut scheduler = Scheduler::new(schedule, optimizer.as_mut())?;
             let mut before = device.stats();
             for step in 0..20 {
-                // The first step makes the state, and the second finds it made. Each is evaluated when the backward of the next one begins.
+                // The first step makes the state, and the second finds it made. Each is evaluated when the
+                // backward of the next one begins.
                 if step == 3 {
                     before = device.stats();
                 }
@@ -126,7 +127,8 @@ fn memory_stays_what_it_is() -> Result<()> {
     Ok(())
 }
 
-/// Gradients that somebody holds, so that nothing of the backward is in the step: a launch a parameter, and one for the numbers that they share.
+/// Gradients that somebody holds, so that nothing of the backward is in the step: a launch a parameter, and
+/// one for the numbers that they share.
 #[test]
 fn a_step_is_a_launch_for_each_parameter() -> Result<()> {
     let _alone = alone();

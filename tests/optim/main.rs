@@ -1,5 +1,5 @@
-//! What must hold of optimisers beside PyTorch's values, which `tests/reference` compares: plans, reads and memory of a training loop, skipped and
-//! failed steps, saved states, odd shapes.
+//! What must hold of optimisers beside PyTorch's values, which `tests/reference` compares: plans, reads and
+//! memory of a training loop, skipped and failed steps, saved states, odd shapes.
 
 #![allow(missing_docs)]
 

@@ -1,4 +1,5 @@
-//! Steps that are skipped or fail, parameters of odd shapes, dtypes and layouts, arguments that make no sense.
+//! Steps that are skipped or fail, parameters of odd shapes, dtypes and layouts, arguments that make no
+//! sense.
 
 use wgrad::optim::{
     Adam, AdamOptions, AdamW, AdamWOptions, Average, AveragedModel, GradScaler, GradScalerOptions, Lbfgs,

@@ -32,8 +32,8 @@ use super::stepper::{Cohort, Group, Kind, Member, State, Stepper, shared_numbers
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct OptimizerState {
-    /// By a parameter's path, its state by PyTorch's names: `exp_avg`, `momentum_buffer`, `step`, …. Parameters that have not been stepped are
-    /// left out.
+    /// By a parameter's path, its state by PyTorch's names: `exp_avg`, `momentum_buffer`, `step`, ….
+    /// Parameters that have not been stepped are left out.
     pub state: BTreeMap<String, BTreeMap<String, Tensor>>,
     /// The groups in their order.
     pub groups: Vec<GroupState>,

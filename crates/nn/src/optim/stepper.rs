@@ -1,10 +1,11 @@
-//! What all optimisers have in common that change each parameter by a [`Rule`]: groups with their own settings, parameters without a gradient,
-//! shared numbers, skipped steps, saving and loading.
+//! What all optimisers have in common that change each parameter by a [`Rule`]: groups with their own
+//! settings, parameters without a gradient, shared numbers, skipped steps, saving and loading.
 //!
-//! A step is one piece of the lazy graph. It reads nothing: which parameters take part is known from their gradients being there, and all that
-//! depends on the number of steps is computed from a 0-dim tensor on the device. It is evaluated with the backward before it, when the next backward
-//! begins, or else the next step. New values are written in place when all of them have been
-//! made, so a step that fails changes nothing, and one whose evaluation fails later goes back with everything else that was written.
+//! A step is one piece of the lazy graph. It reads nothing: which parameters take part is known from their
+//! gradients being there, and all that depends on the number of steps is computed from a 0-dim tensor on the
+//! device. It is evaluated with the backward before it, when the next backward begins, or else the next step.
+//! New values are written in place when all of them have been made, so a step that fails changes nothing, and
+//! one whose evaluation fails later goes back with everything else that was written.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +17,8 @@ use super::rule::{Input, Output, Rule, compute_dtype};
 use super::setting::{Setting, Settings, check};
 use super::state::OptimizerState;
 
-/// An optimiser that changes each parameter by the rule `R`, whose fields are its settings: [`Adam`](super::Adam) is
-/// `Stepper<AdamOptions>`.
+/// An optimiser that changes each parameter by the rule `R`, whose fields are its settings:
+/// [`Adam`](super::Adam) is `Stepper<AdamOptions>`.
 ///
 /// ```
 /// use wgrad::optim::{Adam, AdamOptions, Optimizer};
@@ -67,8 +68,8 @@ pub(super) struct Cohort {
 }
 
 impl<R: Rule> Stepper<R> {
-    /// An optimiser of these parameters with one group: tensors, or pairs of a path and a tensor as a module's `named_parameters` gives.
-    /// Tensors without a path are called by their place, from `"0"` on.
+    /// An optimiser of these parameters with one group: tensors, or pairs of a path and a tensor as a
+    /// module's `named_parameters` gives. Tensors without a path are called by their place, from `"0"` on.
     ///
     /// ```
     /// use wgrad::optim::{Sgd, SgdOptions};
@@ -81,8 +82,8 @@ impl<R: Rule> Stepper<R> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for settings that make no sense, no parameters at all, a parameter or a path that is there twice, a dtype that is no
-    /// float, or a tensor that is the result of an operation.
+    /// [`Error::Argument`] for settings that make no sense, no parameters at all, a parameter or a path that
+    /// is there twice, a dtype that is no float, or a tensor that is the result of an operation.
     pub fn new<P: Parameter>(params: impl IntoIterator<Item = P>, options: R) -> Result<Self> {
         let optimizer = Stepper { groups: Vec::new(), written: Vec::new() };
         optimizer.add_group(params, options)
@@ -125,7 +126,8 @@ impl<R: Rule> Stepper<R> {
         Ok(self)
     }
 
-    /// Moves the parameters that `takes` into a new group with settings of their own. It is asked for each parameter by path.
+    /// Moves the parameters that `takes` into a new group with settings of their own. It is asked for each
+    /// parameter by path.
     ///
     /// ```
     /// use wgrad::optim::{AdamW, AdamWOptions};
@@ -383,7 +385,8 @@ impl Member {
     }
 }
 
-/// 0-dim tensors of these numbers, in memory: what is known to be constant would be folded into other plans than later numbers.
+/// 0-dim tensors of these numbers, in memory: what is known to be constant would be folded into other plans
+/// than later numbers.
 pub(super) fn shared_numbers(numbers: &[f64], device: &Device) -> Result<Vec<Tensor>> {
     numbers.iter().map(|&number| Tensor::from_slice(&[number as f32], (), device)).collect()
 }
