@@ -1,4 +1,5 @@
-//! Where a set of cases comes from: the project's own archive, or a folder that a variable of the environment names.
+//! Where a set of cases comes from: the project's own archive, or a folder that a variable of the environment
+//! names.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,7 +14,8 @@ pub struct Files {
     pub safetensors: Vec<u8>,
 }
 
-/// Where the set is from, and all its files by their names; `index.json` is left out. `archive` is relative to the project.
+/// Where the set is from, and all its files by their names; `index.json` is left out. `archive` is relative
+/// to the project.
 pub fn read(variable: &str, archive: &str) -> Result<(String, BTreeMap<String, Files>)> {
     let mut set = BTreeMap::new();
     let origin = match std::env::var_os(variable) {

@@ -1,4 +1,5 @@
-//! What the runners share that replay recorded values: where the files are, tensors as numbers, how results are compared.
+//! What the runners share that replay recorded values: where the files are, tensors as numbers, how results
+//! are compared.
 #![allow(dead_code)] // Each runner uses its own part.
 
 pub mod compare;

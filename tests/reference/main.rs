@@ -1,5 +1,6 @@
-//! Replays what PyTorch's training library gives: optimisers, schedules, layers, whole training runs. On every device, and from files
-//! alone. `README.md` beside this file says where they come from and how to run a part of them.
+//! Replays what PyTorch's training library gives: optimisers, schedules, layers, whole training runs. On
+//! every device, and from files alone. `README.md` beside this file says where they come from and how to run
+//! a part of them.
 
 #![allow(missing_docs)]
 

@@ -1,5 +1,5 @@
-//! What a case says, as a tree that notes what was read of it: what nobody read is an option that the runner does not know, and the case
-//! fails.
+//! What a case says, as a tree that notes what was read of it: what nobody read is an option that the runner
+//! does not know, and the case fails.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

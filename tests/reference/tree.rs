@@ -1,4 +1,5 @@
-//! What comes of a case: tensors, numbers and names in lists and maps, and how that is compared with what is expected.
+//! What comes of a case: tensors, numbers and names in lists and maps, and how that is compared with what is
+//! expected.
 
 use std::collections::BTreeMap;
 

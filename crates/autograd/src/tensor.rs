@@ -205,6 +205,37 @@ impl Tensor {
         Array::eval_all(&arrays.iter().collect::<Vec<_>>())
     }
 
+    /// The same values, which fail with `other` where its data turn out to have a fault, such as an index out of range that only the evaluation
+    /// finds. For what must not go on without `other` though it does not depend on its values: the number of a step that has failed.
+    ///
+    /// ```
+    /// use wgrad_autograd::{DType, Device, Tensor};
+    /// let device = Device::cpu();
+    /// // An index that is computed, so that nobody knows it before.
+    /// let index = Tensor::new(7.0, &device)?.mul(1.0)?.to_dtype(DType::I64)?;
+    /// let row = Tensor::ones([4, 2], &device)?.index_select(0, &index)?;
+    /// let count = Tensor::zeros((), &device)?.add(1.0)?;
+    /// assert!(count.tied_to(&row)?.item::<f32>().is_err());
+    /// assert_eq!(count.item::<f32>()?, 1.0);
+    /// # Ok::<(), wgrad_autograd::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the devices differ.
+    pub fn tied_to(&self, other: &Tensor) -> Result<Tensor> {
+        if other.numel() == 0 || !other.array()?.may_fail() {
+            return Ok(self.clone());
+        }
+        let element = crate::no_grad(|| other.reshape([-1])?.select(0, 0))?;
+        let array = self.array()?;
+        let tied = array.tied_to(&element.array()?)?;
+        if tied.is_same(&array) {
+            Ok(self.clone())
+        } else {
+            Ok(Tensor::from_edge(tied, self.gradient_edge()))
+        }
+    }
+
     /// The current value. Views compute theirs anew after somebody wrote to the storage.
     pub(crate) fn array(&self) -> Result<Array> {
         let stale = match &lock(&self.0.state).value {

@@ -1,9 +1,10 @@
 //! Clipped gradients, averaged models, scaled losses.
 
 use anyhow::{Context, Result, bail, ensure};
+use wgrad::nn::{BatchNorm1d, Layer, Linear, Module, Sequential};
 use wgrad::optim::{
     Average, AveragedModel, GradScaler, GradScalerOptions, Named, NormOptions, Optimizer, Sgd, SgdOptions,
-    clip_grad_norm_, clip_grad_norm_with_, clip_grad_value_, get_total_norm,
+    clip_grad_norm_, clip_grad_norm_with_, clip_grad_value_, get_total_norm, update_bn,
 };
 use wgrad::{DType, Device, Tensor, no_grad};
 
@@ -21,7 +22,7 @@ pub fn run(case: &Case<'_>, device: &Device) -> Result<Outcome> {
         "averaged_model" => averaged(case, device)?,
         "grad_scaler" => scaled(case, device)?,
         "autocast" => return Ok(Outcome::Waiting("autocast")),
-        "update_bn" => return Ok(Outcome::Waiting("layers")),
+        "update_bn" => updated_statistics(case, device)?,
         kind => bail!("the kind {kind} is unknown"),
     };
     Ok(case.compare(&tree)?.into())
@@ -194,4 +195,27 @@ fn scaled(case: &Case<'_>, device: &Device) -> Result<Tree> {
     let names = ["scale", "growth_tracker", "stepped", "params", "grad_norms"];
     let entries = names.into_iter().zip(seen).map(|(name, list)| (name, Tree::List(list)));
     Ok(Tree::map(entries.chain([("state_dict", state)])))
+}
+
+fn updated_statistics(case: &Case<'_>, device: &Device) -> Result<Tree> {
+    let [inputs, outputs] = case.body.get("linear")?.array(Node::size)?;
+    let momentum = case.body.get("momentum")?.optional(Node::float)?;
+    let norm = BatchNorm1d::options(outputs).momentum(momentum).build(device)?;
+    let model = Sequential::new().push(Linear::new(inputs, outputs, device)?).push(norm);
+    let mut state = model.state_dict()?;
+    for (path, name) in case.body.get("state")?.entries()? {
+        ensure!(state.contains_key(path), "the model has no {path}");
+        state.insert(path.to_owned(), case.tensor(name.text()?, device)?);
+    }
+    model.load_state_dict(&state, true)?;
+    let batches = case.tensor(case.body.get("batches")?.text()?, device)?.unbind(0)?;
+    update_bn(&model, &batches, |batch| model.forward(batch))?;
+    let after = model.state_dict()?;
+    let names = ["running_mean", "running_var", "num_batches_tracked"];
+    let mut entries = Vec::new();
+    for name in names {
+        entries.push((name, Tree::from(after.get(&format!("1.{name}")).context("no statistics")?)));
+    }
+    // The layer's momentum is a setting that nobody changes.
+    Ok(Tree::map(entries.into_iter().chain([("momentum_after", momentum.into())])))
 }

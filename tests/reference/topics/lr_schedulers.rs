@@ -271,7 +271,10 @@ fn schedule(node: &Node<'_>) -> Result<Box<dyn Schedule>> {
         "OneCycleLR" => Box::new(one_cycle(&args)?),
         "SWALR" => {
             let mut schedule = SwaLr::new(per_group(&args.get("swa_lr")?)?);
-            set!(args, schedule, "anneal_epochs" => anneal_epochs, Node::size; "anneal_strategy" => anneal_strategy, anneal;);
+            set!(args, schedule,
+                "anneal_epochs" => anneal_epochs, Node::size;
+                "anneal_strategy" => anneal_strategy, anneal;
+            );
             Box::new(schedule)
         }
         "SequentialLR" => Box::new(SequentialLr::new(

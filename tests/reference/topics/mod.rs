@@ -1,4 +1,5 @@
-//! How the cases of each topic are replayed. One file a topic, with a function `run` that reads a case and compares what comes of it.
+//! How the cases of each topic are replayed. One file a topic, with a function `run` that reads a case and
+//! compares what comes of it.
 
 mod grad_utils;
 mod init;

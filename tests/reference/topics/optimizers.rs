@@ -247,7 +247,8 @@ fn expected_state(case: &Case<'_>, device: &Device) -> Result<OptimizerState> {
     Ok(state)
 }
 
-/// Steps with a closure, and the same with an optimiser that goes on from what another one saved after the first.
+/// Steps with a closure, and the same with an optimiser that goes on from what another one saved after the
+/// first.
 fn lbfgs(case: &Case<'_>, device: &Device) -> Result<Report> {
     let mut start = Vec::new();
     for param in case.body.get("params")?.items()? {

@@ -29,6 +29,11 @@ impl Array {
 }
 
 impl Array {
+    /// Whether its data may turn out to have a fault when it is computed.
+    pub fn may_fail(&self) -> bool {
+        self.0.may_fail()
+    }
+
     /// The same values, made dependent on `other`, which must have the same shape: if the data of `other`
     /// turn out to have a fault, these values have it, too. The gradient of a loss, for instance, may not
     /// depend on the loss otherwise.

@@ -1,10 +1,29 @@
 //! Normalisation: of batches, layers, groups, instances, and neighbours.
 
+use std::cell::Cell;
+
 use wgrad_autograd::{BatchNormOptions as Statistics, DType, Error, Options, Result, Tensor, no_grad};
 
 use super::options::{Sizes, argument, functions, settings};
 use super::parameter::constant;
 use crate::{Hooks, Layer, Module, Training};
+
+thread_local! {
+    /// Whether running statistics of this thread's calls become means of all batches, whatever the layers' momenta.
+    static MEANS_OF_ALL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a closure in which running statistics of batches become means of all batches, whatever the layers' momenta.
+pub(crate) fn with_means_of_all<R>(run: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            MEANS_OF_ALL.set(self.0);
+        }
+    }
+    let _restore = Restore(MEANS_OF_ALL.replace(true));
+    run()
+}
 
 /// Running statistics of channels, which a norm may keep.
 #[derive(Clone, Debug, Module)]
@@ -42,7 +61,7 @@ impl Running {
                 ..statistics
             });
         };
-        let Some(momentum) = momentum else {
+        let Some(momentum) = momentum.filter(|_| !MEANS_OF_ALL.get()) else {
             // The batch's own statistics, of which the mean is taken on the device: the count is not read.
             let (batch_mean, batch_var) = (mean.zeros_like()?, var.zeros_like()?);
             let out = apply(&Statistics {

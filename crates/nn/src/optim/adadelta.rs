@@ -24,7 +24,8 @@ settings! {
 
 /// Adadelta (Zeiler 2012, [arXiv 1212.5701](https://arxiv.org/abs/1212.5701)); `torch.optim.Adadelta`.
 ///
-/// With `v` and `u` the running means of squared gradients and of squared changes: `d = sqrt(u + eps) / sqrt(v + eps) * g`, `p = p - lr * d`.
+/// With `v` and `u` the running means of squared gradients and of squared changes: `d = sqrt(u + eps) /
+/// sqrt(v + eps) * g`, `p = p - lr * d`.
 ///
 /// ```
 /// use wgrad::optim::{Adadelta, AdadeltaOptions, Optimizer};

@@ -13,7 +13,8 @@ settings! {
         lr: f64 = 1e-2, example 0.001;
         /// The power of the number of steps by which gradients' squares enter their mean; -0.8.
         beta2_decay: f64 = -0.8, example -0.5;
-        /// The least root of a mean of squares (`None`: the dtype's precision), and the least size of a parameter; `None` and 0.001.
+        /// The least root of a mean of squares (`None`: the dtype's precision), and the least size of a
+        /// parameter; `None` and 0.001.
         eps: Eps = Eps(None, 1e-3), example wgrad::optim::Eps(Some(1e-6), 1e-3);
         /// The largest size of an update, before the rate; 1.
         d: f64 = 1.0, example 2.0;
@@ -24,7 +25,8 @@ settings! {
     }
 }
 
-/// The two least sizes of [`AdafactorOptions`]: of the root of a mean of squares, by default the dtype's precision, and of a parameter.
+/// The two least sizes of [`AdafactorOptions`]: of the root of a mean of squares, by default the dtype's
+/// precision, and of a parameter.
 ///
 /// ```
 /// use wgrad::optim::{AdafactorOptions, Eps};
@@ -50,8 +52,8 @@ impl Typed for Eps {
     }
 }
 
-/// Adafactor, whose state of a matrix is a row and a column (Shazeer and Stern 2018, [arXiv 1804.04235](https://arxiv.org/abs/1804.04235)), in
-/// the form of `torch.optim.Adafactor`.
+/// Adafactor, whose state of a matrix is a row and a column (Shazeer and Stern 2018, [arXiv
+/// 1804.04235](https://arxiv.org/abs/1804.04235)), in the form of `torch.optim.Adafactor`.
 ///
 /// ```
 /// use wgrad::optim::{Adafactor, AdafactorOptions, Optimizer};

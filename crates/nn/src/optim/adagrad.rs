@@ -24,7 +24,8 @@ settings! {
     }
 }
 
-/// Adagrad (Duchi, Hazan and Singer 2011, [JMLR 12](https://jmlr.org/papers/v12/duchi11a.html)); `torch.optim.Adagrad`.
+/// Adagrad (Duchi, Hazan and Singer 2011, [JMLR 12](https://jmlr.org/papers/v12/duchi11a.html));
+/// `torch.optim.Adagrad`.
 ///
 /// `s = s + g^2`, `p = p - lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)`.
 ///

@@ -67,8 +67,8 @@ settings! {
 /// ```
 pub type Adam = Stepper<AdamOptions>;
 
-/// Adam with weight decay beside the loss (Loshchilov and Hutter 2017, [arXiv 1711.05101](https://arxiv.org/abs/1711.05101));
-/// `torch.optim.AdamW`.
+/// Adam with weight decay beside the loss (Loshchilov and Hutter 2017, [arXiv
+/// 1711.05101](https://arxiv.org/abs/1711.05101)); `torch.optim.AdamW`.
 ///
 /// [`Adam`] on `p * (1 - lr * weight_decay)`.
 ///

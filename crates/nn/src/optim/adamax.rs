@@ -22,8 +22,8 @@ settings! {
     }
 }
 
-/// Adamax, Adam with the maximum norm (Kingma and Ba 2014, [arXiv 1412.6980](https://arxiv.org/abs/1412.6980), section 7.1);
-/// `torch.optim.Adamax`.
+/// Adamax, Adam with the maximum norm (Kingma and Ba 2014, [arXiv
+/// 1412.6980](https://arxiv.org/abs/1412.6980), section 7.1); `torch.optim.Adamax`.
 ///
 /// `u = max(beta_2 * u, |g| + eps)`, `p = p - lr / (1 - beta_1^t) * m / u`.
 ///

@@ -26,7 +26,8 @@ settings! {
 
 /// Averaged stochastic gradient descent (Polyak and Juditsky 1992); `torch.optim.ASGD`.
 ///
-/// `p = p * (1 - lambd * eta) - eta * g` with `eta = lr / (1 + lambd * lr * t)^alpha`; the state's `ax` is the mean of the values from step `t0` on.
+/// `p = p * (1 - lambd * eta) - eta * g` with `eta = lr / (1 + lambd * lr * t)^alpha`; the state's `ax` is
+/// the mean of the values from step `t0` on.
 ///
 /// ```
 /// use wgrad::optim::{Asgd, AsgdOptions, Optimizer};

@@ -5,6 +5,7 @@ use wgrad_autograd::{Error, Result, Tensor, no_grad};
 use super::parameters::{self, Parameter};
 use super::rule::compute_dtype;
 use super::setting::check;
+use crate::module::{Kind, Module};
 
 const OP: &str = "AveragedModel";
 
@@ -17,7 +18,8 @@ const OP: &str = "AveragedModel";
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Average {
-    /// All updates count the same (stochastic weight averaging; Izmailov et al. 2018, [arXiv 1803.05407](https://arxiv.org/abs/1803.05407)).
+    /// All updates count the same (stochastic weight averaging; Izmailov et al. 2018, [arXiv
+    /// 1803.05407](https://arxiv.org/abs/1803.05407)).
     #[default]
     Equal,
     /// So much of the average stays in each update: an exponential moving average with this decay.
@@ -71,7 +73,8 @@ impl AveragedModel {
     /// An average of these parameters, which begins with their values now.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a decay that is not from 0 to 1; and as [`Stepper::new`](super::Stepper::new) for the parameters.
+    /// [`Error::Argument`] for a decay that is not from 0 to 1; and as [`Stepper::new`](super::Stepper::new)
+    /// for the parameters.
     pub fn new<P: Parameter>(params: impl IntoIterator<Item = P>, average: Average) -> Result<AveragedModel> {
         if let Average::Ema(decay) = average {
             check(OP, (0.0..=1.0).contains(&decay), || {
@@ -88,6 +91,26 @@ impl AveragedModel {
         })
     }
 
+    /// An average of a module's parameters. Each update copies its buffers, or averages them too.
+    ///
+    /// ```
+    /// use wgrad::nn::BatchNorm1d;
+    /// use wgrad::optim::{Average, AveragedModel};
+    ///
+    /// let norm = BatchNorm1d::new(3, &wgrad::Device::cpu())?;
+    /// let average = AveragedModel::of(&norm, Average::Ema(0.999), false)?;
+    /// assert_eq!(average.tensors()[2].0, "running_mean");
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`AveragedModel::new`] and [`AveragedModel::with_buffers`].
+    pub fn of(module: &dyn Module, average: Average, averages_buffers: bool) -> Result<AveragedModel> {
+        let buffers = module.tensors().into_iter().filter(|(_, kind, _)| *kind == Kind::Buffer);
+        let buffers = buffers.map(|(path, _, tensor)| (path, tensor));
+        AveragedModel::new(module.named_parameters(), average)?.with_buffers(buffers, averages_buffers)
+    }
+
     /// With the model's buffers, such as running statistics. Each update copies them, or averages them too.
     ///
     /// ```
@@ -102,7 +125,8 @@ impl AveragedModel {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for a path that is there twice; [`Error::DType`] for integers that are to be averaged with equal weights.
+    /// [`Error::Argument`] for a path that is there twice; [`Error::DType`] for integers that are to be
+    /// averaged with equal weights.
     pub fn with_buffers<P: Parameter>(
         mut self,
         buffers: impl IntoIterator<Item = P>,

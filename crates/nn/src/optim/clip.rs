@@ -1,4 +1,5 @@
-//! Norms of gradients, and gradients kept below them. All of it is lazy: nothing is read, unless an error is asked for.
+//! Norms of gradients, and gradients kept below them. All of it is lazy: nothing is read, unless an error is
+//! asked for.
 
 use wgrad_autograd::{Device, Error, Result, Tensor, no_grad};
 
@@ -58,7 +59,8 @@ impl NormOptions {
     }
 }
 
-/// The norm of several tensors as if they were one vector, 0-dim; `nn.utils.get_total_norm`. It is 0 for no tensors.
+/// The norm of several tensors as if they were one vector, 0-dim; `nn.utils.get_total_norm`. It is 0 for no
+/// tensors.
 ///
 /// ```
 /// use wgrad::optim::{NormOptions, get_total_norm};
@@ -71,7 +73,8 @@ impl NormOptions {
 /// ```
 ///
 /// # Errors
-/// [`Error::Argument`] for a norm type that is NaN; and if `error_if_nonfinite` is set, for a norm that is infinite or NaN.
+/// [`Error::Argument`] for a norm type that is NaN; and if `error_if_nonfinite` is set, for a norm that is
+/// infinite or NaN.
 pub fn get_total_norm<'a>(
     tensors: impl IntoIterator<Item = &'a Tensor>,
     options: &NormOptions,
@@ -80,7 +83,7 @@ pub fn get_total_norm<'a>(
     let NormOptions { norm_type, error_if_nonfinite } = *options;
     check(OP, !norm_type.is_nan(), || "norm_type is NaN".to_owned())?;
     let tensors: Vec<&Tensor> = tensors.into_iter().collect();
-    let Some(first) = tensors.first() else { return Tensor::zeros((), &Device::cpu()) };
+    let Some(first) = tensors.first() else { return Tensor::zeros((), Device::cpu()) };
     let norm = |tensor: &&Tensor| tensor.vector_norm(norm_type, (), false)?.to_device(first.device());
     let norms = tensors.iter().map(norm).collect::<Result<Vec<_>>>()?;
     let total = match norms.as_slice() {
@@ -89,16 +92,16 @@ pub fn get_total_norm<'a>(
     };
     if error_if_nonfinite && !total.isfinite()?.item::<bool>()? {
         let reason = format!(
-            "the total norm of order {norm_type} is not finite, so gradients cannot be clipped to it; look for the cause, or do not set \
-             error_if_nonfinite"
+            "the total norm of order {norm_type} is not finite, so gradients cannot be clipped to it; \
+             look for the cause, or do not set error_if_nonfinite"
         );
         return Err(Error::Argument { op: OP, reason });
     }
     Ok(total)
 }
 
-/// Scales the gradients of these parameters so that their norm, taken together, is at most `max_norm`; `nn.utils.clip_grad_norm_`. Gives the
-/// norm before.
+/// Scales the gradients of these parameters so that their norm, taken together, is at most `max_norm`;
+/// `nn.utils.clip_grad_norm_`. Gives the norm before.
 ///
 /// ```
 /// use wgrad::optim::clip_grad_norm_;
@@ -153,7 +156,8 @@ pub fn clip_grad_norm_with_<P: Parameter>(
     })
 }
 
-/// Keeps each element of these parameters' gradients between `-clip_value` and `clip_value`; `nn.utils.clip_grad_value_`.
+/// Keeps each element of these parameters' gradients between `-clip_value` and `clip_value`;
+/// `nn.utils.clip_grad_value_`.
 ///
 /// ```
 /// use wgrad::optim::clip_grad_value_;

@@ -20,9 +20,11 @@ settings! {
     }
 }
 
-/// Lion (Chen et al. 2023, [arXiv 2302.06675](https://arxiv.org/abs/2302.06675), algorithm 2); PyTorch has no counterpart.
+/// Lion (Chen et al. 2023, [arXiv 2302.06675](https://arxiv.org/abs/2302.06675), algorithm 2); PyTorch has no
+/// counterpart.
 ///
-/// `p = p * (1 - lr * weight_decay) - lr * sign(beta_1 * m + (1 - beta_1) * g)`, then `m = beta_2 * m + (1 - beta_2) * g`.
+/// `p = p * (1 - lr * weight_decay) - lr * sign(beta_1 * m + (1 - beta_1) * g)`, then `m = beta_2 * m + (1 -
+/// beta_2) * g`.
 ///
 /// ```
 /// use wgrad::optim::{Lion, LionOptions, Optimizer};

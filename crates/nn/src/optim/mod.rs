@@ -1,6 +1,8 @@
-//! Optimisers, schedules of their learning rates, and what goes with them: clipping, averages of weights, scaled losses.
+//! Optimisers, schedules of their learning rates, and what goes with them: clipping, averages of weights,
+//! scaled losses.
 //!
-//! Names, defaults and values are those of `torch.optim`. All optimisers are made in one way, from parameters and settings:
+//! Names, defaults and values are those of `torch.optim`. All optimisers are made in one way, from parameters
+//! and settings:
 //!
 //! ```
 //! use wgrad::optim::{AdamW, AdamWOptions, Optimizer};
@@ -23,8 +25,9 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 //!
-//! A step reads nothing and waits for nothing: it is a part of the lazy graph, which is evaluated with the backward before it, at the latest
-//! when the next one begins. Learning rates are numbers of that graph's plan, so they may change in each step.
+//! A step reads nothing and waits for nothing: it is a part of the lazy graph, which is evaluated with the
+//! backward before it, at the latest when the next one begins. Learning rates are numbers of that graph's
+//! plan, so they may change in each step.
 
 mod adadelta;
 mod adafactor;
@@ -48,6 +51,7 @@ pub mod schedule;
 mod setting;
 mod sgd;
 mod state;
+mod statistics;
 mod stepper;
 
 use wgrad_autograd::{Error, Result, Tensor};
@@ -73,6 +77,7 @@ pub use scaler::{GradScaler, GradScalerOptions, GradScalerState};
 pub use setting::{Setting, Settings};
 pub use sgd::{Sgd, SgdOptions};
 pub use state::{GroupState, OptimizerState};
+pub use statistics::update_bn;
 pub use stepper::Stepper;
 
 /// What all optimisers can do. Schedules, scalers and loops work with any of them through it.
@@ -96,14 +101,17 @@ pub use stepper::Stepper;
 pub trait Optimizer {
     /// Changes the parameters by their gradients; those without one stay as they are.
     ///
-    /// Nothing is computed at once, nothing is read. The parameters are written in place, so all who hold them see the new values.
+    /// Nothing is computed at once, nothing is read. The parameters are written in place, so all who hold
+    /// them see the new values.
     ///
     /// # Errors
-    /// If the device fails; and for optimisers that must compute the loss several times, which have [`Optimizer::step_with`].
+    /// If the device fails; and for optimisers that must compute the loss several times, which have
+    /// [`Optimizer::step_with`].
     fn step(&mut self) -> Result<()>;
 
-    /// Computes the loss and its gradients with a closure, then steps; gives the loss before the step. The closure is to call
-    /// [`Optimizer::zero_grad`]'s equivalent on the parameters, and `backward` on the loss that it returns.
+    /// Computes the loss and its gradients with a closure, then steps; gives the loss before the step. The
+    /// closure is to call [`Optimizer::zero_grad`]'s equivalent on the parameters, and `backward` on the loss
+    /// that it returns.
     ///
     /// ```
     /// use wgrad::optim::{Optimizer, Sgd, SgdOptions};
@@ -129,8 +137,8 @@ pub trait Optimizer {
         Ok(loss)
     }
 
-    /// A step that changes nothing where `skip`, a 0-dim bool, holds: neither parameters nor state, nor the number of steps. Nobody has to read
-    /// whether it does.
+    /// A step that changes nothing where `skip`, a 0-dim bool, holds: neither parameters nor state, nor the
+    /// number of steps. Nobody has to read whether it does.
     ///
     /// ```
     /// use wgrad::optim::{Adam, AdamOptions, Optimizer};
@@ -181,7 +189,8 @@ pub trait Optimizer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no such group or setting, or for a value that makes no sense; nothing is changed then.
+    /// [`Error::Argument`] if there is no such group or setting, or for a value that makes no sense; nothing
+    /// is changed then.
     fn set(&mut self, group: usize, name: &str, value: Setting) -> Result<()>;
 
     /// A group's learning rate.
@@ -215,7 +224,8 @@ pub trait Optimizer {
         self.set(group, "lr", lr.into())
     }
 
-    /// A group's `momentum`, or the first of its `betas`; `None` where there is neither. This is what cyclic schedules change beside the rate.
+    /// A group's `momentum`, or the first of its `betas`; `None` where there is neither. This is what cyclic
+    /// schedules change beside the rate.
     ///
     /// ```
     /// use wgrad::optim::{Adam, AdamOptions, Optimizer};
@@ -262,6 +272,7 @@ pub trait Optimizer {
     /// Goes on from a saved state, with its settings.
     ///
     /// # Errors
-    /// [`Error::Argument`] if groups, paths, names or shapes do not fit, which it names all; nothing is changed then.
+    /// [`Error::Argument`] if groups, paths, names or shapes do not fit, which it names all; nothing is
+    /// changed then.
     fn load_state_dict(&mut self, state: &OptimizerState) -> Result<()>;
 }

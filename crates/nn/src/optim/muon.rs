@@ -85,9 +85,10 @@ impl Typed for AdjustLr {
 /// Muon, for matrices inside of a network: steps whose directions are all about as long (Jordan et al. 2024,
 /// [kellerjordan.github.io/posts/muon](https://kellerjordan.github.io/posts/muon/)); `torch.optim.Muon`.
 ///
-/// The mean of gradients is brought near to an orthogonal matrix by the Newton-Schulz iteration `x = a * x + (b * s + c * s^2) * x` with
-/// `s = x * x^T`. It is computed in the parameter's precision (halves in f32), where PyTorch rounds to bfloat16. Other parameters than matrices,
-/// and those at a network's ends, are better left to another optimiser.
+/// The mean of gradients is brought near to an orthogonal matrix by the Newton-Schulz iteration `x = a * x +
+/// (b * s + c * s^2) * x` with `s = x * x^T`. It is computed in the parameter's precision (halves in f32),
+/// where PyTorch rounds to bfloat16. Other parameters than matrices, and those at a network's ends, are
+/// better left to another optimiser.
 ///
 /// ```
 /// use wgrad::optim::{Muon, MuonOptions, Optimizer};

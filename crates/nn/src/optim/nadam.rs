@@ -28,11 +28,11 @@ settings! {
     }
 }
 
-/// NAdam, Adam with Nesterov's momentum (Dozat 2016, [ICLR workshop](https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ));
-/// `torch.optim.NAdam`.
+/// NAdam, Adam with Nesterov's momentum (Dozat 2016, [ICLR
+/// workshop](https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ)); `torch.optim.NAdam`.
 ///
-/// With `mu_t = beta_1 * (1 - 0.96^(t * momentum_decay) / 2)` and `P_t` the product of all so far:
-/// `p = p - lr * ((1 - mu_t) / (1 - P_t) * g + mu_(t+1) / (1 - P_(t+1)) * m) / (sqrt(v / (1 - beta_2^t)) + eps)`.
+/// With `mu_t = beta_1 * (1 - 0.96^(t * momentum_decay) / 2)` and `P_t` the product of all so far: `p = p -
+/// lr * ((1 - mu_t) / (1 - P_t) * g + mu_(t+1) / (1 - P_(t+1)) * m) / (sqrt(v / (1 - beta_2^t)) + eps)`.
 ///
 /// ```
 /// use wgrad::optim::{NAdam, NAdamOptions, Optimizer};

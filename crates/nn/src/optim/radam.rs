@@ -29,8 +29,9 @@ settings! {
 /// RAdam, Adam that does not trust the mean of squares before its variance is small (Liu et al. 2019,
 /// [arXiv 1908.03265](https://arxiv.org/abs/1908.03265)); `torch.optim.RAdam`.
 ///
-/// With `r = 2 / (1 - beta_2) - 1` and `r_t = r - 2 * t * beta_2^t / (1 - beta_2^t)`: where `r_t > 5`, Adam's step times
-/// `sqrt((r_t - 4) * (r_t - 2) * r / ((r - 4) * (r - 2) * r_t))`, before that `p = p - lr * m / (1 - beta_1^t)`.
+/// With `r = 2 / (1 - beta_2) - 1` and `r_t = r - 2 * t * beta_2^t / (1 - beta_2^t)`: where `r_t > 5`, Adam's
+/// step times `sqrt((r_t - 4) * (r_t - 2) * r / ((r - 4) * (r - 2) * r_t))`, before that `p = p - lr * m / (1
+/// - beta_1^t)`.
 ///
 /// ```
 /// use wgrad::optim::{Optimizer, RAdam, RAdamOptions};
@@ -47,8 +48,9 @@ settings! {
 pub type RAdam = Stepper<RAdamOptions>;
 
 impl RAdamOptions {
-    /// `r_t`. Its formula takes two numbers of the size of `r` apart, whose digits f32 would lose. With `q = -ln(beta_2)` and `x = t * q` it is
-    /// `(r - 2 / q) + 2 / q * (1 - x / (e^x - 1))`, where the first part is a number and the last has a series for small `x`.
+    /// `r_t`. Its formula takes two numbers of the size of `r` apart, whose digits f32 would lose. With `q =
+    /// -ln(beta_2)` and `x = t * q` it is `(r - 2 / q) + 2 / q * (1 - x / (e^x - 1))`, where the first part
+    /// is a number and the last has a series for small `x`.
     fn length(&self, step: &Tensor) -> Result<Tensor> {
         let beta = self.betas[1].max(1e-30);
         let q = -beta.ln();

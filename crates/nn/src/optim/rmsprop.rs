@@ -26,10 +26,11 @@ settings! {
     }
 }
 
-/// RMSprop (Hinton's lecture notes; centered: Graves 2013, [arXiv 1308.0850](https://arxiv.org/abs/1308.0850)); `torch.optim.RMSprop`.
+/// RMSprop (Hinton's lecture notes; centered: Graves 2013, [arXiv
+/// 1308.0850](https://arxiv.org/abs/1308.0850)); `torch.optim.RMSprop`.
 ///
-/// `v = alpha * v + (1 - alpha) * g^2`, `p = p - lr * g / (sqrt(v) + eps)`; centered, `v - m^2` is in the root, with `m` the mean of gradients; with
-/// momentum the quotients go into a velocity.
+/// `v = alpha * v + (1 - alpha) * g^2`, `p = p - lr * g / (sqrt(v) + eps)`; centered, `v - m^2` is in the
+/// root, with `m` the mean of gradients; with momentum the quotients go into a velocity.
 ///
 /// ```
 /// use wgrad::optim::{Optimizer, RmsProp, RmsPropOptions};

@@ -11,7 +11,8 @@ settings! {
     RpropOptions of "Rprop" {
         /// The steps' size at first; 0.01.
         lr: f64 = 1e-2, example 0.1;
-        /// By how much a step shrinks where the gradient's sign changes, and grows where it stays; 0.5 and 1.2.
+        /// By how much a step shrinks where the gradient's sign changes, and grows where it stays; 0.5 and
+        /// 1.2.
         etas: [f64; 2] = [0.5, 1.2], example [0.4, 1.1];
         /// The smallest and the largest size of a step; 1e-6 and 50.
         step_sizes: [f64; 2] = [1e-6, 50.0], example [1e-4, 1.0];
@@ -22,7 +23,8 @@ settings! {
 
 /// Resilient backpropagation, for whole batches (Riedmiller and Braun 1993); `torch.optim.Rprop`.
 ///
-/// Each element has a step of its own, which grows while the gradient's sign stays and shrinks where it changes; there it waits for a step.
+/// Each element has a step of its own, which grows while the gradient's sign stays and shrinks where it
+/// changes; there it waits for a step.
 ///
 /// ```
 /// use wgrad::optim::{Optimizer, Rprop, RpropOptions};

@@ -1,5 +1,6 @@
-//! What an optimiser does with one parameter: pure functions from gradient, value and state to new ones. Everything else (groups, which
-//! parameters had gradients, skipped steps, writing in place, saving) is the same for all of them and stands in [`stepper`](super::stepper).
+//! What an optimiser does with one parameter: pure functions from gradient, value and state to new ones.
+//! Everything else (groups, which parameters had gradients, skipped steps, writing in place, saving) is the
+//! same for all of them and stands in [`stepper`](super::stepper).
 
 use wgrad_autograd::{DType, Error, Result, Tensor};
 
@@ -21,7 +22,8 @@ pub trait Named: Clone {
     fn set(&mut self, name: &str, value: &Setting) -> Result<bool>;
 }
 
-/// Numbers that the parameters of a group have in common while they step together: 0-dim tensors on their device.
+/// Numbers that the parameters of a group have in common while they step together: 0-dim tensors on their
+/// device.
 ///
 /// The first is the number of steps. They change once a step, whatever the number of parameters.
 pub struct Shared {
@@ -130,7 +132,8 @@ pub trait Rule: Named + Send + Sync + 'static {
         old.iter().map(|step| step.add(1.0)).collect()
     }
 
-    /// What is computed once for all parameters that share numbers, from those before and after the step, in the parameters' precision.
+    /// What is computed once for all parameters that share numbers, from those before and after the step, in
+    /// the parameters' precision.
     ///
     /// # Errors
     /// If the device fails.
@@ -161,7 +164,8 @@ pub(super) fn compute_dtype(dtype: DType) -> DType {
     if dtype.is_half() { DType::F32 } else { dtype }
 }
 
-/// `1 - beta^t` for a 0-dim number of steps: `-expm1(t * ln beta)`, which keeps its digits where beta is close to 1.
+/// `1 - beta^t` for a 0-dim number of steps: `-expm1(t * ln beta)`, which keeps its digits where beta is
+/// close to 1.
 pub(super) fn one_minus_power(step: &Tensor, beta: f64) -> Result<Tensor> {
     // exp(-70) is 0 beside 1 in every dtype.
     step.mul(beta.max(4e-31).ln())?.expm1()?.neg()

@@ -1,7 +1,7 @@
 //! Scaled losses, so that small gradients of halves do not become 0.
 //!
-//! Nothing is read: whether gradients are infinite or NaN is a tensor on the device, by which the optimiser's step is skipped there and the scale
-//! changes.
+//! Nothing is read: whether gradients are infinite or NaN is a tensor on the device, by which the optimiser's
+//! step is skipped there and the scale changes.
 
 use wgrad_autograd::{DType, Device, Error, Result, Tensor, no_grad};
 
@@ -26,7 +26,8 @@ settings! {
     }
 }
 
-/// Scales losses, finds gradients that are infinite or NaN, skips steps with them, and adapts the scale; `torch.amp.GradScaler`.
+/// Scales losses, finds gradients that are infinite or NaN, skips steps with them, and adapts the scale;
+/// `torch.amp.GradScaler`.
 ///
 /// ```
 /// use wgrad::optim::{GradScaler, GradScalerOptions, Optimizer, Sgd, SgdOptions};
@@ -125,8 +126,8 @@ impl GradScaler {
         loss.mul(scale.to_device(loss.device())?)
     }
 
-    /// Divides the gradients of an optimiser's parameters by the scale, to clip them for instance. [`GradScaler::step`] does it where this has not
-    /// been called.
+    /// Divides the gradients of an optimiser's parameters by the scale, to clip them for instance.
+    /// [`GradScaler::step`] does it where this has not been called.
     ///
     /// ```
     /// use wgrad::optim::{GradScaler, GradScalerOptions, Optimizer, Sgd, SgdOptions, clip_grad_norm_};
@@ -144,7 +145,8 @@ impl GradScaler {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] if it was called since the last update, if no loss has been scaled, or if there are no gradients.
+    /// [`Error::Argument`] if it was called since the last update, if no loss has been scaled, or if there
+    /// are no gradients.
     pub fn unscale_(&mut self, optimizer: &dyn Optimizer) -> Result<()> {
         if !self.options.enabled {
             return Ok(());
@@ -187,7 +189,8 @@ impl GradScaler {
     /// A step of the optimiser, which changes nothing if one of its gradients is infinite or NaN.
     ///
     /// # Errors
-    /// [`Error::Argument`] if it was called since the last update; and as [`GradScaler::unscale_`] and [`Optimizer::step_unless`].
+    /// [`Error::Argument`] if it was called since the last update; and as [`GradScaler::unscale_`] and
+    /// [`Optimizer::step_unless`].
     pub fn step(&mut self, optimizer: &mut dyn Optimizer) -> Result<()> {
         if !self.options.enabled {
             return optimizer.step();

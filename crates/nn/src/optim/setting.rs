@@ -163,8 +163,8 @@ pub(super) fn check(op: &'static str, holds: bool, reason: impl FnOnce() -> Stri
     if holds { Ok(()) } else { Err(Error::Argument { op, reason: reason() }) }
 }
 
-/// The settings of an optimiser: a struct with a builder for each field, and access by PyTorch's names. A row is documentation, name, type and
-/// default; `example` is the value that the builder's example sets.
+/// The settings of an optimiser: a struct with a builder for each field, and access by PyTorch's names. A row
+/// is documentation, name, type and default; `example` is the value that the builder's example sets.
 macro_rules! settings {
     ($(#[$doc:meta])* $Options:ident of $optimiser:literal {
         $($(#[$field_doc:meta])* $field:ident: $Type:ty = $default:expr, example $example:expr;)*

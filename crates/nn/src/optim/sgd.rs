@@ -26,8 +26,8 @@ settings! {
 
 /// Stochastic gradient descent with momentum; `torch.optim.SGD`.
 ///
-/// `v = momentum * v + (1 - dampening) * g` (`v = g` in the first step), `p = p - lr * v`; with Nesterov's momentum
-/// `p = p - lr * (g + momentum * v)`.
+/// `v = momentum * v + (1 - dampening) * g` (`v = g` in the first step), `p = p - lr * v`; with Nesterov's
+/// momentum `p = p - lr * (g + momentum * v)`.
 ///
 /// ```
 /// use wgrad::optim::{Optimizer, Sgd, SgdOptions};

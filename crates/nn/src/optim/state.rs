@@ -6,7 +6,7 @@ use wgrad_autograd::{DType, Device, Error, Result, Tensor, no_grad};
 
 use super::rule::Rule;
 use super::setting::Settings;
-use super::stepper::{Cohort, Group, Member, Stepper, shared_numbers};
+use super::stepper::{Cohort, Group, Kind, Member, State, Stepper, shared_numbers};
 
 /// What an optimiser remembers: PyTorch's `state_dict`, with paths in the place of numbers.
 ///
@@ -32,8 +32,8 @@ use super::stepper::{Cohort, Group, Member, Stepper, shared_numbers};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct OptimizerState {
-    /// By a parameter's path, its state by PyTorch's names: `exp_avg`, `momentum_buffer`, `step`, …. Parameters that have not been stepped are
-    /// left out.
+    /// By a parameter's path, its state by PyTorch's names: `exp_avg`, `momentum_buffer`, `step`, ….
+    /// Parameters that have not been stepped are left out.
     pub state: BTreeMap<String, BTreeMap<String, Tensor>>,
     /// The groups in their order.
     pub groups: Vec<GroupState>,
@@ -127,6 +127,9 @@ fn compare_paths(members: &[Member], saved: &[String], problems: &mut Vec<String
     problems.extend(saved.difference(&own).map(|path| format!("{path} is unexpected")));
 }
 
+/// Shared numbers, and where they are: members for which they are equal share them again.
+type Alike = (Vec<f64>, Kind);
+
 impl<R: Rule> Group<R> {
     /// The group with a saved state; what does not fit is noted.
     fn loaded(
@@ -155,21 +158,21 @@ impl<R: Rule> Group<R> {
         };
         let mut group =
             Group { options, members: self.members.iter().map(copy).collect(), cohorts: Vec::new() };
-        let mut cohorts: Vec<(Vec<f64>, (Device, DType), Vec<usize>)> = Vec::new();
+        let mut cohorts: Vec<(Alike, Vec<usize>)> = Vec::new();
         for place in 0..group.members.len() {
             let Some(member) = group.members.get(place) else { continue };
             let Some(tensors) = saved.state.get(&member.path) else { continue };
             let (state, numbers) = group.member_state(member, tensors, problems)?;
-            let kind = member.kind();
+            let alike = (numbers, member.kind());
             if let Some(member) = group.members.get_mut(place) {
                 member.state = state;
             }
-            match cohorts.iter_mut().find(|cohort| cohort.0 == numbers && cohort.1 == kind) {
-                Some(cohort) => cohort.2.push(place),
-                None => cohorts.push((numbers, kind, vec![place])),
+            match cohorts.iter_mut().find(|(other, _)| *other == alike) {
+                Some((_, members)) => members.push(place),
+                None => cohorts.push((alike, vec![place])),
             }
         }
-        for (numbers, (device, _), members) in cohorts {
+        for ((numbers, (device, _)), members) in cohorts {
             group.cohorts.push(Cohort { members, shared: shared_numbers(&numbers, &device)? });
         }
         Ok(group)
@@ -181,7 +184,7 @@ impl<R: Rule> Group<R> {
         member: &Member,
         saved: &BTreeMap<String, Tensor>,
         problems: &mut Vec<String>,
-    ) -> Result<(Vec<(&'static str, Tensor)>, Vec<f64>)> {
+    ) -> Result<(State, Vec<f64>)> {
         let Member { path, param, .. } = member;
         let (slots, shared) = (self.options.slots(param), self.options.shared());
         let numbers = if shared.resumed.is_none() { shared.names } else { &[] };

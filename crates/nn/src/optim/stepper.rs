@@ -1,10 +1,11 @@
-//! What all optimisers have in common that change each parameter by a [`Rule`]: groups with their own settings, parameters without a gradient,
-//! shared numbers, skipped steps, saving and loading.
+//! What all optimisers have in common that change each parameter by a [`Rule`]: groups with their own
+//! settings, parameters without a gradient, shared numbers, skipped steps, saving and loading.
 //!
-//! A step is one piece of the lazy graph. It reads nothing: which parameters take part is known from their gradients being there, and all that
-//! depends on the number of steps is computed from a 0-dim tensor on the device. It is evaluated with the backward before it, when the next backward
-//! begins, or else the next step. New values are written in place when all of them have been
-//! made, so a step that fails changes nothing, and one whose evaluation fails later goes back with everything else that was written.
+//! A step is one piece of the lazy graph. It reads nothing: which parameters take part is known from their
+//! gradients being there, and all that depends on the number of steps is computed from a 0-dim tensor on the
+//! device. It is evaluated with the backward before it, when the next backward begins, or else the next step.
+//! New values are written in place when all of them have been made, so a step that fails changes nothing, and
+//! one whose evaluation fails later goes back with everything else that was written.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +17,8 @@ use super::rule::{Input, Output, Rule, compute_dtype};
 use super::setting::{Setting, Settings, check};
 use super::state::OptimizerState;
 
-/// An optimiser that changes each parameter by the rule `R`, whose fields are its settings: [`Adam`](super::Adam) is
-/// `Stepper<AdamOptions>`.
+/// An optimiser that changes each parameter by the rule `R`, whose fields are its settings:
+/// [`Adam`](super::Adam) is `Stepper<AdamOptions>`.
 ///
 /// ```
 /// use wgrad::optim::{Adam, AdamOptions, Optimizer};
@@ -46,11 +47,17 @@ pub(super) struct Group<R> {
     pub(super) cohorts: Vec<Cohort>,
 }
 
+/// A parameter's state by name.
+pub(super) type State = Vec<(&'static str, Tensor)>;
+
+/// What members must agree in to share numbers: the device, and the dtype to compute in.
+pub(super) type Kind = (Device, DType);
+
 /// A parameter with its state.
 pub(super) struct Member {
     pub(super) path: String,
     pub(super) param: Tensor,
-    pub(super) state: Vec<(&'static str, Tensor)>,
+    pub(super) state: State,
 }
 
 /// Members of a group that have taken the same steps: they share their numbers.
@@ -61,8 +68,8 @@ pub(super) struct Cohort {
 }
 
 impl<R: Rule> Stepper<R> {
-    /// An optimiser of these parameters with one group: tensors, or pairs of a path and a tensor as a module's `named_parameters` gives.
-    /// Tensors without a path are called by their place, from `"0"` on.
+    /// An optimiser of these parameters with one group: tensors, or pairs of a path and a tensor as a
+    /// module's `named_parameters` gives. Tensors without a path are called by their place, from `"0"` on.
     ///
     /// ```
     /// use wgrad::optim::{Sgd, SgdOptions};
@@ -75,8 +82,8 @@ impl<R: Rule> Stepper<R> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for settings that make no sense, no parameters at all, a parameter or a path that is there twice, a dtype that is no
-    /// float, or a tensor that is the result of an operation.
+    /// [`Error::Argument`] for settings that make no sense, no parameters at all, a parameter or a path that
+    /// is there twice, a dtype that is no float, or a tensor that is the result of an operation.
     pub fn new<P: Parameter>(params: impl IntoIterator<Item = P>, options: R) -> Result<Self> {
         let optimizer = Stepper { groups: Vec::new(), written: Vec::new() };
         optimizer.add_group(params, options)
@@ -119,7 +126,8 @@ impl<R: Rule> Stepper<R> {
         Ok(self)
     }
 
-    /// Moves the parameters that `takes` into a new group with settings of their own. It is asked for each parameter by path.
+    /// Moves the parameters that `takes` into a new group with settings of their own. It is asked for each
+    /// parameter by path.
     ///
     /// ```
     /// use wgrad::optim::{AdamW, AdamWOptions};
@@ -243,7 +251,7 @@ impl Writes<'_> {
 struct Step {
     cohorts: Vec<Cohort>,
     /// By a member's place, what its state is then.
-    state: Vec<(usize, Vec<(&'static str, Tensor)>)>,
+    state: Vec<(usize, State)>,
 }
 
 impl<R: Rule> Group<R> {
@@ -264,7 +272,11 @@ impl<R: Rule> Group<R> {
                 step.cohorts.push(Cohort { members: idle, shared: shared.clone() });
                 shared.iter().map(Tensor::deep_clone).collect::<Result<_>>()?
             };
-            let next = self.options.tick(&shared)?;
+            // Where a gradient's data have a fault, there was no step for any of them.
+            let mut next = self.options.tick(&shared)?;
+            for grad in active.iter().filter_map(|&place| grads.get(place)?.as_ref()) {
+                next = next.iter().map(|number| number.tied_to(grad)).collect::<Result<_>>()?;
+            }
             let factors = self.factors(&active, &shared, &next)?;
             for (target, new) in own.iter().zip(next) {
                 writes.add(target, new)?;
@@ -286,7 +298,7 @@ impl<R: Rule> Group<R> {
             self.cohorts.iter().flat_map(|cohort| cohort.members.iter().copied()).collect();
         let mut cohorts: Vec<(Vec<usize>, Vec<Tensor>)> =
             self.cohorts.iter().map(|cohort| (cohort.members.clone(), cohort.shared.clone())).collect();
-        let mut new: Vec<((Device, DType), Vec<usize>)> = Vec::new();
+        let mut new: Vec<(Kind, Vec<usize>)> = Vec::new();
         for (place, member) in self.members.iter().enumerate() {
             if known.contains(&place) || !takes(&place) {
                 continue;
@@ -321,7 +333,7 @@ impl<R: Rule> Group<R> {
         grad: &Tensor,
         factors: &[Tensor],
         writes: &mut Writes<'_>,
-    ) -> Result<Vec<(&'static str, Tensor)>> {
+    ) -> Result<State> {
         let dtype = compute_dtype(member.param.dtype());
         let slots = self.slots(member)?;
         let state = slots.iter().map(|(_, tensor)| tensor.to_dtype(dtype)).collect::<Result<Vec<_>>>()?;
@@ -341,7 +353,7 @@ impl<R: Rule> Group<R> {
     }
 
     /// The state that the rule works with, made where it is missing.
-    fn slots(&self, member: &Member) -> Result<Vec<(&'static str, Tensor)>> {
+    fn slots(&self, member: &Member) -> Result<State> {
         let slot = |&name: &&'static str| {
             let found = member.state.iter().find(|(other, _)| *other == name);
             let tensor = match found {
@@ -368,15 +380,15 @@ impl<R: Rule> Group<R> {
 }
 
 impl Member {
-    /// What members must agree in to share numbers.
-    pub(super) fn kind(&self) -> (Device, DType) {
+    pub(super) fn kind(&self) -> Kind {
         (self.param.device().clone(), compute_dtype(self.param.dtype()))
     }
 }
 
-/// 0-dim tensors of these numbers.
+/// 0-dim tensors of these numbers, in memory: what is known to be constant would be folded into other plans
+/// than later numbers.
 pub(super) fn shared_numbers(numbers: &[f64], device: &Device) -> Result<Vec<Tensor>> {
-    numbers.iter().map(|&number| Tensor::full((), number, (DType::F32, device))).collect()
+    numbers.iter().map(|&number| Tensor::from_slice(&[number as f32], (), device)).collect()
 }
 
 impl<R: Rule> Optimizer for Stepper<R> {

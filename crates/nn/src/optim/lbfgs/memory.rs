@@ -1,4 +1,5 @@
-//! What L-BFGS remembers of the steps before: changes of the parameters with those of the gradient, which stand for the inverse of the Hessian.
+//! What L-BFGS remembers of the steps before: changes of the parameters with those of the gradient, which
+//! stand for the inverse of the Hessian.
 
 use std::collections::{BTreeMap, VecDeque};
 

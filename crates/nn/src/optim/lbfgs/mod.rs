@@ -1,7 +1,8 @@
 //! L-BFGS, which computes the loss several times in a step.
 //!
-//! Vectors stay on the device: all parameters flattened, one after the other. What decides how to go on (losses, slopes, the sizes of gradients) is
-//! read, a few numbers for each time that the loss is computed. A step that fails leaves parameters and memory as they were.
+//! Vectors stay on the device: all parameters flattened, one after the other. What decides how to go on
+//! (losses, slopes, the sizes of gradients) is read, a few numbers for each time that the loss is computed. A
+//! step that fails leaves parameters and memory as they were.
 
 mod memory;
 mod search;
@@ -69,7 +70,8 @@ impl Typed for LineSearch {
     }
 }
 
-/// L-BFGS (Nocedal and Wright, Numerical Optimization, algorithms 7.4 and 7.5, with the line search of 3.5); `torch.optim.LBFGS`.
+/// L-BFGS (Nocedal and Wright, Numerical Optimization, algorithms 7.4 and 7.5, with the line search of 3.5);
+/// `torch.optim.LBFGS`.
 ///
 /// It has one group, and needs [`Optimizer::step_with`].
 ///
@@ -119,8 +121,9 @@ struct Along<'a> {
 }
 
 impl Along<'_> {
-    /// The loss there, from its rounded value. The slopes at both ends tell by how much it differs from the loss at the start; where that agrees with
-    /// the rounded value up to a few roundings, it has more digits, and what compares losses does not take rounding for a rise.
+    /// The loss there, from its rounded value. The slopes at both ends tell by how much it differs from the
+    /// loss at the start; where that agrees with the rounded value up to a few roundings, it has more digits,
+    /// and what compares losses does not take rounding for a rise.
     fn loss(&self, value: f64, slope: f64, precision: f64) -> f64 {
         let Point { loss, slope: first, .. } = self.start;
         let finer = loss + self.length * (first + slope) / 2.0;

@@ -1,5 +1,5 @@
-//! The length of a step for which the strong Wolfe conditions hold: first a bracket, then points in it by cubic interpolation. The rules for
-//! intervals and safeguards are those of PyTorch's search.
+//! The length of a step for which the strong Wolfe conditions hold: first a bracket, then points in it by
+//! cubic interpolation. The rules for intervals and safeguards are those of PyTorch's search.
 
 use wgrad_autograd::{Result, Tensor};
 
@@ -130,7 +130,8 @@ impl Wolfe {
         Ok(if low == 0 { first } else { second })
     }
 
-    /// The next length to try: where the cubic through both ends is smallest, but not again and again close to an end.
+    /// The next length to try: where the cubic through both ends is smallest, but not again and again close
+    /// to an end.
     fn inside(&self, ends: &[(f64, Point); 2], is_stuck: &mut bool) -> f64 {
         let length = interpolate(&ends[0], &ends[1], None);
         let (least, most) = (ends[0].0.min(ends[1].0), ends[0].0.max(ends[1].0));
@@ -152,7 +153,8 @@ impl Wolfe {
     }
 }
 
-/// Where the cubic with the losses and slopes of both points is smallest, within bounds; by default between the points.
+/// Where the cubic with the losses and slopes of both points is smallest, within bounds; by default between
+/// the points.
 fn interpolate(a: &(f64, Point), b: &(f64, Point), bounds: Option<(f64, f64)>) -> f64 {
     let (a, b) = if a.0 <= b.0 { (a, b) } else { (b, a) };
     let (least, most) = bounds.unwrap_or((a.0, b.0));

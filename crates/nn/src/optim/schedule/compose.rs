@@ -33,7 +33,8 @@ impl SequentialLr {
     /// ```
     /// use wgrad::optim::schedule::{ConstantLr, ExponentialLr, LinearLr, Schedule};
     ///
-    /// let schedule = LinearLr::new().then(5, ConstantLr::new().factor(1.0)).then_at(20, ExponentialLr::new(0.9));
+    /// let flat = ConstantLr::new().factor(1.0);
+    /// let schedule = LinearLr::new().then(5, flat).then_at(20, ExponentialLr::new(0.9));
     /// assert_eq!(schedule.rates(1.0, 21)?[20], 1.0);
     /// # Ok::<(), wgrad::Error>(())
     /// ```

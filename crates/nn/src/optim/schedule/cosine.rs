@@ -11,7 +11,8 @@ schedule! {
     /// Down half a cosine, and up again after that; `CosineAnnealingLR` (Loshchilov and Hutter 2016,
     /// [arXiv 1608.03983](https://arxiv.org/abs/1608.03983), without restarts).
     ///
-    /// `eta_min + (base - eta_min) * (1 + cos(pi * t / t_max)) / 2`, in a form that chains: each step scales the distance from `eta_min`.
+    /// `eta_min + (base - eta_min) * (1 + cos(pi * t / t_max)) / 2`, in a form that chains: each step scales
+    /// the distance from `eta_min`.
     ///
     /// ```
     /// use wgrad::optim::schedule::{CosineAnnealingLr, Schedule};

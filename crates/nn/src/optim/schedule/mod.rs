@@ -1,8 +1,9 @@
 //! Schedules of learning rates: those of `torch.optim.lr_scheduler`.
 //!
-//! A [`Schedule`] is a pure function: from the number of a step, and the rate before it, to a rate. It holds settings and nothing that changes, so
-//! schedules compose: [`then`](Schedule::then) puts one after another, [`and`](Schedule::and) applies one to what another one gives. A
-//! [`Scheduler`] holds what changes, the number of the step, and sets the rates of an optimiser's groups.
+//! A [`Schedule`] is a pure function: from the number of a step, and the rate before it, to a rate. It holds
+//! settings and nothing that changes, so schedules compose: [`then`](Schedule::then) puts one after another,
+//! [`and`](Schedule::and) applies one to what another one gives. A [`Scheduler`] holds what changes, the
+//! number of the step, and sets the rates of an optimiser's groups.
 //!
 //! ```
 //! use wgrad::optim::schedule::{CosineAnnealingLr, LinearLr, Schedule, Scheduler};
@@ -75,7 +76,8 @@ pub trait Schedule: Send + Sync {
     /// For steps that the schedule does not have.
     fn lr(&self, at: &At) -> Result<f64>;
 
-    /// The rate of a group somewhere, whatever was before: for [`Scheduler::step_to`]. `epoch` may have a fraction.
+    /// The rate of a group somewhere, whatever was before: for [`Scheduler::step_to`]. `epoch` may have a
+    /// fraction.
     ///
     /// # Errors
     /// As [`Schedule::lr`].
@@ -386,12 +388,16 @@ impl Scheduler {
     }
 }
 
-/// A schedule's settings: what `new` takes, with an example of it, and a builder for each of the others. A row is documentation, name, type, what
-/// the builder takes, and default; `example` is the value that the builder's example sets.
+/// A schedule's settings: what `new` takes, with an example of it, and a builder for each of the others. A
+/// row is documentation, name, type, what the builder takes, and default; `example` is the value that the
+/// builder's example sets.
 macro_rules! schedule {
-    ($(#[$doc:meta])* $Name:ident($($(#[$needed_doc:meta])* $needed:ident: $Needed:ty, from $From:ty;)*), example $given:literal {
-        $($(#[$field_doc:meta])* $field:ident: $Type:ty, from $Arg:ty, default $default:expr, example $example:literal;)*
-    }) => {
+    ($(#[$doc:meta])* $Name:ident($(
+        $(#[$needed_doc:meta])* $needed:ident: $Needed:ty, from $From:ty;
+    )*), example $given:literal {$(
+        $(#[$field_doc:meta])*
+        $field:ident: $Type:ty, from $Arg:ty, default $default:expr, example $example:literal;
+    )*}) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq)]
         pub struct $Name {
