@@ -383,7 +383,10 @@ impl MultiheadAttention {
                 Some(mask.reshape([batch, heads, target, source])?)
             }
             Some(mask) => {
-                return fail(mask, format!("[{target}, {source}] or [{}, {target}, {source}]", batch * heads));
+                return fail(
+                    mask,
+                    format!("[{target}, {source}] or [{}, {target}, {source}]", batch * heads),
+                );
             }
             None if how.causal => {
                 Some(Tensor::ones([target, source], (DType::Bool, like.device()))?.triu(1)?)
