@@ -1,5 +1,6 @@
-//! What holds of modules, whatever they are made of: walks, states, copies, moves, hooks; and of layers whose results are random or
-//! whose inputs are wrong. On every device present. The layers' values are compared with PyTorch's in `tests/reference`.
+//! What holds of modules, whatever they are made of: walks, states, copies, moves, hooks; and of layers whose
+//! results are random or whose inputs are wrong. On every device present. The layers' values are compared
+//! with PyTorch's in `tests/reference`.
 
 #[path = "../crates/device/tests/support/mod.rs"]
 mod support;

@@ -9,8 +9,8 @@ use syn::{Error, ItemFn, parse_macro_input, parse_quote};
 
 /// Runs a function's body without recording gradients; `@torch.no_grad()`.
 ///
-/// For free functions and methods, generic and `async` ones too: an async function runs without recording on whichever
-/// thread it is polled, and what runs between its polls is not affected.
+/// For free functions and methods, generic and `async` ones too: an async function runs without recording on
+/// whichever thread it is polled, and what runs between its polls is not affected.
 ///
 /// ```ignore
 /// #[no_grad]
@@ -44,8 +44,8 @@ pub fn no_grad(arguments: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#function).into()
 }
 
-/// For `impl` blocks of wgrad's own: each public function, and each of a trait's, notes its name and the line of the program that calls it. What
-/// it calls in turn is ascribed to that line too.
+/// For `impl` blocks of wgrad's own: each public function, and each of a trait's, notes its name and the line
+/// of the program that calls it. What it calls in turn is ascribed to that line too.
 #[proc_macro_attribute]
 pub fn call_sites(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let block = parse_macro_input!(item as syn::ItemImpl);
@@ -57,14 +57,15 @@ pub fn call_sites(arguments: TokenStream, item: TokenStream) -> TokenStream {
     call_sites::expand(block).into()
 }
 
-/// Makes a struct a module: `wgrad::nn::Module`, which finds its parameters, buffers and layers through its fields.
+/// Makes a struct a module: `wgrad::nn::Module`, which finds its parameters, buffers and layers through its
+/// fields.
 ///
-/// A field of type `Tensor` is a parameter, with `#[buffer]` a buffer, which is moved and saved but not trained; with `#[buffer(transient)]` it
-/// is moved only. Fields that hold modules are walked: other structs, `Vec`, `Option`, `Box`, tuples, arrays, maps by name. Numbers, strings and
-/// settings hold nothing.
+/// A field of type `Tensor` is a parameter, with `#[buffer]` a buffer, which is moved and saved but not
+/// trained; with `#[buffer(transient)]` it is moved only. Fields that hold modules are walked: other structs,
+/// `Vec`, `Option`, `Box`, tuples, arrays, maps by name. Numbers, strings and settings hold nothing.
 ///
-/// `#[module(skip)]` leaves a field out, `#[module(rename = "name")]` gives it another name in paths, and `#[module(flatten)]`
-/// puts what it holds beside the struct's own fields.
+/// `#[module(skip)]` leaves a field out, `#[module(rename = "name")]` gives it another name in paths, and
+/// `#[module(flatten)]` puts what it holds beside the struct's own fields.
 ///
 /// ```ignore
 /// #[derive(Clone, Module)]
