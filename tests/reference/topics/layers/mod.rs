@@ -144,7 +144,8 @@ fn replay(case: &Case<'_>, device: &Device, built: &Built, i: usize, spec: &Node
     let mut tree = BTreeMap::from([("outputs".to_owned(), Tree::list(outputs.clone()))]);
     let mut parameters = built.module.named_parameters();
     parameters.retain(|(_, tensor)| tensor.requires_grad());
-    if !roots.is_empty() && !(inputs.is_empty() && parameters.is_empty()) {
+    let wanted = !inputs.is_empty() || !parameters.is_empty();
+    if wanted && !roots.is_empty() {
         let (roots, seeds): (Vec<&Tensor>, Vec<_>) = roots.into_iter().unzip();
         let leaves: Vec<&Tensor> = inputs.iter().chain(&parameters).map(|(_, tensor)| tensor).collect();
         let options = GradOptions::new().grad_outputs(seeds).allow_unused(true);
