@@ -4,7 +4,6 @@ pub(super) mod distance;
 pub(super) mod normalization;
 pub(super) mod unit;
 
-
 use wgrad_array::layout::Dims;
 use wgrad_array::{Array, BinaryOp, Error, Expr, Formula, ReduceOp, Result, Term};
 
