@@ -83,11 +83,6 @@ fn softplus_array(x: &Expr, beta: f64) -> Expr {
     softplus(&(x * beta)) / beta
 }
 
-/// `log(1 + exp(beta * x)) / beta`, without overflow.
-fn softplus_array(x: &Array, beta: f64) -> Expr {
-    softplus(&(Expr::of(x) * beta)) / beta
-}
-
 /// # Activations with settings
 #[wgrad_macros::call_sites]
 impl Tensor {
