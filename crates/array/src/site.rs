@@ -20,25 +20,26 @@ pub struct Call {
 /// The call that operations made on this thread are ascribed to while this lives; see [`enter`].
 #[must_use = "operations are ascribed to the call while this lives"]
 pub struct Site {
-    before: Option<Call>,
+    /// What was said before, if this one said something else.
+    before: Option<Option<Call>>,
 }
 
 /// Ascribes the operations that this thread makes to a call in the program. The outermost call counts: what a method calls
 /// in turn belongs to the call of the method.
 #[inline]
 pub fn enter(name: &'static str, line: &'static Location<'static>) -> Site {
-    let before = CURRENT.get();
-    if before.is_none() {
-        CURRENT.set(Some(Call { name, line }));
+    if CURRENT.get().is_some() {
+        return Site { before: None };
     }
-    Site { before }
+    CURRENT.set(Some(Call { name, line }));
+    Site { before: Some(None) }
 }
 
 /// Ascribes the operations that this thread makes to this call, or to the lines that call them, whatever was said before: a
 /// derivative to the line of its operation, a user's function to its own lines.
 #[inline]
 pub fn replace(call: Option<Call>) -> Site {
-    Site { before: CURRENT.replace(call) }
+    Site { before: Some(CURRENT.replace(call)) }
 }
 
 /// The line that operations of this thread are ascribed to.
@@ -53,17 +54,11 @@ pub(crate) fn call() -> Option<Call> {
     CURRENT.get()
 }
 
-impl Site {
-    /// The line that called, if no other call was going on: the program's own line.
-    #[inline]
-    pub fn line(&self) -> Option<&'static Location<'static>> {
-        if self.before.is_none() { current() } else { None }
-    }
-}
-
 impl Drop for Site {
     #[inline]
     fn drop(&mut self) {
-        CURRENT.set(self.before);
+        if let Some(before) = self.before {
+            CURRENT.set(before);
+        }
     }
 }

@@ -77,7 +77,9 @@ macro_rules! binary {
     }};
     // Whose gradients need the value of this input: none, that of the other one, or both.
     (@value none $turn:ident, $c:ident, $i:literal, $v:ident) => {};
-    (@value both $turn:ident, $c:ident, $i:literal, $v:ident) => { let $v = &TensorExpr::from($c.value($i)); };
+    (@value both $turn:ident, $c:ident, $i:literal, $v:ident) => {
+        let $v = &TensorExpr::from($c.value($i));
+    };
     (@value first first, $c:ident, $i:literal, $v:ident) => { binary!(@value both first, $c, $i, $v); };
     (@value second second, $c:ident, $i:literal, $v:ident) => { binary!(@value both second, $c, $i, $v); };
     (@value $needed:ident $turn:ident, $c:ident, $i:literal, $v:ident) => {};

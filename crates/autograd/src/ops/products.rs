@@ -269,10 +269,10 @@ impl Tensor {
             return Err(mismatch(OP, self, other, &format!("do not both have 3 elements in dim {dim}")));
         }
         let dtype = self.dtype().promote(other.dtype());
-        let turned = |x: &Tensor, by: isize| x.widened()?.roll(by, at);
+        let turned = |x: &Tensor, by: isize| x.expr().widened().roll(by, at);
         // The components are moved by one and by two places.
-        let out = turned(self, -1)?.mul(turned(other, -2)?)?;
-        out.sub(turned(self, -2)?.mul(turned(other, -1)?)?)?.rounded_to(dtype)
+        let product = turned(self, -1) * turned(other, -2) - turned(self, -2) * turned(other, -1);
+        product.rounded_to(dtype).done()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Activation functions. Those without settings are rows as in `unary`.
 
 use wgrad_array::layout::normalize_dim;
-use wgrad_array::{Array, BinaryOp, DType, Error, Expr, Result, Scalar, UnaryOp};
+use wgrad_array::{DType, Error, Expr, Result, Scalar};
 
 use super::reduce::{require_float, widened};
 use super::unary::{rounded, unary};
@@ -14,7 +14,7 @@ const SELU_SCALE: f64 = 1.0507009873554805;
 
 unary! {
     /// `min(max(x, 0), 6)`; the derivative at 0 and 6 is 0, at NaN 1.
-    relu6, relu6_ = |x| Expr::of(x).max(0i64).min(6i64).done(), "HardtanhBackward0",
+    relu6, relu6_ = |x| x.max(0i64).min(6i64), "HardtanhBackward0",
         input |g, x| g.masked_fill(x.le(0.0).logical_or(x.ge(6.0)), 0.0).flat_in(x);
 
     /// `scale * (max(x, 0) + min(alpha * (exp(x) - 1), 0))` with the constants of self-normalising networks.
@@ -24,42 +24,42 @@ unary! {
     };
 
     /// `x * tanh(softplus(x))`.
-    mish, mish_ = |x| (softplus_array(x, 1.0).tanh() * x).done(), "MishBackward0", input |g, x| {
+    mish, mish_ = |x| softplus_array(x, 1.0).tanh() * x, "MishBackward0", input |g, x| {
         let t = &x.softplus(1.0, 20.0).tanh();
         g * (t + x * x.sigmoid() * (1.0 - t * t))
     };
 
     /// `x / (1 + |x|)`.
-    softsign, softsign_ = |x| (Expr::of(x) / (Expr::of(x).abs() + 1.0)).done(), "SoftsignBackward0", input |g, x| {
+    softsign, softsign_ = |x| x / (x.abs() + 1.0), "SoftsignBackward0", input |g, x| {
         let rest = &(x.abs() + 1.0);
         g / (rest * rest)
     };
 
     /// `x * relu6(x + 3) / 6`.
-    hardswish, hardswish_ = |x| (Expr::of(x) * hard_sigmoid(x)).done(), "HardswishBackward0",
+    hardswish, hardswish_ = |x| x * hard_sigmoid(x), "HardswishBackward0",
         input |g, x| {
             let inside = g * (x / 3.0 + 0.5);
             x.lt(3.0).where_cond(inside, g).masked_fill(x.le(-3.0), 0.0)
         };
 
     /// `relu6(x + 3) / 6`.
-    hardsigmoid, hardsigmoid_ = |x| hard_sigmoid(x).done(), "HardsigmoidBackward0",
+    hardsigmoid, hardsigmoid_ = |x| hard_sigmoid(x), "HardsigmoidBackward0",
         input |g, x| (g / 6.0).keep_where(x.gt(-3.0).logical_and(x.lt(3.0))).flat_in(x);
 
     /// `log(sigmoid(x))`, without overflow.
-    logsigmoid, logsigmoid_ = |x| (-softplus_array(&x.unary(UnaryOp::Neg)?, 1.0)).done(), "LogSigmoidBackward0",
+    logsigmoid, logsigmoid_ = |x| -softplus_array(&-x, 1.0), "LogSigmoidBackward0",
         input |g, x| g * (-x).sigmoid();
 
     /// `x - tanh(x)`.
-    tanhshrink, tanhshrink_ = |x| x.binary(BinaryOp::Sub, &x.unary(UnaryOp::Tanh)?), "SubBackward0", input |g, x| {
+    tanhshrink, tanhshrink_ = |x| x - x.tanh(), "SubBackward0", input |g, x| {
         let t = &x.tanh();
         g * (t * t)
     };
 }
 
 /// `relu6(x + 3) / 6`.
-fn hard_sigmoid(x: &Array) -> Expr {
-    (Expr::of(x) + 3.0).max(0.0).min(6.0) / 6.0
+fn hard_sigmoid(x: &Expr) -> Expr {
+    (x + 3.0).max(0.0).min(6.0) / 6.0
 }
 
 /// `x` where it is below 0, and a constant 0 elsewhere: at 0 itself the second derivative is 0.
@@ -68,10 +68,9 @@ fn below(x: &TensorExpr) -> TensorExpr {
 }
 
 /// `scale * x` above 0, `alpha * (exp(rate * x) - 1)` below.
-fn elu_array(x: &Array, alpha: f64, scale: f64, rate: f64) -> Result<Array> {
-    let x = Expr::of(x);
+fn elu_array(x: &Expr, alpha: f64, scale: f64, rate: f64) -> Expr {
     let below = (x.min(0.0) * rate).expm1() * alpha;
-    x.gt(0.0).select(&x * scale, below).done()
+    x.gt(0.0).select(x * scale, below)
 }
 
 /// `log(1 + exp(x))`, without overflow.
@@ -80,18 +79,18 @@ pub(super) fn softplus(x: &Expr) -> Expr {
 }
 
 /// `log(1 + exp(beta * x)) / beta`, without overflow.
-fn softplus_array(x: &Array, beta: f64) -> Expr {
-    softplus(&(Expr::of(x) * beta)) / beta
+fn softplus_array(x: &Expr, beta: f64) -> Expr {
+    softplus(&(x * beta)) / beta
 }
 
 #[wgrad_macros::call_sites]
 impl Tensor {
-    /// An activation with settings: forward on the widened array; derivative from the widened gradient and input.
+    /// An activation with settings: a formula of the widened array; the derivative, one of the widened gradient and input.
     fn activation(
         &self,
         name: &'static str,
         node: &'static str,
-        forward: impl FnOnce(&Array) -> Result<Array>,
+        forward: impl FnOnce(&Expr) -> Expr,
         derivative: impl Fn(&TensorExpr, &TensorExpr) -> TensorExpr + Send + Sync + 'static,
     ) -> Result<Tensor> {
         require_float(name, self)?;
@@ -102,11 +101,11 @@ impl Tensor {
     fn piecewise(
         &self,
         node: &'static str,
-        forward: impl FnOnce(&Array) -> Result<Array>,
+        forward: impl FnOnce(&Expr) -> Expr,
         derivative: impl Fn(&TensorExpr, &TensorExpr) -> TensorExpr + Send + Sync + 'static,
     ) -> Result<Tensor> {
         let x = self.operand()?;
-        let out = rounded(forward(&widened(&x.array)?)?, self.dtype())?;
+        let out = rounded(forward(&Expr::from(widened(&x.array))).done()?, self.dtype())?;
         Ok(record(out, [x], |inputs, _| {
             Derivative::with(node, move |c: &Context| {
                 c.gradient(|| {
@@ -126,7 +125,7 @@ impl Tensor {
         self.activation(
             "leaky_relu",
             "LeakyReluBackward0",
-            |x| Expr::of(x).gt(0.0).select(x, Expr::of(x) * negative_slope).done(),
+            |x| x.gt(0.0).select(x, x * negative_slope),
             move |g, x| x.gt(0.0).where_cond(g, g * negative_slope).flat_in(x),
         )
     }
@@ -168,7 +167,7 @@ impl Tensor {
         self.activation(
             "softplus",
             "SoftplusBackward0",
-            |x| (Expr::of(x) * beta).gt(threshold).select(x, softplus_array(x, beta)).done(),
+            |x| (x * beta).gt(threshold).select(x, softplus_array(x, beta)),
             move |g, x| {
                 let scaled = x * beta;
                 // A constant from the threshold on: at it the second derivative is 0, as in PyTorch.
@@ -195,7 +194,7 @@ impl Tensor {
         let (min, max) = (bound(min), bound(max));
         self.piecewise(
             "HardtanhBackward0",
-            |x| Expr::of(x).max(min).min(max).done(),
+            |x| x.max(min).min(max),
             move |g, x| g.masked_fill(x.le(min).logical_or(x.ge(max)), 0.0).flat_in(x),
         )
     }
@@ -212,11 +211,7 @@ impl Tensor {
         self.activation(
             "softshrink",
             "SoftshrinkBackward0",
-            |x| {
-                let x = Expr::of(x);
-                let inside = x.abs().le(lambda).select(0.0, &x - x.sign() * lambda);
-                inside.done()
-            },
+            |x| x.abs().le(lambda).select(0.0, x - x.sign() * lambda),
             move |g, x| g.masked_fill(x.abs().le(lambda), 0.0),
         )
     }
@@ -230,7 +225,7 @@ impl Tensor {
         self.activation(
             "hardshrink",
             "HardshrinkBackward0",
-            |x| Expr::of(x).abs().le(lambda).select(0.0, x).done(),
+            |x| x.abs().le(lambda).select(0.0, x),
             move |g, x| g.masked_fill(x.abs().le(lambda), 0.0),
         )
     }
@@ -240,7 +235,7 @@ impl Tensor {
         let (threshold, value) = (threshold.into().cast(self.dtype()), value.into().cast(self.dtype()));
         self.piecewise(
             "ThresholdBackward0",
-            |x| Expr::of(x).le(threshold).select(value, x).done(),
+            |x| x.le(threshold).select(value, x),
             move |g, x| g.masked_fill(x.le(threshold), 0.0),
         )
     }

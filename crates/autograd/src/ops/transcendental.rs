@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_2_SQRT_PI, LN_2, LN_10, LOG2_E, LOG10_E, PI};
 
-use wgrad_array::{Array, BinaryOp, DType, Error, Expr, Result, UnaryOp};
+use wgrad_array::{Array, BinaryOp, DType, Error, Expr, Result};
 
 use super::reduce::widened;
 use super::unary::{rounded, unary};
@@ -11,58 +11,58 @@ use crate::{Tensor, TensorExpr};
 
 unary! {
     /// Two to the x.
-    exp2, exp2_ = |x| x.scalar_binary(2.0, BinaryOp::Pow), "Exp2Backward0", output |g, y| g * (y * LN_2);
+    exp2, exp2_ = |x| x.map(|x| x.scalar_binary(2.0, BinaryOp::Pow)), "Exp2Backward0", output |g, y| g * (y * LN_2);
 
     /// The logarithm to the base 2.
-    log2, log2_ = |x| (Expr::from(x.unary(UnaryOp::Log)) * LOG2_E).done(), "Log2Backward0", input |g, x| g / (x * LN_2);
+    log2, log2_ = |x| x.log() * LOG2_E, "Log2Backward0", input |g, x| g / (x * LN_2);
 
     /// The logarithm to the base 10.
-    log10, log10_ = |x| (Expr::from(x.unary(UnaryOp::Log)) * LOG10_E).done(), "Log10Backward0", input |g, x| g / (x * LN_10);
+    log10, log10_ = |x| x.log() * LOG10_E, "Log10Backward0", input |g, x| g / (x * LN_10);
 
     /// The tangent of radians.
-    tan, tan_ = |x| x.tan(), "TanBackward0", output |g, y| g * (y * y + 1.0);
+    tan, tan_ = |x| x.map(Array::tan), "TanBackward0", output |g, y| g * (y * y + 1.0);
 
     /// The angle whose sine it is; NaN outside of -1..=1.
-    asin, asin_ = |x| x.asin(), "AsinBackward0", input |g, x| g * (1.0 - x * x).rsqrt();
+    asin, asin_ = |x| x.map(Array::asin), "AsinBackward0", input |g, x| g * (1.0 - x * x).rsqrt();
 
     /// The angle whose cosine it is; NaN outside of -1..=1.
-    acos, acos_ = |x| x.acos(), "AcosBackward0", input |g, x| g * -(1.0 - x * x).rsqrt();
+    acos, acos_ = |x| x.map(Array::acos), "AcosBackward0", input |g, x| g * -(1.0 - x * x).rsqrt();
 
     /// The angle whose tangent it is.
-    atan, atan_ = |x| x.atan(), "AtanBackward0", input |g, x| g / (x * x + 1.0);
+    atan, atan_ = |x| x.map(Array::atan), "AtanBackward0", input |g, x| g / (x * x + 1.0);
 
     /// The hyperbolic sine.
-    sinh, sinh_ = |x| x.sinh(), "SinhBackward0", input |g, x| g * x.cosh();
+    sinh, sinh_ = |x| x.map(Array::sinh), "SinhBackward0", input |g, x| g * x.cosh();
 
     /// The hyperbolic cosine.
-    cosh, cosh_ = |x| x.cosh(), "CoshBackward0", input |g, x| g * x.sinh();
+    cosh, cosh_ = |x| x.map(Array::cosh), "CoshBackward0", input |g, x| g * x.sinh();
 
     /// The inverse of the hyperbolic sine.
-    asinh, asinh_ = |x| x.asinh(), "AsinhBackward0", input |g, x| g * (x * x + 1.0).rsqrt();
+    asinh, asinh_ = |x| x.map(Array::asinh), "AsinhBackward0", input |g, x| g * (x * x + 1.0).rsqrt();
 
     /// The inverse of the hyperbolic cosine; NaN below 1.
-    acosh, acosh_ = |x| x.acosh(), "AcoshBackward0", input |g, x| g * (x * x - 1.0).rsqrt();
+    acosh, acosh_ = |x| x.map(Array::acosh), "AcoshBackward0", input |g, x| g * (x * x - 1.0).rsqrt();
 
     /// The inverse of the hyperbolic tangent; NaN outside of -1..=1.
-    atanh, atanh_ = |x| x.atanh(), "AtanhBackward0", input |g, x| g / (1.0 - x * x);
+    atanh, atanh_ = |x| x.map(Array::atanh), "AtanhBackward0", input |g, x| g / (1.0 - x * x);
 
     /// `1 - erf(x)`, exact where erf is close to 1.
-    erfc, erfc_ = |x| x.erfc(), "ErfcBackward0", input |g, x| g * ((-(x * x)).exp() * -FRAC_2_SQRT_PI);
+    erfc, erfc_ = |x| x.map(Array::erfc), "ErfcBackward0", input |g, x| g * ((-(x * x)).exp() * -FRAC_2_SQRT_PI);
 
     /// The inverse of erf: infinite at -1 and 1, NaN beyond.
-    erfinv, erfinv_ = |x| x.erfinv(), "ErfinvBackward0", output |g, y| g * ((y * y).exp() * (1.0 / FRAC_2_SQRT_PI));
+    erfinv, erfinv_ = |x| x.map(Array::erfinv), "ErfinvBackward0", output |g, y| g * ((y * y).exp() * (1.0 / FRAC_2_SQRT_PI));
 
     /// The logarithm of the absolute value of the gamma function.
-    lgamma, lgamma_ = |x| x.lgamma(), "LgammaBackward0", input |g, x| g * x.digamma();
+    lgamma, lgamma_ = |x| x.map(Array::lgamma), "LgammaBackward0", input |g, x| g * x.digamma();
 
     /// The derivative of [`Tensor::lgamma`].
-    digamma, digamma_ = |x| x.digamma(), "DigammaBackward0", input |g, x| g * x.polygamma(1);
+    digamma, digamma_ = |x| x.map(Array::digamma), "DigammaBackward0", input |g, x| g * x.polygamma(1);
 
     /// The modified Bessel function of the first kind, of order 0.
-    i0, i0_ = |x| x.i0(), "I0Backward0", input |g, x| g * x.i1();
+    i0, i0_ = |x| x.map(Array::i0), "I0Backward0", input |g, x| g * x.i1();
 
     /// The modified Bessel function of the first kind, of order 1; `torch.special.i1`.
-    i1, i1_ = |x| x.i1(), "SpecialI1Backward0", input |g, x| {
+    i1, i1_ = |x| x.map(Array::i1), "SpecialI1Backward0", input |g, x| {
         let ratio = x.eq(0.0).where_cond(0.5, x.i1() / x.masked_fill(x.eq(0.0), 1.0));
         g * (x.i0() - ratio)
     };
@@ -82,18 +82,18 @@ unary! {
     };
 
     /// Degrees as radians.
-    deg2rad, deg2rad_ = |x| x.binary_scalar(BinaryOp::Mul, PI / 180.0), "MulBackward0", nothing |g, x| g * (PI / 180.0);
+    deg2rad, deg2rad_ = |x| x * (PI / 180.0), "MulBackward0", nothing |g, x| g * (PI / 180.0);
 
     /// Radians as degrees.
-    rad2deg, rad2deg_ = |x| x.binary_scalar(BinaryOp::Mul, 180.0 / PI), "MulBackward0", nothing |g, x| g * (180.0 / PI);
+    rad2deg, rad2deg_ = |x| x * (180.0 / PI), "MulBackward0", nothing |g, x| g * (180.0 / PI);
 
     /// The part behind the point, with the sign of x.
-    frac, frac_ = |x| x.binary(BinaryOp::Sub, &x.unary(UnaryOp::Trunc)?), "FracBackward0", nothing |g, x| g.clone();
+    frac, frac_ = |x| x - x.trunc(), "FracBackward0", nothing |g, x| g.clone();
 }
 
-fn sinc_array(x: &Array) -> Result<Array> {
-    let angle = Expr::of(x) * PI;
-    angle.eq(0.0).select(1.0, angle.sin() / &angle).done()
+fn sinc_array(x: &Expr) -> Expr {
+    let angle = x * PI;
+    angle.eq(0.0).select(1.0, angle.sin() / &angle)
 }
 
 /// The slope of [`Tensor::sinc`] at angles `πx` below 1, where the terms of its formula cancel: the derivative of the series of
