@@ -50,8 +50,7 @@ impl TensorExpr {
     /// The value of the formula.
     ///
     /// # Errors
-    /// The first that a part of the formula gave, as [`Error::At`](crate::Error::At) with the part's line;
-    /// [`Error::root`](crate::Error::root) is the error itself.
+    /// The first that a part of the formula gave, as [`Error::At`] with the part's line; [`Error::root`] is the error itself.
     pub fn done(self) -> Result<Tensor> {
         self.0.map_err(|error| *error)
     }

@@ -81,7 +81,7 @@ fn step(function: &ImplItemFn) -> Option<proc_macro2::TokenStream> {
     signature.output = parse_quote!(-> crate::TensorExpr);
     let (method, visibility) = (&signature.ident, &function.vis);
     let name = method.to_string();
-    let documentation = format!("[`Tensor::{name}`](crate::Tensor::{name}) as a step of a formula.");
+    let documentation = format!("[`Tensor::{name}`] as a step of a formula.");
     let documentation = matches!(visibility, Visibility::Public(_)).then(|| quote!(#[doc = #documentation]));
     // Hygienic: no argument has its name.
     let tensor = format_ident!("tensor", span = proc_macro2::Span::mixed_site());
