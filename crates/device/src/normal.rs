@@ -4,11 +4,11 @@
 //! 29, 1958: for u and v uniform in (0, 1), `sqrt(-2 ln u) sin(2πv)` and `sqrt(-2 ln u) cos(2πv)` are two
 //! independent normal numbers.
 //!
-//! The bits must be the same on every device. No device guarantees the bits of a logarithm, or whether `a * b
-//! + c` is rounded once or twice, but all guarantee sums, products and shifts of integers. So numbers here
-//! are fixed-point fractions of 32 bits, functions are polynomials whose terms are upper halves of products,
-//! and the f32 is assembled from its bits. `shaders/normal.wgsl` computes the same in WGSL. The result is
-//! within one unit in the last place of the formula's, for every pair of words.
+//! The bits must be the same on every device. No device guarantees the bits of a logarithm, or whether a
+//! product and the sum with it are rounded separately, but all guarantee sums, products and shifts of
+//! integers. So numbers here are fixed-point fractions of 32 bits, functions are polynomials whose terms are
+//! upper halves of products, and the f32 is assembled from its bits. `shaders/normal.wgsl` computes the same
+//! in WGSL. The result is within one unit in the last place of the formula's, for every pair of words.
 
 /// sqrt(1/2) with 32 fractional bits, which is also sqrt(2) with 31.
 const ROOT: u32 = 0xB504_F334;
