@@ -10,7 +10,12 @@
 mod common;
 
 use anyhow::{Context, Result};
-use common::{Args, Linear, Progress};
+use common::{Args, Progress};
+use wgrad::nn::{
+    Attention, Embedding, FeedForward, Layer, LayerNorm, Linear, Module, TransformerEncoderLayer, init,
+};
+use wgrad::optim::schedule::{LambdaLr, Scheduler};
+use wgrad::optim::{Adam, AdamOptions, Optimizer};
 use wgrad::{Device, Tensor, manual_seed, no_grad};
 
 const SIZE: usize = 64;
@@ -34,17 +39,23 @@ fn main() -> Result<()> {
 
     let book = Tensor::new(text.numbers.clone(), &device)?;
     let model = Transformer::new(text.alphabet.len(), &device)?;
-    let mut optimizer = Adam::new(model.parameters())?;
+    let options = AdamOptions::new().lr(2e-3).betas([0.9, 0.99]);
+    let mut optimizer = Adam::new(model.named_parameters(), options)?;
+    let rate = move |step: usize| {
+        let warm_up = ((step + 1) as f64 / 50.0).min(1.0);
+        warm_up * (1.0 - 0.9 * step as f64 / steps as f64)
+    };
+    let mut scheduler = Scheduler::new(LambdaLr::new(rate), &mut optimizer)?;
     let progress = Progress::new(steps, 15);
     let mut average = f32::NAN;
     for step in 0..steps {
         let letters = samples(&book)?;
         let loss = model.loss(&letters)?;
+        optimizer.zero_grad();
         loss.backward()?;
-        let warm_up = ((step + 1) as f64 / 50.0).min(1.0);
-        optimizer.step(2e-3 * warm_up * (1.0 - 0.9 * step as f64 / steps as f64))?;
-        // So far everything was only described. Now forward, backward and update are computed as one.
-        Tensor::eval_all(optimizer.state().chain([&loss]))?;
+        optimizer.step()?;
+        scheduler.step(&mut optimizer)?;
+        // So far everything was only described. Reading computes forward, backward and update as one.
         let loss = loss.item::<f32>()?;
         average = if average.is_nan() { loss } else { 0.95 * average + 0.05 * loss };
         progress.show(step + 1, &format!("loss {average:.3}"));
@@ -96,71 +107,46 @@ fn samples(book: &Tensor) -> wgrad::Result<Tensor> {
     book.index_select(0, &places.flatten(0, -1)?)?.reshape([BATCH, CONTEXT + 1])
 }
 
-/// One layer: attention to the letters before, then two linear layers for each letter; each on normalised
-/// input, and added to what was there.
-struct Layer {
-    norms: [Tensor; 2],
-    attention: Linear,
-    mixed: Linear,
-    wide: Linear,
-    narrow: Linear,
-}
-
+/// Letters and their places as vectors, layers that each let a letter attend to those before it, and scores of the next letter.
+#[derive(Module)]
 struct Transformer {
-    letters: Tensor,
-    places: Tensor,
-    layers: Vec<Layer>,
-    norm: Tensor,
+    letters: Embedding,
+    places: Embedding,
+    layers: Vec<TransformerEncoderLayer>,
+    norm: LayerNorm,
     output: Linear,
 }
 
 impl Transformer {
     fn new(alphabet: usize, device: &Device) -> wgrad::Result<Transformer> {
-        let normal =
-            |rows: usize| (Tensor::randn([rows, SIZE], device)? * 0.1)?.detach().requires_grad_(true);
-        let ones = || Tensor::ones([SIZE], device)?.requires_grad_(true);
-        let layer = |_| {
-            Ok(Layer {
-                norms: [ones()?, ones()?],
-                attention: Linear::new(SIZE, 3 * SIZE, device)?,
-                mixed: Linear::new(SIZE, SIZE, device)?,
-                wide: Linear::new(SIZE, 4 * SIZE, device)?,
-                narrow: Linear::new(4 * SIZE, SIZE, device)?,
-            })
+        let embedding = |count: usize| {
+            let embedding = Embedding::new(count, SIZE, device)?;
+            init::normal_(&embedding.weight, 0.0, 0.1)?;
+            wgrad::Result::Ok(embedding)
         };
+        let layer = TransformerEncoderLayer::options(SIZE, HEADS)
+            .dim_feedforward(4 * SIZE)
+            .dropout(0.0)
+            .activation(FeedForward::GELU)
+            .batch_first(true)
+            .norm_first(true);
         Ok(Transformer {
-            letters: normal(alphabet)?,
-            places: normal(CONTEXT)?,
-            layers: (0..LAYERS).map(layer).collect::<wgrad::Result<_>>()?,
-            norm: ones()?,
+            letters: embedding(alphabet)?,
+            places: embedding(CONTEXT)?,
+            layers: (0..LAYERS).map(|_| layer.build(device)).collect::<wgrad::Result<_>>()?,
+            norm: LayerNorm::new(SIZE, device)?,
             output: Linear::new(SIZE, alphabet, device)?,
         })
     }
 
-    fn parameters(&self) -> Vec<Tensor> {
-        let mut all = vec![self.letters.clone(), self.places.clone(), self.norm.clone()];
-        all.extend(self.output.parameters());
-        for layer in &self.layers {
-            all.extend(layer.norms.clone());
-            all.extend(
-                [&layer.attention, &layer.mixed, &layer.wide, &layer.narrow]
-                    .into_iter()
-                    .flat_map(Linear::parameters),
-            );
-        }
-        all
-    }
-
     /// For `[batch, length]` letters, scores of each possible next letter: `[batch, length, alphabet]`.
     fn forward(&self, letters: &Tensor) -> wgrad::Result<Tensor> {
-        let length = letters.size(1)?;
-        let mut x = (letters.embedding(&self.letters, None)? + self.places.narrow(0, 0, length)?)?;
+        let places = Tensor::arange(0, letters.size(1)? as i64, 1, letters.device())?;
+        let mut x = (self.letters.forward(letters)? + self.places.forward(&places)?)?;
         for layer in &self.layers {
-            x = (&x + layer.attend(&normalised(&x, &layer.norms[0])?)?)?;
-            let wide = layer.wide.forward(&normalised(&x, &layer.norms[1])?)?.gelu()?;
-            x = (&x + layer.narrow.forward(&wide)?)?;
+            x = layer.forward_with(&x, &Attention::new().causal(true))?;
         }
-        self.output.forward(&normalised(&x, &self.norm)?)
+        self.output.forward(&self.norm.forward(&x)?)
     }
 
     /// How badly each letter is foretold from those before it.
@@ -173,7 +159,7 @@ impl Transformer {
 
     /// Goes on with a beginning, letter by letter.
     fn write(&self, beginning: &str, count: usize, text: &Text) -> wgrad::Result<String> {
-        let device = self.letters.device();
+        let device = self.output.weight.device();
         let mut letters = text.encode(beginning);
         for _ in 0..count {
             let seen = &letters[letters.len().saturating_sub(CONTEXT)..];
@@ -187,64 +173,5 @@ impl Transformer {
             letters.push(next);
         }
         Ok(letters.into_iter().filter_map(|letter| text.alphabet.get(letter as usize)).collect())
-    }
-}
-
-impl Layer {
-    /// Each letter gathers from those before it what its query matches.
-    fn attend(&self, x: &Tensor) -> wgrad::Result<Tensor> {
-        let (batch, length) = (x.size(0)?, x.size(1)?);
-        let heads = |x: &Tensor| x.reshape([batch, length, HEADS, SIZE / HEADS])?.transpose(1, 2);
-        let parts = self.attention.forward(x)?.chunk(3, -1)?;
-        let (query, key, value) = (heads(&parts[0])?, heads(&parts[1])?, heads(&parts[2])?);
-        let scores = (query.matmul(&key.transpose(-2, -1)?)? / ((SIZE / HEADS) as f64).sqrt())?;
-        let later = Tensor::ones([length, length], x.device())?.triu(1)?.ne(0.0)?;
-        let attention = scores.masked_fill(&later, f64::NEG_INFINITY)?.softmax(-1)?;
-        let mixed = attention.matmul(&value)?.transpose(1, 2)?.reshape([batch, length, SIZE])?;
-        self.mixed.forward(&mixed)
-    }
-}
-
-fn normalised(x: &Tensor, gain: &Tensor) -> wgrad::Result<Tensor> {
-    x.layer_norm([SIZE], Some(gain), None, 1e-5)
-}
-
-/// Adam, with its usual constants.
-struct Adam {
-    parameters: Vec<Tensor>,
-    means: Vec<Tensor>,
-    squares: Vec<Tensor>,
-    steps: i32,
-}
-
-impl Adam {
-    fn new(parameters: Vec<Tensor>) -> wgrad::Result<Adam> {
-        let zeros = || parameters.iter().map(Tensor::zeros_like).collect::<wgrad::Result<Vec<_>>>();
-        Ok(Adam { means: zeros()?, squares: zeros()?, parameters, steps: 0 })
-    }
-
-    /// Moves the parameters against their gradients, and forgets these.
-    fn step(&mut self, rate: f64) -> wgrad::Result<()> {
-        const BETAS: [f64; 2] = [0.9, 0.99];
-        self.steps += 1;
-        let [rate, root] =
-            [rate / (1.0 - BETAS[0].powi(self.steps)), (1.0 - BETAS[1].powi(self.steps)).sqrt()];
-        no_grad(|| {
-            for ((parameter, mean), square) in self.parameters.iter().zip(&self.means).zip(&self.squares) {
-                if let Some(grad) = parameter.grad() {
-                    mean.mul_(BETAS[0])?.add_((&grad * (1.0 - BETAS[0]))?)?;
-                    square.mul_(BETAS[1])?.add_((grad.square()? * (1.0 - BETAS[1]))?)?;
-                    let size = ((square.sqrt()? / root)? + 1e-8)?;
-                    parameter.sub_(((mean * rate)? / size)?)?;
-                    parameter.zero_grad();
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// What a step changes.
-    fn state(&self) -> impl Iterator<Item = &Tensor> {
-        self.parameters.iter().chain(&self.means).chain(&self.squares)
     }
 }

@@ -14,7 +14,10 @@ mod common;
 use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
-use common::{Args, Linear, Progress};
+use common::{Args, Progress};
+use wgrad::nn::{Dropout, GELU, Layer, Linear, Module, Sequential};
+use wgrad::optim::schedule::{CosineAnnealingLr, Scheduler};
+use wgrad::optim::{Optimizer, Sgd, SgdOptions};
 use wgrad::{Device, Tensor, manual_seed, no_grad};
 
 const PIXELS: usize = 64;
@@ -38,33 +41,43 @@ fn main() -> Result<()> {
     let (x, y) = (part(&images, held_out, train)?, part(&labels, held_out, train)?);
     println!("{train} digits to learn from, {held_out} held out, on {device}");
 
-    let network = Network::new(&device)?;
-    let optimizer = Sgd::new(network.parameters(), 0.9)?;
+    // 64-256-256-10 with GELU and dropout.
+    let network = Sequential::new()
+        .push(Dropout::new(0.1))
+        .push(Linear::new(PIXELS, 256, &device)?)
+        .push(GELU::new())
+        .push(Dropout::new(0.3))
+        .push(Linear::new(256, 256, &device)?)
+        .push(GELU::new())
+        .push(Dropout::new(0.3))
+        .push(Linear::new(256, CLASSES, &device)?);
+    let mut optimizer = Sgd::new(network.named_parameters(), SgdOptions::new().lr(0.1).momentum(0.9))?;
+    let mut scheduler = Scheduler::new(CosineAnnealingLr::new(epochs), &mut optimizer)?;
     let progress = Progress::new(epochs, 10);
     let mut losses = Vec::new();
     for epoch in 0..epochs {
-        let rate = 0.05 * (1.0 + (std::f64::consts::PI * epoch as f64 / epochs as f64).cos());
         let order = Tensor::randperm(train, &device)?;
         let (mut right, mut seen) = (0, 0);
         for batch in order.split(BATCH, 0)?.into_iter().filter(|batch| batch.numel() == BATCH) {
             let (x, y) = (x.index_select(0, &batch)?, y.index_select(0, &batch)?);
-            let logits = network.forward(&x, true)?;
+            let logits = network.forward(&x)?;
             let loss = logits.cross_entropy(&y)?;
+            optimizer.zero_grad();
             loss.backward()?;
-            optimizer.step(rate)?;
-            let hits = correct(&logits, &y)?;
-            // So far everything was only described. Now forward, backward and update are computed as one.
-            Tensor::eval_all(optimizer.state().chain([&loss, &hits]))?;
-            right += hits.item::<i64>()?;
-            seen += BATCH;
+            optimizer.step()?;
+            // So far everything was only described. Reading computes forward, backward and update as one.
             losses.push(loss.item::<f32>()?);
+            right += correct(&logits, &y)?.item::<i64>()?;
+            seen += BATCH;
         }
+        scheduler.step(&mut optimizer)?;
         let loss = losses.last().copied().unwrap_or(f32::NAN);
         let accuracy = 100.0 * right as f64 / seen.max(1) as f64;
         progress.show(epoch + 1, &format!("loss {loss:.4}  accuracy {accuracy:.2} %"));
     }
 
-    let predicted = no_grad(|| network.forward(&test_x, false)?.argmax_dim(1, false))?.to_vec::<i64>()?;
+    network.eval();
+    let predicted = no_grad(|| network.forward(&test_x)?.argmax_dim(1, false))?.to_vec::<i64>()?;
     let actual = test_y.to_vec::<i64>()?;
     let right = predicted.iter().zip(&actual).filter(|(p, a)| p == a).count();
     println!("\n{}", confusion(&predicted, &actual));
@@ -95,62 +108,6 @@ fn read_digits(path: &str, device: &Device) -> Result<(Tensor, Tensor)> {
     }
     let images = Tensor::from_slice(&pixels, [labels.len(), PIXELS], device)?;
     Ok((images, Tensor::from_slice(&labels, [labels.len()], device)?))
-}
-
-/// 64-256-256-10 with GELU and dropout.
-struct Network([Linear; 3]);
-
-impl Network {
-    fn new(device: &Device) -> wgrad::Result<Network> {
-        Ok(Network([
-            Linear::new(PIXELS, 256, device)?,
-            Linear::new(256, 256, device)?,
-            Linear::new(256, CLASSES, device)?,
-        ]))
-    }
-
-    fn parameters(&self) -> Vec<Tensor> {
-        self.0.iter().flat_map(Linear::parameters).collect()
-    }
-
-    fn forward(&self, x: &Tensor, training: bool) -> wgrad::Result<Tensor> {
-        let x = self.0[0].forward(&x.dropout(0.1, training)?)?.gelu()?.dropout(0.3, training)?;
-        let x = self.0[1].forward(&x)?.gelu()?.dropout(0.3, training)?;
-        self.0[2].forward(&x)
-    }
-}
-
-/// Gradient descent with momentum.
-struct Sgd {
-    parameters: Vec<Tensor>,
-    velocities: Vec<Tensor>,
-    momentum: f64,
-}
-
-impl Sgd {
-    fn new(parameters: Vec<Tensor>, momentum: f64) -> wgrad::Result<Sgd> {
-        let velocities = parameters.iter().map(Tensor::zeros_like).collect::<wgrad::Result<_>>()?;
-        Ok(Sgd { parameters, velocities, momentum })
-    }
-
-    /// Moves the parameters against their gradients, and forgets these.
-    fn step(&self, rate: f64) -> wgrad::Result<()> {
-        no_grad(|| {
-            for (parameter, velocity) in self.parameters.iter().zip(&self.velocities) {
-                if let Some(grad) = parameter.grad() {
-                    velocity.mul_(self.momentum)?.add_(&grad)?;
-                    parameter.sub_((velocity * rate)?)?;
-                    parameter.zero_grad();
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// What a step changes.
-    fn state(&self) -> impl Iterator<Item = &Tensor> {
-        self.parameters.iter().chain(&self.velocities)
-    }
 }
 
 /// How many rows have their largest number at the right place.

@@ -4,6 +4,7 @@
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use wgrad::nn::{KeyValueCache, MultiheadAttention};
 use wgrad::{ConvOptions, Device, Explanation, Padding, Result, Tensor, Traffic, Why, no_grad};
 
 /// The counters are the process's: one test at a time.
@@ -311,4 +312,25 @@ fn what_is_planned_and_run_is_told_if_asked_for() {
     let lines = told("plan,run");
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines[0].starts_with(plan) && lines[1].starts_with(run), "{lines:?}");
+}
+
+#[test]
+fn one_plan_serves_every_place_of_a_cache() -> Result<()> {
+    let _turn = alone();
+    let device = Device::cpu();
+    let attention = MultiheadAttention::options(8, 2).batch_first(true).build(&device)?;
+    let mut cache = KeyValueCache::new(32);
+    let mut built = Vec::new();
+    wgrad::no_grad(|| {
+        for _ in 0..8 {
+            let x = Tensor::randn([1, 1, 8], &device)?;
+            x.eval()?;
+            let before = device.stats();
+            attention.forward_cached(&x, &mut cache)?.eval()?;
+            built.push(device.stats().since(&before).plans_built);
+        }
+        Ok::<_, wgrad::Error>(())
+    })?;
+    assert_eq!(built[2..], [0; 6], "{built:?}");
+    Ok(())
 }

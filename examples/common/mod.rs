@@ -1,9 +1,9 @@
-//! What the training programs share: their arguments, a linear layer, a progress bar.
+//! What the training programs share: their arguments, a progress bar.
 
 use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result, bail};
-use wgrad::{Device, Tensor};
+use wgrad::Device;
 
 /// Arguments of the form `--name value`.
 pub struct Args(Vec<(String, String)>);
@@ -41,31 +41,6 @@ impl Args {
 
     fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
-    }
-}
-
-/// A linear layer, `x · weightᵀ + bias`.
-pub struct Linear {
-    pub weight: Tensor,
-    pub bias: Tensor,
-}
-
-impl Linear {
-    /// A layer with random weights within 1/√inputs.
-    pub fn new(inputs: usize, outputs: usize, device: &Device) -> wgrad::Result<Linear> {
-        let bound = 1.0 / (inputs as f64).sqrt();
-        let uniform = |shape: &[usize]| {
-            ((Tensor::rand(shape, device)? * (2.0 * bound))? - bound)?.detach().requires_grad_(true)
-        };
-        Ok(Linear { weight: uniform(&[outputs, inputs])?, bias: uniform(&[outputs])? })
-    }
-
-    pub fn forward(&self, x: &Tensor) -> wgrad::Result<Tensor> {
-        x.linear(&self.weight, Some(&self.bias))
-    }
-
-    pub fn parameters(&self) -> [Tensor; 2] {
-        [self.weight.clone(), self.bias.clone()]
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use wgrad_device::kernel::{BinaryOp, UnaryOp};
-use wgrad_device::{DType, Result, Scalar};
+use wgrad_device::{DType, Error, Result, Scalar};
 
 use crate::Array;
 
@@ -20,11 +20,12 @@ use crate::Array;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is computed of it before done() is read"]
-pub struct Expr(Result<Array>);
+pub struct Expr(Result<Array, Box<Error>>);
 
 impl From<Result<Array>> for Expr {
     fn from(array: Result<Array>) -> Self {
-        Expr(array)
+        // In a box, so that an expression is as small as its array.
+        Expr(array.map_err(Box::new))
     }
 }
 
@@ -57,19 +58,23 @@ impl Expr {
     /// # Errors
     /// The first that a part of the formula gave.
     pub fn done(self) -> Result<Array> {
-        self.0
+        self.0.map_err(|error| *error)
     }
 
     /// Any operation of an array.
     pub fn map(&self, operation: impl FnOnce(&Array) -> Result<Array>) -> Expr {
-        Expr(self.0.as_ref().map_err(Clone::clone).and_then(operation))
+        match &self.0 {
+            Ok(array) => operation(array).into(),
+            Err(error) => Expr(Err(error.clone())),
+        }
     }
 
     /// An operation on pairs of elements.
     pub fn binary(&self, op: BinaryOp, other: impl Into<Side>) -> Expr {
         match other.into() {
             Side::Number(number) => self.map(|x| x.binary_scalar(op, number)),
-            Side::Expr(other) => self.map(|x| x.binary(op, &other.0?)),
+            Side::Expr(Expr(Ok(other))) => self.map(|x| x.binary(op, &other)),
+            Side::Expr(failed) => self.map(|_| failed.done()),
         }
     }
 
@@ -82,6 +87,8 @@ impl Expr {
         not = Not;
         /// The integer below.
         floor = Floor;
+        /// The integer above.
+        ceil = Ceil;
         /// The nearest integer, of two the even one.
         round = Round;
         /// The integer nearer to 0.
@@ -153,9 +160,9 @@ impl Expr {
             _ => self.clone(),
         };
         self.map(|cond| {
-            let dtype = like.0?.dtype();
+            let dtype = like.done()?.dtype();
             let side = |side: Side| match side {
-                Side::Expr(x) => x.0,
+                Side::Expr(x) => x.done(),
                 Side::Number(number) => Array::full(&[], number, dtype, cond.device()),
             };
             Array::select(cond, &side(a)?, &side(b)?)
@@ -231,9 +238,6 @@ pub trait Formula:
     + Arithmetic<Self, Self>
     + for<'a> Arithmetic<&'a Self, Self>
 {
-    /// `number - self`: that a number may stand on the left is not for a bound to say.
-    fn rsub(&self, number: f64) -> Self;
-
     /// The Gauss error function.
     fn erf(&self) -> Self;
 
@@ -253,10 +257,6 @@ pub trait Term<F>:
 impl Term<Expr> for &Expr {}
 
 impl Formula for Expr {
-    fn rsub(&self, number: f64) -> Expr {
-        number - self
-    }
-
     fn erf(&self) -> Expr {
         Expr::erf(self)
     }

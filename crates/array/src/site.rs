@@ -20,18 +20,19 @@ pub struct CallSite {
 /// A guard: while it lives, the operations that this thread makes are attributed to a call; see [`enter`].
 #[must_use = "operations are attributed to the call while this lives"]
 pub struct Site {
-    before: Option<CallSite>,
+    /// What was said before, if this one said something else.
+    before: Option<Option<CallSite>>,
 }
 
 /// Attributes the operations that this thread makes to a call in the program. The outermost call counts: the
 /// calls inside a method belong to the call of the method.
 #[inline]
 pub fn enter(name: &'static str, line: &'static Location<'static>) -> Site {
-    let before = CURRENT.get();
-    if before.is_none() {
-        CURRENT.set(Some(CallSite { name, line }));
+    if CURRENT.get().is_some() {
+        return Site { before: None };
     }
-    Site { before }
+    CURRENT.set(Some(CallSite { name, line }));
+    Site { before: Some(None) }
 }
 
 /// Attributes the operations that this thread makes to this call even inside another one: those of a
@@ -39,7 +40,7 @@ pub fn enter(name: &'static str, line: &'static Location<'static>) -> Site {
 /// call counts for itself.
 #[inline]
 pub fn replace(call: Option<CallSite>) -> Site {
-    Site { before: CURRENT.replace(call) }
+    Site { before: Some(CURRENT.replace(call)) }
 }
 
 /// The line to which operations of this thread are attributed.
@@ -54,17 +55,11 @@ pub(crate) fn call() -> Option<CallSite> {
     CURRENT.get()
 }
 
-impl Site {
-    /// The line that called, if no other call was going on: the program's own line.
-    #[inline]
-    pub fn line(&self) -> Option<&'static Location<'static>> {
-        if self.before.is_none() { current() } else { None }
-    }
-}
-
 impl Drop for Site {
     #[inline]
     fn drop(&mut self) {
-        CURRENT.set(self.before);
+        if let Some(before) = self.before {
+            CURRENT.set(before);
+        }
     }
 }

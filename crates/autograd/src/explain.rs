@@ -4,6 +4,7 @@ use wgrad_array::{Array, Explanation, Result};
 
 use crate::Tensor;
 
+/// # Plans
 impl Tensor {
     /// What reading it now would do: the pending operations with the lines that called them, and the plan for them: the kernels, what
     /// each computes, reads and stores, and why. Nothing is computed, no counter changes, and no plan is kept.

@@ -8,7 +8,7 @@ use std::panic::Location;
 use half::{bf16, f16};
 use wgrad_array::{Formula, Result, Scalar, Term, site};
 
-use crate::{Tensor, Value};
+use crate::{Error, Tensor, Value};
 
 /// A tensor in a formula: `+ - * /`, unary minus and `+=` with numbers on either side, and every method of [`Tensor`] that gives a
 /// `Result<Tensor>` and is not in place, without a `?` after each step.
@@ -29,7 +29,7 @@ use crate::{Tensor, Value};
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a formula's value, or its error, is read with done()"]
-pub struct TensorExpr(Result<Tensor>);
+pub struct TensorExpr(Result<Tensor, Box<Error>>);
 
 impl Tensor {
     /// The tensor as a part of a formula.
@@ -53,7 +53,7 @@ impl TensorExpr {
     /// The first that a part of the formula gave, as [`Error::At`](crate::Error::At) with the part's line;
     /// [`Error::root`](crate::Error::root) is the error itself.
     pub fn done(self) -> Result<Tensor> {
-        self.0
+        self.0.map_err(|error| *error)
     }
 
     /// Any function of tensors as a step of the formula: one with several results, or one of the program's own.
@@ -61,15 +61,17 @@ impl TensorExpr {
     /// ```
     /// use wgrad_autograd::{Device, Tensor};
     /// let x = Tensor::new([1f32, 5.0, 3.0], &Device::cpu())?;
-    /// let largest = (x.expr() * 2.0).map(|x| Ok(x.topk(1, 0, true, true)?.0)).done()?;
-    /// assert_eq!(largest.to_vec::<f32>()?, [10.0]);
+    /// let largest = (x.expr() * 2.0).map(|x| Ok(x.max_dim(0, false)?.0)).done()?;
+    /// assert_eq!(largest.item::<f32>()?, 10.0);
     /// # Ok::<(), wgrad_autograd::Error>(())
     /// ```
     #[track_caller]
     pub fn map(&self, operation: impl FnOnce(&Tensor) -> Result<Tensor>) -> TensorExpr {
-        let caller = Location::caller();
-        let line = site::current().is_none().then_some(caller);
-        self.then(|x| operation(x).map_err(|error| with_line(error, line)))
+        if site::current().is_some() {
+            return self.then(operation);
+        }
+        let line = Location::caller();
+        self.then(|x| operation(x).map_err(|error| error.at(line)))
     }
 
     /// [`Tensor::detach`] as a step of a formula.
@@ -85,25 +87,21 @@ impl TensorExpr {
         name: &'static str,
         operation: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> TensorExpr {
-        let site = site::enter(name, Location::caller());
-        self.then(|x| operation(x).map_err(|error| with_line(error, site.line())))
+        if site::current().is_some() {
+            // Inside of an operation, such as a derivative: its line is not the program's.
+            return self.then(operation);
+        }
+        let line = Location::caller();
+        let _site = site::enter(name, line);
+        self.then(|x| operation(x).map_err(|error| error.at(line)))
     }
 
     #[inline]
     fn then(&self, operation: impl FnOnce(&Tensor) -> Result<Tensor>) -> TensorExpr {
-        TensorExpr(match &self.0 {
-            Ok(x) => operation(x),
-            Err(error) => Err(error.clone()),
-        })
-    }
-}
-
-/// An error with the line of the program that called, if it is known: inside of an operation it is not the program's.
-#[cold]
-fn with_line(error: crate::Error, line: Option<&'static Location<'static>>) -> crate::Error {
-    match line {
-        Some(line) => error.at(line),
-        None => error,
+        match &self.0 {
+            Ok(x) => operation(x).into(),
+            Err(error) => TensorExpr(Err(error.clone())),
+        }
     }
 }
 
@@ -121,13 +119,14 @@ impl From<&Tensor> for TensorExpr {
 
 impl From<Result<Tensor>> for TensorExpr {
     fn from(tensor: Result<Tensor>) -> Self {
-        TensorExpr(tensor)
+        // In a box, so that a part of a formula is as small as its tensor.
+        TensorExpr(tensor.map_err(Box::new))
     }
 }
 
 impl From<TensorExpr> for Result<Tensor> {
     fn from(expr: TensorExpr) -> Self {
-        expr.0
+        expr.done()
     }
 }
 
@@ -148,7 +147,7 @@ impl AsTensor for Tensor {
 
 impl AsTensor for TensorExpr {
     fn as_tensor(&self) -> Result<&Tensor> {
-        self.0.as_ref().map_err(Clone::clone)
+        self.0.as_ref().map_err(|error| (**error).clone())
     }
 }
 
@@ -179,7 +178,7 @@ impl ExprOperand {
     #[inline]
     pub(crate) fn value(self) -> Result<Value> {
         Ok(match self {
-            ExprOperand::Expr(expr) => Value::Tensor(expr.0?),
+            ExprOperand::Expr(expr) => Value::Tensor(expr.done()?),
             ExprOperand::Number(number) => Value::Scalar(number),
         })
     }
@@ -297,10 +296,6 @@ impl Neg for &TensorExpr {
 impl Term<TensorExpr> for &TensorExpr {}
 
 impl Formula for TensorExpr {
-    fn rsub(&self, number: f64) -> TensorExpr {
-        number - self
-    }
-
     fn erf(&self) -> TensorExpr {
         TensorExpr::erf(self)
     }

@@ -110,6 +110,7 @@ pub(crate) struct NodeHooks {
     pub(crate) post: Hooks<PostHook>,
 }
 
+/// # Hooks
 impl Tensor {
     /// Registers a function that backward calls with this tensor's gradient; `register_hook`. If it gives a tensor, that becomes the
     /// gradient.

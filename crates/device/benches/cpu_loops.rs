@@ -1,8 +1,8 @@
-//! How long the CPU executor's kernels take: `cargo bench -p wgrad-device --no-default-features --bench
-//! cpu_loops`; words after `--` choose lines.
+//! Benchmarks of the CPU executor's kernels: `cargo bench -p wgrad-device --no-default-features --bench
+//! cpu_loops`. Words after `--` select kernels by name.
 //!
-//! Each line is the best and the median time of many launches, and the mean of the processor time of all
-//! threads, which tells most when the machine has other work; in microseconds.
+//! Each line has the best and the median time of many launches, and the mean of the processor time of all
+//! threads, which tells most if the machine has other work. Times are in microseconds.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use wgrad_device::kernel::{
 };
 use wgrad_device::{Buffer, DType, Device, Scalar};
 
-/// A loop under construction.
+/// A loop that is being built.
 struct Body(Loop);
 
 impl Body {
@@ -88,7 +88,7 @@ fn measure(name: &str, kernel: Kernel, elements: &[usize], params: &[Scalar]) {
     println!("{name:44} {:10.2} {:10.2} {busy:10.2}", times[0], times[times.len() / 2]);
 }
 
-/// Nanoseconds that all threads of this process have run, where Linux tells.
+/// The nanoseconds that all threads of this process have run; 0 on systems other than Linux.
 fn processor_time() -> f64 {
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let texts = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
@@ -96,10 +96,22 @@ fn processor_time() -> f64 {
 }
 
 fn main() {
-    use BinaryOp::*;
-    use UnaryOp::*;
     println!("{:44} {:>10} {:>10} {:>10}", "kernel", "best us", "median us", "cpu us");
+    squares();
+    a_sum_and_a_gradient();
+    softmax_with_backward();
+    activations_with_backward();
+    functions();
+    sums();
+    softmax();
+    transposition_and_broadcasting();
+    coordinates();
+    products();
+    allocation();
+}
 
+fn squares() {
+    use BinaryOp::Mul;
     for n in [3, 1000, 100_000, 10_000_000] {
         let mut b = Body::new(&[n], 0);
         let x = b.load(0, &[1]);
@@ -107,6 +119,10 @@ fn main() {
         b.store(1, &[1], y);
         measure(&format!("x * x, {n}"), Kernel::Loop(b.0), &[n, n], &[]);
     }
+}
+
+fn a_sum_and_a_gradient() {
+    use BinaryOp::{Add, Mul};
     for n in [3, 30_000, 10_000_000] {
         let mut b = Body::new(&[n], 1);
         let x = b.load(0, &[1]);
@@ -122,6 +138,11 @@ fn main() {
         b.store(2, &[1], grad);
         measure(&format!("sum(x*x + 100), 2*x*c, {n}"), Kernel::Loop(b.0), &[n, 1, n], &[Scalar::Float(0.5)]);
     }
+}
+
+fn softmax_with_backward() {
+    use BinaryOp::{Mul, Sub};
+    use UnaryOp::{Exp, Reciprocal};
     for (rows, n) in [(32, 1024), (4096, 1024)] {
         let mut b = Body::new(&[rows, n], 1);
         let strides = [n as isize, 1];
@@ -140,6 +161,11 @@ fn main() {
         b.store(2, &strides, dx);
         measure(&format!("softmax forward + backward, {rows} x {n}"), Kernel::Loop(b.0), &[rows * n; 3], &[]);
     }
+}
+
+fn activations_with_backward() {
+    use BinaryOp::{Add, Mul, Sub};
+    use UnaryOp::{Erf, Exp, Sigmoid, Tanh};
     for n in [32 * 1024, 4096 * 1024] {
         let mut b = Body::new(&[n], 0);
         let x = b.load(0, &[1]);
@@ -181,6 +207,11 @@ fn main() {
         b.store(3, &[1], dx);
         measure(&format!("gelu*sigmoid + tanh*exp and backward, {n}"), Kernel::Loop(b.0), &[n; 4], &[]);
     }
+}
+
+fn functions() {
+    use BinaryOp::Pow;
+    use UnaryOp::{Erf, Exp, Expm1, Log, Log1p, Sigmoid, Sin, Sqrt, Tanh};
     for op in [Exp, Log, Sin, Tanh, Sigmoid, Erf, Expm1, Log1p, Sqrt] {
         let n = 1 << 20;
         let mut b = Body::new(&[n], 0);
@@ -198,6 +229,9 @@ fn main() {
         b.store(2, &[1], z);
         measure("pow, 1M", Kernel::Loop(b.0), &[n; 3], &[]);
     }
+}
+
+fn sums() {
     for (rows, n, dim) in
         [(4096, 1024, 0), (4096, 1024, 1), (1_000_000, 16, 0), (1_000_000, 4, 1), (100_000, 32, 1)]
     {
@@ -209,6 +243,11 @@ fn main() {
         b.store(1, &[1, 0], sum);
         measure(&format!("sum of dim {dim}, {rows} x {n}"), Kernel::Loop(b.0), &[rows * n, out], &[]);
     }
+}
+
+fn softmax() {
+    use BinaryOp::{Div, Sub};
+    use UnaryOp::Exp;
     for (rows, n) in [(65536, 16), (16384, 64), (4096, 1000), (256, 16384)] {
         let mut b = Body::new(&[rows, n], 1);
         let strides = [n as isize, 1];
@@ -221,6 +260,10 @@ fn main() {
         b.store(1, &strides, y);
         measure(&format!("softmax, {rows} x {n}"), Kernel::Loop(b.0), &[rows * n; 2], &[]);
     }
+}
+
+fn transposition_and_broadcasting() {
+    use BinaryOp::{Add, Mul};
     {
         let (rows, n) = (2048, 2048);
         let mut b = Body::new(&[rows, n], 0);
@@ -239,16 +282,21 @@ fn main() {
         b.store(3, &[n as isize, 1], y);
         measure("x * column + row, 4096 x 1024", Kernel::Loop(b.0), &[rows * n, n, rows, rows * n], &[]);
     }
-    {
-        let n = 1 << 22;
-        let mut b = Body::new(&[n], 0);
-        let i = b.push(Instr::Coord { dim: 0 });
-        let i = b.push(Instr::Cast { a: i, to: DType::I64 });
-        let i = b.push(Instr::Cast { a: i, to: DType::I32 });
-        let f = b.push(Instr::Cast { a: i, to: DType::F32 });
-        b.store(0, &[1], f);
-        measure("arange, 4M", Kernel::Loop(b.0), &[n], &[]);
-    }
+}
+
+fn coordinates() {
+    let n = 1 << 22;
+    let mut b = Body::new(&[n], 0);
+    let i = b.push(Instr::Coord { dim: 0 });
+    let i = b.push(Instr::Cast { a: i, to: DType::I64 });
+    let i = b.push(Instr::Cast { a: i, to: DType::I32 });
+    let f = b.push(Instr::Cast { a: i, to: DType::F32 });
+    b.store(0, &[1], f);
+    measure("arange, 4M", Kernel::Loop(b.0), &[n], &[]);
+}
+
+fn products() {
+    use BinaryOp::{Add, Max};
     for (m, k, n, bias) in [
         (1024, 1024, 1024, false),
         (1024, 1024, 1024, true),
@@ -276,14 +324,15 @@ fn main() {
         let name = format!("matmul {m} x {k} x {n}{}", if bias { ", bias, relu" } else { "" });
         measure(&name, Kernel::Matmul(kernel), &[m * k, k * n, n, m * n], &[]);
     }
-    {
-        let cpu = Device::cpu();
-        let executor = cpu.executor();
+}
+
+fn allocation() {
+    let cpu = Device::cpu();
+    let executor = cpu.executor();
+    drop(executor.alloc(12));
+    let start = Instant::now();
+    for _ in 0..1_000_000 {
         drop(executor.alloc(12));
-        let start = Instant::now();
-        for _ in 0..1_000_000 {
-            drop(executor.alloc(12));
-        }
-        println!("{:44} {:10.4}", "alloc + drop of 12 bytes", start.elapsed().as_micros() as f64 / 1e6);
     }
+    println!("{:44} {:10.4}", "alloc + drop of 12 bytes", start.elapsed().as_micros() as f64 / 1e6);
 }

@@ -1,4 +1,5 @@
-//! The CPU executor's matrix products, scatters and scans against the reference; errors, memory and counters.
+//! Tests of the CPU executor: matrix products, scatters and scans against the reference interpreter; errors,
+//! memory and counters.
 
 mod common;
 
@@ -52,7 +53,7 @@ fn matmul_of_all_dtypes_and_layouts() {
         };
         let out = access(&mut rng, &sizes, false, stored, true);
         let number = bias.buffer;
-        // The product alone, or scaled, biased and passed through a function.
+        // The epilogue only stores the product, or scales it, adds a bias and applies a function.
         let (body, value, accesses) = if rng.chance(2) {
             (vec![Instr::Accumulator], 0, vec![out])
         } else {
@@ -80,7 +81,7 @@ fn matmul_of_all_dtypes_and_layouts() {
             stores: vec![Store { access: 0, value }],
         };
         let kernel = Kernel::Matmul(Matmul::new(k, lhs, rhs, epilogue));
-        // Products of f32 are summed in f32: relative to sums of up to 130 terms of up to 9.
+        // Products of f32 are summed in f32. The tolerance is relative to sums of up to 130 terms of up to 9.
         assert_agrees(cpu.executor(), &kernel, &buffers, &dtypes, &[Scalar::Float(0.01)], 1e-4);
     }
 }
@@ -131,7 +132,7 @@ fn large_matmul_is_split_and_exact_on_integers() {
 fn scatter_of_all_dtypes() {
     let cpu = Device::cpu();
     let ops = [ScatterOp::Assign, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min];
-    // Sizes of the source, and which of its dims the index depends on.
+    // The sizes of the source, and the dims on which the index depends.
     let shapes: &[(&[usize], &[bool])] = &[
         (&[50], &[true]),
         (&[6, 5], &[true, false]),
@@ -147,7 +148,7 @@ fn scatter_of_all_dtypes() {
         let dtype = DType::ALL[seed as usize / shapes.len() % 8];
         let op = ops[seed as usize % 5];
         let rows = 11;
-        // Target: [rows, the dims that the index doesn't depend on].
+        // The target is [rows, the dims on which the index does not depend].
         let fixed: Vec<usize> = (0..sizes.len()).filter(|&d| !depends[d]).collect();
         let mut strides = vec![0isize; sizes.len()];
         let mut step = 1;
@@ -184,7 +185,7 @@ fn scatter_of_all_dtypes() {
             vec![0; elements_out * dtype.size()],
             elements(&mut rng, dtype, elements_out),
         ];
-        // A halves' sum is rounded after each addition in the reference, once in the executor.
+        // The reference rounds a sum of halves after each addition, and the executor rounds it once.
         let tolerance = if dtype == DType::BF16 || dtype == DType::F16 { 0.2 } else { 1e-4 };
         let many = sizes.iter().product::<usize>() > 1000;
         if dtype.is_half() && (many || op == ScatterOp::Mul) {
@@ -221,7 +222,7 @@ fn scan_of_all_dtypes() {
     }
 }
 
-/// `out = 2 * x` over n elements of f32.
+/// The kernel `out = 2 * x` over n elements of f32.
 fn doubling(n: usize) -> Kernel {
     let step = if n == 1 { 0 } else { 1 };
     Kernel::Loop(Loop {

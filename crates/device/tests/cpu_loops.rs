@@ -1,4 +1,4 @@
-//! The CPU executor's loops against the reference.
+//! Tests of the CPU executor's loops against the reference interpreter.
 
 mod common;
 
@@ -62,7 +62,8 @@ fn rows() {
 
 #[test]
 fn columns() {
-    // Reductions over dims that others' strides are smaller than: lanes run along the rows.
+    // Reductions over dims whose strides are larger than those of the outer dims, so that lanes run across
+    // rows.
     let shapes: &[(&[usize], usize)] = &[
         (&[300, 9], 1),
         (&[2, 70, 20], 1),
@@ -76,7 +77,7 @@ fn columns() {
         let (sizes, inner) = shapes[number % shapes.len()];
         let dtype = if number % 2 == 0 { DType::F32 } else { dtype };
         let mut case = case(&mut rng, sizes, inner, &[dtype]);
-        // Contiguous along the last outer dim, wherever an access steps through all of its dims.
+        // Each access that steps through all dims becomes contiguous along the last outer dim.
         let outer = case.kernel.outer();
         for access in &mut case.kernel.accesses {
             let plain = access.guards.is_empty() && access.indexed.is_empty() && access.offset == 0;
@@ -93,7 +94,8 @@ fn columns() {
     }
 }
 
-/// `mean((x - mean(x))^2)` over the inner dim and `x - mean(x)`, the position of the largest, and the sum.
+/// The kernel that computes `mean((x - mean(x))^2)` over the inner dim, `x - mean(x)`, the position of the
+/// largest element, and the sum.
 fn statistics(sizes: [usize; 2], x: [isize; 2], out: [isize; 2]) -> Kernel {
     let mean = Instr::Const(Const::new(1.0 / sizes[1] as f64, Ty::F32));
     let row = [if sizes[0] == 1 { 0 } else { 1 }, 0];
@@ -131,8 +133,8 @@ fn statistics(sizes: [usize; 2], x: [isize; 2], out: [isize; 2]) -> Kernel {
 
 #[test]
 fn long_rows_and_columns_are_split_the_same_way_for_any_number_of_threads() {
-    // Rows and columns that are split, that aren't because there are many, and that are just too long to be
-    // kept.
+    // Rows and columns that are split, that are not because there are many of them, and that are just too
+    // long to be kept.
     for (rows, n, contiguous) in
         [(1, 1_000_003, true), (3, 300_000, true), (40, 9_000, true), (7, 150_000, false), (1500, 300, false)]
     {
@@ -177,7 +179,7 @@ fn long_rows_and_columns_are_split_the_same_way_for_any_number_of_threads() {
 
 #[test]
 fn a_sum_of_many_elements_keeps_its_digits() {
-    // 10^8 times 0.1 without a buffer of that size: f32's 0.1 is 0.100000001490116.
+    // The sum of 10^8 times 0.1, without a buffer of that size. 0.1 as f32 is 0.100000001490116.
     let n = 100_000_000;
     let kernel = Kernel::Loop(Loop {
         sizes: smallvec![n],
@@ -207,7 +209,7 @@ fn over(n: usize, accesses: Vec<Access>, body: Vec<Instr>, stores: Vec<Store>) -
 
 #[test]
 fn a_buffer_may_be_updated_in_place() {
-    // p -= 0.5 g, while the old p goes elsewhere, whichever store comes first.
+    // p -= 0.5 g, while the old p is stored elsewhere, for both orders of the stores.
     let n = 100_000;
     for swapped in [false, true] {
         let access = |buffer| Access::new(buffer, DType::F32, &[1], 0);
@@ -239,8 +241,8 @@ fn a_buffer_may_be_updated_in_place() {
 
 #[test]
 fn two_operations_in_a_row_round_as_each_alone() {
-    // (a first b) second c and c second (a first b), where each operand is n numbers or one for all. The one
-    // that stands for all is a row's, so that it isn't known before the loop.
+    // (a first b) second c and c second (a first b), where each operand is n numbers or one for all. The
+    // single one is a value of the row, so that it is not known before the loop.
     let (rows, n) = (3, 37);
     let value = |i: usize| ((i * 7919 % 1000) as f32 - 500.0) / 333.0;
     let buffers: Vec<Vec<u8>> = (0..3)
@@ -292,7 +294,8 @@ fn two_operations_in_a_row_round_as_each_alone() {
 
 #[test]
 fn random_bits_are_philox_by_index() {
-    // Indices that follow each other from anywhere, backwards, all the same, and around the end of u32.
+    // Consecutive indices from any start, in both directions, equal indices, and indices that wrap at the end
+    // of u32.
     let n = 3000;
     let params: Vec<Scalar> =
         [0x1234_5678, 0x9abc_def0, 0xdead_beef, 7].map(|x: u32| Scalar::from(i64::from(x))).to_vec();

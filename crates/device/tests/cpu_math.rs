@@ -1,4 +1,4 @@
-//! How far the CPU executor's f32 functions are from the truth, over all of f32; and every operation on every
+//! Tests of the CPU executor: the errors of its f32 functions over all of f32, and every operation on every
 //! type.
 
 mod common;
@@ -10,7 +10,7 @@ use smallvec::smallvec;
 use wgrad_device::kernel::{Access, BinaryOp, Gives, Instr, Kernel, Loop, Store, Ty, UnaryOp};
 use wgrad_device::{DType, Device, Error, Result};
 
-/// `out = instr(inputs)`, over n elements.
+/// The kernel `out = instr(inputs)` over n elements.
 fn elementwise(n: usize, inputs: &[DType], instr: Instr, output: DType) -> Kernel {
     let access = |(buffer, &dtype): (usize, &DType)| Access::new(buffer, dtype, &[1], 0);
     let mut accesses: Vec<Access> = inputs.iter().enumerate().map(access).collect();
@@ -26,14 +26,15 @@ fn bytes<T: bytemuck::NoUninit>(values: &[T]) -> Vec<u8> {
     bytemuck::cast_slice(values).to_vec()
 }
 
-/// The error in units in the last place of the true value; infinite if only one is finite, or only one NaN.
+/// The error in units in the last place of the true value. It is infinite if only one of the two is finite,
+/// or only one is NaN.
 fn ulps(found: f32, truth: f64) -> f64 {
     let nearest = truth as f32;
     if found == nearest || (found.is_nan() && truth.is_nan()) {
         return 0.0;
     }
     if !found.is_finite() || !nearest.is_finite() {
-        // One step from the largest finite number to infinity is a rounding like any other.
+        // Rounding the largest finite number up to infinity counts as one unit.
         let edge = found.abs().min(nearest.abs()) == f32::MAX && found.signum() == nearest.signum();
         return if edge { 1.0 } else { f64::INFINITY };
     }
@@ -42,7 +43,7 @@ fn ulps(found: f32, truth: f64) -> f64 {
     (f64::from(found) - truth).abs() / ulp.max(f64::from(f32::from_bits(1)))
 }
 
-/// Numbers of all exponents and signs, and the special ones.
+/// Numbers of all exponents and signs, and the special values.
 fn everywhere(step: usize) -> Vec<f32> {
     let special =
         [0.0, -0.0, 1.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MIN_POSITIVE, f32::MAX];
@@ -79,7 +80,7 @@ fn pow_of_f32_is_within_its_bound_and_knows_special_values() {
     let special = everywhere(80_000_003);
     let mut pairs: Vec<(f32, f32)> =
         special.iter().flat_map(|&x| special.iter().map(move |&y| (x, y))).collect();
-    // Where results are neither huge nor tiny, and integer exponents of negative bases.
+    // Arguments whose powers are neither huge nor tiny, and integer exponents of negative bases.
     let usual = |i: u32| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32;
     pairs.extend((0..200_000).map(|i| (usual(i) * 20.0, usual(i + 77_777) * 60.0 - 30.0)));
     pairs.extend((0..2000).map(|i| (-usual(i) * 5.0, (i % 41) as f32 - 20.0)));
@@ -99,7 +100,7 @@ fn pow_of_f32_is_within_its_bound_and_knows_special_values() {
     }
 }
 
-/// Elements of each type's most telling values, in their register type.
+/// Elements of each type, in its register type, at values where errors are likely.
 fn telling(ty: Ty) -> (DType, Vec<Value>, Vec<u8>) {
     let floats = [
         0.0,
@@ -146,7 +147,7 @@ fn telling(ty: Ty) -> (DType, Vec<Value>, Vec<u8>) {
 
 const TYPES: [Ty; 5] = [Ty::Bool, Ty::I32, Ty::I64, Ty::F32, Ty::F64];
 
-/// Runs an instruction over columns of elements and compares with what the reference says of each.
+/// Runs an instruction over columns of elements, and compares each result with the reference.
 fn agree(
     name: &str,
     inputs: &[(DType, Vec<u8>)],
@@ -196,7 +197,7 @@ fn every_binary_operation_on_every_type() {
     for ty in TYPES {
         let (dtype, values, bytes) = telling(ty);
         let (n, size) = (values.len(), dtype.size());
-        // Each with each.
+        // All pairs of values.
         let lefts: Vec<u8> = bytes.chunks(size).flat_map(|x| x.repeat(n)).collect();
         let rights = bytes.repeat(n);
         for &op in BinaryOp::ALL {

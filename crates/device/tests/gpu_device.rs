@@ -1,4 +1,4 @@
-//! Devices, memory, limits, determinism, long sums and generated sources, on every adapter.
+//! Tests of devices, memory, limits, determinism, long sums and generated sources on every adapter.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -13,7 +13,8 @@ fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }
 }
 
-/// Folds the last dim of `[rows, n]`, whose elements have these strides; the results are contiguous.
+/// The kernel that reduces the last dim of `[rows, n]`, whose elements have these strides, to contiguous
+/// results.
 fn fold(op: ReduceOp, dtype: DType, rows: usize, n: usize, strides: [isize; 2]) -> Kernel {
     let result = if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) { DType::I64 } else { dtype };
     Kernel::Loop(Loop {
@@ -29,7 +30,7 @@ fn fold(op: ReduceOp, dtype: DType, rows: usize, n: usize, strides: [isize; 2]) 
     })
 }
 
-/// What a process of its own lists, in which this test does nothing else.
+/// The devices that a separate process lists; in that process this test does nothing else.
 const LISTING: &str = "WGRAD_TEST_LISTING";
 
 #[test]
@@ -134,7 +135,8 @@ fn a_hundred_million_elements_keep_their_digits() {
     let value = 0.1f32;
     for device in devices().into_iter().chain(lowered(&hardware())) {
         let executor = device.executor();
-        // 400 MB of the same number, which is the worst case for sums that grow; made on the device.
+        // 400 MB of one number, which are made on the device. Equal terms are the worst case for a sum that
+        // grows.
         let fill = Kernel::Loop(Loop {
             sizes: smallvec![n],
             inner: 0,
@@ -145,7 +147,7 @@ fn a_hundred_million_elements_keep_their_digits() {
         });
         let input = executor.alloc(n * 4).unwrap();
         executor.prepare(&fill).unwrap().launch(&[&input], &[]).unwrap();
-        // All at once; long rows; many rows; along columns, few and many.
+        // One row of all elements, long rows, many rows, few columns and many columns.
         for (rows, strides) in [
             (1, [0, 1]),
             (4, [n as isize / 4, 1]),
@@ -201,7 +203,7 @@ fn the_first_best_is_found_and_nan_is_best() {
             for &op in &ops {
                 let result =
                     if matches!(op, ReduceOp::ArgMax | ReduceOp::ArgMin) { DType::I64 } else { dtype };
-                // Along rows, along columns, and all as one row.
+                // Reductions along rows, along columns, and of all elements as one row.
                 for (rows, n, strides) in
                     [(rows, n, [n as isize, 1]), (n, rows, [1, n as isize]), (1, rows * n, [0, 1])]
                 {
@@ -235,7 +237,7 @@ fn memory_beyond_the_limit_is_an_error_and_the_program_goes_on() {
         let mut out = [0; 16];
         executor.download(&kept, 100, &mut out).unwrap();
         assert_eq!(out, [7; 16]);
-        // Freed memory serves again, also in another size.
+        // Freed memory is used again, also for another size.
         for size in [4 << 20, 3 << 20, 5 << 20, 6 << 20] {
             drop(executor.alloc(size).unwrap());
         }
@@ -344,7 +346,7 @@ fn kernels_refuse_what_they_cannot_do() {
 
 #[test]
 fn gathers_from_more_than_a_binding() {
-    // `out[i, j] = source[index[i], j]`, from 3 MB where 1 MiB can be bound.
+    // `out[i, j] = source[index[i], j]` from a source of 3 MB, where 1 MiB can be bound.
     for device in lowered(&smallest()) {
         for dtype in [DType::F32, DType::BF16, DType::I64, DType::U8] {
             for (row, count) in [(1usize, 5000usize), (16, 400), (21, 300), (300_000 / dtype.size(), 3)] {
@@ -364,7 +366,7 @@ fn gathers_from_more_than_a_binding() {
                     body: vec![load(1), Instr::Load { access: 0, indices: smallvec![0] }],
                     stores: vec![Store { access: 2, value: 1 }],
                 });
-                // The first, the last, and any.
+                // The first index, the last one, and any other.
                 let index = |i: usize| if i < 2 { i * (size - 1) } else { random.below(size) };
                 let indices: Vec<u8> = (0..count).map(index).flat_map(|i| (i as i64).to_le_bytes()).collect();
                 let source = Random::new(1).bytes(dtype, size * row);
@@ -377,8 +379,8 @@ fn gathers_from_more_than_a_binding() {
 
 #[test]
 fn parts_of_one_buffer_that_are_further_apart_than_a_binding() {
-    // 3 MB of which 1 MiB can be bound: where each access alone fits, all are bound in one kernel, on the
-    // device itself.
+    // A buffer of 3 MB of which 1 MiB can be bound. If each access fits alone, one kernel binds several
+    // parts, and the device itself runs it.
     let random = &mut Random::new(5);
     for device in lowered(&smallest()) {
         for (dtype, n) in [(DType::F32, 250_001usize), (DType::F16, 500_001), (DType::I64, 100_003)] {
@@ -400,7 +402,7 @@ fn parts_of_one_buffer_that_are_further_apart_than_a_binding() {
             let contents = [random.bytes(dtype, 3_000_000 / dtype.size()), vec![0; n * dtype.size()]];
             check(&device, &kernel, &contents, &[dtype, dtype], &[], 1e-6);
         }
-        // Distances of elements from their row's first one, which lies in another part once a row is cut.
+        // Offsets of elements from the first one of their row, which lies in another part once a row is cut.
         let n = 700_000;
         let kernel = Kernel::Loop(Loop {
             sizes: smallvec![n],
@@ -428,7 +430,7 @@ fn parts_of_one_buffer_that_are_further_apart_than_a_binding() {
 
 #[test]
 fn what_cannot_be_cut_runs_on_the_host() {
-    // An element of a buffer of 12 MB for each of another one's indices: more windows than a kernel binds.
+    // Reads of a buffer of 12 MB at the indices of another buffer need more windows than a kernel can bind.
     for device in lowered(&smallest()) {
         let (size, n) = (3_000_000usize, 1000usize);
         let mut source = Access::new(0, DType::F32, &[0], 0);
@@ -455,7 +457,7 @@ fn what_cannot_be_cut_runs_on_the_host() {
         let contents = |wrong| [source.clone(), places(wrong), vec![0; n * 4]];
         check(&device, &kernel, &contents(None), &dtypes, &[Scalar::Float(0.5)], 0.0);
         assert_eq!(device.stats().hosted, 1, "{device}");
-        // Errors are those of the device.
+        // The errors are reported by the device.
         let wrong = run(&device, &kernel, &contents(Some(-1)), &[Scalar::Float(0.5)]).unwrap_err();
         assert_eq!(wrong, Error::Index { op: "take", index: -1, size, called_at: None });
         let prepared = device.executor().prepare(&kernel).unwrap();

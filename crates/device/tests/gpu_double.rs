@@ -1,5 +1,5 @@
-//! Every operation on f64 on the adapters that have it: functions against those of the standard library and
-//! of `libm` in units in the last place, special values, casts; and the error of those that do not.
+//! Tests of every operation on f64 on the adapters that have it: functions against the standard library and
+//! `libm` in units in the last place, special values and casts. On other adapters f64 must be an error.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -19,8 +19,8 @@ fn with_f64() -> Vec<Device> {
     devices().into_iter().filter(|device| device.supports(DType::F64)).collect()
 }
 
-/// Numbers of all sizes, dense where functions turn, and many odd ones: their number of elements leaves a
-/// vector unfilled.
+/// Numbers of all magnitudes, dense where functions change quickly, and random ones. Their number is odd, so
+/// that the last vector is not full.
 fn arguments() -> Vec<f64> {
     let random = &mut Random::new(7);
     let mut all = Vec::new();
@@ -32,7 +32,8 @@ fn arguments() -> Vec<f64> {
     }
     all.extend((0..40_000).map(|_| (random.unit() - 0.5) * 60.0));
     all.extend((0..10_000).map(|_| (random.unit() - 0.5) * 1480.0));
-    // Beside multiples of pi / 2, where a reduction loses most, on both sides of its change of method.
+    // Neighbours of multiples of pi / 2, where range reduction loses the most digits, on both sides of its
+    // change of method.
     all.extend((1..3000).map(|i| f64::from(i) * std::f64::consts::FRAC_PI_2));
     all.extend((1..3000).map(|i| f64::from(i * 317) * std::f64::consts::FRAC_PI_2));
     all.extend([1e22, 5e5, 0.1, 7.0, 1e300]);
@@ -63,7 +64,7 @@ const SPECIAL: [f64; 21] = [
     9007199254740993.0,
 ];
 
-/// The distance in units of the last place of the truth; a subnormal one may be 0.
+/// The error in units in the last place of the truth. A subnormal truth may be returned as 0.
 fn ulps(found: f64, truth: f64) -> f64 {
     if found == truth || (found.is_nan() && truth.is_nan()) {
         return 0.0;
@@ -80,7 +81,7 @@ fn ulps(found: f64, truth: f64) -> f64 {
 }
 
 fn truth(op: UnaryOp, x: f64) -> f64 {
-    // The reference's own is made for f32.
+    // The function of the reference is made for f32.
     if op == UnaryOp::Erf {
         return libm::erf(x);
     }
@@ -95,7 +96,7 @@ fn unary_functions_are_accurate() {
     let arguments = arguments();
     for device in with_f64() {
         for op in bounds::functions() {
-            // The truth may itself be off by a unit.
+            // The truth may itself have an error of one unit.
             let bound = bounds::of_kernel(op).wide_gpu;
             let most = if bound > 0.5 { bound + 1.0 } else { bound };
             let found = apply(&device, &[&arguments], Instr::Unary { op, a: 0 });
@@ -108,7 +109,7 @@ fn unary_functions_are_accurate() {
             }
             println!("{device} {op:?}: {:.2} ULP at {:e}", worst.0, worst.1);
             assert!(worst.0 <= most, "{device}: {op:?} is {} ULP from the truth at {:e}", worst.0, worst.1);
-            // In full vectors, and one by one.
+            // In vectors, and as scalars.
             for special in [&SPECIAL[..], &SPECIAL[..3], &SPECIAL[13..16]] {
                 let found = apply(&device, &[special], Instr::Unary { op, a: 0 });
                 for (&x, &y) in special.iter().zip(&found) {
@@ -131,8 +132,8 @@ fn binary_functions_are_accurate() {
         a.push((random.unit() - 0.2) * 2f64.powi(random.below(40) as i32 - 20));
         b.push((random.unit() - 0.5) * 2f64.powi(random.below(14) as i32 - 3));
     }
-    // Large exponents of bases near 1, quotients near the smallest and largest numbers, remainders of huge
-    // quotients.
+    // Large exponents of bases near 1, quotients near the smallest and the largest numbers, and remainders of
+    // huge quotients.
     for _ in 0..3_000 {
         let base = 1.0 + (random.unit() - 0.5) * 2f64.powi(-(random.below(30) as i32));
         a.push(base);
@@ -173,8 +174,8 @@ fn comparisons_and_classes_know_nan_and_infinity() {
     }
 }
 
-/// The bits of the half that is nearest to a number, halves to even: a guess, which may be rounded twice, or
-/// a neighbour of it. Infinity stands for the power of two beyond the largest.
+/// The bits of the half that is nearest to a number, with ties to even. It is a guess that may be rounded
+/// twice, or be a neighbour of the nearest one. Infinity stands for the power of two beyond the largest half.
 fn nearest(x: f64, guess: u16, value: fn(u16) -> f64) -> u32 {
     let size = |bits: u16| match value(bits) {
         beyond if beyond.is_infinite() => 2.0 * value(bits - 1) - value(bits - 2),
@@ -204,7 +205,7 @@ fn casts_are_exact() {
         -9223372036854775808.0,
     ]);
     floats.extend([9223372036854774784.0, 1e-40, 1.401298464324817e-45, 7.1e-46, 7e-46, 1.1754943e-38]);
-    // Halfway between neighbours of f32, f16 and bf16, and just beside.
+    // Midpoints between neighbours in f32, f16 and bf16, and their own neighbours.
     for _ in 0..2000 {
         let x = f32::from_bits(random.bits() as u32);
         if !x.is_normal() {
@@ -226,7 +227,8 @@ fn casts_are_exact() {
             let kernel = map(&[DType::F64], to, n, &[Instr::Cast { a: 0, to }]);
             check(&device, &kernel, &contents(to), &[DType::F64, to], &[], 0.0);
         }
-        // Bit for bit, beyond what the comparison of values sees. Subnormal f64 may count as 0.
+        // The bits are compared as well, which tells more than the comparison of values. A subnormal f64 may
+        // be treated as 0.
         for to in [DType::F32, DType::F16, DType::BF16] {
             let kernel = map(&[DType::F64], to, n, &[Instr::Cast { a: 0, to }]);
             let found = run(&device, &kernel, &contents(to), &[]).expect("a cast");
@@ -263,8 +265,8 @@ fn casts_are_exact() {
 
 #[test]
 fn integers_become_floats_in_their_own_memory() {
-    // One buffer that holds i64 before and f64 after, or the other way round, and elements that are no whole
-    // vectors.
+    // One buffer that holds i64 before and f64 after, or the other way round, with a number of elements that
+    // is not a multiple of four.
     let random = &mut Random::new(8);
     for device in with_f64() {
         for (from, to) in [(DType::I64, DType::F64), (DType::F64, DType::I64)] {

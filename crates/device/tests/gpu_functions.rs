@@ -1,6 +1,6 @@
-//! Every operation on values on every adapter: f32 functions against f64 in units in the last place, special
-//! values, integers of all widths, casts, random bits. Loops are long enough to run as vectors, and short
-//! ones run as scalars.
+//! Tests of every operation on every adapter: f32 functions against f64 in units in the last place, special
+//! values, integers of all widths, casts and random bits. Long loops run as vectors, and short ones as
+//! scalars.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -15,7 +15,7 @@ use gpu_common::{Random, check, devices, hardware, is_nvidia, lowered, run};
 use wgrad_device::kernel::{BinaryOp, Const, Instr, Kernel, Ty, UnaryOp};
 use wgrad_device::{DType, Device, Element, Scalar};
 
-/// Numbers of all sizes, dense where functions turn.
+/// Numbers of all magnitudes, dense where functions change quickly.
 fn arguments() -> Vec<f32> {
     let random = &mut Random::new(7);
     let mut all = Vec::new();
@@ -53,7 +53,7 @@ const SPECIAL: [f32; 20] = [
     8388609.0,
 ];
 
-/// How a device's results are measured: NVIDIA's driver may give 0 for a subnormal one.
+/// The measure of a device's errors: NVIDIA's driver may give 0 for a subnormal result.
 fn measure(device: &Device) -> fn(f32, f64) -> f64 {
     let or_zero = |found: f32, truth: f64| {
         let flushed = truth.abs() < f64::from(f32::MIN_POSITIVE) && found.abs() <= f32::MIN_POSITIVE;
@@ -62,7 +62,7 @@ fn measure(device: &Device) -> fn(f32, f64) -> f64 {
     if is_nvidia(device) { or_zero } else { ulps }
 }
 
-/// The distance in units of the last place of the true value.
+/// The error in units in the last place of the true value.
 fn ulps(found: f32, truth: f64) -> f64 {
     let rounded = truth as f32;
     if found == rounded || (found.is_nan() && rounded.is_nan()) {
@@ -126,8 +126,8 @@ fn binary_functions_are_accurate() {
         (BinaryOp::Rem, 1.0),
         (BinaryOp::Pow, 4.0),
     ];
-    // WGSL asks nothing of divisors above 2^126, whose reciprocals are subnormal, and NVIDIA's driver makes
-    // use of that.
+    // WGSL requires nothing of divisors above 2^126, whose reciprocals are subnormal, and NVIDIA's driver
+    // makes use of that.
     let defined = |b: f32| !(2f32.powi(126)..f32::INFINITY).contains(&b.abs());
     let (dividends, divisors): (Vec<f32>, Vec<f32>) =
         a.iter().zip(&b).filter(|(_, b)| defined(**b)).map(|(&a, &b)| (a, b)).unzip();
@@ -340,7 +340,7 @@ fn random_bits_are_philox() {
     }
 }
 
-/// A kernel of normal numbers of elements from `first` on, in steps.
+/// The kernel of the normal numbers of elements `first`, `first + step` and so on.
 fn normals(n: usize, first: i64, step: i64) -> Kernel {
     map(
         &[],
@@ -362,7 +362,8 @@ fn normal_numbers_have_the_same_bits_on_every_device() {
     for (n, first, step) in [(200_001, 0, 1), (1003, 2, 1), (1000, 7, 3), (64, -30, 1), (100, 5, 0)] {
         let kernel = normals(n, first, step);
         let params = [0x1234_5678, 0x9abc_def0, 42, 7].map(|p: i64| Scalar::Int(p));
-        // Against the formula in f64, but near the zeros of the sine, where f64 has lost digits too.
+        // The numbers are compared with the formula in f64, except near the zeros of the sine, where f64
+        // loses digits as well.
         check(&Device::cpu(), &kernel, &[vec![0; n * 4]], &[DType::F32], &params, 1e-6);
         let on =
             |device: &Device| run(device, &kernel, &[vec![0; n * 4]], &params).expect("a kernel").remove(0);
@@ -375,7 +376,7 @@ fn normal_numbers_have_the_same_bits_on_every_device() {
 
 #[test]
 fn what_infinity_and_itself_make_is_nan() {
-    // x - x and x / x, and the same of a value that is computed twice.
+    // x - x and x / x, and the same for a value that is computed twice.
     let twice = |op| {
         let add = Instr::Binary { op: BinaryOp::Add, a: 0, b: 0 };
         [add.clone(), add, Instr::Binary { op, a: 1, b: 2 }]

@@ -1,4 +1,5 @@
-//! Fused loops on every adapter, against the reference interpreter: random kernels with fixed seeds.
+//! Tests of fused loops on every adapter against the reference interpreter, with random kernels from fixed
+//! seeds.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -14,10 +15,11 @@ use wgrad_device::{DType, Device, DeviceOptions, Element, Scalar};
 
 const DTYPES: [DType; 7] =
     [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool];
-/// Without dtypes that lose digits: results in f64 agree in nearly all of theirs.
+/// The dtypes of loops in f64. Those that lose digits are left out, so that results agree in nearly all
+/// digits.
 const WIDE: [DType; 5] = [DType::F64, DType::I32, DType::I64, DType::U8, DType::Bool];
 
-/// A random loop with its buffers.
+/// A random loop with the contents of its buffers.
 struct Case {
     kernel: Loop,
     contents: Vec<Vec<u8>>,
@@ -32,7 +34,7 @@ struct Builder<'r> {
     dtypes: Vec<DType>,
     params: Vec<Scalar>,
     types: Vec<Ty>,
-    /// What elements are made of; the first is the dtype of floats.
+    /// The dtypes of elements; the first is that of floats.
     pool: &'r [DType],
 }
 
@@ -49,7 +51,7 @@ impl Builder<'_> {
         self.contents.len() - 1
     }
 
-    /// Strides over a fresh buffer: contiguous, permuted, broadcast or with gaps; the offset and the
+    /// Strides over a new buffer (contiguous, permuted, broadcast or with gaps), the offset and the number of
     /// elements.
     fn layout(&mut self, sizes: &[usize], output: bool) -> (Strides, isize, usize) {
         let mut order: Vec<usize> = (0..sizes.len()).collect();
@@ -88,7 +90,7 @@ impl Builder<'_> {
         let mut access = Access::new(buffer, dtype, &strides, offset);
         let mut indices = smallvec![];
         if self.random.chance(20) && !sizes.is_empty() {
-            // A guard that holds for a part of one dim, with an access that is valid there only.
+            // A guard that holds for a part of one dim, and an access that is valid there only.
             let d = self.random.below(sizes.len());
             let (low, size) = (self.random.below(3), self.random.below(sizes[d]) + 1);
             let mut along: Strides = smallvec![0; sizes.len()];
@@ -100,7 +102,7 @@ impl Builder<'_> {
                 access.offset = 0;
             }
             access.offset = access.offset.max(-(low as isize) * access.strides[d].abs());
-            // Reversed or short accesses could leave the buffer: give it room.
+            // The buffer gets room for accesses that run backwards or are guarded.
             self.contents[buffer].resize((elements * 2 + 64) * dtype.size(), 0);
             if access.strides.iter().any(|&s| s < 0) {
                 access.strides.iter_mut().for_each(|s| *s = s.abs());
@@ -118,7 +120,7 @@ impl Builder<'_> {
         self.push(Instr::Load { access: self.kernel.accesses.len() - 1, indices })
     }
 
-    /// A value in 0..size.
+    /// A value that is a valid index in 0..size.
     fn index(&mut self, size: usize) -> Reg {
         let source = if self.random.chance(50) && !self.kernel.sizes.is_empty() {
             let dim = self.random.below(self.kernel.sizes.len());
@@ -231,7 +233,8 @@ impl Builder<'_> {
             }
             8 => {
                 let to = self.random.pick(self.pool);
-                // A float that is cut off to an integer may be one apart after another rounding before.
+                // A float that is truncated to an integer may differ by one if it was rounded differently
+                // before.
                 if ty.is_float() && !to.is_float() { a } else { self.push(Instr::Cast { a, to }) }
             }
             9 if !self.kernel.sizes.is_empty() => {
@@ -258,7 +261,7 @@ impl Builder<'_> {
         let ty = self.types[a as usize];
         let op = match ty {
             Ty::F32 | Ty::F64 => {
-                // Bounded, so that products and long sums stay comparable.
+                // The operand is bounded, so that long sums stay comparable.
                 let a = self.push(Instr::Unary { op: UnaryOp::Tanh, a });
                 let op = self.random.pick(&[ReduceOp::Sum, ReduceOp::Max, ReduceOp::Min]);
                 return self.push(Instr::Reduce { op, a });
@@ -416,12 +419,12 @@ fn in_f64() {
     }
 }
 
-/// More reductions of a row than workgroup memory holds the states of: searches of i64, the widest, and
-/// others between them, in two stages.
+/// More reductions of a row than workgroup memory has room for: searches of i64, which have the largest
+/// states, and other reductions between them, in two stages.
 #[test]
 fn reductions_take_turns_in_workgroup_memory() {
     let least = DeviceOptions { max_workgroup_memory: Some(0), ..hardware() };
-    // Few long rows, which are cut into chunks, and rows that a workgroup walks whole.
+    // Few long rows, which are cut into chunks, and rows that a workgroup walks along whole.
     for (rows, length, folds, options) in [(3usize, 5000usize, 20, least), (40, 1100, 12, hardware())] {
         let numbers: Vec<i64> = (0..rows * length).map(|i| (i * 7919 % 10_007) as i64 - 5000).collect();
         let contents = [i64::to_bytes(&numbers).to_vec(), vec![0; rows * 8]];
@@ -429,7 +432,7 @@ fn reductions_take_turns_in_workgroup_memory() {
         let (mut total, mut found) = (None, 0);
         for k in 0..folds {
             let at = body.len() as u32;
-            // The second half reads what the first found, so that it is another stage.
+            // The second half depends on the results of the first, so that it is another stage.
             if k == folds / 2 {
                 found = total.unwrap();
             }

@@ -1,4 +1,4 @@
-//! Matrix products on every adapter, against the reference interpreter.
+//! Tests of matrix products on every adapter against the reference interpreter.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -55,8 +55,8 @@ fn operand(
     (Access::new(buffer, dtype, &strides, offset as isize), bytes)
 }
 
-/// `lhs[batch.., m, k] @ rhs[batch.., k, n]`, perhaps with operands that are transposed, broadcast or offset,
-/// with `|product * scale + bias|` as its epilogue, and with zeros above the diagonal.
+/// A product, whose epilogue may be `|product * scale + bias|` and may set elements above the diagonal to
+/// zero.
 fn product(random: &mut Random, dtype: DType, shape: Shape<'_>) -> (Matmul, Vec<Vec<u8>>, Vec<DType>) {
     let Shape { batch, m, n, k } = shape;
     let mut contents = Vec::new();
@@ -164,7 +164,7 @@ fn all_dtypes_and_shapes() {
 #[test]
 fn operands_beyond_the_binding_limit() {
     for device in lowered(&smallest()) {
-        // Above 1 MiB, in all layouts.
+        // Operands of more than 1 MiB, in all layouts.
         for seed in 0..3 {
             compare(&device, seed, DType::F32, Shape { batch: &[], m: 2, n: 2, k: 150_000 });
             compare(&device, seed, DType::F32, Shape { batch: &[], m: 15_000, n: 2, k: 20 });

@@ -1,4 +1,4 @@
-//! Scatters and running folds on every adapter, against the reference interpreter.
+//! Tests of scatters and scans on every adapter against the reference interpreter.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -24,13 +24,13 @@ fn indices(random: &mut Random, dtype: DType, count: usize, size: usize) -> Vec<
     (0..count).flat_map(one).collect()
 }
 
-/// Values that products and sums of stay exact, so that any order gives the same; nearly exact in f64.
+/// Values whose products and sums are exact, so that any order gives the same result; nearly exact in f64.
 fn exact(random: &mut Random, dtype: DType, elements: usize) -> Vec<u8> {
     let one = |_| {
         let value = random.pick(&[1.0f32, -1.0, 1.0, -1.0, 2.0, 0.5]);
         match dtype {
             DType::F32 => value.to_le_bytes().to_vec(),
-            // Sums of these do not fit into f32.
+            // Sums of these values do not fit into f32.
             DType::F64 => (f64::from(value) * (1.0 + 2f64.powi(-30))).to_le_bytes().to_vec(),
             DType::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
             DType::BF16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
@@ -40,8 +40,8 @@ fn exact(random: &mut Random, dtype: DType, elements: usize) -> Vec<u8> {
     (0..elements).flat_map(one).collect()
 }
 
-/// The sizes of a scatter: `index_add` of rows `[count, features]` into `[size, features]` or, with `each`, `scatter_add` along
-/// dim 0 with an index for each element.
+/// The sizes of a scatter: `index_add` of rows `[count, features]` into `[size, features]` or, with `each`,
+/// `scatter_add` along dim 0 with an index for each element.
 #[derive(Clone, Copy)]
 struct ScatterShape {
     count: usize,
@@ -100,7 +100,7 @@ fn scatters() {
                     ScatterShape { count: 700, size: 11, features: 3, each: j % 2 == 1 },
                 );
                 if matches!(dtype, DType::F32 | DType::F64) || i == j {
-                    // Long runs in one place, and many places.
+                    // Many entries in one place, and many places.
                     scatter(
                         &device,
                         seed,
@@ -137,7 +137,7 @@ fn scatters() {
 
 #[test]
 fn values_and_indices_beyond_a_binding() {
-    // 1 MiB can be bound: each of these has more values, more indices or more entries than that.
+    // 1 MiB can be bound. Each of these scatters has more values, more indices or more entries than that.
     for device in lowered(&smallest()) {
         for (i, op) in OPS.into_iter().enumerate() {
             scatter(
@@ -190,7 +190,7 @@ fn values_and_indices_beyond_a_binding() {
 
 #[test]
 fn overlapping_places_without_indices() {
-    // The gradient of a sliding window: place = window + element.
+    // The gradient of a sliding window, where the place is window + element.
     for device in devices() {
         let (windows, length) = (500, 9);
         let elements = windows + length - 1;
@@ -210,7 +210,7 @@ fn overlapping_places_without_indices() {
 
 #[test]
 fn a_bad_index_is_an_error_of_the_next_read_and_of_that_only() {
-    // Devices of its own: the next read of a shared one may be another test's.
+    // The test has devices of its own, because the next read of a shared device may be that of another test.
     for device in lowered(&DeviceOptions::default()) {
         for bad in [-1i64, 4, i64::MAX] {
             let mut target = Access::new(2, DType::F32, &[0], 0);

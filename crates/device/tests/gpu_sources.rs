@@ -1,4 +1,4 @@
-//! The generated WGSL is valid, and every shading language that wgpu runs on can express it.
+//! Tests that the generated WGSL is valid, and that every shading language that wgpu uses can express it.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -16,8 +16,8 @@ fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }
 }
 
-/// Every operation on a type in one elementwise loop, each result stored by a fold over the last dim or by
-/// itself.
+/// All operations on a type in one elementwise loop. The last result is stored, or all reductions of it over
+/// the inner dim.
 fn operations(dtype: DType, sizes: &[usize], inner: usize) -> Loop {
     let ty = Ty::of(dtype);
     let rank = sizes.len();
@@ -167,8 +167,8 @@ fn prepare_guards_indices_and_random_numbers(device: &Device) {
     }
 }
 
-/// Parses and validates a source, and writes it in every language that it may run in: f64 exists on Vulkan
-/// only.
+/// Parses and validates a source, and translates it to every language in which it may run. f64 exists on
+/// Vulkan only.
 fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
     use naga::{back, valid};
     let module = naga::front::wgsl::parse_str(source)?;
@@ -206,7 +206,7 @@ fn translate(source: &str) -> Result<(), Box<dyn std::error::Error>> {
     let options = back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
     let pipeline = back::hlsl::PipelineOptions::default();
     back::hlsl::Writer::new(&mut String::new(), &options, &pipeline).write(&module, &info, None)?;
-    // The least versions that devices are listed with.
+    // The oldest versions of OpenGL with which devices are listed.
     for version in [back::glsl::Version::Desktop(450), back::glsl::Version::new_gles(310)] {
         let options = back::glsl::Options { version, ..Default::default() };
         let pipeline = back::glsl::PipelineOptions {

@@ -1,5 +1,5 @@
-//! What every executor refuses with the same words: kernels that break the IR's rules, calls that don't fit,
-//! sizes beyond all bounds. And what is odd, and fits.
+//! Tests of what every executor refuses, with the same messages: kernels that break the rules of the IR,
+//! calls that do not fit, and sizes beyond all limits. They also test unusual kernels that are valid.
 
 #[cfg(feature = "gpu")]
 mod common;
@@ -22,12 +22,12 @@ fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }
 }
 
-/// `buffer[offset + i]`, an f32.
+/// The access to the f32 `buffer[offset + i]`.
 fn at(buffer: usize, offset: isize) -> Access {
     Access::new(buffer, DType::F32, &[1], offset)
 }
 
-/// `-source` to `target`, `n` numbers.
+/// The kernel that writes `-source` to `target`, over `n` numbers.
 fn negate(n: usize, source: Access, target: Access) -> Loop {
     Loop {
         sizes: smallvec![n],
@@ -39,7 +39,7 @@ fn negate(n: usize, source: Access, target: Access) -> Loop {
     }
 }
 
-/// `lhs @ rhs` of `n` by `n` numbers, from and to these buffers.
+/// The product `lhs @ rhs` of `n` by `n` numbers, from and to these buffers.
 fn product(n: usize, [lhs, rhs, target]: [usize; 3]) -> Matmul {
     let square = |buffer| Access::new(buffer, DType::F32, &[n as isize, 1], 0);
     let epilogue = Loop {
@@ -53,7 +53,7 @@ fn product(n: usize, [lhs, rhs, target]: [usize; 3]) -> Matmul {
     Matmul::new(n, square(lhs), square(rhs), epilogue)
 }
 
-/// Adds the elements of a buffer to where another one says.
+/// The scatter that adds the elements of a buffer at the indices of another one.
 fn scatter(source: usize, indices: usize, target: usize) -> Scatter {
     let mut places = Access::new(target, DType::F32, &[0], 0);
     places.indexed.push(IndexedDim { stride: 1, size: 8, op: "scatter" });
@@ -83,7 +83,7 @@ fn sort(source: usize, target: usize) -> Sort {
     }
 }
 
-/// Memory of no device.
+/// Memory that belongs to no device.
 struct Nowhere;
 
 impl Memory for Nowhere {
@@ -102,7 +102,7 @@ fn kernels_that_break_the_rules_are_refused_alike() {
     let plain = || negate(4, at(0, 0), at(1, 0));
     let huge = usize::MAX / 2;
     let kernels = [
-        // What is written is read elsewhere.
+        // Elements that are written are read at another index.
         Kernel::Loop(negate(4, at(0, 1), at(0, 0))),
         Kernel::Loop(with(negate(4, at(0, 0), at(0, 0)), |k| {
             k.inner = 1;
@@ -115,7 +115,7 @@ fn kernels_that_break_the_rules_are_refused_alike() {
         Kernel::Scatter(scatter(0, 1, 1)),
         Kernel::Scan(scan(at(0, 0), at(0, 1))),
         Kernel::Sort(sort(0, 0)),
-        // What is named isn't there, or doesn't fit.
+        // The kernel refers to something that does not exist or does not fit.
         Kernel::Loop(with(plain(), |k| k.body[0] = load(2))),
         Kernel::Loop(with(plain(), |k| k.body[1] = Instr::Unary { op: UnaryOp::Neg, a: 1 })),
         Kernel::Loop(with(plain(), |k| k.body[1] = Instr::Unary { op: UnaryOp::Neg, a: 7 })),
@@ -141,7 +141,7 @@ fn kernels_that_break_the_rules_are_refused_alike() {
         Kernel::Scan(with(scan(at(0, 0), at(1, 0)), |k| k.sizes = smallvec![])),
         Kernel::Sort(with(sort(0, 1), |k| k.count = 5)),
         Kernel::Sort(with(sort(0, 1), |k| k.first = usize::MAX)),
-        // Before the first element, or beyond what can be addressed or counted.
+        // Accesses before the first element, or beyond what can be addressed or counted.
         Kernel::Loop(negate(4, at(0, -1), at(1, 0))),
         Kernel::Loop(with(plain(), |k| k.accesses[0].strides = smallvec![-1])),
         Kernel::Loop(with(plain(), |k| k.accesses[0].strides = smallvec![isize::MAX])),
@@ -185,7 +185,8 @@ fn the_traffic_of_sizes_beyond_all_bounds_has_a_bound() {
         kernel.accesses.iter_mut().for_each(|access| access.strides = strides.as_slice().into());
         kernel
     };
-    // Expanded: one element. A step in one dim, in both, and steps that are themselves as large as can be.
+    // An expanded access of one element, strides in one dim, in both, and strides that are as large as they
+    // can be.
     let expanded = Kernel::Loop(spread([0, 0])).traffic();
     assert_eq!((expanded.read, expanded.written), (4, 4));
     for strides in [[0, 1], [1, 0], [huge as isize, 1], [isize::MAX, isize::MIN]] {
@@ -207,7 +208,7 @@ fn the_traffic_of_sizes_beyond_all_bounds_has_a_bound() {
     ] {
         assert!(kernel.traffic().read >= 1 << 62, "{kernel:?}");
     }
-    // No elements are none, however large the other sizes are.
+    // With a size of 0 there are no elements, however large the other sizes are.
     let mut none = spread([1, 1]);
     none.sizes = smallvec![huge, huge, 0];
     none.accesses.iter_mut().for_each(|access| access.strides = smallvec![1, 1, 1]);
@@ -345,7 +346,7 @@ fn eight_threads_share_a_device() {
 #[test]
 fn devices_come_and_go() {
     use wgrad_device::DeviceOptions;
-    // Two threads at a time, each dropping buffers and kernels after their device.
+    // Two threads at a time drop buffers and kernels after their devices.
     for shared in gpu_common::devices() {
         std::thread::scope(|scope| {
             for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Orders along a dim on the CPU and on every adapter, against the reference interpreter and, for long rows,
+//! Tests of sorts on the CPU and on every adapter against the reference interpreter and, for long rows,
 //! against the definition.
 
 mod common;
@@ -12,7 +12,7 @@ use gpu_common::{devices, dtypes, hardware, lowered, run, smallest};
 use wgrad_device::kernel::{Access, Kernel, Sort};
 use wgrad_device::{DType, Device, DeviceOptions, Error};
 
-/// Elements of which many are equal, with what is special about the dtype.
+/// Elements of which many are equal, with the special values of the dtype.
 fn elements(rng: &mut Rng, dtype: DType, n: usize) -> Vec<u8> {
     fn pick<T: Copy, const N: usize>(
         rng: &mut Rng,
@@ -86,7 +86,7 @@ fn elements(rng: &mut Rng, dtype: DType, n: usize) -> Vec<u8> {
     (0..n).flat_map(one).collect()
 }
 
-/// A sort of rows anyhow laid out, against the reference.
+/// Compares a sort of rows in any layout with the reference.
 fn check(device: &Device, seed: u64, dtype: DType, sizes: &[usize]) {
     let rng = &mut Rng::new(seed);
     let length = *sizes.last().unwrap();
@@ -156,7 +156,7 @@ fn rows_of_several_blocks() {
     }
 }
 
-/// A sort of contiguous rows of small integers, whose order is known by their definition.
+/// Compares a sort of contiguous rows of small integers with the definition of their order.
 fn check_contiguous(device: &Device, rows: usize, length: usize, descending: bool, along_rows: bool) {
     let rng = &mut Rng::new((rows * 31 + length) as u64);
     let values: Vec<i32> = (0..rows * length).map(|_| rng.below(length * 2) as i32 - length as i32).collect();
@@ -199,7 +199,7 @@ fn long_rows_and_many_rows() {
         check_contiguous(&device, 1, 70_000, true, true);
         check_contiguous(&device, 3, 40_000, true, false);
         check_contiguous(&device, 500, 300, false, false);
-        // More rows than one dimension of workgroups has.
+        // More rows than one dimension of a dispatch has workgroups.
         check_contiguous(&device, 70_000 * 4, 3, true, true);
         check_contiguous(&device, 70_000, 5, false, false);
     }
@@ -207,7 +207,7 @@ fn long_rows_and_many_rows() {
 
 #[test]
 fn rows_beyond_a_binding() {
-    // 1 MiB can be bound: 262,144 keys at a time, and 131,072 places.
+    // 1 MiB can be bound, which is 262,144 keys or 131,072 places.
     for device in lowered(&smallest()) {
         check_contiguous(&device, 400, 1000, false, true);
         check_contiguous(&device, 1000, 400, true, false);
@@ -216,7 +216,7 @@ fn rows_beyond_a_binding() {
         for (i, dtype) in dtypes(&device).into_iter().enumerate() {
             check(&device, 77 + i as u64, dtype, &[3, 5, 300]);
         }
-        // The keys of one row cannot be cut: the host sorts them.
+        // The keys of one row cannot be split, so the host sorts them.
         assert_eq!(device.stats().hosted, 0, "{device}");
         check_contiguous(&device, 1, 300_000, false, true);
         assert!(device.stats().hosted > 0, "{device}");
@@ -225,8 +225,8 @@ fn rows_beyond_a_binding() {
 
 #[test]
 fn short_rows_that_reach_over_more_than_a_binding() {
-    // Rows lie side by side: the places of one reach over more than 1 MiB if all are wanted, and not if ten
-    // are.
+    // Elements of neighbouring rows are contiguous. The places of one row span more than 1 MiB if all are
+    // wanted, but not if ten are.
     let (rows, length) = (300, 500);
     for device in lowered(&DeviceOptions { max_binding_bytes: Some(1 << 20), ..hardware() }) {
         for (first, count) in [(0, length), (0, 10), (490, 10)] {

@@ -1,5 +1,5 @@
-//! Products whose factors' rows and columns are made of several dims, as those of windows are, on the CPU and
-//! on every adapter, against the reference interpreter.
+//! Tests of products whose factors' rows and columns are composed of several dims, as those of windows are,
+//! on the CPU and on every adapter against the reference interpreter.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -13,8 +13,8 @@ use wgrad_device::kernel::{Access, Instr, Kernel, Loop, Matmul, Parts, Store, Ty
 use wgrad_device::layout::{Dims, Strides, contiguous_strides};
 use wgrad_device::{DType, Device, DeviceOptions, Error, Scalar};
 
-/// A factor in a buffer of its own: sizes and strides of the batch dims, of what the rows and of what the
-/// columns are made of.
+/// A factor in a buffer of its own: the sizes and strides of the batch dims, and of the dims that the rows
+/// and the columns are composed of.
 struct Factor {
     sizes: [Vec<usize>; 3],
     strides: [Vec<isize>; 3],
@@ -22,7 +22,7 @@ struct Factor {
 }
 
 impl Factor {
-    /// A contiguous one.
+    /// A contiguous factor.
     fn dense(batch: &[usize], rows: &[usize], columns: &[usize]) -> Factor {
         let all = [batch, rows, columns].concat();
         let strides = contiguous_strides(&all);
@@ -40,7 +40,7 @@ impl Factor {
         self
     }
 
-    /// Rows and columns as products have them; a dim of one size stays single, and strides of dims of size 1
+    /// The rows and columns as products take them: a single dim has no parts, and strides of dims of size 1
     /// are 0.
     fn access(&self, buffer: usize, dtype: DType, offset: usize) -> (Access, Parts) {
         let dims = self.sizes.iter().flatten().zip(self.strides.iter().flatten());
@@ -71,7 +71,7 @@ fn windows(random: &mut Random, n: usize, groups: usize, whole_batch: bool) -> F
     let (mut batch_strides, mut column_strides) =
         (vec![image, channels as isize * plane], vec![step(0, steps[0]), step(1, steps[1])]);
     if whole_batch {
-        // What a weight's gradient sums over.
+        // The dims that the gradient of a weight sums over.
         columns.insert(0, batch.remove(0));
         column_strides.insert(0, batch_strides.remove(0));
     }
@@ -82,7 +82,7 @@ fn windows(random: &mut Random, n: usize, groups: usize, whole_batch: bool) -> F
     }
 }
 
-/// `lhs @ rhs`, or `|lhs @ rhs * 2 + bias|`.
+/// The product `lhs @ rhs`, or `|lhs @ rhs * 2 + bias|`.
 fn product(
     random: &mut Random,
     dtype: DType,
@@ -125,7 +125,7 @@ fn product(
     (Kernel::Matmul(Matmul { k, lhs: left, rhs: right, lhs_parts, rhs_parts, epilogue }), contents, dtypes)
 }
 
-/// A convolution, its gradient for the weight, and the same with the factors changing places.
+/// A convolution, its gradient for the weight, and both with the factors swapped.
 fn case(random: &mut Random, dtype: DType) -> (Kernel, Vec<Vec<u8>>, Vec<DType>) {
     let (n, groups, out) = (1 + random.below(3), 1 + random.below(2), 1 + random.below(40));
     let whole_batch = random.chance(50);
@@ -133,7 +133,7 @@ fn case(random: &mut Random, dtype: DType) -> (Kernel, Vec<Vec<u8>>, Vec<DType>)
     let (rows, columns) = (seen.sizes[1].clone(), seen.sizes[2].clone());
     let (lhs, rhs) = if whole_batch {
         let mut gradient = Factor::dense(&[n, groups], &[out], &columns[1..]);
-        // The batch becomes the outermost part of the columns.
+        // The batch becomes the outermost dim of the columns.
         let batch = (gradient.sizes[0].remove(0), gradient.strides[0].remove(0));
         gradient.sizes[2].insert(0, batch.0);
         gradient.strides[2].insert(0, batch.1);
@@ -172,7 +172,7 @@ fn windows_are_multiplied_where_they_lie() {
 
 #[test]
 fn blocks_and_chunks_of_long_sums_meet() {
-    // More than a block on the CPU and a chunk on a GPU holds, in both directions.
+    // More elements than a block on the CPU and a chunk on a GPU have, in both directions.
     for device in all_devices() {
         let image = |channels: usize, height: isize, width: isize, kernel: usize| Factor {
             sizes: [
@@ -200,8 +200,8 @@ fn blocks_and_chunks_of_long_sums_meet() {
 
 #[test]
 fn results_of_windows_are_cut_where_their_dims_are() {
-    // The weight's gradient of a convolution over lines: its chunks' products are more than a temporary may
-    // hold, and so the columns, which are channels and places in a window, are cut.
+    // The gradient of the weight of a 1-d convolution. The products of its chunks take more than a temporary
+    // may have, so the columns, which are channels and places in a window, are cut.
     let (channels, window, places, out) = (7, 64, 1024, 300);
     let line = places + window - 1;
     let seen = Factor {

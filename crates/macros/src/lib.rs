@@ -58,14 +58,15 @@ pub fn call_sites(arguments: TokenStream, item: TokenStream) -> TokenStream {
     call_sites::expand(block).into()
 }
 
-/// Makes a struct a module: `wgrad::nn::Module`, which finds its parameters, buffers and layers through its fields.
+/// Makes a struct a module: `wgrad::nn::Module`, which finds its parameters, buffers and layers through its
+/// fields.
 ///
-/// A field of type `Tensor` is a parameter, with `#[buffer]` a buffer, which is moved and saved but not trained; with `#[buffer(transient)]` it
-/// is moved only. Fields that hold modules are walked: other structs, `Vec`, `Option`, `Box`, tuples, arrays, maps by name. Numbers, strings and
-/// settings hold nothing.
+/// A field of type `Tensor` is a parameter, with `#[buffer]` a buffer, which is moved and saved but not
+/// trained; with `#[buffer(transient)]` it is moved only. Fields that hold modules are walked: other structs,
+/// `Vec`, `Option`, `Box`, tuples, arrays, maps by name. Numbers, strings and settings hold nothing.
 ///
-/// `#[module(skip)]` leaves a field out, `#[module(rename = "name")]` gives it another name in paths, and `#[module(flatten)]`
-/// puts what it holds beside the struct's own fields.
+/// `#[module(skip)]` leaves a field out, `#[module(rename = "name")]` gives it another name in paths, and
+/// `#[module(flatten)]` puts what it holds beside the struct's own fields.
 ///
 /// ```ignore
 /// #[derive(Clone, Module)]

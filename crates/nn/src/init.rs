@@ -1,4 +1,5 @@
-//! Initial values of parameters: `torch.nn.init`. Each function writes to a tensor in place, without recording it, and returns it.
+//! Initial values of parameters: `torch.nn.init`. Each function writes to a tensor in place, without
+//! recording it, and returns it.
 
 use wgrad_autograd::{DType, Device, Error, QrMode, Result, Tensor, no_grad};
 
@@ -139,7 +140,8 @@ pub fn normal_(tensor: &Tensor, mean: f64, std: f64) -> Result<Tensor> {
     no_grad(|| tensor.normal_(mean, std))
 }
 
-/// Numbers of a normal distribution of which those outside of `low..=high` are left out; PyTorch's defaults are 0, 1, -2 and 2.
+/// Numbers of a normal distribution of which those outside of `low..=high` are left out; PyTorch's defaults
+/// are 0, 1, -2 and 2.
 ///
 /// ```
 /// use wgrad::{Tensor, nn::init};
@@ -154,7 +156,7 @@ pub fn trunc_normal_(tensor: &Tensor, mean: f64, std: f64, low: f64, high: f64) 
     const OP: &str = "trunc_normal_";
     if !(std > 0.0 && low < high && mean.is_finite()) {
         let reason = format!(
-            "a normal distribution with mean {mean} and deviation {std} between {low} and {high} does not exist"
+            "there is no normal distribution with mean {mean} and deviation {std} between {low} and {high}"
         );
         return Err(Error::Argument { op: OP, reason });
     }
@@ -214,8 +216,8 @@ pub fn eye_(tensor: &Tensor) -> Result<Tensor> {
     put(tensor, || Tensor::eye(rows, columns, tensor.device()))
 }
 
-/// The identity of a convolution, as far as there are channels: a one in the middle of the windows that lead from a channel to
-/// itself, in each of `groups` groups of output channels. PyTorch's default is one group.
+/// The identity of a convolution, as far as there are channels: a one in the middle of the windows that lead
+/// from a channel to itself, in each of `groups` groups of output channels. PyTorch's default is one group.
 ///
 /// ```
 /// use wgrad::{Tensor, nn::init};
@@ -225,7 +227,8 @@ pub fn eye_(tensor: &Tensor) -> Result<Tensor> {
 /// ```
 ///
 /// # Errors
-/// If the tensor is not the weight of a convolution over one to three dims, or the groups do not divide its output channels.
+/// If the tensor is not the weight of a convolution over one to three dims, or the groups do not divide its
+/// output channels.
 pub fn dirac_(tensor: &Tensor, groups: usize) -> Result<Tensor> {
     const OP: &str = "dirac_";
     let shape = tensor.shape();
@@ -253,7 +256,8 @@ pub fn dirac_(tensor: &Tensor, groups: usize) -> Result<Tensor> {
     put(tensor, || Tensor::from_slice(&values, shape, tensor.device()))
 }
 
-/// Uniform numbers whose size keeps values and gradients alike, after Glorot and Bengio (2010); PyTorch's default gain is 1.
+/// Uniform numbers whose size keeps values and gradients alike, after Glorot and Bengio (2010); PyTorch's
+/// default gain is 1.
 ///
 /// # Errors
 /// If the tensor has fewer than two dims or does not hold floats.
@@ -262,7 +266,8 @@ pub fn xavier_uniform_(tensor: &Tensor, gain: f64) -> Result<Tensor> {
     symmetric(tensor, gain * (6.0 / (fan_in + fan_out) as f64).sqrt())
 }
 
-/// Normal numbers whose size keeps values and gradients alike, after Glorot and Bengio (2010); PyTorch's default gain is 1.
+/// Normal numbers whose size keeps values and gradients alike, after Glorot and Bengio (2010); PyTorch's
+/// default gain is 1.
 ///
 /// # Errors
 /// If the tensor has fewer than two dims or does not hold floats.
@@ -296,8 +301,8 @@ fn spread(tensor: &Tensor, std: f64) -> Result<Tensor> {
     if tensor.numel() == 0 { Ok(tensor.clone()) } else { normal_(tensor, 0.0, std) }
 }
 
-/// A random matrix with orthogonal rows or columns, whichever are fewer, of norm `gain`: all dims but the first count as columns. After
-/// Saxe et al. (2014); PyTorch's default gain is 1.
+/// A random matrix with orthogonal rows or columns, whichever are fewer, of norm `gain`: all dims but the
+/// first count as columns. After Saxe et al. (2014); PyTorch's default gain is 1.
 ///
 /// ```
 /// use wgrad::{Tensor, nn::init};
@@ -333,8 +338,8 @@ pub fn orthogonal_(tensor: &Tensor, gain: f64) -> Result<Tensor> {
     })
 }
 
-/// A matrix of which a part of each column, rounded up, are zeros at random places, and the rest normal numbers, after Martens (2010). PyTorch's
-/// default deviation is 0.01.
+/// A matrix of which a part of each column, rounded up, are zeros at random places, and the rest normal
+/// numbers, after Martens (2010). PyTorch's default deviation is 0.01.
 ///
 /// ```
 /// use wgrad::{Tensor, nn::init};

@@ -1,4 +1,4 @@
-//! Arguments of each type.
+//! How hostile arguments of each type are made.
 
 use wgrad::{
     BackwardOptions, BatchNormOptions, Bound, ConvOptions, CrossEntropyOptions, DType, Device, FftNorm,
@@ -8,9 +8,9 @@ use wgrad::{
 
 use super::Arguments;
 
-/// A type of arguments.
+/// A type of which hostile arguments can be made.
 pub trait Hostile: Sized {
-    /// A value, and how Rust would write it. The name is that of the parameter.
+    /// A value, and its text in Rust. `name` is the name of the parameter.
     fn hostile(g: &mut Arguments, name: &str) -> (Self, String);
 }
 
@@ -26,7 +26,7 @@ macro_rules! integers {
 }
 integers!(isize, usize, i64, i32, u64);
 
-/// One of several values, which write themselves.
+/// Types of which an argument is one of several values. The text is the expression itself.
 macro_rules! choices {
     ($($ty:ty: [$($choice:expr),*];)*) => {$(
         impl Hostile for $ty {
@@ -34,7 +34,9 @@ macro_rules! choices {
                 let all = [$($choice),*];
                 let at = g.random.below(all.len());
                 let text = [$(stringify!($choice)),*][at];
-                let Some(choice) = all.into_iter().nth(at) else { unreachable!("the number is below their count") };
+                let Some(choice) = all.into_iter().nth(at) else {
+                    unreachable!("the number is below their count")
+                };
                 (choice, text.to_owned())
             }
         }
@@ -46,7 +48,9 @@ choices! {
     PadMode: [PadMode::Reflect, PadMode::Replicate, PadMode::Circular];
     Reduction: [Reduction::Mean, Reduction::Sum, Reduction::None];
     Rounding: [Rounding::Trunc, Rounding::Floor];
-    ScatterReduce: [ScatterReduce::Sum, ScatterReduce::Prod, ScatterReduce::Mean, ScatterReduce::Amax, ScatterReduce::Amin];
+    ScatterReduce: [
+        ScatterReduce::Sum, ScatterReduce::Prod, ScatterReduce::Mean, ScatterReduce::Amax, ScatterReduce::Amin
+    ];
     GridSampling: [GridSampling::Bilinear, GridSampling::Nearest, GridSampling::Bicubic];
     GridPadding: [GridPadding::Zeros, GridPadding::Border, GridPadding::Reflection];
     Interpolation: [
@@ -58,7 +62,8 @@ choices! {
     Triangle: [Triangle::Lower, Triangle::Upper];
     String: [
         "ij,jk->ik".to_owned(), "...i->...".to_owned(), "ii->i".to_owned(), "".to_owned(), "i,i".to_owned(),
-        "->".to_owned(), "i->j".to_owned(), "......".to_owned(), "ä,β->é".to_owned(), "ab, ...c -> c...".to_owned()
+        "->".to_owned(), "i->j".to_owned(), "......".to_owned(), "ä,β->é".to_owned(),
+        "ab, ...c -> c...".to_owned()
     ];
 }
 
@@ -258,7 +263,7 @@ impl Hostile for Padding {
     }
 }
 
-/// A structure of options: each field is the default one or a hostile one.
+/// Structs of options, in which each field is the default one or a hostile one.
 macro_rules! options {
     ($($ty:ident = $default:expr; { $($field:ident),* };)*) => {$(
         impl Hostile for $ty {
@@ -279,8 +284,10 @@ options! {
     ConvOptions = ConvOptions::default(); { stride, padding, dilation, groups, output_padding };
     PoolOptions = PoolOptions::new(&[2, 2]);
         { kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override };
-    BatchNormOptions = BatchNormOptions::default(); { running_mean, running_var, weight, bias, momentum, eps };
-    CrossEntropyOptions = CrossEntropyOptions::default(); { weight, ignore_index, label_smoothing, reduction };
+    BatchNormOptions = BatchNormOptions::default();
+        { running_mean, running_var, weight, bias, momentum, eps };
+    CrossEntropyOptions = CrossEntropyOptions::default();
+        { weight, ignore_index, label_smoothing, reduction };
 }
 
 impl Hostile for BackwardOptions {

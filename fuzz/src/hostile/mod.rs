@@ -1,8 +1,8 @@
 //! Hostile calls: every public method of `Tensor`, with valid and invalid arguments of all kinds.
 //!
-//! A call is made from a seed and a number alone, so that it can be repeated alone. What comes back must be a
-//! value or an error of a readable length; what was computed is read, differentiated and printed, and after
-//! an error the receiver must still be readable.
+//! A call depends only on a seed and its number, so that it can be repeated alone. It must return a value, or
+//! an error with a text of limited length. Its results are read, differentiated and printed, and after an
+//! error the receiver must still be readable.
 
 mod arguments;
 mod make;

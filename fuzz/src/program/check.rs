@@ -94,8 +94,8 @@ impl Truth {
         let fault = |way: &str, text| ProgramFault { way: way.to_owned(), kind: "error", text };
         let (exact, gaps) = match ran(program, &reference(None)) {
             Ok(done) => done,
-            // A loop that writes to a leaf what has a graph goes back through the round before: PyTorch
-            // refuses that too.
+            // If a loop writes a value with a graph to a leaf, the next backward would go back through the
+            // earlier round, which PyTorch refuses, too.
             Err(error) if error.contains(FREED) => return Ok(None),
             Err(error) => return Err(fault("cpu in f64", error)),
         };
@@ -235,7 +235,8 @@ fn compare(got: &[Shown], exact: &[Shown], spread: &[Vec<f64>]) -> Result<(usize
                 let mut text = String::new();
                 let _ = write!(
                     text,
-                    "{}[{i}] of shape {:?} {:?} is {x:e}, must be {truth:e}; off by {off:e}, allowed {allowed:e}\n  got   {:?}\n  exact {:?}",
+                    "{}[{i}] of shape {:?} {:?} is {x:e}, must be {truth:e}; off by {off:e}, \
+                     allowed {allowed:e}\n  got   {:?}\n  exact {:?}",
                     got.label,
                     got.shape,
                     got.dtype,

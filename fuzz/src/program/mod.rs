@@ -197,7 +197,8 @@ impl fmt::Display for RandomProgram {
             let (name, shape, dtype) = (name(leaf.id), &leaf.shape, leaf.dtype);
             writeln!(
                 f,
-                "let {name} = Tensor::from_slice(&[{data}], {shape:?}, &device)?.to_dtype(DType::{dtype:?})?{};",
+                "let {name} = Tensor::from_slice(&[{data}], {shape:?}, &device)?\
+                 .to_dtype(DType::{dtype:?})?{};",
                 if leaf.requires_grad { ".detach().requires_grad_(true)?" } else { "" }
             )?;
         }
@@ -217,7 +218,8 @@ impl fmt::Display for RandomProgram {
                 Action::Forget(id) => format!("drop({});", name(*id)),
                 Action::RetainGrad(id) => format!("{}.retain_grad()?;", name(*id)),
                 Action::Backward { of, keep, create } => format!(
-                    "weighted_sum([{}])?.backward_with(BackwardOptions::new().retain_graph({keep}).create_graph({create}))?;",
+                    "weighted_sum([{}])?.backward_with(\
+                     BackwardOptions::new().retain_graph({keep}).create_graph({create}))?;",
                     of.iter().copied().map(name).collect::<Vec<_>>().join(", ")
                 ),
                 Action::Update { leaf, rate, momentum, zero } => {

@@ -1,4 +1,4 @@
-//! Arrays from nothing: constants, ranges, random numbers.
+//! Creating arrays: from host memory, constants, ranges, random numbers.
 
 use smallvec::SmallVec;
 use wgrad_device::kernel::BinaryOp;
@@ -11,10 +11,18 @@ use crate::op::{Op, RandomKind};
 use crate::{Array, bounds, flush};
 
 impl Array {
-    /// An array of these elements in row-major order.
+    /// An array of these elements in row-major order, which are uploaded at once.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, DType, Device};
+    /// let x = Array::from_slice(&[1.5f32, 2.5], &[2, 1], &Device::cpu())?;
+    /// assert_eq!((x.dtype(), x.shape()), (DType::F32, &[2, 1][..]));
+    /// assert!(Array::from_slice(&[1.5f32, 2.5], &[3], &Device::cpu()).is_err());
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// If their number is not that of the shape, or memory runs out.
+    /// If their number is not the shape's number of elements, or there is not enough memory.
     pub fn from_slice<T: Element>(data: &[T], shape: &[usize], device: &Device) -> Result<Array> {
         Array::from_bytes(T::to_bytes(data), T::DTYPE, shape, device)
     }
@@ -22,7 +30,8 @@ impl Array {
     /// An array of these bytes: little-endian elements in row-major order, bools as 0 or 1.
     ///
     /// # Errors
-    /// If their number is not that of the shape's elements, the device has no such dtype, or memory runs out.
+    /// If their number does not fit the shape, the device does not support the dtype, or there is not enough
+    /// memory.
     pub fn from_bytes(bytes: &[u8], dtype: DType, shape: &[usize], device: &Device) -> Result<Array> {
         const OP: &str = "from_slice";
         let elements = checked_elements(OP, shape)?;
@@ -46,10 +55,11 @@ impl Array {
         Ok(Array(Node::evaluated(value, dtype, device)))
     }
 
-    /// An array filled with a number. It takes no memory until it is read, and folds into what uses it.
+    /// An array filled with a number. It takes no memory unless it is read: kernels that use it take the
+    /// number as a parameter.
     ///
     /// # Errors
-    /// If the shape overflows, or the device has no such dtype.
+    /// If the shape overflows, or the device does not support the dtype.
     pub fn full(shape: &[usize], value: impl Into<Scalar>, dtype: DType, device: &Device) -> Result<Array> {
         checked_elements("full", shape)?;
         check_dtype("full", dtype, device)?;
@@ -57,7 +67,14 @@ impl Array {
         Ok(Array::pending(Op::Full(value), SmallVec::new(), shape.into(), dtype, device))
     }
 
-    /// The index along a dim for each element of a shape, as i32.
+    /// An array in which each element is its own index along a dim, as i32.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let columns = Array::coordinate(&[2, 3], 1, &Device::cpu())?;
+    /// assert_eq!(columns.to_vec::<i32>()?, [0, 1, 2, 0, 1, 2]);
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shape overflows, has no such dim, or the dim is longer than i32 can count.
@@ -74,11 +91,18 @@ impl Array {
         Ok(Array::pending(Op::Coordinate { dim }, SmallVec::new(), shape.into(), DType::I32, device))
     }
 
-    /// `start + i * step` for i in 0..len. Floats are computed in f64 where the device has it and the dtype is f64, else
-    /// in f32; integers exactly.
+    /// `start + i * step` for i in 0..len. Integers are computed exactly, f64 in f64, and other floats in
+    /// f32.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, DType, Device, Scalar};
+    /// let x = Array::arange(Scalar::Int(5), Scalar::Int(-2), 3, DType::I64, &Device::cpu())?;
+    /// assert_eq!(x.to_vec::<i64>()?, [5, 3, 1]);
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// If the length overflows, or the device has no such dtype.
+    /// If the length exceeds i32, or the device does not support the dtype.
     pub fn arange(start: Scalar, step: Scalar, len: usize, dtype: DType, device: &Device) -> Result<Array> {
         check_dtype("arange", dtype, device)?;
         let compute = match dtype {
@@ -95,7 +119,7 @@ impl Array {
 
     fn random(kind: RandomKind, shape: &[usize], seed: u64, stream: u64, device: &Device) -> Result<Array> {
         const OP: &str = "random";
-        // Elements are numbered by 32-bit words.
+        // The position of an element must fit into a 32-bit word of Philox's counter.
         if checked_elements(OP, shape)? > u32::MAX as usize {
             return Err(Error::SizeOverflow { op: OP, shape: shape.to_vec() });
         }
@@ -107,8 +131,15 @@ impl Array {
         Ok(Array::pending(op, SmallVec::new(), shape.into(), dtype, device))
     }
 
-    /// Random words as i64 in 0..2^32: element i is word i % 4 of Philox4x32-10 with the counter (i / 4, 0, stream) and the seed
-    /// as key. The same on every device.
+    /// Random words, as i64 in 0..2^32. Element i is word i % 4 of Philox4x32-10 with the counter (i / 4, 0,
+    /// stream) and the seed as its key, so the words are the same on every device.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device, philox4x32_10};
+    /// let words = Array::random_bits(&[4], 7, 0, &Device::cpu())?.to_vec::<i64>()?;
+    /// assert_eq!(words, philox4x32_10([0, 0, 0, 0], [7, 0]).map(i64::from));
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shape has more than 2^32 elements.
@@ -116,7 +147,8 @@ impl Array {
         Array::random(RandomKind::Bits, shape, seed, stream, device)
     }
 
-    /// Uniform random f32 numbers in [0, 1): multiples of 2^-24, from the upper bits of [`Array::random_bits`].
+    /// Uniform random f32 numbers in [0, 1): multiples of 2^-24, from the upper bits of
+    /// [`Array::random_bits`].
     ///
     /// # Errors
     /// If the shape has more than 2^32 elements.
@@ -124,8 +156,9 @@ impl Array {
         Array::random(RandomKind::Uniform, shape, seed, stream, device)
     }
 
-    /// Standard normal random f32 numbers by the Box-Muller transform, two of each pair of [`Array::random_bits`]: the same bits on every
-    /// device. None is larger than 6.67.
+    /// Standard normal random f32 numbers by the Box-Muller transform, two from each pair of
+    /// [`Array::random_bits`]. The bits are the same on every device. No number's absolute value is larger
+    /// than 6.67.
     ///
     /// # Errors
     /// If the shape has more than 2^32 elements.

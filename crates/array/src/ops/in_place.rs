@@ -1,16 +1,18 @@
-//! Values that replace others in place: a fault in the data of the new one brings the old one back.
+//! Values that replace others in place. If the new value depends on data with a fault, the old one comes
+//! back.
 
 use wgrad_device::Result;
 use wgrad_device::kernel::BinaryOp;
 
 use crate::{Array, Fallback, eval};
 
-/// The most values written in place one after the other, without one that was evaluated, before the newest is.
+/// A value is evaluated when its chain of fallbacks has become longer than this.
 const LONGEST: usize = 64;
 
 impl Array {
-    /// Notes that this value has replaced `old` in place, whose own way back was `before`. Gives the way back from this value, which
-    /// whoever keeps the value keeps beside it; `None` if it has been computed.
+    /// Notes that this value has replaced `old` in place; `before` is the fallback of `old`. The result is
+    /// this value's fallback, which the owner of the value keeps along with it. `None` if this value has been
+    /// computed already.
     pub fn replacing(&self, old: &Array, before: Option<Fallback>) -> Option<Fallback> {
         if self.is_evaluated() {
             return None;
@@ -18,7 +20,7 @@ impl Array {
         Fallback::keep(&self.0, &old.0, before)
     }
 
-    /// Computes this value if it has replaced too many others in place that are kept for its sake.
+    /// Computes this value if its chain of fallbacks has become too long.
     pub fn bound(&self, fallback: &Fallback) {
         if fallback.len() > LONGEST {
             eval::evaluate_unasked(std::iter::once(&self.0));
@@ -32,8 +34,9 @@ impl Array {
         self.0.may_fail()
     }
 
-    /// The same values, which have the fault of `other`, of this shape, if its data turn out to have one. They need not depend on
-    /// `other` otherwise: the gradient of a loss may not.
+    /// The same values, made dependent on `other`, which must have the same shape: if the data of `other`
+    /// turn out to have a fault, these values have it, too. The gradient of a loss, for instance, may not
+    /// depend on the loss otherwise.
     ///
     /// # Errors
     /// As [`Array::select`].
@@ -46,8 +49,8 @@ impl Array {
 }
 
 impl Fallback {
-    /// What to go back to, and the way back from there: the newest value that an evaluation has computed, or where there is none the
-    /// newest without a fault.
+    /// The value to fall back to, and that value's own fallback. It is the newest value that has been
+    /// computed, or, if there is none, the newest one without a fault.
     pub fn older_value(self) -> Option<(Array, Option<Fallback>)> {
         self.older().map(|(node, next)| (Array(node), next))
     }

@@ -1,4 +1,4 @@
-//! Reading and writing at places that are values themselves.
+//! Gathers and scatters: reading and writing at indices that are arrays themselves.
 
 use smallvec::smallvec;
 use wgrad_device::kernel::ScatterOp;
@@ -11,9 +11,10 @@ use crate::bounds::may_leave;
 use crate::node::{Inputs, Pending};
 use crate::op::Op;
 
-/// What a gather or scatter gives, made for another operation: its errors, those that come late too, name that one.
+/// Renames a gather or scatter that is part of another operation, so that its errors, late ones included,
+/// name that operation.
 pub trait WithOpName {
-    /// With this operation's name in errors.
+    /// The same result with this operation's name in errors.
     fn named(self, op: &'static str) -> Self;
 }
 
@@ -35,12 +36,21 @@ impl WithOpName for Result<Array> {
 }
 
 impl Array {
-    /// `out[.., i, ..] = self[.., index[.., i, ..], ..]` along a dim. The result has the index's shape, which may be smaller
-    /// than this array's beside the dim. Indices count from the front; one that is out of range is an error of
-    /// the call where its value is at hand, else of whoever reads the result.
+    /// `out[.., i, ..] = self[.., index[.., i, ..], ..]` along a dim. The result has the index's shape, whose
+    /// other dims may be smaller than this array's. Indices count from the front. An index that is out of
+    /// range is an error of this call if its value is known, and otherwise an error of reading the result.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let x = Array::from_slice(&[1i64, 2, 3, 4], &[2, 2], &Device::cpu())?;
+    /// let index = Array::from_slice(&[1i64, 0], &[2, 1], &Device::cpu())?;
+    /// assert_eq!(x.gather(1, &index)?.to_vec::<i64>()?, [2, 3]);
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// Another number of dims, sizes beside the dim above this array's, an index that is not i64 or i32.
+    /// If the ranks differ, the index is larger than this array in another dim, or the index is not i64 or
+    /// i32.
     pub fn gather(&self, dim: usize, index: &Array) -> Result<Array> {
         const OP: &str = "gather";
         self.check_index(OP, dim, index)?;
@@ -54,10 +64,18 @@ impl Array {
         Ok(Array::pending(op, inputs, index.shape().into(), self.dtype(), self.device()))
     }
 
-    /// Whole slices along a dim: `out[.., i, ..] = self[.., index[i], ..]` for a 1-dim index.
+    /// The slices of a dim at the indices of a 1-dim index: `out[.., i, ..] = self[.., index[i], ..]`.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let x = Array::from_slice(&[1i64, 2, 3, 4], &[2, 2], &Device::cpu())?;
+    /// let index = Array::from_slice(&[1i64, 1, 0], &[3], &Device::cpu())?;
+    /// assert_eq!(x.index_select(0, &index)?.to_vec::<i64>()?, [3, 4, 3, 4, 1, 2]);
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// An index that is not 1-dim i64 or i32; indices out of range, as in [`Array::gather`].
+    /// If the index is not 1-dim, or not i64 or i32; and for indices out of range, as in [`Array::gather`].
     pub fn index_select(&self, dim: usize, index: &Array) -> Result<Array> {
         const OP: &str = "index_select";
         self.check_dim(OP, dim)?;
@@ -72,11 +90,21 @@ impl Array {
         Ok(Array::pending(op, inputs, shape, self.dtype(), self.device()))
     }
 
-    /// A copy of this array in which `out[.., index[.., i, ..], ..] op= source[.., i, ..]` along a dim. Each place takes
-    /// the source's elements in row-major order, so the result is the same on every run.
+    /// A copy of this array in which `out[.., index[.., i, ..], ..] op= source[.., i, ..]` along a dim.
+    /// Source elements with the same index are combined in row-major order, so the result is the same on
+    /// every run.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, DType, Device, ScatterOp};
+    /// let zeros = Array::full(&[3], 0i64, DType::I64, &Device::cpu())?;
+    /// let index = Array::from_slice(&[2i64, 0, 2], &[3], &Device::cpu())?;
+    /// let source = Array::from_slice(&[1i64, 10, 100], &[3], &Device::cpu())?;
+    /// assert_eq!(zeros.scatter(ScatterOp::Add, 0, &index, &source)?.to_vec::<i64>()?, [10, 0, 101]);
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`Array::gather`]; a source of another dtype or smaller than the index.
+    /// As [`Array::gather`]; and if the source has another dtype, or is smaller than the index.
     pub fn scatter(&self, op: ScatterOp, dim: usize, index: &Array, source: &Array) -> Result<Array> {
         const OP: &str = "scatter";
         self.check_index(OP, dim, index)?;
@@ -99,10 +127,11 @@ impl Array {
         self.scatter_checked(Op::Scatter { op, dim, name: OP, checked }, index.clone(), source)
     }
 
-    /// A copy of this array in which `out[.., index[i], ..] op= source[.., i, ..]` for a 1-dim index along a dim.
+    /// A copy of this array in which `out[.., index[i], ..] op= source[.., i, ..]` for a 1-dim index along a
+    /// dim.
     ///
     /// # Errors
-    /// As [`Array::index_select`]; a source of another dtype or shape.
+    /// As [`Array::index_select`]; and if the source has another dtype or shape.
     pub fn index_scatter(&self, op: ScatterOp, dim: usize, index: &Array, source: &Array) -> Result<Array> {
         const OP: &str = "index_add";
         self.check_dim(OP, dim)?;
@@ -121,7 +150,7 @@ impl Array {
         self.scatter_checked(Op::Scatter { op, dim, name: OP, checked }, spread, source.clone())
     }
 
-    /// Whether an index may leave a dim that is written to.
+    /// Whether an index may be out of range for a dim of this array.
     fn may_be_left(&self, op: &'static str, dim: usize, index: &Array) -> Result<bool> {
         if index.elements() == 0 {
             return Ok(false);
@@ -139,14 +168,14 @@ impl Array {
             return Ok(self.clone());
         }
         let mut inputs: Inputs = smallvec![source.0, index.0];
-        // Zeros need no memory of their own.
+        // A scatter without a third input starts from zeros.
         if self.as_full().is_none_or(|number| number.as_f64() != 0.0) {
             inputs.push(self.0.clone());
         }
         Ok(Array::pending(op, inputs, self.shape().into(), self.dtype(), self.device()))
     }
 
-    /// An index over a dim of size 0 can only be out of range.
+    /// The error for indexing a dim of size 0, for which every index is out of range.
     fn check_not_empty(&self, op: &'static str, dim: usize) -> Result<()> {
         if self.shape()[dim] == 0 {
             Err(Error::Index { op, index: 0, size: 0, called_at: None })
@@ -172,7 +201,7 @@ impl Array {
         Ok(())
     }
 
-    /// A 1-dim index for slices of a dim, as an index for each element; and the shape of those slices.
+    /// A 1-dim index of slices expanded to an index for each element, and the shape of the selected slices.
     fn spread_index(&self, op: &'static str, dim: usize, index: &Array) -> Result<(Array, Dims)> {
         check_device(op, self, index)?;
         check_index_dtype(op, index)?;

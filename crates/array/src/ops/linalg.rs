@@ -1,8 +1,9 @@
-//! Linear algebra of matrices (the last two dims) and batches of them: factorizations, and what is computed from them.
+//! Linear algebra of matrices (the last two dims) and batches of them: factorizations, solutions,
+//! determinants.
 //!
-//! Unlike all other operations these are not lazy and have no kernels: the operands are computed and read, the work is done in
-//! f64 on the host (`wgrad-linalg`), and the rounded results go to the operands' device. So a matrix without a
-//! result is an error of the call, not of a later evaluation.
+//! Unlike all other operations, these are not lazy and have no kernels. The operands are evaluated and read,
+//! the host computes in f64 (`wgrad-linalg`), and the rounded results are uploaded to the operands' device.
+//! So a matrix without a result is an error of the call, and not of a later evaluation.
 
 use wgrad_device::layout::{Dims, checked_elements};
 use wgrad_device::{DType, Error, Result};
@@ -10,15 +11,15 @@ use wgrad_linalg::{Lu, Matrix, Triangle, Vectors};
 
 use crate::{Array, Room, reserve};
 
-/// Which factors of a QR factorization are wanted.
+/// The factors that a QR factorization returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QrMode {
-    /// Q with as many columns as the smaller of the sizes.
+    /// Q has as many columns as the smaller of the matrix's sizes.
     #[default]
     Reduced,
-    /// A square Q.
+    /// Q is square.
     Complete,
-    /// Only R of the reduced form.
+    /// Only R, in the reduced form.
     R,
 }
 
@@ -29,7 +30,7 @@ struct Batch {
     columns: usize,
 }
 
-/// A factorization of a batch: how many matrices there are to work on, and the memory for it.
+/// The number of matrices of a batch that are factorized, and the reservation of host memory for it.
 struct BatchWork {
     count: usize,
     _room: Room,
@@ -87,7 +88,7 @@ impl Array {
         self.batch_dims().iter().product()
     }
 
-    /// An array of this one's dtype, device and batch dims from elements in f64.
+    /// An array with this one's dtype, device and batch dims, from elements in f64.
     fn batch_of(&self, op: &'static str, data: &[f64], matrix: &[usize]) -> Result<Array> {
         let mut shape = Dims::from(self.batch_dims());
         shape.extend_from_slice(matrix);
@@ -99,8 +100,9 @@ impl Array {
         Array::from_slice(&data, &shape, self.device())
     }
 
-    /// Room for a factorization with results of these sizes for each matrix: for what is read and what comes out, each also in the
-    /// array's dtype, and for a matrix at a time in the making. Without elements on either side no matrix is worked on.
+    /// Reserves host memory for a factorization whose results have these sizes for each matrix: for the
+    /// operands and the results, both in f64 and in the array's dtype, and for the work on one matrix. If
+    /// operands and results have no elements, the number of matrices is 0.
     fn factorized(&self, op: &'static str, results: &[[usize; 2]]) -> Result<BatchWork> {
         let (mut outputs, mut largest) = (0usize, 0usize);
         for matrix in results {
@@ -117,11 +119,19 @@ impl Array {
         Ok(BatchWork { count, _room })
     }
 
-    /// The Cholesky factors of symmetric positive definite matrices, of which one triangle is read: lower ones from the lower, upper ones from
-    /// the upper.
+    /// The Cholesky factors of symmetric positive definite matrices. Only one triangle is read: the lower one
+    /// for the lower factor, the upper one for the upper factor.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device, Triangle};
+    /// let a = Array::from_slice(&[4.0f64, 2.0, 2.0, 5.0], &[2, 2], &Device::cpu())?;
+    /// assert_eq!(a.cholesky(Triangle::Lower)?.to_vec::<f64>()?, [2.0, 0.0, 1.0, 2.0]);
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::LinAlg`] if a matrix is not positive definite; if the matrices are not square, or not f32 or f64.
+    /// [`Error::LinAlg`] if a matrix is not positive definite; if the matrices are not square, or not f32 or
+    /// f64.
     pub fn cholesky(&self, triangle: Triangle) -> Result<Array> {
         const OP: &str = "cholesky";
         let n = square(OP, self)?;
@@ -138,11 +148,12 @@ impl Array {
         self.batch_of(OP, &out, &[batch.rows, batch.rows])
     }
 
-    /// X with `A X = B` for square A, by LU with partial pivoting. The batch dims are equal. With `checked` a singular matrix is an
-    /// error, else its solutions are not finite.
+    /// X with `A X = B` for square A, by LU with partial pivoting. The batch dims of both must be equal. If
+    /// `checked` is set, a singular matrix is an error; otherwise its solution is NaN.
     ///
     /// # Errors
-    /// [`Error::LinAlg`] as said; if shapes, dtypes or devices do not fit together.
+    /// [`Error::LinAlg`] for a singular matrix, if `checked` is set; and if shapes, dtypes or devices do not
+    /// fit together.
     pub fn lu_solve(&self, op: &'static str, b: &Array, checked: bool) -> Result<Array> {
         let (left, right, work) = self.system(op, b)?;
         let (count, mut out) = (work.count, Vec::with_capacity(right.data.len()));
@@ -157,8 +168,8 @@ impl Array {
         b.batch_of(op, &out, &[right.rows, right.columns])
     }
 
-    /// X with `A X = B` for triangular A, of which one triangle is read, and the diagonal only if it is not `unit`. The batch dims are
-    /// equal.
+    /// X with `A X = B` for triangular A, of which one triangle is read, and the diagonal only if it is not
+    /// `unit`. The batch dims are equal.
     ///
     /// # Errors
     /// If shapes, dtypes or devices do not fit together.
@@ -204,7 +215,7 @@ impl Array {
         self.batch_of(OP, &out, &[])
     }
 
-    /// The signs of the determinants of square matrices, and the logarithms of their sizes.
+    /// The signs of the determinants of square matrices, and the logarithms of their absolute values.
     ///
     /// # Errors
     /// As [`Array::det`].
@@ -218,7 +229,8 @@ impl Array {
         Ok((self.batch_of(OP, &signs, &[])?, self.batch_of(OP, &logs, &[])?))
     }
 
-    /// The matrices of cofactors of square matrices: the derivatives of their determinants, singular ones included.
+    /// The matrices of cofactors of square matrices, which are the derivatives of their determinants, also of
+    /// singular matrices.
     ///
     /// # Errors
     /// As [`Array::det`].
@@ -231,7 +243,8 @@ impl Array {
         self.batch_of(OP, &out, &[batch.rows, batch.rows])
     }
 
-    /// `A = Q R` with orthonormal columns in Q and an upper triangular R; the signs are LAPACK's. In mode R, Q has no elements.
+    /// The factorization `A = Q R`, where Q has orthonormal columns and R is upper triangular. The signs are
+    /// those of LAPACK. In mode R, Q has no elements.
     ///
     /// # Errors
     /// If there are fewer than two dims, or the dtype is not f32 or f64.
@@ -257,10 +270,12 @@ impl Array {
         Ok((q, r))
     }
 
-    /// `A = U diag(S) Vh`, with the singular values in descending order. U and Vh have no elements unless they were asked for.
+    /// The factorization `A = U diag(S) Vh`, with the singular values in descending order. U and Vh have no
+    /// elements if `vectors` says so.
     ///
     /// # Errors
-    /// [`Error::LinAlg`] if a matrix is not finite; if there are fewer than two dims, or the dtype is not f32 or f64.
+    /// [`Error::LinAlg`] if a matrix is not finite; if there are fewer than two dims, or the dtype is not f32
+    /// or f64.
     pub fn svd(&self, vectors: Vectors) -> Result<[Array; 3]> {
         const OP: &str = "svd";
         let [m, n] = sizes(OP, self)?;
@@ -286,8 +301,9 @@ impl Array {
         Ok([self.batch_of(OP, &u, &[m, p])?, self.batch_of(OP, &s, &[k])?, self.batch_of(OP, &vt, &[q, n])?])
     }
 
-    /// The eigenvalues of symmetric matrices, of which one triangle is read, in ascending order, and, if asked for, orthonormal
-    /// eigenvectors as columns (else no elements). NaN where the triangle is not finite.
+    /// The eigenvalues of symmetric matrices in ascending order, and, if `vectors` is set, orthonormal
+    /// eigenvectors as columns (otherwise an array without elements). Only one triangle is read. The results
+    /// are NaN if that triangle is not finite.
     ///
     /// # Errors
     /// If the matrices are not square, or not f32 or f64.

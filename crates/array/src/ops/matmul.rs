@@ -10,16 +10,25 @@ use crate::node::Inputs;
 use crate::op::Op;
 
 impl Array {
-    /// `self[.., m, k] @ other[.., k, n]`; the batch dims in front broadcast.
+    /// The matrix product `self[.., m, k] @ other[.., k, n]`. The batch dims in front are broadcast.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let a = Array::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], &Device::cpu())?;
+    /// let b = Array::from_slice(&[1.0f32, 10.0], &[2, 1], &Device::cpu())?;
+    /// assert_eq!(a.matmul(&b)?.to_vec::<f32>()?, [21.0, 43.0]);
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// Fewer than two dims, inner sizes that differ, batch dims that do not broadcast, two dtypes or devices, bools.
+    /// If an operand has fewer than two dims or is bool, the inner sizes, dtypes or devices differ, or the
+    /// batch dims do not broadcast.
     pub fn matmul(&self, other: &Array) -> Result<Array> {
         self.product(other, self.dtype())
     }
 
-    /// [`Array::matmul`], with the products of halves as they are summed, in f32: for what is calculated with them before they are
-    /// rounded.
+    /// [`Array::matmul`] whose result for halves is in f32, the dtype in which they are summed. It is for
+    /// operations that compute with the product before it is rounded.
     ///
     /// # Errors
     /// As [`Array::matmul`].

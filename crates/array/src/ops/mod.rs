@@ -1,4 +1,4 @@
-//! The operations on arrays, by family: each checks its arguments, then describes the work as a pending node.
+//! The operations on arrays, by family. Each checks its arguments, and then makes a pending node.
 
 mod create;
 mod elementwise;
@@ -27,7 +27,7 @@ use crate::op::Op;
 use crate::{Array, flush};
 
 impl Array {
-    /// A pending operation. The caller has checked everything; `shape` does not overflow.
+    /// An array for a pending operation. The caller has checked the arguments, and `shape` does not overflow.
     fn pending(op: Op, inputs: Inputs, shape: Dims, dtype: DType, device: &Device) -> Array {
         let node = Node::pending(op, inputs, shape, dtype, device);
         if node.is_pending() {
@@ -36,14 +36,14 @@ impl Array {
         Array(node)
     }
 
-    /// A pending operation on this array alone, on its device.
+    /// An array for a pending operation with this array as its only operand.
     fn derive(&self, op: Op, shape: Dims, dtype: DType) -> Array {
         let inputs: Inputs = smallvec![self.0.clone()];
         Array::pending(op, inputs, shape, dtype, self.device())
     }
 }
 
-/// The error for operands on two devices.
+/// Checks that both operands are on the same device.
 fn check_device(op: &'static str, a: &Array, b: &Array) -> Result<()> {
     if a.device() == b.device() {
         return Ok(());

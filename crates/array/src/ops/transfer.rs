@@ -1,4 +1,4 @@
-//! Between devices.
+//! Copying arrays between devices.
 
 use wgrad_device::{Device, Result};
 
@@ -6,10 +6,11 @@ use crate::Array;
 use crate::array::check_dtype;
 
 impl Array {
-    /// The same elements on another device; itself if it is there already. Evaluates the array.
+    /// The same elements on another device. If that is the array's own device, the result is the array
+    /// itself; otherwise this evaluates the array.
     ///
     /// # Errors
-    /// If the other device has no such dtype or no memory left, or evaluating fails.
+    /// If the other device does not support the dtype or has not enough memory, or if the evaluation fails.
     pub fn to_device(&self, device: &Device) -> Result<Array> {
         if device == self.device() {
             return Ok(self.clone());

@@ -1,5 +1,5 @@
-//! Views: the same elements, arranged anew. Of evaluated arrays they are free and share memory; of pending ones they
-//! are fused into what reads them.
+//! Views: the elements of an array in another arrangement. A view of an evaluated array shares its memory and
+//! takes no work. A view of a pending array is followed by the kernels that read it.
 
 use smallvec::{SmallVec, smallvec};
 use wgrad_device::kernel::BinaryOp;
@@ -12,11 +12,12 @@ use crate::node::Pending;
 use crate::op::{ALIGNED, Axis, Op, View, identity_axes};
 use crate::plan::affine_layout;
 
-/// An array of fewer bytes is copied sooner than a kernel more is run.
+/// For an array with fewer bytes than this, copying the whole array is cheaper than a kernel of its own for
+/// the update.
 const WORTH_UPDATING: usize = 1 << 14;
 
 impl Array {
-    /// A view through affine axes, one for each dim of this array: at once where the memory is there.
+    /// A view through affine axes, one for each dim of this array. It is evaluated if this array is.
     fn affine(&self, axes: SmallVec<[Axis; 4]>, shape: Dims) -> Array {
         if let Some(value) = self.value() {
             let layout = affine_layout(&value.layout, &axes, &shape);
@@ -33,6 +34,14 @@ impl Array {
     }
 
     /// The same elements in row-major order under another shape.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let x = Array::from_slice(&[1i64, 2, 3, 4, 5, 6], &[2, 3], &Device::cpu())?;
+    /// assert_eq!(x.permute(&[1, 0])?.reshape(&[6])?.to_vec::<i64>()?, [1, 4, 2, 5, 3, 6]);
+    /// assert!(x.reshape(&[4]).is_err());
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shape has another number of elements.
@@ -56,13 +65,14 @@ impl Array {
             if let Some(layout) = value.layout.reshape(shape) {
                 return Ok(self.viewed(value, layout));
             }
-            // Strides cannot express it: a copy that evaluation can store stands between.
+            // Strides cannot express the view, so it is a view of a copy, which evaluation stores if
+            // necessary.
             return Ok(self.copied().derive(Op::View(View::Reshape), shape.into(), self.dtype()));
         }
         Ok(self.derive(Op::View(View::Reshape), shape.into(), self.dtype()))
     }
 
-    /// The dims in another order: dim `d` of the result is dim `dims[d]` of this array.
+    /// The array with its dims in another order: dim `d` of the result is dim `dims[d]` of this array.
     ///
     /// # Errors
     /// If `dims` does not name each dim once.
@@ -93,7 +103,15 @@ impl Array {
         Ok(self.affine(axes, dims.iter().map(|&d| self.shape()[d]).collect()))
     }
 
-    /// Broadcast to a shape: dims of size 1 repeat, new dims may come in front.
+    /// The array broadcast to a shape: dims of size 1 are repeated, and new dims may be added in front.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let row = Array::from_slice(&[1i64, 2], &[2], &Device::cpu())?;
+    /// assert_eq!(row.expand(&[2, 2])?.to_vec::<i64>()?, [1, 2, 1, 2]);
+    /// assert!(row.expand(&[3]).is_err());
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shape has fewer dims, or another size where this array's is not 1.
@@ -121,10 +139,18 @@ impl Array {
         Ok(self.affine(self.shape().iter().enumerate().map(axis).collect(), shape.into()))
     }
 
-    /// `len` elements of a dim, from `start` on, each `step` further.
+    /// `len` elements of a dim, at the indices `start`, `start + step`, ….
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let x = Array::from_slice(&[0i64, 1, 2, 3, 4, 5], &[6], &Device::cpu())?;
+    /// assert_eq!(x.slice(0, 1, 3, 2)?.to_vec::<i64>()?, [1, 3, 5]);
+    /// assert!(x.slice(0, 1, 3, 3).is_err());
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// A dim that is not there, a step of 0, or a range that leaves it.
+    /// If there is no such dim, the step is 0, or an index is out of range.
     pub fn slice(&self, dim: usize, start: usize, len: usize, step: usize) -> Result<Array> {
         const OP: &str = "slice";
         self.check_dim(OP, dim)?;
@@ -151,10 +177,10 @@ impl Array {
         Ok(self.affine(axes, shape))
     }
 
-    /// These dims backwards.
+    /// The array with the order of the elements reversed along these dims.
     ///
     /// # Errors
-    /// A dim that is not there.
+    /// If there is no such dim.
     pub fn flip(&self, dims: &[usize]) -> Result<Array> {
         let mut axes = identity_axes(self.rank());
         for &dim in dims {
@@ -167,10 +193,10 @@ impl Array {
         Ok(self.affine(axes, self.0.shape.clone()))
     }
 
-    /// The elements whose indices along two dims differ by `offset` (`dim2 - dim1`), as a new last dim.
+    /// The elements whose index along `dim2` is the index along `dim1` plus `offset`, as a new last dim.
     ///
     /// # Errors
-    /// Dims that are not there or not two.
+    /// If there is no such dim, or both are the same.
     pub fn diagonal(&self, offset: isize, dim1: usize, dim2: usize) -> Result<Array> {
         const OP: &str = "diagonal";
         self.check_dim(OP, dim1)?;
@@ -194,10 +220,19 @@ impl Array {
         Ok(self.affine(axes, shape))
     }
 
-    /// All windows of `size` elements of a dim, `step` apart, as a new last dim; the dim then counts the windows.
+    /// All windows of `size` elements of a dim, each `step` after the one before. The windows' elements are a
+    /// new last dim; the dim itself becomes the number of windows.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let x = Array::from_slice(&[0i64, 1, 2, 3, 4], &[5], &Device::cpu())?;
+    /// let windows = x.unfold(0, 3, 2)?;
+    /// assert_eq!((windows.shape(), windows.to_vec::<i64>()?), (&[2, 3][..], vec![0, 1, 2, 2, 3, 4]));
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// A dim that is not there, a window longer than it, or a step of 0.
+    /// If there is no such dim, a window is longer than the dim, or the step is 0.
     pub fn unfold(&self, dim: usize, size: usize, step: usize) -> Result<Array> {
         const OP: &str = "unfold";
         self.check_dim(OP, dim)?;
@@ -216,10 +251,19 @@ impl Array {
         Ok(self.affine(axes, shape))
     }
 
-    /// Zeros around the array: elements before and after, for each dim; negative numbers crop.
+    /// The array with zeros around it. For each dim, the pair is the number of zeros before and after the
+    /// elements; negative numbers crop.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let x = Array::from_slice(&[1i64, 2, 3], &[3], &Device::cpu())?;
+    /// assert_eq!(x.pad(&[(2, -1)])?.to_vec::<i64>()?, [0, 0, 1, 2]);
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// If there is not one pair for each dim, more is cropped than there is, or the shape overflows.
+    /// If there is not one pair for each dim, if more elements are cropped than the dim has, or if the shape
+    /// overflows.
     pub fn pad(&self, amounts: &[(isize, isize)]) -> Result<Array> {
         const OP: &str = "pad";
         if amounts.len() != self.rank() {
@@ -248,10 +292,10 @@ impl Array {
         Ok(self.derive(Op::View(View::Pad { before }), shape, self.dtype()))
     }
 
-    /// The arrays one after the other along a dim. Dtypes promote.
+    /// The arrays joined along a dim, in the dtype to which all promote.
     ///
     /// # Errors
-    /// No arrays, other sizes beside the dim, several devices, an overflow.
+    /// If there are no arrays, their other dims or their devices differ, or the shape overflows.
     pub fn cat(arrays: &[Array], dim: usize) -> Result<Array> {
         const OP: &str = "cat";
         let Some(first) = arrays.first() else {
@@ -285,7 +329,7 @@ impl Array {
         if pieces.is_empty() {
             return Array::full(&shape, 0i64, dtype, first.device());
         }
-        // In pairs: the depth of the expression stays logarithmic.
+        // Joined in pairs, so that the depth of the expression is logarithmic.
         while pieces.len() > 1 {
             let pairs = pieces.chunks(2).map(|pair| match pair {
                 [a, b] => a.followed_by(b, dim),
@@ -307,10 +351,19 @@ impl Array {
         Array::select(&first, &self.pad(&beside(0, b))?, &other.pad(&beside(a, 0))?)
     }
 
-    /// This array with the box of elements `starts + i * steps` replaced by a value of the box's shape.
+    /// A copy of this array in which the elements at the indices `starts + i * steps` are replaced by those
+    /// of `value`, for all indices `i` of `value`.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, DType, Device};
+    /// let x = Array::full(&[2, 3], 0i64, DType::I64, &Device::cpu())?;
+    /// let row = Array::from_slice(&[1i64, 2], &[1, 2], &Device::cpu())?;
+    /// assert_eq!(x.update(&[1, 0], &[1, 2], &row)?.to_vec::<i64>()?, [0, 0, 0, 1, 0, 2]);
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// If the box leaves the array, or dtype or device differ.
+    /// If an index is out of range, or the dtypes or devices differ.
     pub fn update(&self, starts: &[usize], steps: &[usize], value: &Array) -> Result<Array> {
         const OP: &str = "update";
         super::check_device(OP, self, value)?;
@@ -342,8 +395,9 @@ impl Array {
         Array::select(&inside, &spread, self)
     }
 
-    /// The operation that writes a small box into a large array that is in memory, as into a cache: if nobody else holds the array, its
-    /// other elements are neither read nor copied.
+    /// The operation that writes a small box into a large array in memory, such as a cache. If nothing else
+    /// needs the old array, its other elements are neither read nor copied. `None` if the operation does not
+    /// apply.
     fn update_in_memory(&self, starts: &[usize], steps: &[usize], value: &Array) -> Option<Op> {
         let is_dense = self.value().is_some_and(|value| value.layout.is_contiguous());
         let is_written = || matches!(self.0.work().as_ref(), Some(Pending { op: Op::Update { .. }, .. }));
@@ -366,8 +420,9 @@ impl Array {
         Some(Op::Update { start: start - start % ALIGNED, beyond: start % ALIGNED })
     }
 
-    /// Where elements belong to a box that has size 1 in every dim that it does not cover, if it is such a box. Its place is a number: a
-    /// row written after the other, as into a cache, is one plan.
+    /// A mask of the elements in a box, if the box has size 1 in every dim that it does not cover completely.
+    /// The mask compares coordinates with scalars, which are not part of a plan, so that writing one row
+    /// after another takes one plan.
     fn at_one_place(&self, starts: &[usize], shape: &[usize]) -> Result<Option<Array>> {
         let mut inside: Option<Array> = None;
         for (d, (&start, &len)) in starts.iter().zip(shape).enumerate() {
@@ -388,10 +443,11 @@ impl Array {
         Ok(inside)
     }
 
-    /// The array's elements at `starts + i * steps` of a larger shape, zeros elsewhere: the reverse of slicing.
+    /// An array of a larger shape with this array's elements at the indices `starts + i * steps`, and zeros
+    /// elsewhere. This is the adjoint of slicing.
     ///
     /// # Errors
-    /// If the elements would leave the shape.
+    /// If an index is out of range.
     pub fn embed(&self, starts: &[usize], steps: &[usize], shape: &[usize]) -> Result<Array> {
         const OP: &str = "embed";
         let mut out = self.clone();
@@ -413,8 +469,8 @@ impl Array {
             }
             let mut amounts: SmallVec<[(isize, isize); 4]> = smallvec![(0, 0); self.rank()];
             if step > 1 && len > 0 {
-                // len -> [len, 1] -> [len, step] -> len * step: zeros between the elements. Beside them all is one dim, so that there
-                // are never too many.
+                // Zeros are inserted between the elements: len -> [len, 1] -> [len, step] -> len * step. The
+                // dims before and after are merged into one each, so that the rank stays within its limit.
                 let mut joined: Dims = out.shape().into();
                 let (before, after) = (joined[..d].iter().product(), joined[d + 1..].iter().product());
                 joined[d] = len.saturating_mul(step);
@@ -427,10 +483,10 @@ impl Array {
         Ok(out)
     }
 
-    /// Any layout over this array's memory, as `torch.as_strided`: evaluates the array first.
+    /// A view of this array's memory with any layout, like `torch.as_strided`. Evaluates the array.
     ///
     /// # Errors
-    /// If the layout leaves the memory, or the evaluation fails.
+    /// If an element would lie outside of the memory, or the evaluation fails.
     pub fn strided(&self, shape: &[usize], strides: &[isize], offset: usize) -> Result<Array> {
         const OP: &str = "as_strided";
         checked_elements(OP, shape)?;
@@ -459,7 +515,7 @@ impl Array {
         Ok(self.viewed(value, layout))
     }
 
-    /// The same elements, those that repeat along a dim once: dims of stride 0 of an evaluated array have size 1.
+    /// The array without repeated elements: for an evaluated array, dims of stride 0 are cut to size 1.
     pub(crate) fn without_repeats(&self) -> Result<Array> {
         let repeats: SmallVec<[usize; 4]> = match self.layout() {
             Some(layout) => (0..self.rank())

@@ -125,6 +125,7 @@ impl GradOptions {
     }
 }
 
+/// # Gradients
 impl Tensor {
     /// Computes the gradients of the leaves this tensor depends on, and adds them to their [`Tensor::grad`].
     ///

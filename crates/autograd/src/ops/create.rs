@@ -1,5 +1,7 @@
 //! Making tensors, and keeping triangles of them.
 
+pub(super) mod transfer;
+
 use half::{bf16, f16};
 use wgrad_array::{Array, BinaryOp, DType, Device, Element, Error, Result, Scalar, default_dtype};
 
@@ -103,6 +105,7 @@ fn made<T: Element>(op: &'static str, elements: &[T], shape: &[usize], options: 
     }
 }
 
+/// # Creation
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// A tensor of a number or of nested arrays of numbers; `torch.tensor`.

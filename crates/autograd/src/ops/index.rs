@@ -2,6 +2,10 @@
 //! [`Error::Index`](crate::Error::Index): of the call where its value is at hand (on the CPU, or given from this machine's memory), else of whoever
 //! reads what depends on it.
 
+pub(super) mod positions;
+pub(super) mod scatter;
+pub(super) mod selection;
+
 use wgrad_array::layout::{Dims, normalize_dim};
 use wgrad_array::{Array, BinaryOp, DType, Error, Result, Scalar, ScatterOp, WithOpName};
 
@@ -9,6 +13,7 @@ use crate::tape::{Derivative, record};
 use crate::view::{Squeeze, ViewStep};
 use crate::{AsTensor, Tensor};
 
+/// # Reading and adding at indices
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// `out[.., i, ..] = self[.., index[.., i, ..], ..]` along a dim, with the index's shape.

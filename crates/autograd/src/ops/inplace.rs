@@ -16,6 +16,7 @@ use crate::view::{ViewStep, apply_all, write_all};
 use crate::warning::source_broadcasts;
 use crate::{Tensor, is_grad_enabled};
 
+/// # Writing in place
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Copies another tensor's elements, which broadcast to this one's shape and are cast to its dtype.

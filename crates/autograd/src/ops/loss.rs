@@ -1,11 +1,14 @@
 //! Losses.
 
+pub(super) mod criterion;
+pub(super) mod ctc;
+
 use wgrad_array::layout::{Dims, broadcast_shapes};
 use wgrad_array::{Array, BinaryOp, DType, Error, Expr, ReduceOp, Result, Scalar, UnaryOp, WithOpName};
 
-use super::index::places;
-use super::reduce::{require_float, widened};
 use crate::Tensor;
+use crate::ops::index::places;
+use crate::ops::reduce::{require_float, widened};
 use crate::tape::{Derivative, record};
 use crate::view::Squeeze;
 use crate::warning::target_broadcasts;
@@ -73,6 +76,7 @@ impl Default for CrossEntropyOptions {
     }
 }
 
+/// # Losses
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The squared distance from a target, both of one shape or broadcast to one; `F.mse_loss`.

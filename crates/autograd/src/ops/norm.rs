@@ -1,12 +1,17 @@
 //! Normalisation.
 
+pub(super) mod distance;
+pub(super) mod normalization;
+pub(super) mod unit;
+
 use wgrad_array::layout::Dims;
 use wgrad_array::{Array, BinaryOp, Error, Expr, Formula, ReduceOp, Result, Term};
 
-use super::reduce::{require_float, widened};
+use crate::ops::reduce::{require_float, widened};
 use crate::tape::{Derivative, Operand, record};
 use crate::{IntArray, Tensor, TensorExpr, is_grad_enabled};
 
+/// # Normalisation
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// `(x - mean) / sqrt(var + eps) * weight + bias` over the last dims, which have the sizes `normalized_shape`; `F.layer_norm`.

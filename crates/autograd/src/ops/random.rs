@@ -2,9 +2,9 @@
 
 use wgrad_array::{Array, BinaryOp, DType, Device, Error, Result, Scalar, UnaryOp, default_dtype, reserve};
 
-use super::reduce::require_float;
 use crate::args::check_held;
 use crate::generator::next_stream;
+use crate::ops::reduce::require_float;
 use crate::tape::{Derivative, record};
 use crate::{IntArray, Options, Tensor};
 
@@ -48,6 +48,7 @@ fn float_options(op: &'static str, options: &Options) -> Result<DType> {
     }
 }
 
+/// # Random tensors
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Uniform random numbers in [0, 1); of the default dtype unless the options say otherwise.

@@ -3,10 +3,13 @@
 //! Each reduction has a form over all dims (`sum()`) and one over some (`sum_dim(dims, keepdim)`, where no dims are all
 //! dims, as in PyTorch). Halves are summed in f32.
 
+pub(super) mod counting;
+pub(super) mod statistics;
+
 use wgrad_array::layout::{Dims, normalize_dim};
 use wgrad_array::{Array, BinaryOp, DType, Error, Expr, ReduceOp, Result, Scalar, UnaryOp};
 
-use super::unit::Floor;
+use crate::ops::norm::unit::Floor;
 use crate::tape::{Derivative, record, record_outputs};
 use crate::view::ViewStep;
 use crate::{IntArray, Tensor, is_grad_enabled};
@@ -51,6 +54,7 @@ pub(super) fn widened(x: &Array) -> Result<Array> {
     if x.dtype().is_half() { x.cast(DType::F32) } else { Ok(x.clone()) }
 }
 
+/// # Reductions
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// A half in f32, others as they are.
@@ -107,6 +111,7 @@ pub(super) fn require_float(op: &'static str, x: &Tensor) -> Result<()> {
     })
 }
 
+/// # Sums, means and extremes
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The sum of all elements. Integers and bools give i64.

@@ -316,10 +316,10 @@ impl Compiler<'_> {
         let count = self.types.len();
         let ty = |r: Reg| self.types[r as usize];
         // Element instructions read a row value through its broadcast to lanes.
-        let spread = self.options.expand && self.places[i] == ValueScope::Element;
+        let broadcast = self.options.expand && self.places[i] == ValueScope::Element;
         let operand = |r: &Reg| {
             let row = self.places[*r as usize] == ValueScope::Row;
-            if row && spread { (count + *r as usize) as u32 } else { *r }
+            if row && broadcast { (count + *r as usize) as u32 } else { *r }
         };
         let op = match &self.kernel.body[i] {
             Instr::Load { access, indices } => {

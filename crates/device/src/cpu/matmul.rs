@@ -86,7 +86,7 @@ unsafe impl Sync for FactorPointer {}
 
 /// What all tasks of a launch use.
 #[derive(Clone, Copy)]
-struct Launch<'l> {
+struct ProductLaunch<'l> {
     buffers: &'l [RawBuffer],
     params: &'l [Scalar],
     lhs: FactorPointer,
@@ -202,9 +202,9 @@ impl MatmulKernel {
             return Ok(());
         }
         // SAFETY: passed on to the caller.
-        let (lhs, _lhs_copy) = unsafe { self.lhs.bring(buffers, &self.pool)? };
+        let (lhs, _lhs_copy) = unsafe { self.lhs.resolve(buffers, &self.pool)? };
         // SAFETY: passed on to the caller.
-        let (rhs, _rhs_copy) = unsafe { self.rhs.bring(buffers, &self.pool)? };
+        let (rhs, _rhs_copy) = unsafe { self.rhs.resolve(buffers, &self.pool)? };
         // A panel is a whole product, or a part of its rows or of its columns.
         let work = m.saturating_mul(n).saturating_mul(k.max(1));
         let tasks = match work.saturating_mul(batches) / TASK_WORK {
@@ -219,7 +219,7 @@ impl MatmulKernel {
             // The split follows the packed factor, so that no two tasks pack the same block.
             (lhs, _) => lhs,
         };
-        let launch = Launch { buffers, params, lhs, rhs };
+        let launch = ProductLaunch { buffers, params, lhs, rhs };
         let (side, unit) = if by_rows { (m, 8) } else { (n, 16) };
         let piece = side.div_ceil(wanted).next_multiple_of(unit);
         let pieces = side.div_ceil(piece);
@@ -234,8 +234,8 @@ impl MatmulKernel {
 
     /// # Safety
     /// As for [`MatmulKernel::run`]; nobody else uses the elements of this panel.
-    unsafe fn panel(&self, launch: Launch<'_>, panel: Panel) -> Result<()> {
-        let Launch { buffers, params, lhs, rhs } = launch;
+    unsafe fn panel(&self, launch: ProductLaunch<'_>, panel: Panel) -> Result<()> {
+        let ProductLaunch { buffers, params, lhs, rhs } = launch;
         let Panel { batch, rows, columns } = panel;
         let size = width(self.ty);
         let rank = self.batch.len();
@@ -487,7 +487,7 @@ impl CpuFactor {
     ///
     /// # Safety
     /// As for [`MatmulKernel::run`].
-    unsafe fn bring(
+    unsafe fn resolve(
         &self,
         buffers: &[RawBuffer],
         pool: &Arc<CpuPool>,

@@ -56,7 +56,8 @@ struct Output(*mut u8);
 
 // SAFETY: each task reads and writes only the range of elements that it owns, or only reads.
 unsafe impl Send for Output {}
-// SAFETY: a shared reference gives no more than a copy of the pointer, for which the argument above holds.
+// SAFETY: a shared reference gives no more than a copy of the pointer; the threads that have copies write to
+// disjoint elements.
 unsafe impl Sync for Output {}
 
 impl Output {

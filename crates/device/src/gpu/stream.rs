@@ -317,12 +317,12 @@ fn wait(shared: &GpuShared, submission_index: Option<wgpu::SubmissionIndex>) {
     match outcome {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => shared.failures.record(shared.failures.refused(error.to_string())),
-        Err(panic) => shared.failures.lose(said(&*panic)),
+        Err(panic) => shared.failures.lose(panic_message(&*panic)),
     }
 }
 
 /// The message of a panic.
-fn said(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("the driver failed while it was waited for")

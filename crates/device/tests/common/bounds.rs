@@ -1,6 +1,5 @@
-//! How far functions of one number may be from the truth, in units in the last place: the one table that
-//! tests assert and `docs/numerics.md` states. Functions of the kernel IR are named as in `UnaryOp`, in lower
-//! case.
+//! The bounds of the errors of functions of one number, in units in the last place. This table is what tests
+//! assert and `docs/numerics.md` states. Functions of the kernel IR are named as in `UnaryOp`, in lower case.
 
 use wgrad_device::kernel::{Gives, Ty, UnaryOp};
 
@@ -9,7 +8,7 @@ pub struct Bounds {
     pub name: &'static str,
     /// In f32, on the CPU.
     pub cpu: f64,
-    /// In f32, on GPU adapters, whose division and square root may be off themselves.
+    /// In f32, on GPU adapters, whose division and square root may themselves be inexact.
     pub gpu: f64,
     /// In f64, on the CPU.
     pub wide: f64,
@@ -45,8 +44,8 @@ pub const KERNEL: &[Bounds] = &[
     bounds("erf", 1.6, 4.0, 1.0, 3.0),
 ];
 
-/// The functions of the kernel IR that give numbers: all but those of bits and those whose results are truth
-/// values.
+/// The functions of the kernel IR that give numbers: all except those of bits and those whose results are
+/// bools.
 pub fn functions() -> impl Iterator<Item = UnaryOp> {
     UnaryOp::ALL.iter().copied().filter(|op| op.domain().has(Ty::F32) && op.gives() == Gives::Same)
 }

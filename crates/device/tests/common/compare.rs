@@ -1,11 +1,11 @@
-//! Running a kernel on an executor and comparing what it writes with the reference.
+//! Runs a kernel on an executor and compares its results with the reference.
 
 use wgrad_device::kernel::Kernel;
 use wgrad_device::{Buffer, DType, Executor, Result, Scalar};
 
 use super::reference::{self, Value};
 
-/// Runs a kernel on an executor, on buffers with these contents, and returns their contents after it.
+/// Runs a kernel on an executor, on buffers with these contents, and returns the contents after the launch.
 pub fn execute(
     executor: &dyn Executor,
     kernel: &Kernel,
@@ -24,8 +24,8 @@ pub fn execute(
         .collect()
 }
 
-/// Asserts that an executor writes what the reference writes, but for `tolerance` (relative to values and to
-/// 1).
+/// Asserts that an executor writes what the reference writes, within `tolerance` (relative to the values and
+/// to 1).
 pub fn assert_agrees(
     executor: &dyn Executor,
     kernel: &Kernel,
@@ -61,7 +61,7 @@ pub fn assert_agrees(
     }
 }
 
-/// Whether floats differ by at most the tolerance, relative to the expected one and to 1; everything else
+/// Whether floats differ by at most the tolerance, relative to the expected one and to 1. All other values
 /// must be equal.
 pub fn close(found: Value, expected: Value, tolerance: f64) -> bool {
     let close = |a: f64, b: f64| {

@@ -1,4 +1,4 @@
-//! What the executors' tests share.
+//! Helpers that the executors' tests share.
 #![allow(dead_code)] // Each test file uses its own part.
 
 pub mod bounds;

@@ -1,4 +1,4 @@
-//! Random kernels that keep the IR's guarantees.
+//! Random kernels that keep the guarantees of the IR.
 
 use smallvec::smallvec;
 use wgrad_device::kernel::{
@@ -6,7 +6,7 @@ use wgrad_device::kernel::{
 };
 use wgrad_device::{DType, Scalar};
 
-/// A small generator with a fixed sequence.
+/// A small random generator with a fixed sequence.
 pub struct Rng(u64);
 
 impl Rng {
@@ -40,7 +40,7 @@ impl Rng {
     }
 }
 
-/// The bytes of random elements: small numbers that are exact in every float dtype.
+/// The bytes of random elements, which are small numbers that every float dtype represents exactly.
 pub fn elements(rng: &mut Rng, dtype: DType, n: usize) -> Vec<u8> {
     (0..n)
         .flat_map(|_| {
@@ -56,8 +56,8 @@ pub fn elements(rng: &mut Rng, dtype: DType, n: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Strides and an offset that visit distinct places for the dims that aren't expanded: dims in any order,
-/// some flipped, some with gaps; and the elements that the buffer needs.
+/// Strides and an offset under which the dims that are not expanded address distinct places, with dims in any
+/// order, some flipped and some with gaps; and the number of elements that the buffer needs.
 pub fn layout(rng: &mut Rng, sizes: &[usize], expand: &[bool], plain: bool) -> (Vec<isize>, isize, usize) {
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     if !plain {
@@ -94,13 +94,13 @@ pub struct Case {
     pub params: Vec<Scalar>,
 }
 
-/// What is known of a value while a body grows.
+/// Facts about a value while a body is generated.
 #[derive(Clone, Copy)]
 struct Known {
     ty: Ty,
-    /// Free of rounding, so that comparisons and roundings of it have one right answer.
+    /// Whether the value is exact, so that comparisons and roundings of it have one right answer.
     exact: bool,
-    /// A bound of its magnitude, for floats.
+    /// A bound of the magnitude of a float.
     bound: f64,
 }
 
@@ -161,7 +161,7 @@ impl Builder<'_> {
         let mut indices = smallvec![];
         let steps: Vec<usize> = (0..sizes.len()).filter(|&d| strides[d] != 0).collect();
         if !steps.is_empty() && self.rng.chance(4) {
-            // Reads shifted along a dim, with zeros where that leads outside of the buffer.
+            // Reads that are shifted along a dim, with zeros outside of the buffer.
             let dim = self.rng.pick(&steps);
             let shift = self.rng.below(2 * sizes[dim] + 1) as isize - sizes[dim] as isize;
             let mut along: wgrad_device::layout::Strides = smallvec![0; sizes.len()];
@@ -170,8 +170,8 @@ impl Builder<'_> {
             access.guards.push(self.case.kernel.ranges.len() - 1);
             access.offset += shift * strides[dim];
         } else if !steps.is_empty() && self.rng.chance(5) {
-            // A dim's coordinate is replaced by a value: one that is loaded itself, or the coordinate
-            // reversed.
+            // The index along a dim is given by a value, which is loaded itself or is the reversed
+            // coordinate.
             let dim = self.rng.pick(&steps);
             let size = sizes[dim];
             let coord = self.push(Instr::Coord { dim }, Ty::I32, true, 0.0);
@@ -206,7 +206,7 @@ impl Builder<'_> {
         if all.is_empty() { None } else { Some(self.rng.pick(&all)) }
     }
 
-    /// Adds an instruction, if the one drawn has operands.
+    /// Adds a random instruction, if there are operands for it.
     fn grow(&mut self) {
         use BinaryOp::*;
         let rank = self.case.kernel.sizes.len();
@@ -233,7 +233,7 @@ impl Builder<'_> {
                 let bound = self.known[a as usize].bound;
                 let is_float = self.known[a as usize].ty.is_float();
                 let to = self.rng.pick(&DType::ALL);
-                // Integers of any size are inexact as floats, and may be huge.
+                // Integers may be huge, and are then inexact as floats.
                 if !to.is_float() || is_float {
                     let exact = !to.is_half();
                     self.push(Instr::Cast { a, to }, Ty::of(to), exact, bound);
@@ -280,7 +280,7 @@ impl Builder<'_> {
             (self.rng.pick(&all), 0.0)
         };
         if bound < 1e4 {
-            // Sums and products of inexact values are inexact, and those of exact ones may round.
+            // Sums and products of inexact values are inexact, and large ones of exact values may be rounded.
             let exact = exact && (bound < 1e3 || matches!(op, Max | Min));
             self.push(Instr::Binary { op, a, b }, ty, exact && bound < 600.0, bound);
         }
@@ -328,7 +328,7 @@ impl Builder<'_> {
         }
         let op = self.rng.pick(&ops);
         let (exact, bound) = match op {
-            // Scaled down right after, so that tolerances stay relative to 1.
+            // The result is scaled down, so that tolerances are relative to 1.
             ReduceOp::Sum if ty.is_float() => (false, bound * elements.max(1) as f64),
             _ => (exact, bound),
         };
@@ -357,7 +357,7 @@ impl Builder<'_> {
         if by_row && !spread {
             expand[outer..].fill(true);
         } else if kernel.inner > 0 && sizes[outer..].iter().product::<usize>() <= 1 && !by_row {
-            // An access that steps along no inner dim stores row values only.
+            // An access with stride 0 along all inner dims stores values of rows only.
             return;
         }
         let dtype = match self.known[value].ty {

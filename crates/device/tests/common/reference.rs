@@ -1,7 +1,8 @@
-//! The meaning of the kernel IR, written as plainly as possible: the truth that executors are tested against.
+//! The reference interpreter: the meaning of the kernel IR, written as plainly as possible. Executors are
+//! tested against it.
 //!
-//! One value at a time, row by row, in row-major order; every F32 operation is computed in f64 and rounded
-//! once, every reduction of floats accumulates in f64. Nothing here is shared with the executors.
+//! It computes one value at a time, row by row in row-major order. Every F32 operation is computed in f64 and
+//! rounded once, and reductions of floats accumulate in f64. It shares no code with the executors.
 
 use wgrad_device::kernel::{
     Access, BinaryOp, Gives, Instr, Kernel, Level, Loop, Matmul, Range, ReduceOp, Scan, Scatter, ScatterOp,
@@ -11,7 +12,7 @@ use wgrad_device::{DType, Error, Scalar, philox4x32_10};
 
 use half::{bf16, f16};
 
-/// A value of a register.
+/// The value of a register.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
     Bool(bool),
@@ -85,7 +86,7 @@ pub fn write(buffer: &mut [u8], dtype: DType, element: isize, value: Value) {
     buffer[at..at + bytes.len()].copy_from_slice(&bytes);
 }
 
-/// A scalar as a parameter or constant of this type.
+/// The value of a scalar as a parameter or constant of this type.
 fn scalar(value: Scalar, ty: Ty) -> Value {
     match ty {
         Ty::Bool => Bool(value.as_bool()),
@@ -97,7 +98,7 @@ fn scalar(value: Scalar, ty: Ty) -> Value {
     }
 }
 
-/// Loads an element, or 0 where a guard fails; the values of the indexed dims are checked.
+/// Loads an element, or 0 where a guard fails. The values of the indexed dims are checked.
 fn load(
     access: &Access,
     ranges: &[Range],
@@ -150,10 +151,10 @@ fn run_loop(
     let outer = kernel.outer();
     let elements = indices(&kernel.sizes[outer..]);
     for row in indices(&kernel.sizes[..outer]) {
-        // The index that row values are computed at: they don't depend on inner dims.
+        // The index at which row values are computed, since they do not depend on inner dims.
         let row_index = [&row[..], &vec![0; kernel.inner]].concat();
         let all: Vec<Vec<usize>> = elements.iter().map(|e| [&row[..], e].concat()).collect();
-        // Each value: one for a row's, one for every element otherwise.
+        // The results of each instruction: one for a value of the row, else one for each element.
         let mut values: Vec<Vec<Value>> = Vec::new();
         for (position, instr) in kernel.body.iter().enumerate() {
             let at: &[Vec<usize>] =
@@ -218,7 +219,8 @@ fn run_loop(
     Ok(())
 }
 
-/// A factor's index, its row and column taken apart into their parts.
+/// The index of a factor's element, in which row and column are split into the dims that they are composed
+/// of.
 fn parted(batch: &[usize], sizes: &[impl AsRef<[usize]>; 2], index: [usize; 2]) -> Vec<usize> {
     let mut all = batch.to_vec();
     for (sizes, mut index) in sizes.iter().zip(index) {
@@ -329,7 +331,7 @@ fn run_sort(kernel: &Sort, buffers: &mut [Vec<u8>]) -> Result<(), Error> {
             .map(|i| load(&kernel.source, &[], &inputs, &[&row[..], &[i]].concat(), &[]))
             .collect::<Result<_, _>>()?;
         let mut order: Vec<usize> = (0..n[0]).collect();
-        // As many stand before an element as are larger, or smaller.
+        // The position of an element is the number of elements that come before it.
         let before =
             |a: Value, b: Value| if kernel.descending { beats(a, b, true) } else { beats(b, a, true) };
         order.sort_by_key(|&i| keys.iter().filter(|&&key| before(key, keys[i])).count());
@@ -342,8 +344,8 @@ fn run_sort(kernel: &Sort, buffers: &mut [Vec<u8>]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether `a` beats `b` as the largest (or the smallest); NaN beats numbers, and equals don't beat each
-/// other.
+/// Whether `a` beats `b` as the largest (or the smallest). NaN beats numbers, and equal values do not beat
+/// each other.
 fn beats(a: Value, b: Value, largest: bool) -> bool {
     let greater = |order: Option<std::cmp::Ordering>| {
         order == Some(if largest { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Less })
@@ -359,7 +361,7 @@ fn beats(a: Value, b: Value, largest: bool) -> bool {
     }
 }
 
-/// Folds the values of a row.
+/// Reduces the values of a row.
 pub fn reduce(op: ReduceOp, ty: Ty, values: &[Value]) -> Value {
     let best = |largest: bool| {
         let mut best = 0;
@@ -390,7 +392,7 @@ pub fn reduce(op: ReduceOp, ty: Ty, values: &[Value]) -> Value {
     }
 }
 
-/// The value that an element of a dtype holds after storing this value.
+/// The value that an element of a dtype holds after this value was stored in it.
 pub fn cast(value: Value, to: DType) -> Value {
     let int = match value {
         Bool(v) => i64::from(v),
@@ -479,7 +481,7 @@ pub fn erf(x: f64) -> f64 {
     if x.is_nan() {
         x
     } else if x.abs() < 2.5 {
-        // 2/sqrt(pi) * exp(-x^2) * sum of 2^n x^(2n+1) / (2n+1)!!, whose terms are all of one sign.
+        // erf(x) = 2/sqrt(pi) * exp(-x^2) * sum of 2^n x^(2n+1) / (2n+1)!!, whose terms all have one sign.
         let mut term = x;
         let mut sum = x;
         for n in 1..100 {
@@ -538,7 +540,7 @@ pub fn binary(op: BinaryOp, a: Value, b: Value) -> Value {
     }
 }
 
-/// The exact result; the caller wraps it.
+/// The exact result, which the caller wraps.
 fn int_binary(op: BinaryOp, a: i128, b: i128, bits: i128) -> i128 {
     match op {
         BinaryOp::Add => a + b,

@@ -1,5 +1,5 @@
-//! Elementwise operations on adapters, of one float type or the other: kernels of one operation, and what
-//! they are held to.
+//! Helpers for tests of elementwise operations on adapters, for either float type: kernels of one operation,
+//! and comparisons with the truth.
 
 use smallvec::smallvec;
 use wgrad_device::kernel::{Access, BinaryOp, Instr, Kernel, Loop, Store, UnaryOp};
@@ -13,7 +13,7 @@ pub fn load(access: usize) -> Instr {
     Instr::Load { access, indices: smallvec![] }
 }
 
-/// `out[i] = body(inputs[i])` over contiguous buffers; the last value of the body is stored.
+/// The kernel `out[i] = body(inputs[i])` over contiguous buffers, which stores the last value of the body.
 pub fn map(inputs: &[DType], output: DType, n: usize, operations: &[Instr]) -> Kernel {
     let mut body: Vec<Instr> = (0..inputs.len()).map(load).collect();
     body.extend_from_slice(operations);
@@ -24,7 +24,7 @@ pub fn map(inputs: &[DType], output: DType, n: usize, operations: &[Instr]) -> K
     Kernel::Loop(Loop { sizes: smallvec![n], inner: 0, accesses, ranges: vec![], body, stores: vec![store] })
 }
 
-/// What a device makes of numbers by one operation.
+/// The results of one operation on a device.
 pub fn apply<T: Element>(device: &Device, inputs: &[&[T]], operation: Instr) -> Vec<T> {
     let n = inputs[0].len();
     let kernel = map(&vec![T::DTYPE; inputs.len()], T::DTYPE, n, &[operation]);
@@ -34,13 +34,13 @@ pub fn apply<T: Element>(device: &Device, inputs: &[&[T]], operation: Instr) -> 
     T::from_bytes(&result[inputs.len()])
 }
 
-/// All pairs of these numbers, first ones and second ones.
+/// All pairs of these numbers, as the list of first ones and the list of second ones.
 pub fn pairs<T: Copy>(numbers: &[T]) -> (Vec<T>, Vec<T>) {
     numbers.iter().flat_map(|&x| numbers.iter().map(move |&y| (x, y))).unzip()
 }
 
-/// Holds operations on pairs of numbers to their truth in f64, within so many units in the last place as
-/// `ulps` counts them.
+/// Asserts that operations on pairs of numbers are within these bounds of the truth in f64, in the units of
+/// the last place that `ulps` measures.
 pub fn binary_functions_are_within<T: Element + Into<f64> + std::fmt::LowerExp>(
     device: &Device,
     (a, b): (&[T], &[T]),
@@ -66,7 +66,7 @@ pub fn binary_functions_are_within<T: Element + Into<f64> + std::fmt::LowerExp>(
     }
 }
 
-/// Holds comparisons of all pairs of these numbers, and their classes, to the reference.
+/// Asserts that comparisons of all pairs of these numbers, and their classes, are those of the reference.
 pub fn comparisons_and_classes_are_exact<T: Element>(device: &Device, numbers: &[T]) {
     use BinaryOp::{Eq, Ge, Gt, Le, Lt, Ne};
     let (a, b) = pairs(numbers);

@@ -1,5 +1,5 @@
-//! What the tests of the wgpu executor share: the devices to run on, random data, comparison with the
-//! reference.
+//! Helpers that the tests of the wgpu executor share: the devices to run on, random data, and comparisons
+//! with the reference.
 #![allow(dead_code, unused_imports)] // Each test file uses its own part.
 
 pub mod functions;
@@ -14,14 +14,14 @@ pub use support::{fresh as lowered, gpus as devices, is_nvidia};
 
 use crate::common::reference;
 
-/// All dtypes that can live on a device: f64 last, where the adapter has it.
+/// All dtypes that a device supports, with f64 last.
 pub fn dtypes(device: &Device) -> Vec<DType> {
     let all =
         [DType::F32, DType::F16, DType::BF16, DType::I32, DType::I64, DType::U8, DType::Bool, DType::F64];
     all.into_iter().filter(|&dtype| device.supports(dtype)).collect()
 }
 
-/// The smallest limits that everything must work with.
+/// The smallest limits with which everything must work.
 pub fn smallest() -> DeviceOptions {
     DeviceOptions {
         max_storage_buffers: Some(8),
@@ -33,10 +33,11 @@ pub fn smallest() -> DeviceOptions {
     }
 }
 
-/// Bytes of workgroup memory that WebGPU promises.
+/// The bytes of workgroup memory that WebGPU guarantees.
 pub const WORKGROUP_MEMORY: u32 = 16 << 10;
 
-/// The plans for hardware GPUs, whatever the adapter is, with no more workgroup memory than every GPU has.
+/// Options with which any adapter runs the kernels for hardware GPUs, with no more workgroup memory than
+/// every GPU has.
 pub fn hardware() -> DeviceOptions {
     DeviceOptions {
         as_hardware: true,
@@ -45,7 +46,7 @@ pub fn hardware() -> DeviceOptions {
     }
 }
 
-/// A small generator of test data with a fixed seed.
+/// A small random generator of test data with a fixed seed.
 pub struct Random(u64);
 
 impl Random {
@@ -77,7 +78,7 @@ impl Random {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Bytes of so many elements: moderate numbers.
+    /// The bytes of random elements of moderate magnitude.
     pub fn bytes(&mut self, dtype: DType, elements: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(elements * dtype.size());
         for _ in 0..elements {
@@ -97,7 +98,7 @@ impl Random {
     }
 }
 
-/// Runs a kernel on a device; the buffers' contents afterwards.
+/// Runs a kernel on a device and returns the contents of the buffers after the launch.
 pub fn run(
     device: &Device,
     kernel: &Kernel,
@@ -118,7 +119,7 @@ pub fn run(
     Ok(results)
 }
 
-/// Runs a kernel on a device and on the reference, and compares buffers of these dtypes.
+/// Runs a kernel on a device and on the reference, and compares the buffers, which have these dtypes.
 pub fn check(
     device: &Device,
     kernel: &Kernel,
@@ -142,7 +143,7 @@ pub fn check(
     }
 }
 
-/// The instructions of `|product * param 0 + element of an access|`, as an epilogue; the last is the result.
+/// The instructions of an epilogue `|product * param 0 + element of an access|`; the last one is the result.
 pub fn scaled_with_bias(access: usize, dtype: DType) -> [Instr; 6] {
     [
         Instr::Accumulator,
@@ -168,7 +169,7 @@ fn value(bytes: &[u8], dtype: DType, i: usize) -> f64 {
     }
 }
 
-/// The first element in which two buffers differ by more than rounding; integers must be equal.
+/// The first element in which two buffers differ by more than the tolerance. Integers must be equal.
 pub fn difference(found: &[u8], expected: &[u8], dtype: DType, tolerance: f64) -> Option<String> {
     let unit = match dtype {
         DType::F16 => 1e-3,

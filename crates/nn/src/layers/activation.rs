@@ -195,8 +195,8 @@ impl Layer for PReLU {
     }
 }
 
-/// `x` above 0, `x` times a slope below: in training a random one for each element, uniform between two bounds, else their mean;
-/// `torch.nn.RReLU`.
+/// `x` above 0, `x` times a slope below: in training a random one for each element, uniform between two
+/// bounds, else their mean; `torch.nn.RReLU`.
 ///
 /// ```
 /// use wgrad::nn::{Layer, Module, RReLU};

@@ -1,4 +1,5 @@
-//! Attention: [`MultiheadAttention`] with masks, and a cache of keys and values for text that is made word by word.
+//! Attention: [`MultiheadAttention`] with masks, and a cache of keys and values for text that is made word by
+//! word.
 
 use wgrad_autograd::{DType, Error, Options, Result, Tensor, no_grad};
 
@@ -99,21 +100,22 @@ impl<'a> Attention<'a> {
         Attention::default()
     }
 
-    /// Where attention is not allowed (bools), or what is added to the scores (floats): `[target, source]`, or
-    /// `[batch * heads, target, source]`; `attn_mask`.
+    /// Where attention is not allowed (bools), or what is added to the scores (floats): `[target, source]`,
+    /// or `[batch * heads, target, source]`; `attn_mask`.
     pub fn mask(mut self, mask: &'a Tensor) -> Self {
         self.mask = Some(mask);
         self
     }
 
-    /// Which places of the source are padding (bools), or what is added to their scores (floats): `[batch, source]`, or `[source]` without
-    /// a batch; `key_padding_mask`.
+    /// Which places of the source are padding (bools), or what is added to their scores (floats):
+    /// `[batch, source]`, or `[source]` without a batch; `key_padding_mask`.
     pub fn padding(mut self, padding: &'a Tensor) -> Self {
         self.padding = Some(padding);
         self
     }
 
-    /// Whether each place attends to itself and those before only; `is_causal`. Where a mask is given, it has to say so itself.
+    /// Whether each place attends to itself and those before only; `is_causal`. Where a mask is given, it has
+    /// to say so itself.
     pub fn causal(mut self, causal: bool) -> Self {
         self.causal = causal;
         self
@@ -126,8 +128,8 @@ impl<'a> Attention<'a> {
     }
 }
 
-/// Attention of several heads: for each place of the target a mean of the source's values, weighted by how well the target's queries
-/// fit the source's keys; `torch.nn.MultiheadAttention`.
+/// Attention of several heads: for each place of the target a mean of the source's values, weighted by how
+/// well the target's queries fit the source's keys; `torch.nn.MultiheadAttention`.
 ///
 /// ```
 /// use wgrad::nn::{Attention, AttentionWeights, MultiheadAttention};
@@ -184,8 +186,8 @@ impl MultiheadAttention {
         MultiheadAttentionOptions::new(embed_dim, num_heads)
     }
 
-    /// The output for queries `[target, batch, embed_dim]`, keys `[source, batch, kdim]` and values `[source, batch, vdim]`, or all of them
-    /// without a batch.
+    /// The output for queries `[target, batch, embed_dim]`, keys `[source, batch, kdim]` and values
+    /// `[source, batch, vdim]`, or all of them without a batch.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -241,8 +243,8 @@ impl MultiheadAttention {
         Ok((output, weights))
     }
 
-    /// Self-attention of places that follow those in a cache, to these and each other, each to itself and those before. The cache gets
-    /// their keys and values.
+    /// Self-attention of places that follow those in a cache, to these and each other, each to itself and
+    /// those before. The cache gets their keys and values.
     ///
     /// What is in a cache takes no part in the graph: it is for using a model, not for training it.
     ///
@@ -262,7 +264,8 @@ impl MultiheadAttention {
     /// ```
     ///
     /// # Errors
-    /// If the input does not fit the layer or the cache, the cache has no room for it, or the layer has learnt keys or those of zeros.
+    /// If the input does not fit the layer or the cache, the cache has no room for it, or the layer has
+    /// learnt keys or those of zeros.
     pub fn forward_cached(&self, input: &Tensor, cache: &mut KeyValueCache) -> Result<Tensor> {
         self.check(input, input, input)?;
         if self.bias_k.is_some() || self.settings.add_zero_attn {
@@ -360,8 +363,8 @@ impl MultiheadAttention {
         }
     }
 
-    /// One mask of all that is given, which broadcasts to `[batch, heads, target, source]`: bools where attention is not allowed, or floats to be
-    /// added.
+    /// One mask of all that is given, which broadcasts to `[batch, heads, target, source]`: bools where
+    /// attention is not allowed, or floats to be added.
     fn mask(
         &self,
         how: &Attention<'_>,
@@ -444,8 +447,9 @@ impl MultiheadAttention {
     }
 }
 
-/// Keys and values of places that a [`MultiheadAttention`] has seen, for [`forward_cached`](MultiheadAttention::forward_cached). It has room for
-/// a number of places from the beginning, so that a program that adds one at a time builds one plan.
+/// Keys and values of places that a [`MultiheadAttention`] has seen, for
+/// [`forward_cached`](MultiheadAttention::forward_cached). It has room for a number of places from the
+/// beginning, so that a program that adds one at a time builds one plan.
 #[derive(Clone, Debug)]
 pub struct KeyValueCache {
     capacity: usize,

@@ -98,7 +98,8 @@ macro_rules! cells {
             pub fn build(&self, options: impl Into<Options>) -> Result<$name> {
                 let $layer = self;
                 let cell = $cell;
-                let products = Products::new(cell, self.input_size, self.hidden_size, self.bias, &options.into())?;
+                let (input, hidden) = (self.input_size, self.hidden_size);
+                let products = Products::new(cell, input, hidden, self.bias, &options.into())?;
                 Ok($name { products, cell })
             }
         }
@@ -146,7 +147,8 @@ cells! {
 macro_rules! hidden_steps {
     ($($name:ident),*) => {$(
         impl $name {
-            /// The state after a moment, `[batch, hidden_size]`, from the input `[batch, input_size]` and the state before, or zeros.
+            /// The state after a moment, `[batch, hidden_size]`, from the input `[batch, input_size]` and the
+            /// state before, or zeros.
             ///
             /// # Errors
             /// If the shapes do not fit.
@@ -159,8 +161,8 @@ macro_rules! hidden_steps {
 hidden_steps!(RNNCell, GRUCell);
 
 impl LSTMCell {
-    /// The hidden state and the cell's after a moment, `[batch, hidden_size]`, from the input `[batch, input_size]` and the states before,
-    /// or zeros.
+    /// The hidden state and the cell's after a moment, `[batch, hidden_size]`, from the input
+    /// `[batch, input_size]` and the states before, or zeros.
     ///
     /// ```
     /// use wgrad::nn::LSTMCell;

@@ -43,14 +43,16 @@ fn weights<const N: usize>(
 macro_rules! convolutions {
     ($($(#[$about:meta])* $name:ident, $options:ident, $dims:literal;)*) => {$(
         settings! {
-            #[doc = concat!("The settings of a [`", stringify!($name), "`]. Sizes are one number, or one for each dim.")]
+            #[doc = concat!("The settings of a [`", stringify!($name), "`].")]
+            /// Sizes are one number, or one for each dim.
             $options {
                 in_channels: usize, out_channels: usize, kernel_size: Sizes;
                 /// Steps between windows; 1.
                 stride: Sizes = Sizes(vec![1]),
                 /// Elements added on both sides; 0.
                 padding: Sizes = Sizes(vec![0]),
-                /// Whether as many elements are added as give an output of the input's size, for a stride of 1; false.
+                /// Whether as many elements are added as give an output of the input's size, for a stride of
+                /// 1; false.
                 same_padding: bool = false,
                 /// What the added elements are; zeros.
                 padding_mode: PaddingMode = PaddingMode::Zeros,
@@ -67,8 +69,8 @@ macro_rules! convolutions {
             /// The layer, on a device.
             ///
             /// # Errors
-            /// If a list has neither one number nor one for each dim, the groups do not divide the channels, the device fails, or the dtype is
-            /// not a float one.
+            /// If a list has neither one number nor one for each dim, the groups do not divide the channels,
+            /// the device fails, or the dtype is not a float one.
             pub fn build(&self, options: impl Into<Options>) -> Result<$name> {
                 const OP: &str = stringify!($name);
                 let channels = (self.out_channels, self.in_channels, self.groups);
@@ -96,7 +98,8 @@ macro_rules! convolutions {
         $(#[$about])*
         #[derive(Clone, Debug, Module)]
         pub struct $name {
-            /// `[out_channels, in_channels / groups, window..]`, uniform within the root of an output's number of inputs at first.
+            /// `[out_channels, in_channels / groups, window..]`, uniform within the root of an output's
+            /// number of inputs at first.
             pub weight: Tensor,
             /// `[out_channels]`, as the weight at first.
             pub bias: Option<Tensor>,
@@ -201,7 +204,8 @@ convolutions! {
 macro_rules! transposed {
     ($($(#[$about:meta])* $name:ident, $options:ident, $dims:literal;)*) => {$(
         settings! {
-            #[doc = concat!("The settings of a [`", stringify!($name), "`]. Sizes are one number, or one for each dim.")]
+            #[doc = concat!("The settings of a [`", stringify!($name), "`].")]
+            /// Sizes are one number, or one for each dim.
             $options {
                 in_channels: usize, out_channels: usize, kernel_size: Sizes;
                 /// Steps between windows; 1.
@@ -223,8 +227,8 @@ macro_rules! transposed {
             /// The layer, on a device.
             ///
             /// # Errors
-            /// If a list has neither one number nor one for each dim, the groups do not divide the channels, the device fails, or the dtype is
-            /// not a float one.
+            /// If a list has neither one number nor one for each dim, the groups do not divide the channels,
+            /// the device fails, or the dtype is not a float one.
             pub fn build(&self, options: impl Into<Options>) -> Result<$name> {
                 const OP: &str = stringify!($name);
                 let channels = (self.in_channels, self.out_channels, self.groups);
@@ -245,7 +249,8 @@ macro_rules! transposed {
         $(#[$about])*
         #[derive(Clone, Debug, Module)]
         pub struct $name {
-            /// `[in_channels, out_channels / groups, window..]`, uniform within the root of `out_channels / groups` windows at first.
+            /// `[in_channels, out_channels / groups, window..]`, uniform within the root of
+            /// `out_channels / groups` windows at first.
             pub weight: Tensor,
             /// `[out_channels]`, as the weight at first.
             pub bias: Option<Tensor>,
@@ -276,8 +281,8 @@ macro_rules! transposed {
                 $options::new(in_channels, out_channels, kernel_size)
             }
 
-            /// The output of a given size, of those that a stride leaves open: that of the input of a convolution whose output had this
-            /// input's size.
+            /// The output of a given size, of those that a stride leaves open: that of the input of a
+            /// convolution whose output had this input's size.
             ///
             /// # Errors
             /// If the input does not fit, or gives no output of that size.
@@ -335,7 +340,8 @@ fn missing(
 }
 
 transposed! {
-    /// Each element of `[.., in_channels, length]` spread over a window of products with a weight; `torch.nn.ConvTranspose1d`.
+    /// Each element of `[.., in_channels, length]` spread over a window of products with a weight;
+    /// `torch.nn.ConvTranspose1d`.
     ConvTranspose1d, ConvTranspose1dOptions, 1;
 
     /// Each element of `[.., in_channels, height, width]` spread over a window of products with a weight;
@@ -353,13 +359,14 @@ transposed! {
     /// ```
     ConvTranspose2d, ConvTranspose2dOptions, 2;
 
-    /// Each element of `[.., in_channels, depth, height, width]` spread over a window of products with a weight;
-    /// `torch.nn.ConvTranspose3d`.
+    /// Each element of `[.., in_channels, depth, height, width]` spread over a window of products with a
+    /// weight; `torch.nn.ConvTranspose3d`.
     ConvTranspose3d, ConvTranspose3dOptions, 3;
 }
 
 functions! {
-    /// The windows of images `[batch, channels, height, width]` as columns, `[batch, channels * window, count]`; `torch.nn.Unfold`.
+    /// The windows of images `[batch, channels, height, width]` as columns,
+    /// `[batch, channels * window, count]`; `torch.nn.Unfold`.
     ///
     /// ```
     /// use wgrad::nn::{Layer, Unfold};
@@ -384,7 +391,8 @@ functions! {
         )
     };
 
-    /// Columns `[batch, channels * window, count]` added up at their windows' places in images of a size; `torch.nn.Fold`.
+    /// Columns `[batch, channels * window, count]` added up at their windows' places in images of a size;
+    /// `torch.nn.Fold`.
     Fold(output_size: Sizes, kernel_size: Sizes) {
         /// Steps between a window's elements; 1.
         dilation: Sizes = Sizes(vec![1]),

@@ -16,7 +16,8 @@ macro_rules! dropouts {
         }
 
         impl $name {
-            /// With this probability of being left out; PyTorch's default is 0.5. One that is not between 0 and 1 is an error of the forward.
+            /// With this probability of being left out; PyTorch's default is 0.5. One that is not between 0
+            /// and 1 is an error of the forward.
             pub fn new(p: f64) -> $name {
                 $name { p, training: Training::default(), hooks: Hooks::default() }
             }
@@ -41,7 +42,8 @@ macro_rules! dropouts {
 }
 
 dropouts! {
-    /// In training each element becomes 0 with probability `p`, and the others are scaled by `1 / (1 - p)`; `torch.nn.Dropout`.
+    /// In training each element becomes 0 with probability `p`, and the others are scaled by `1 / (1 - p)`;
+    /// `torch.nn.Dropout`.
     ///
     /// ```
     /// use wgrad::nn::{Dropout, Layer};
@@ -69,8 +71,8 @@ dropouts! {
     /// [`Dropout`] of whole channels of `[.., channels, depth, height, width]`; `torch.nn.Dropout3d`.
     Dropout3d |x, p| drop_channels("Dropout3d", x, p, 3);
 
-    /// Dropout that keeps mean and variance of what [`SELU`](crate::SELU) gives: elements are left out by being set to its lower
-    /// bound, after Klambauer et al. (2017); `torch.nn.AlphaDropout`.
+    /// Dropout that keeps mean and variance of what [`SELU`](crate::SELU) gives: elements are left out by
+    /// being set to its lower bound, after Klambauer et al. (2017); `torch.nn.AlphaDropout`.
     AlphaDropout |x, p| drop_alpha(x, p, x.shape());
 
     /// [`AlphaDropout`] of whole channels (dim 1); `torch.nn.FeatureAlphaDropout`.

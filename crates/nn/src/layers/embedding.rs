@@ -1,4 +1,5 @@
-//! Rows of tables by their numbers: [`Embedding`], and [`EmbeddingBag`] for the sums, means and maxima of several.
+//! Rows of tables by their numbers: [`Embedding`], and [`EmbeddingBag`] for the sums, means and maxima of
+//! several.
 
 use wgrad_autograd::{DType, Error, Options, Result, ScatterReduce, Tensor, no_grad};
 
@@ -159,7 +160,8 @@ impl EmbeddingBagOptions {
     /// The layer, on a device.
     ///
     /// # Errors
-    /// If there is no such padding row, frequencies are to scale the gradients of maxima, the device fails, or the dtype is not a float one.
+    /// If there is no such padding row, frequencies are to scale the gradients of maxima, the device fails,
+    /// or the dtype is not a float one.
     pub fn build(&self, options: impl Into<Options>) -> Result<EmbeddingBag> {
         const OP: &str = "EmbeddingBag";
         if self.scale_grad_by_freq && self.mode == BagMode::Max {
@@ -172,7 +174,8 @@ impl EmbeddingBagOptions {
     }
 }
 
-/// Sums, means or maxima of a table's rows for bags of integers; `torch.nn.EmbeddingBag`. A bag of nothing gives zeros.
+/// Sums, means or maxima of a table's rows for bags of integers; `torch.nn.EmbeddingBag`. A bag of nothing
+/// gives zeros.
 ///
 /// ```
 /// use wgrad::nn::{BagMode, EmbeddingBag, Layer};
@@ -221,10 +224,12 @@ impl EmbeddingBag {
         self.hooks.around(input, || self.equal_bags(input, Some(weights)))
     }
 
-    /// Bags that lie one behind the other in a list, and where each begins; with weights of the rows, if the mode is the sum.
+    /// Bags that lie one behind the other in a list, and where each begins; with weights of the rows, if the
+    /// mode is the sum.
     ///
     /// # Errors
-    /// If input or offsets are no lists, weights have another shape than the input, or the mode does not take them.
+    /// If input or offsets are no lists, weights have another shape than the input, or the mode does not take
+    /// them.
     pub fn forward_bags(&self, input: &Tensor, offsets: &Tensor, weights: Option<&Tensor>) -> Result<Tensor> {
         self.hooks.around(input, || self.lists(input, offsets, weights))
     }

@@ -8,8 +8,9 @@ use super::parameter::parameter;
 use crate::init::{self, Kaiming, Nonlinearity};
 use crate::{Hooks, Layer, Module};
 
-/// A product whose weight stays as it is, beside two narrow ones that are trained: `base(x) + x @ A.T @ B.T * alpha / rank`, after Hu
-/// et al. (2021). At first B is 0, so that nothing changes.
+/// A product whose weight stays as it is, beside two narrow ones that are trained:
+/// `base(x) + x @ A.T @ B.T * alpha / rank`, after Hu et al. (2021). At first B is 0, so that nothing
+/// changes.
 ///
 /// ```
 /// use wgrad::nn::{Layer, Linear, LoRA, Module};

@@ -1,4 +1,5 @@
-//! Losses as types, which keep their settings. Each is a method of [`Tensor`] too, where it has no tensors of its own.
+//! Losses as types, which keep their settings. Each is a method of [`Tensor`] too, where it has no tensors of
+//! its own.
 
 use wgrad_autograd::{CrossEntropyOptions, DType, Error, Reduction, Result, Tensor};
 
@@ -14,7 +15,8 @@ pub(super) fn reduce(losses: &Tensor, reduction: Reduction) -> Result<Tensor> {
     }
 }
 
-/// Losses: settings with PyTorch's defaults, tensors that are buffers, what the forward is given, and what is computed.
+/// Losses: settings with PyTorch's defaults, tensors that are buffers, what the forward is given, and what is
+/// computed.
 macro_rules! losses {
     ($(
         $(#[$about:meta])*
@@ -90,7 +92,8 @@ losses! {
     /// ```
     MSELoss {;} |loss, input, target| input.mse_loss(target, loss.reduction);
 
-    /// Half of the squared distance within `beta`, over it, and the absolute distance beyond; `torch.nn.SmoothL1Loss`.
+    /// Half of the squared distance within `beta`, over it, and the absolute distance beyond;
+    /// `torch.nn.SmoothL1Loss`.
     SmoothL1Loss {
         /// Where the square becomes a line; 1. With 0 it is [`L1Loss`].
         beta: f64 = 1.0;
@@ -108,7 +111,8 @@ losses! {
         delta: f64 = 1.0;
     } |loss, input, target| input.huber_loss(target, loss.reduction, loss.delta);
 
-    /// The cross entropy of scores (dim 1 are the classes) and a target: classes, or probabilities; `torch.nn.CrossEntropyLoss`.
+    /// The cross entropy of scores (dim 1 are the classes) and a target: classes, or probabilities;
+    /// `torch.nn.CrossEntropyLoss`.
     ///
     /// ```
     /// use wgrad::nn::CrossEntropyLoss;
@@ -163,11 +167,13 @@ losses! {
         input.binary_cross_entropy_with_logits(target, &loss.weight, &loss.pos_weight, loss.reduction)
     };
 
-    /// The divergence of a distribution, given by the logarithms of its probabilities, from a target; `torch.nn.KLDivLoss`.
+    /// The divergence of a distribution, given by the logarithms of its probabilities, from a target;
+    /// `torch.nn.KLDivLoss`.
     KLDivLoss {
         /// Whether the target is given by logarithms too; false.
         log_target: bool = false,
-        /// Whether the sum over all is divided by the size of the batch, as the formula wants, instead of the reduction; false.
+        /// Whether the sum over all is divided by the size of the batch, as the formula wants, instead of the
+        /// reduction; false.
         batchmean: bool = false;
     } |loss, input, target| {
         if loss.batchmean {
@@ -185,9 +191,12 @@ losses! {
         full: bool = false,
         /// What keeps a logarithm finite; 1e-8.
         eps: f64 = 1e-8;
-    } |loss, input, target| input.poisson_nll_loss(target, loss.log_input, loss.full, loss.eps, loss.reduction);
+    } |loss, input, target| {
+        input.poisson_nll_loss(target, loss.log_input, loss.full, loss.eps, loss.reduction)
+    };
 
-    /// The negative log-likelihood of a target under normal distributions with means and variances; `torch.nn.GaussianNLLLoss`.
+    /// The negative log-likelihood of a target under normal distributions with means and variances;
+    /// `torch.nn.GaussianNLLLoss`.
     GaussianNLLLoss {
         /// Whether the constant is added; false.
         full: bool = false,
@@ -195,7 +204,8 @@ losses! {
         eps: f64 = 1e-6;
     } |loss, input, target, var| input.gaussian_nll_loss(target, var, loss.full, loss.eps, loss.reduction);
 
-    /// The element itself where the target is 1, `max(0, margin - x)` where it is -1; `torch.nn.HingeEmbeddingLoss`.
+    /// The element itself where the target is 1, `max(0, margin - x)` where it is -1;
+    /// `torch.nn.HingeEmbeddingLoss`.
     HingeEmbeddingLoss {
         /// The margin; 1.
         margin: f64 = 1.0;
@@ -215,9 +225,12 @@ losses! {
     CosineEmbeddingLoss {
         /// The margin; 0.
         margin: f64 = 0.0;
-    } |loss, input1, input2, target| input1.cosine_embedding_loss(input2, target, loss.margin, loss.reduction);
+    } |loss, input1, input2, target| {
+        input1.cosine_embedding_loss(input2, target, loss.margin, loss.reduction)
+    };
 
-    /// `max(0, d(anchor, positive) - d(anchor, negative) + margin)` with a norm's distance; `torch.nn.TripletMarginLoss`.
+    /// `max(0, d(anchor, positive) - d(anchor, negative) + margin)` with a norm's distance;
+    /// `torch.nn.TripletMarginLoss`.
     TripletMarginLoss {
         /// The margin; 1.
         margin: f64 = 1.0,
@@ -225,14 +238,16 @@ losses! {
         p: f64 = 2.0,
         /// What is added to differences; 1e-6.
         eps: f64 = 1e-6,
-        /// Whether the positive's distance from the negative counts where it is smaller than the anchor's; false.
+        /// Whether the positive's distance from the negative counts where it is smaller than the anchor's;
+        /// false.
         swap: bool = false;
     } |loss, anchor, positive, negative| {
-        anchor.triplet_margin_loss(positive, negative, loss.margin, loss.p, loss.eps, loss.swap, loss.reduction)
+        let (margin, reduction) = (loss.margin, loss.reduction);
+        anchor.triplet_margin_loss(positive, negative, margin, loss.p, loss.eps, loss.swap, reduction)
     };
 
-    /// `max(0, margin - x[target] + x[i]) ** p`, the mean over all classes i but the target, of scores `[batch, classes]` or `[classes]`;
-    /// `torch.nn.MultiMarginLoss`.
+    /// `max(0, margin - x[target] + x[i]) ** p`, the mean over all classes i but the target, of scores
+    /// `[batch, classes]` or `[classes]`; `torch.nn.MultiMarginLoss`.
     MultiMarginLoss {
         /// The exponent; 1.
         p: f64 = 1.0,
@@ -259,8 +274,9 @@ losses! {
         weight
     } |loss, input, target| input.multilabel_soft_margin_loss(target, &loss.weight, loss.reduction);
 
-    /// `max(0, 1 - (x[j] - x[i]))` of all classes j that are targets and all i that are not, over the number of classes, of scores
-    /// `[batch, classes]` or `[classes]`. Targets have the scores' shape: classes, up to the first -1; `torch.nn.MultiLabelMarginLoss`.
+    /// `max(0, 1 - (x[j] - x[i]))` of all classes j that are targets and all i that are not, over the number
+    /// of classes, of scores `[batch, classes]` or `[classes]`. Targets have the scores' shape: classes, up
+    /// to the first -1; `torch.nn.MultiLabelMarginLoss`.
     ///
     /// ```
     /// use wgrad::nn::MultiLabelMarginLoss;
@@ -300,7 +316,8 @@ fn classes(op: &'static str, scores: &Tensor) -> Result<usize> {
     }
 }
 
-/// Connectionist temporal classification: the negative logarithm of the probability that a sequence spells a target; `torch.nn.CTCLoss`.
+/// Connectionist temporal classification: the negative logarithm of the probability that a sequence spells a
+/// target; `torch.nn.CTCLoss`.
 ///
 /// ```
 /// use wgrad::nn::CTCLoss;
@@ -330,7 +347,8 @@ impl CTCLoss {
         self
     }
 
-    /// Whether the losses are averaged (each divided by its target's length), added, or given each on its own; averaged.
+    /// Whether the losses are averaged (each divided by its target's length), added, or given each on its
+    /// own; averaged.
     pub fn reduction(mut self, reduction: Reduction) -> Self {
         self.reduction = reduction;
         self
@@ -342,8 +360,8 @@ impl CTCLoss {
         self
     }
 
-    /// The loss for logarithms of probabilities, `[time, batch, classes]`, targets `[batch, length]` or one behind the other, and the lengths of
-    /// both.
+    /// The loss for logarithms of probabilities, `[time, batch, classes]`, targets `[batch, length]` or one
+    /// behind the other, and the lengths of both.
     ///
     /// # Errors
     /// As [`Tensor::ctc_loss`].
@@ -362,7 +380,8 @@ impl CTCLoss {
 /// A function of two tensors, whose rows' distances it gives.
 pub type Distance = fn(&Tensor, &Tensor) -> Result<Tensor>;
 
-/// [`TripletMarginLoss`] with a distance of one's own, by default the 2-norm's; `torch.nn.TripletMarginWithDistanceLoss`.
+/// [`TripletMarginLoss`] with a distance of one's own, by default the 2-norm's;
+/// `torch.nn.TripletMarginWithDistanceLoss`.
 ///
 /// ```
 /// use wgrad::nn::TripletMarginWithDistanceLoss;

@@ -46,7 +46,8 @@ impl Running {
         })
     }
 
-    /// Normalises by `apply`. In training the statistics move: by `momentum`, or where there is none to the mean of all batches.
+    /// Normalises by `apply`. In training the statistics move: by `momentum`, or where there is none to the
+    /// mean of all batches.
     fn around(
         &self,
         training: bool,
@@ -121,7 +122,8 @@ macro_rules! channel_norms {
                 num_features: usize;
                 /// What is added to the variance; 1e-5.
                 eps: f64 = 1e-5,
-                /// How much of the running statistics is replaced in each step, or `None` for the mean of all steps; 0.1.
+                /// How much of the running statistics is replaced in each step, or `None` for the mean of all
+                /// steps; 0.1.
                 momentum: Option<f64> = Some(0.1),
                 /// Whether there are a weight and a bias.
                 affine: bool = $affine,
@@ -236,12 +238,13 @@ macro_rules! instance_norm {
 }
 
 channel_norms! {
-    /// Each channel of `[batch, channels]` or `[batch, channels, length]` made mean 0 and variance 1, then scaled and moved: in
-    /// training by the statistics of the batch, else by the running ones; `torch.nn.BatchNorm1d`.
+    /// Each channel of `[batch, channels]` or `[batch, channels, length]` made mean 0 and variance 1, then
+    /// scaled and moved: in training by the statistics of the batch, else by the running ones;
+    /// `torch.nn.BatchNorm1d`.
     BatchNorm1d, BatchNorm1dOptions, [2, 3], affine true, track true, |layer, x| batch_norm!(layer, x);
 
-    /// Each channel of `[batch, channels, height, width]` made mean 0 and variance 1, then scaled and moved: in training by
-    /// the statistics of the batch, else by the running ones; `torch.nn.BatchNorm2d`.
+    /// Each channel of `[batch, channels, height, width]` made mean 0 and variance 1, then scaled and moved:
+    /// in training by the statistics of the batch, else by the running ones; `torch.nn.BatchNorm2d`.
     ///
     /// ```
     /// use wgrad::nn::{BatchNorm2d, Layer, Module};
@@ -256,21 +259,27 @@ channel_norms! {
     /// ```
     BatchNorm2d, BatchNorm2dOptions, [4], affine true, track true, |layer, x| batch_norm!(layer, x);
 
-    /// Each channel of `[batch, channels, depth, height, width]` made mean 0 and variance 1, then scaled and moved: in
-    /// training by the statistics of the batch, else by the running ones; `torch.nn.BatchNorm3d`.
+    /// Each channel of `[batch, channels, depth, height, width]` made mean 0 and variance 1, then scaled and
+    /// moved: in training by the statistics of the batch, else by the running ones; `torch.nn.BatchNorm3d`.
     BatchNorm3d, BatchNorm3dOptions, [5], affine true, track true, |layer, x| batch_norm!(layer, x);
 
-    /// Each channel of each instance, `[.., channels, length]`, made mean 0 and variance 1; `torch.nn.InstanceNorm1d`. It has no weight, no bias
-    /// and no running statistics unless they are asked for.
-    InstanceNorm1d, InstanceNorm1dOptions, [2, 3], affine false, track false, |layer, x| instance_norm!(layer, x, 3);
+    /// Each channel of each instance, `[.., channels, length]`, made mean 0 and variance 1;
+    /// `torch.nn.InstanceNorm1d`. It has no weight, no bias and no running statistics unless they are asked
+    /// for.
+    InstanceNorm1d, InstanceNorm1dOptions, [2, 3], affine false, track false,
+    |layer, x| instance_norm!(layer, x, 3);
 
-    /// Each channel of each instance, `[.., channels, height, width]`, made mean 0 and variance 1; `torch.nn.InstanceNorm2d`. It has no
-    /// weight, no bias and no running statistics unless they are asked for.
-    InstanceNorm2d, InstanceNorm2dOptions, [3, 4], affine false, track false, |layer, x| instance_norm!(layer, x, 4);
+    /// Each channel of each instance, `[.., channels, height, width]`, made mean 0 and variance 1;
+    /// `torch.nn.InstanceNorm2d`. It has no weight, no bias and no running statistics unless they are asked
+    /// for.
+    InstanceNorm2d, InstanceNorm2dOptions, [3, 4], affine false, track false,
+    |layer, x| instance_norm!(layer, x, 4);
 
-    /// Each channel of each instance, `[.., channels, depth, height, width]`, made mean 0 and variance 1; `torch.nn.InstanceNorm3d`. It
-    /// has no weight, no bias and no running statistics unless they are asked for.
-    InstanceNorm3d, InstanceNorm3dOptions, [4, 5], affine false, track false, |layer, x| instance_norm!(layer, x, 5);
+    /// Each channel of each instance, `[.., channels, depth, height, width]`, made mean 0 and variance 1;
+    /// `torch.nn.InstanceNorm3d`. It has no weight, no bias and no running statistics unless they are asked
+    /// for.
+    InstanceNorm3d, InstanceNorm3dOptions, [4, 5], affine false, track false,
+    |layer, x| instance_norm!(layer, x, 5);
 }
 
 settings! {
@@ -351,7 +360,8 @@ settings! {
     /// The settings of an [`RMSNorm`].
     RMSNormOptions {
         normalized_shape: Sizes;
-        /// What is added to the mean of squares, or `None` for the dtype's distance from 1 to the next number; `None`.
+        /// What is added to the mean of squares, or `None` for the dtype's distance from 1 to the next
+        /// number; `None`.
         eps: Option<f64> = None,
         /// Whether there is a weight; true.
         elementwise_affine: bool = true,
@@ -374,7 +384,8 @@ impl RMSNormOptions {
     }
 }
 
-/// The last dims, of given sizes, divided by the root of the mean of their squares, then scaled; `torch.nn.RMSNorm`.
+/// The last dims, of given sizes, divided by the root of the mean of their squares, then scaled;
+/// `torch.nn.RMSNorm`.
 ///
 /// ```
 /// use wgrad::nn::{Layer, RMSNorm};
@@ -447,7 +458,8 @@ impl GroupNormOptions {
     }
 }
 
-/// Groups of channels of each instance made mean 0 and variance 1, then scaled and moved by channel; `torch.nn.GroupNorm`.
+/// Groups of channels of each instance made mean 0 and variance 1, then scaled and moved by channel;
+/// `torch.nn.GroupNorm`.
 ///
 /// ```
 /// use wgrad::nn::{GroupNorm, Layer};
@@ -490,7 +502,8 @@ impl Layer for GroupNorm {
 }
 
 functions! {
-    /// `x / (k + alpha * mean of squares) ** beta`, the mean over `size` neighbouring channels; `torch.nn.LocalResponseNorm`.
+    /// `x / (k + alpha * mean of squares) ** beta`, the mean over `size` neighbouring channels;
+    /// `torch.nn.LocalResponseNorm`.
     ///
     /// ```
     /// use wgrad::nn::{Layer, LocalResponseNorm};

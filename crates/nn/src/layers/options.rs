@@ -1,4 +1,5 @@
-//! How layers are configured: a method for each setting that has a default, of a struct of settings, or of a layer without tensors itself.
+//! How layers are configured: a method for each setting that has a default, of a struct of settings, or of a
+//! layer without tensors itself.
 
 use wgrad_autograd::{Error, Result};
 
@@ -47,10 +48,10 @@ macro_rules! settings {
 }
 pub(crate) use settings;
 
-/// Layers without tensors, which are their own settings: what they need, a method for each setting that has a default, and what is
-/// computed.
+/// Layers without tensors, which are their own settings: what they need, a method for each setting that has a
+/// default, and what is computed.
 ///
-/// `functions! { /// Documentation. Name(required: Type, …) { optional: Type = default, … } |layer, x| expression; }`
+/// `functions! { /// Documentation. Name(required: Type, …) { optional: Type = default, … } |layer, x| result; }`
 macro_rules! functions {
     ($(
         $(#[$about:meta])*
@@ -83,7 +84,7 @@ macro_rules! functions {
         }
 
         impl crate::Layer for $name {
-            fn forward(&self, input: &wgrad_autograd::Tensor) -> wgrad_autograd::Result<wgrad_autograd::Tensor> {
+            fn forward(&self, input: &Tensor) -> Result<Tensor> {
                 let ($layer, $x) = (self, input);
                 self.hooks.around(input, || $forward)
             }

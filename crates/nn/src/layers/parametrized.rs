@@ -1,5 +1,5 @@
-//! Layers whose weight is computed from other parameters: [`WeightNorm`] and [`SpectralNorm`]. Names are those of
-//! `torch.nn.utils.parametrizations`.
+//! Layers whose weight is computed from other parameters: [`WeightNorm`] and [`SpectralNorm`]. Names are
+//! those of `torch.nn.utils.parametrizations`.
 
 use wgrad_autograd::{Error, Result, Tensor, no_grad};
 
@@ -52,8 +52,8 @@ fn dim_of(op: &'static str, weight: &Tensor, dim: isize) -> Result<usize> {
     front.ok_or(Error::Dim { op, dim, rank })
 }
 
-/// A layer whose weight is a direction times a length for each index of a dim, after Salimans and Kingma (2016);
-/// `torch.nn.utils.parametrizations.weight_norm`.
+/// A layer whose weight is a direction times a length for each index of a dim, after Salimans and Kingma
+/// (2016); `torch.nn.utils.parametrizations.weight_norm`.
 ///
 /// ```
 /// use wgrad::nn::{Layer, Linear, Module, WeightNorm};
@@ -129,8 +129,8 @@ impl<L: Layer + Clone> Module for WeightNorm<L> {
     }
 }
 
-/// A layer whose weight is divided by its largest singular value, found by a step of power iteration at each forward in training, after
-/// Miyato et al. (2018); `torch.nn.utils.parametrizations.spectral_norm`.
+/// A layer whose weight is divided by its largest singular value, found by a step of power iteration at each
+/// forward in training, after Miyato et al. (2018); `torch.nn.utils.parametrizations.spectral_norm`.
 ///
 /// ```
 /// use wgrad::nn::{Linear, SpectralNorm};
@@ -155,7 +155,8 @@ pub struct SpectralNorm<L> {
 const EPS: f64 = 1e-12;
 
 impl<L: Layer + Clone> SpectralNorm<L> {
-    /// Of a layer's weight as a matrix whose rows are those of a dim; PyTorch's default dim is 0, for transposed convolutions 1.
+    /// Of a layer's weight as a matrix whose rows are those of a dim; PyTorch's default dim is 0, for
+    /// transposed convolutions 1.
     ///
     /// # Errors
     /// If the layer has no parameter `weight`, or that fewer than two dims, or not this one.

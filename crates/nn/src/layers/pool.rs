@@ -1,11 +1,13 @@
-//! Pooling: means, maxima and norms of windows, of given size or as many as asked for, and maxima put back to their places.
+//! Pooling: means, maxima and norms of windows, of given size or as many as asked for, and maxima put back to
+//! their places.
 
 use wgrad_autograd::{DType, Error, PoolOptions, Result, Tensor};
 
 use super::options::{Sizes, argument, functions, spread};
 use crate::{Hooks, Module};
 
-/// How many parts each dim is cut into: one number, or one for each dim, of which `None` leaves a dim as it is.
+/// How many parts each dim is cut into: one number, or one for each dim, of which `None` leaves a dim as it
+/// is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputSize(Vec<Option<usize>>);
 
@@ -75,7 +77,8 @@ fn norms(
         return maxima(&x.abs()?.neg()?)?.0.neg();
     }
     let mean = means(&x.pow(p)?)?;
-    // Where all elements of a window are 0, the rectifier lets no gradient through; the root's would be infinite.
+    // Where all elements of a window are 0, the rectifier lets no gradient through; the root's would be
+    // infinite.
     mean.sign()?.mul(mean.abs()?.relu()?)?.mul(window as f64)?.pow(1.0 / p)
 }
 
@@ -85,7 +88,8 @@ macro_rules! pools {
      $adaptive_max:ident $adaptive_max_pool:ident, $adaptive_avg:ident $adaptive_avg_pool:ident,
      |$sizes:ident| $adaptive:expr) => {
         functions! {
-            #[doc = concat!("The largest elements of windows of ", $of, "; `torch.nn.", stringify!($max), "`.")]
+            #[doc = concat!("The largest elements of windows of ", $of, ";")]
+            #[doc = concat!("`torch.nn.", stringify!($max), "`.")]
             $max(kernel_size: Sizes) {
                 /// Steps between windows; without, as large as the window.
                 stride: Sizes = Sizes(Vec::new()),
@@ -97,7 +101,8 @@ macro_rules! pools {
                 ceil_mode: bool = false
             } |layer, x| Ok(x.$max_pool(&layer.windows())?.0);
 
-            #[doc = concat!("The means of windows of ", $of, "; `torch.nn.", stringify!($avg), "`.")]
+            #[doc = concat!("The means of windows of ", $of, ";")]
+            #[doc = concat!("`torch.nn.", stringify!($avg), "`.")]
             $avg(kernel_size: Sizes) {
                 /// Steps between windows; without, as large as the window.
                 stride: Sizes = Sizes(Vec::new()),
@@ -115,7 +120,8 @@ macro_rules! pools {
                 ..windows(&layer.kernel_size, &layer.stride, &layer.padding, layer.ceil_mode)
             });
 
-            #[doc = concat!("The norms of windows of ", $of, ", for a norm's exponent; `torch.nn.", stringify!($lp), "`.")]
+            #[doc = concat!("The norms of windows of ", $of, ", for a norm's exponent;")]
+            #[doc = concat!("`torch.nn.", stringify!($lp), "`.")]
             $lp(norm_type: f64, kernel_size: Sizes) {
                 /// Steps between windows; without, as large as the window.
                 stride: Sizes = Sizes(Vec::new()),
@@ -128,13 +134,15 @@ macro_rules! pools {
                 norms(x, layer.norm_type, window, |x| x.$avg_pool(&options), |x| x.$max_pool(&options))
             };
 
-            #[doc = concat!("The means of as equal parts of ", $of, " as can be; `torch.nn.", stringify!($adaptive_avg), "`.")]
+            #[doc = concat!("The means of as equal parts of ", $of, " as can be;")]
+            #[doc = concat!("`torch.nn.", stringify!($adaptive_avg), "`.")]
             $adaptive_avg(output_size: OutputSize) {} |layer, x| {
                 let $sizes = layer.output_size.spread::<$dims>(stringify!($adaptive_avg))?;
                 x.$adaptive_avg_pool($adaptive(x)?)
             };
 
-            #[doc = concat!("The largest elements of as equal parts of ", $of, " as can be; `torch.nn.", stringify!($adaptive_max), "`.")]
+            #[doc = concat!("The largest elements of as equal parts of ", $of, " as can be;")]
+            #[doc = concat!("`torch.nn.", stringify!($adaptive_max), "`.")]
             $adaptive_max(output_size: OutputSize) {} |layer, x| Ok(layer.values_and_places(x)?.0);
         }
 
@@ -146,7 +154,8 @@ macro_rules! pools {
                 }
             }
 
-            /// The largest elements, and their places (i64) in the input's last dims flattened; `return_indices`.
+            /// The largest elements, and their places (i64) in the input's last dims flattened;
+            /// `return_indices`.
             ///
             /// # Errors
             /// As the forward.
@@ -162,7 +171,8 @@ macro_rules! pools {
                 x.$adaptive_max_pool($adaptive(x)?)
             }
 
-            /// The largest elements, and their places (i64) in the input's last dims flattened; `return_indices`.
+            /// The largest elements, and their places (i64) in the input's last dims flattened;
+            /// `return_indices`.
             ///
             /// # Errors
             /// As the forward.
@@ -186,11 +196,13 @@ pools! {
 }
 pools! {
     2, "the last two dims", MaxPool2d max_pool2d, AvgPool2d avg_pool2d, LPPool2d,
-    AdaptiveMaxPool2d adaptive_max_pool2d, AdaptiveAvgPool2d adaptive_avg_pool2d, |sizes| |_| Ok::<_, Error>(sizes)
+    AdaptiveMaxPool2d adaptive_max_pool2d, AdaptiveAvgPool2d adaptive_avg_pool2d,
+    |sizes| |_| Ok::<_, Error>(sizes)
 }
 pools! {
     3, "the last three dims", MaxPool3d max_pool3d, AvgPool3d avg_pool3d, LPPool3d,
-    AdaptiveMaxPool3d adaptive_max_pool3d, AdaptiveAvgPool3d adaptive_avg_pool3d, |sizes| |_| Ok::<_, Error>(sizes)
+    AdaptiveMaxPool3d adaptive_max_pool3d, AdaptiveAvgPool3d adaptive_avg_pool3d,
+    |sizes| |_| Ok::<_, Error>(sizes)
 }
 
 macro_rules! unpools {
@@ -244,7 +256,8 @@ macro_rules! unpools {
                 };
                 let padding = spread::<$dims>(OP, "padding", &self.padding)?;
                 let sizes = input.shape().iter().skip(input.rank().saturating_sub($dims));
-                let size = sizes.zip(window).zip(stride).zip(padding).map(|(((&size, window), stride), padding)| {
+                let lines = sizes.zip(window).zip(stride).zip(padding);
+                let size = lines.map(|(((&size, window), stride), padding)| {
                     (size.saturating_sub(1) * stride + window).saturating_sub(2 * padding)
                 });
                 self.forward_to(input, indices, size.collect::<Vec<_>>())
@@ -289,10 +302,12 @@ fn unpool(op: &'static str, input: &Tensor, indices: &Tensor, size: &[usize]) ->
 }
 
 unpools! {
-    /// Elements put back to the places where [`MaxPool1d`] found them, zeros elsewhere; `torch.nn.MaxUnpool1d`.
+    /// Elements put back to the places where [`MaxPool1d`] found them, zeros elsewhere;
+    /// `torch.nn.MaxUnpool1d`.
     MaxUnpool1d, 1;
 
-    /// Elements put back to the places where [`MaxPool2d`] found them, zeros elsewhere; `torch.nn.MaxUnpool2d`.
+    /// Elements put back to the places where [`MaxPool2d`] found them, zeros elsewhere;
+    /// `torch.nn.MaxUnpool2d`.
     ///
     /// ```
     /// use wgrad::nn::{MaxPool2d, MaxUnpool2d};
@@ -305,6 +320,7 @@ unpools! {
     /// ```
     MaxUnpool2d, 2;
 
-    /// Elements put back to the places where [`MaxPool3d`] found them, zeros elsewhere; `torch.nn.MaxUnpool3d`.
+    /// Elements put back to the places where [`MaxPool3d`] found them, zeros elsewhere;
+    /// `torch.nn.MaxUnpool3d`.
     MaxUnpool3d, 3;
 }

@@ -22,8 +22,8 @@ fn check(op: &'static str, x: &Tensor, width: usize) -> Result<()> {
     Err(Error::Shape { op, shape: x.shape().to_vec(), reason })
 }
 
-/// Sines and cosines of the place, of ever longer waves, added to each vector of a sequence `[.., length, width]`, after Vaswani et al.
-/// (2017).
+/// Sines and cosines of the place, of ever longer waves, added to each vector of a sequence
+/// `[.., length, width]`, after Vaswani et al. (2017).
 ///
 /// ```
 /// use wgrad::nn::{Layer, SinusoidalPositions};
@@ -77,8 +77,8 @@ impl Layer for SinusoidalPositions {
     }
 }
 
-/// Pairs of numbers of queries or keys `[.., length, width]`, turned by angles that grow with the place, so that products depend on
-/// distances only, after Su et al. (2021).
+/// Pairs of numbers of queries or keys `[.., length, width]`, turned by angles that grow with the place, so
+/// that products depend on distances only, after Su et al. (2021).
 ///
 /// ```
 /// use wgrad::nn::{Layer, RotaryPositions};

@@ -37,8 +37,8 @@ impl LinearCrossEntropyLossOptions {
     }
 }
 
-/// The cross entropy of a target and the scores that a product gives: `[batch, in_features]` with a target of classes, or of
-/// probabilities; `torch.nn.LinearCrossEntropyLoss`.
+/// The cross entropy of a target and the scores that a product gives: `[batch, in_features]` with a target of
+/// classes, or of probabilities; `torch.nn.LinearCrossEntropyLoss`.
 ///
 /// ```
 /// use wgrad::nn::LinearCrossEntropyLoss;
@@ -115,7 +115,8 @@ impl AdaptiveLogSoftmaxWithLossOptions {
     /// The layer, on a device.
     ///
     /// # Errors
-    /// If the cutoffs do not ascend from at least 1 to below the number of classes, the device fails, or the dtype is not a float one.
+    /// If the cutoffs do not ascend from at least 1 to below the number of classes, the device fails, or the
+    /// dtype is not a float one.
     pub fn build(&self, options: impl Into<Options>) -> Result<AdaptiveLogSoftmaxWithLoss> {
         let (options, mut bounds) = (options.into(), self.cutoffs.0.clone());
         bounds.push(self.n_classes);
@@ -143,8 +144,9 @@ impl AdaptiveLogSoftmaxWithLossOptions {
     }
 }
 
-/// A softmax over many classes of which few are frequent, after Grave et al. (2017): the rare ones are in clusters, of narrower
-/// products; `torch.nn.AdaptiveLogSoftmaxWithLoss`. Classes are ordered from the most frequent to the rarest.
+/// A softmax over many classes of which few are frequent, after Grave et al. (2017): the rare ones are in
+/// clusters, of narrower products; `torch.nn.AdaptiveLogSoftmaxWithLoss`. Classes are ordered from the most
+/// frequent to the rarest.
 ///
 /// ```
 /// use wgrad::nn::AdaptiveLogSoftmaxWithLoss;
@@ -191,8 +193,9 @@ impl AdaptiveLogSoftmaxWithLoss {
         AdaptiveLogSoftmaxWithLossOptions::new(in_features, n_classes, cutoffs)
     }
 
-    /// The logarithms of the probabilities of the targets, and the mean of their negatives, for `[batch, in_features]` and `[batch]`, or
-    /// both without a batch. Nothing is read: all clusters are computed for all rows.
+    /// The logarithms of the probabilities of the targets, and the mean of their negatives, for
+    /// `[batch, in_features]` and `[batch]`, or both without a batch. Nothing is read: all clusters are
+    /// computed for all rows.
     ///
     /// # Errors
     /// If the shapes do not fit; a target that is no class is an error of whoever reads what depends on it.

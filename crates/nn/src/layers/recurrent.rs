@@ -1,7 +1,7 @@
 //! Recurrent layers over sequences: [`RNN`], [`LSTM`] and [`GRU`], of several layers and in both directions.
 //!
-//! What the inputs contribute to all moments is one product; the moments follow one after the other. Sequences of different lengths are
-//! masked, so that no plan depends on the lengths.
+//! What the inputs contribute to all moments is one product; the moments follow one after the other.
+//! Sequences of different lengths are masked, so that no plan depends on the lengths.
 
 use wgrad_autograd::{Error, Options, Result, Tensor};
 
@@ -28,7 +28,8 @@ impl Cell {
         }
     }
 
-    /// The hidden state and, of an LSTM, the cell's, after a moment: from what the input and the state before contribute.
+    /// The hidden state and, of an LSTM, the cell's, after a moment: from what the input and the state before
+    /// contribute.
     pub(super) fn step(
         self,
         from_input: &Tensor,
@@ -189,14 +190,15 @@ impl<'a> Sequences<'a> {
         Sequences::default()
     }
 
-    /// The length of each sequence of the batch. What is behind is not read, outputs there are 0, and the last state is that of the
-    /// sequence's own last moment. Outputs are as long as the longest.
+    /// The length of each sequence of the batch. What is behind is not read, outputs there are 0, and the
+    /// last state is that of the sequence's own last moment. Outputs are as long as the longest.
     pub fn lengths(mut self, lengths: &'a [usize]) -> Self {
         self.lengths = Some(lengths);
         self
     }
 
-    /// The hidden state before the first moment, `[layers * directions, batch, hidden_size]`, or without a batch dim.
+    /// The hidden state before the first moment, `[layers * directions, batch, hidden_size]`, or without a
+    /// batch dim.
     pub fn hidden(mut self, hidden: &'a Tensor) -> Self {
         self.hidden = Some(hidden);
         self
@@ -366,7 +368,8 @@ macro_rules! recurrent {
                 num_layers: usize = 1usize,
                 /// Whether there are biases; true.
                 bias: bool = true,
-                /// Whether tensors are `[batch, time, ..]` instead of `[time, batch, ..]`; false. States are not.
+                /// Whether tensors are `[batch, time, ..]` instead of `[time, batch, ..]`; false. States are
+                /// not.
                 batch_first: bool = false,
                 /// With what probability elements between layers are left out in training; 0.
                 dropout: f64 = 0.0,
@@ -380,7 +383,8 @@ macro_rules! recurrent {
             /// The layer, on a device.
             ///
             /// # Errors
-            /// If a size is 0, a probability is not between 0 and 1, the device fails, or the dtype is not a float one.
+            /// If a size is 0, a probability is not between 0 and 1, the device fails, or the dtype is not a
+            /// float one.
             pub fn build(&self, options: impl Into<Options>) -> Result<$name> {
                 let $layer = self;
                 let settings = Settings {
@@ -420,7 +424,8 @@ macro_rules! recurrent {
                 $options::new(input_size, hidden_size)
             }
 
-            /// The outputs of the last layer at all moments, and all layers' last states, from states of zeros.
+            /// The outputs of the last layer at all moments, and all layers' last states, from states of
+            /// zeros.
             ///
             /// # Errors
             /// If the input is not a sequence of the layer's width, or a batch of such.
@@ -479,7 +484,8 @@ recurrent! {
     }, |layer| Cell::Lstm, layer.proj_size;
     (Tensor, Tensor), |given, out| {
         let cell = out.cell;
-        (out.hidden, cell.ok_or_else(|| Error::Argument { op: "LSTM", reason: "has no state of its cell".into() })?)
+        let missing = || Error::Argument { op: "LSTM", reason: "has no state of its cell".into() };
+        (out.hidden, cell.ok_or_else(missing)?)
     };
 
     /// Gated recurrent units; `torch.nn.GRU`.

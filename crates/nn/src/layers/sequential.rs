@@ -23,7 +23,8 @@ impl Clone for Box<dyn AnyLayer> {
 
 /// Layers one after the other, named by their numbers; `torch.nn.Sequential`.
 ///
-/// Lists and dictionaries of modules, PyTorch's `ModuleList` and `ModuleDict`, are a `Vec` and a `BTreeMap` with names as keys.
+/// Lists and dictionaries of modules, PyTorch's `ModuleList` and `ModuleDict`, are a `Vec` and a `BTreeMap`
+/// with names as keys.
 ///
 /// ```
 /// use wgrad::nn::{Layer, Linear, Module, ReLU, Sequential};

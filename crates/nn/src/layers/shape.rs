@@ -1,4 +1,5 @@
-//! Layers that arrange elements anew: dims, pixels, channels, margins, other sizes; and distances between pairs.
+//! Layers that arrange elements anew: dims, pixels, channels, margins, other sizes; and distances between
+//! pairs.
 
 use wgrad_autograd::{Error, Interpolation, PadMode, Result, Scale, Tensor};
 
@@ -21,7 +22,8 @@ functions! {
         end_dim: isize = -1
     } |layer, x| x.flatten(layer.start_dim, layer.end_dim);
 
-    /// `[.., channels * factor², height, width]` as `[.., channels, height * factor, width * factor]`; `torch.nn.PixelShuffle`.
+    /// `[.., channels * factor², height, width]` as `[.., channels, height * factor, width * factor]`;
+    /// `torch.nn.PixelShuffle`.
     PixelShuffle(upscale_factor: usize) {} |layer, x| x.pixel_shuffle(layer.upscale_factor);
 
     /// The reverse of [`PixelShuffle`]; `torch.nn.PixelUnshuffle`.
@@ -37,16 +39,22 @@ functions! {
             let reason = format!("has {channels} channels, which do not make {} groups", layer.groups);
             return Err(Error::Shape { op: "ChannelShuffle", shape: x.shape().to_vec(), reason });
         }
-        let split = x.reshape([batch as isize, layer.groups as isize, (channels / layer.groups) as isize, -1])?;
+        let rest = x.numel() / (batch * channels).max(1);
+        let split = x.reshape([batch, layer.groups, channels / layer.groups, rest])?;
         split.transpose(1, 2)?.reshape(x.shape())
     };
 
-    /// Images `[batch, channels, height, width]` at another size, on straight lines between pixels, the corners kept in place;
-    /// `torch.nn.UpsamplingBilinear2d`.
-    UpsamplingBilinear2d(scale: Enlarge) {} |layer, x| x.interpolate(&layer.scale.0, Interpolation::Linear, true);
+    /// Images `[batch, channels, height, width]` at another size, on straight lines between pixels, the
+    /// corners kept in place; `torch.nn.UpsamplingBilinear2d`.
+    UpsamplingBilinear2d(scale: Enlarge) {} |layer, x| {
+        x.interpolate(&layer.scale.0, Interpolation::Linear, true)
+    };
 
-    /// Images `[batch, channels, height, width]` at another size, each pixel repeated; `torch.nn.UpsamplingNearest2d`.
-    UpsamplingNearest2d(scale: Enlarge) {} |layer, x| x.interpolate(&layer.scale.0, Interpolation::Nearest, false);
+    /// Images `[batch, channels, height, width]` at another size, each pixel repeated;
+    /// `torch.nn.UpsamplingNearest2d`.
+    UpsamplingNearest2d(scale: Enlarge) {} |layer, x| {
+        x.interpolate(&layer.scale.0, Interpolation::Nearest, false)
+    };
 
     /// A tensor `[batch, channels, ..]` with other sizes in one to three dims; `torch.nn.Upsample`.
     ///
@@ -125,8 +133,8 @@ impl Layer for Unflatten {
     }
 }
 
-/// Margins around the last dims: one number for all sides, or pairs (before, after), the last dim's first, as in `F.pad`: `1`, `[1, 2]`,
-/// `[left, right, top, bottom]`. Negative ones crop.
+/// Margins around the last dims: one number for all sides, or pairs (before, after), the last dim's first, as
+/// in `F.pad`: `1`, `[1, 2]`, `[left, right, top, bottom]`. Negative ones crop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Margins(Vec<isize>);
 
@@ -168,30 +176,27 @@ impl Margins {
 }
 
 macro_rules! paddings {
-    ($($name:ident $torch:literal, $what:literal, $dims:literal, |$x:ident, $margins:ident| $pad:expr;)*) => {
-        functions! {$(
-            #[doc = concat!($what, " around the last ", stringify!($dims), " dims; `torch.nn.", $torch, "`.")]
+    ($($what:literal, |$x:ident, $margins:ident| $pad:expr; $($name:ident $dims:literal),*;)*) => {
+        $($(functions! {
+            #[doc = concat!($what, " around the last ", stringify!($dims), " dims;")]
+            #[doc = concat!("`torch.nn.", stringify!($name), "`.")]
             $name(padding: Margins) {} |layer, $x| {
                 let $margins = layer.padding.pairs(stringify!($name), $x, $dims)?;
                 $pad
             };
-        )*}
+        })*)*
     };
 }
 
 paddings! {
-    ZeroPad1d "ZeroPad1d", "Zeros", 1, |x, m| x.pad(&m, 0.0);
-    ZeroPad2d "ZeroPad2d", "Zeros", 2, |x, m| x.pad(&m, 0.0);
-    ZeroPad3d "ZeroPad3d", "Zeros", 3, |x, m| x.pad(&m, 0.0);
-    ReflectionPad1d "ReflectionPad1d", "The tensor, mirrored at its edges,", 1, |x, m| x.pad_with(&m, PadMode::Reflect);
-    ReflectionPad2d "ReflectionPad2d", "The tensor, mirrored at its edges,", 2, |x, m| x.pad_with(&m, PadMode::Reflect);
-    ReflectionPad3d "ReflectionPad3d", "The tensor, mirrored at its edges,", 3, |x, m| x.pad_with(&m, PadMode::Reflect);
-    ReplicationPad1d "ReplicationPad1d", "The tensor's edges, repeated,", 1, |x, m| x.pad_with(&m, PadMode::Replicate);
-    ReplicationPad2d "ReplicationPad2d", "The tensor's edges, repeated,", 2, |x, m| x.pad_with(&m, PadMode::Replicate);
-    ReplicationPad3d "ReplicationPad3d", "The tensor's edges, repeated,", 3, |x, m| x.pad_with(&m, PadMode::Replicate);
-    CircularPad1d "CircularPad1d", "The tensor's other ends", 1, |x, m| x.pad_with(&m, PadMode::Circular);
-    CircularPad2d "CircularPad2d", "The tensor's other ends", 2, |x, m| x.pad_with(&m, PadMode::Circular);
-    CircularPad3d "CircularPad3d", "The tensor's other ends", 3, |x, m| x.pad_with(&m, PadMode::Circular);
+    "Zeros", |x, margins| x.pad(&margins, 0.0);
+    ZeroPad1d 1, ZeroPad2d 2, ZeroPad3d 3;
+    "The tensor, mirrored at its edges,", |x, margins| x.pad_with(&margins, PadMode::Reflect);
+    ReflectionPad1d 1, ReflectionPad2d 2, ReflectionPad3d 3;
+    "The tensor's edges, repeated,", |x, margins| x.pad_with(&margins, PadMode::Replicate);
+    ReplicationPad1d 1, ReplicationPad2d 2, ReplicationPad3d 3;
+    "The tensor's other ends", |x, margins| x.pad_with(&margins, PadMode::Circular);
+    CircularPad1d 1, CircularPad2d 2, CircularPad3d 3;
 }
 
 functions! {

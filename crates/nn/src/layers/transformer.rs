@@ -30,7 +30,10 @@ impl FeedForward {
 
 /// Settings that all transformer layers have.
 macro_rules! transformer_settings {
-    ($(#[$about:meta])* $name:ident { $($(#[$meaning:meta])* $wish:ident: $type:ident = $default:expr),* }) => {
+    (
+        $(#[$about:meta])*
+        $name:ident { $($(#[$meaning:meta])* $wish:ident: $type:ident = $default:expr),* }
+    ) => {
         settings! {
             $(#[$about])*
             $name {
@@ -68,7 +71,8 @@ macro_rules! parts {
             }
 
             fn norm(&self, options: &Options) -> Result<LayerNorm> {
-                LayerNorm::options(self.d_model).eps(self.layer_norm_eps).bias(self.bias).build(options.clone())
+                let norm = LayerNorm::options(self.d_model).eps(self.layer_norm_eps).bias(self.bias);
+                norm.build(options.clone())
             }
 
             fn linear(&self, from: usize, to: usize, options: &Options) -> Result<Linear> {
@@ -107,8 +111,8 @@ impl TransformerEncoderLayerOptions {
     }
 }
 
-/// Self-attention and two products, each added to its input and normalised; `torch.nn.TransformerEncoderLayer`. With a causal mask
-/// it is the layer of a language model.
+/// Self-attention and two products, each added to its input and normalised;
+/// `torch.nn.TransformerEncoderLayer`. With a causal mask it is the layer of a language model.
 ///
 /// ```
 /// use wgrad::nn::{Attention, Layer, TransformerEncoderLayer};
@@ -218,8 +222,8 @@ impl TransformerDecoderLayerOptions {
     }
 }
 
-/// Self-attention, attention to what an encoder gives, and two products, each added to its input and normalised;
-/// `torch.nn.TransformerDecoderLayer`.
+/// Self-attention, attention to what an encoder gives, and two products, each added to its input and
+/// normalised; `torch.nn.TransformerDecoderLayer`.
 ///
 /// ```
 /// use wgrad::nn::{Attention, TransformerDecoderLayer};

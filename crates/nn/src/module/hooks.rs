@@ -14,8 +14,8 @@ type List = Mutex<Vec<(u64, Arc<ForwardHook>)>>;
 
 /// The place in a layer where its forward hooks are kept. A clone is the same place.
 ///
-/// All layers of this crate have one. A layer of one's own that is to have hooks gets a field of this type, and calls
-/// [`Hooks::around`] in its forward:
+/// All layers of this crate have one. A layer of one's own that is to have hooks gets a field of this type,
+/// and calls [`Hooks::around`] in its forward:
 ///
 /// ```
 /// use wgrad::nn::{Hooks, Module};

@@ -20,9 +20,9 @@ use wgrad_autograd::{DType, Device, Error, GradOptions, Result, Tensor, no_grad}
 /// Something with parameters: a layer, or a struct of layers. `#[derive(Module)]` implements it.
 ///
 /// # Writing one
-/// A field of type [`Tensor`] is a parameter; with `#[buffer]` it is a buffer. All else is found through the fields' types, and
-/// paths are made of their names, which are PyTorch's in the layers of this crate, so that PyTorch's checkpoints fit. How a
-/// module computes is a method of its own, usually `forward`:
+/// A field of type [`Tensor`] is a parameter; with `#[buffer]` it is a buffer. All else is found through the
+/// fields' types, and paths are made of their names, which are PyTorch's in the layers of this crate, so that
+/// PyTorch's checkpoints fit. How a module computes is a method of its own, usually `forward`:
 ///
 /// ```
 /// use wgrad::nn::{Layer, Linear, Module};
@@ -54,11 +54,12 @@ use wgrad_autograd::{DType, Device, Error, GradOptions, Result, Tensor, no_grad}
 /// ```
 ///
 /// # Shared weights
-/// A tensor that stands in two fields is one weight. It is listed once, under its first path; a state dict holds it once,
-/// and is read under any of its paths. Moving and copying a module keep it shared.
+/// A tensor that stands in two fields is one weight. It is listed once, under its first path; a state dict
+/// holds it once, and is read under any of its paths. Moving and copying a module keep it shared.
 ///
 /// # Clones
-/// `clone()` of a module is a second handle to the same weights, as of tensors; [`Module::deep_copy`] has weights of its own.
+/// `clone()` of a module is a second handle to the same weights, as of tensors; [`Module::deep_copy`] has
+/// weights of its own.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no module, so a walk over a module's fields cannot look into it",
     note = "derive or implement `wgrad::nn::Module` for it, or put #[module(skip)] on the field"
@@ -197,7 +198,8 @@ pub trait Module: Send + Sync {
         self.replace(&|tensor| tensor.to_device(device))
     }
 
-    /// Gives all parameters and buffers that hold floats, and their gradients, another dtype; `to(dtype)`, `half()`.
+    /// Gives all parameters and buffers that hold floats, and their gradients, another dtype; `to(dtype)`,
+    /// `half()`.
     ///
     /// ```
     /// use wgrad::nn::{Linear, Module};
@@ -219,8 +221,9 @@ pub trait Module: Send + Sync {
         })
     }
 
-    /// Puts what a function makes of each tensor in its place, as a leaf that requires grad where the old one did. A shared
-    /// tensor stays shared, and one that the function gives back stays. What the function computes is not recorded.
+    /// Puts what a function makes of each tensor in its place, as a leaf that requires grad where the old one
+    /// did. A shared tensor stays shared, and one that the function gives back stays. What the function
+    /// computes is not recorded.
     ///
     /// # Errors
     /// The function's; then nothing was replaced.
@@ -240,7 +243,8 @@ pub trait Module: Send + Sync {
         Ok(())
     }
 
-    /// The same module with weights, flags and hooks of its own; `copy.deepcopy(module)`. Gradients and hooks are not copied.
+    /// The same module with weights, flags and hooks of its own; `copy.deepcopy(module)`. Gradients and hooks
+    /// are not copied.
     ///
     /// ```
     /// use wgrad::nn::{Linear, Module};
@@ -274,8 +278,8 @@ pub trait Module: Send + Sync {
         Ok(copy)
     }
 
-    /// The values of all parameters and saved buffers, by path; `state_dict()`. They are what they were then, whatever is written to the module
-    /// later, and share memory with it until then.
+    /// The values of all parameters and saved buffers, by path; `state_dict()`. They are what they were then,
+    /// whatever is written to the module later, and share memory with it until then.
     ///
     /// # Errors
     /// If the device fails.
@@ -283,8 +287,8 @@ pub trait Module: Send + Sync {
         state::collect(&self.tensors())
     }
 
-    /// Writes values to all parameters and saved buffers; `load_state_dict(state, strict)`. They are cast and moved to where the module's
-    /// are.
+    /// Writes values to all parameters and saved buffers; `load_state_dict(state, strict)`. They are cast and
+    /// moved to where the module's are.
     ///
     /// ```
     /// use wgrad::nn::{Linear, Module};
@@ -296,13 +300,14 @@ pub trait Module: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`Error::StateDict`] with all names that do not fit: with `strict` those that are missing or unexpected, and always those of
-    /// another shape. Then nothing was changed.
+    /// [`Error::StateDict`] with all names that do not fit: with `strict` those that are missing or
+    /// unexpected, and always those of another shape. Then nothing was changed.
     fn load_state_dict(&self, state: &StateDict, strict: bool) -> Result<()> {
         state::load(&self.tensors(), state, strict)
     }
 
-    /// The paths of the parameters that require grad and that a loss does not depend on: after its backward they have no gradient.
+    /// The paths of the parameters that require grad and that a loss does not depend on: after its backward
+    /// they have no gradient.
     ///
     /// ```
     /// use wgrad::nn::{Layer, Linear, Module};
@@ -327,8 +332,9 @@ pub trait Module: Send + Sync {
         Ok(missing.map(|((path, _), _)| path).collect())
     }
 
-    /// A table of the layers: the shapes that they give in a forward, how many parameters they have, and how many multiplications and
-    /// additions the products with them take. The forward's values are not computed, and nothing is recorded.
+    /// A table of the layers: the shapes that they give in a forward, how many parameters they have, and how
+    /// many multiplications and additions the products with them take. The forward's values are not computed,
+    /// and nothing is recorded.
     ///
     /// ```
     /// use wgrad::nn::{Layer, Linear, Module, ReLU, Sequential};
@@ -351,8 +357,8 @@ pub trait Module: Send + Sync {
         summary::summarize(self, || no_grad(|| forward().map(drop)))
     }
 
-    /// Registers a function that sees the input and the output of the layer at a path (empty: this one) at each of its forwards,
-    /// and may replace the output; `register_forward_hook`.
+    /// Registers a function that sees the input and the output of the layer at a path (empty: this one) at
+    /// each of its forwards, and may replace the output; `register_forward_hook`.
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};
@@ -387,7 +393,7 @@ pub trait Module: Send + Sync {
         found.map(|(_, hooks)| hooks.register(hook)).ok_or_else(|| {
             let known: Vec<&str> = places.iter().map(|(known, ..)| known.as_str()).collect();
             let reason = format!(
-                "there is no layer with hooks at {path:?}; there are some at {}; a struct of layers gets a field of type Hooks",
+                "no layer at {path:?} has hooks (a struct of layers needs a field of type Hooks); these have: {}",
                 known.join(", ")
             );
             Error::Argument { op: "register_forward_hook", reason }

@@ -71,7 +71,8 @@ pub(super) fn summarize(module: &dyn Module, forward: impl FnOnce() -> Result<()
         .into_iter()
         .map(|(path, type_name)| {
             let inside = |name: &str| within(&path, name).map(str::to_owned);
-            // A weight that is shared inside counts once; one that is shared with another layer counts here too.
+            // A weight that is shared inside counts once; one that is shared with another layer counts here
+            // too.
             let mut known = Vec::new();
             for (name, _, tensor) in &named {
                 if inside(name).is_some() && !known.iter().any(|other| tensor.is_same(other)) {
@@ -111,7 +112,8 @@ fn within<'p>(outer: &str, path: &'p str) -> Option<&'p str> {
     if outer.is_empty() { Some(path) } else { path.strip_prefix(outer)?.strip_prefix('.') }
 }
 
-/// The multiplications and additions of a layer's products, from its weights and the shapes of its input and output.
+/// The multiplications and additions of a layer's products, from its weights and the shapes of its input and
+/// output.
 fn operations(type_name: &str, weights: &[(String, Vec<usize>)], input: &[usize], output: &[usize]) -> u64 {
     let elements = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
     let weight = || weights.iter().find(|(name, _)| name == "weight").map(|(_, shape)| shape.as_slice());

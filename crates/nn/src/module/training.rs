@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Module, Value, Walk};
 
-/// Whether a module is trained (dropout drops, norms use the batch's statistics) or used. A new one is trained.
+/// Whether a module is trained (dropout drops, norms use the batch's statistics) or used. A new one is
+/// trained.
 ///
 /// A clone is the same flag. [`Module::train`] and [`Module::eval`] set all flags of a module.
 ///

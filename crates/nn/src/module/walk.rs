@@ -1,6 +1,7 @@
 //! The walk over a module's values: what every question to a module is answered by.
 //!
-//! A module gives its fields to a [`Walk`], which knows the path there, and a [`Visitor`] sees them one after the other.
+//! A module gives its fields to a [`Walk`], which knows the path there, and a [`Visitor`] sees them one after
+//! the other.
 
 use wgrad_autograd::Tensor;
 
@@ -19,8 +20,8 @@ pub enum Kind {
 
 /// A value that a walk meets.
 ///
-/// What a visitor puts in its place stays there if the walk began at [`Module::visit_mut`]. In a walk of [`Module::visit`] the tensor is a
-/// handle to the same tensor, and another one put there is forgotten.
+/// What a visitor puts in its place stays there if the walk began at [`Module::visit_mut`]. In a walk of
+/// [`Module::visit`] the tensor is a handle to the same tensor, and another one put there is forgotten.
 pub enum Value<'a> {
     /// A parameter or buffer.
     Tensor(Kind, &'a mut Tensor),

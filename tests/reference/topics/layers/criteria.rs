@@ -59,7 +59,8 @@ pub const LAYERS: &[Row] = &[
     ("CosineEmbeddingLoss", loss!(CosineEmbeddingLoss[]("input1", "input2", "target"), margin: float)),
     (
         "TripletMarginLoss",
-        loss!(TripletMarginLoss[]("anchor", "positive", "negative"), margin: float, p: float, eps: float, swap: bool),
+        loss!(TripletMarginLoss[]("anchor", "positive", "negative"), margin: float, p: float,
+            eps: float, swap: bool),
     ),
     ("TripletMarginWithDistanceLoss", |a| {
         let mut o = TripletMarginWithDistanceLoss::new().reduction(a.reduction()?);

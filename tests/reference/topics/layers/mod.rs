@@ -1,4 +1,5 @@
-//! One layer with options: outputs and gradients of one or more calls, and what the calls change of its state.
+//! One layer with options: outputs and gradients of one or more calls, and what the calls change of its
+//! state.
 
 mod criteria;
 pub(super) mod options;
@@ -102,12 +103,12 @@ pub fn run(case: &Case<'_>, device: &Device) -> Result<Outcome> {
     built.module.load_state_dict(&state, true)?;
     let mut calls = Vec::new();
     for (i, call) in body.get("calls")?.items()?.iter().enumerate() {
-        calls.push(replay(case, device, &built, call).with_context(|| format!("call {i}"))?);
+        calls.push(replay(case, device, &built, i, call).with_context(|| format!("call {i}"))?);
     }
     Ok(case.compare(&Tree::map([("calls", Tree::List(calls))]))?.into())
 }
 
-fn replay(case: &Case<'_>, device: &Device, built: &Built, spec: &Node<'_>) -> Result<Tree> {
+fn replay(case: &Case<'_>, device: &Device, built: &Built, i: usize, spec: &Node<'_>) -> Result<Tree> {
     built.module.set_training(spec.get("train")?.bool()?);
     let mut call = Call {
         inputs: BTreeMap::new(),
@@ -115,17 +116,15 @@ fn replay(case: &Case<'_>, device: &Device, built: &Built, spec: &Node<'_>) -> R
         packed: spec.find("packed"),
         used: RefCell::default(),
     };
-    let mut wrt: Vec<(String, Tensor)> = Vec::new();
+    let mut inputs: Vec<(String, Tensor)> = Vec::new();
     for input in spec.get("inputs")?.items()? {
         let name = input.get("name")?.text()?.to_owned();
         let tensor = case.tensor(input.get("tensor")?.text()?, device)?;
         if input.read("requires_grad", Node::bool)?.unwrap_or(false) {
-            wrt.push((name.clone(), tensor.requires_grad_(true)?));
+            inputs.push((name.clone(), tensor.requires_grad_(true)?));
         }
         call.inputs.insert(name, tensor);
     }
-    let inputs = wrt.len();
-    wrt.extend(built.module.named_parameters().into_iter().filter(|(_, tensor)| tensor.requires_grad()));
     let before = values(&*built.module)?;
     let outputs = (built.forward)(&call)?;
     let used = call.used.borrow();
@@ -134,29 +133,47 @@ fn replay(case: &Case<'_>, device: &Device, built: &Built, spec: &Node<'_>) -> R
     }
     let seeds = spec.get("grad_outputs")?.list(|seed| seed.optional(Node::text))?;
     ensure!(seeds.len() == outputs.len(), "{} outputs instead of {}", outputs.len(), seeds.len());
-    let mut differentiated = Vec::new();
+    let mut roots = Vec::new();
     for (output, seed) in outputs.iter().zip(&seeds) {
         match (output, seed) {
-            (Some(output), Some(seed)) => differentiated.push((output, Some(case.tensor(seed, device)?))),
+            (Some(output), Some(seed)) => roots.push((output, Some(case.tensor(seed, device)?))),
             (None, Some(_)) => bail!("an output is missing"),
             _ => {}
         }
     }
     let mut tree = BTreeMap::from([("outputs".to_owned(), Tree::list(outputs.clone()))]);
-    if !differentiated.is_empty() && !wrt.is_empty() {
-        let (roots, seeds): (Vec<&Tensor>, Vec<_>) = differentiated.into_iter().unzip();
-        let leaves: Vec<&Tensor> = wrt.iter().map(|(_, tensor)| tensor).collect();
+    let mut parameters = built.module.named_parameters();
+    parameters.retain(|(_, tensor)| tensor.requires_grad());
+    let wanted = !inputs.is_empty() || !parameters.is_empty();
+    if wanted && !roots.is_empty() {
+        let (roots, seeds): (Vec<&Tensor>, Vec<_>) = roots.into_iter().unzip();
+        let leaves: Vec<&Tensor> = inputs.iter().chain(&parameters).map(|(_, tensor)| tensor).collect();
         let options = GradOptions::new().grad_outputs(seeds).allow_unused(true);
-        let gradients = wgrad::grad(&roots, &leaves, options)?;
-        let mut named = wrt.iter().zip(gradients).map(|((name, _), gradient)| (name.clone(), gradient));
-        let part = |gradients: Vec<(String, Option<Tensor>)>| {
-            Tree::map(gradients.into_iter().filter_map(|(name, gradient)| Some((name, gradient?))))
-        };
-        tree.insert("grads".to_owned(), part(named.by_ref().take(inputs).collect()));
-        tree.insert("param_grads".to_owned(), part(named.collect()));
+        let mut gradients = wgrad::grad(&roots, &leaves, options)?;
+        let behind = gradients.split_off(inputs.len());
+        for (part, leaves, gradients) in [("grads", inputs, gradients), ("param_grads", parameters, behind)] {
+            let expected = case.expected_at(&["calls", &i.to_string(), part])?;
+            let named = leaves.into_iter().map(|(name, _)| name).zip(gradients);
+            tree.insert(part.to_owned(), gradients_of(named, expected)?);
+        }
     }
     tree.insert("state".to_owned(), changed(&*built.module, &before)?);
     Ok(Tree::Map(tree))
+}
+
+/// The gradients that there are. One that is not expected may be 0.
+fn gradients_of(
+    named: impl Iterator<Item = (String, Option<Tensor>)>,
+    expected: &serde_json::Value,
+) -> Result<Tree> {
+    let mut map = BTreeMap::new();
+    for (name, gradient) in named {
+        let Some(gradient) = gradient else { continue };
+        if expected.get(&name).is_some() || gradient.count_nonzero(())?.item::<i64>()? > 0 {
+            map.insert(name, Tree::Tensor(gradient));
+        }
+    }
+    Ok(Tree::Map(map))
 }
 
 fn values(module: &dyn Module) -> Result<BTreeMap<String, Numbers>> {

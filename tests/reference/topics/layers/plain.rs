@@ -44,7 +44,8 @@ macro_rules! conv_transpose {
     ($layer:ident) => {
         |a: &Args<'_, '_>| {
             let o = $layer::options(a.size("in_channels")?, a.size("out_channels")?, a.sizes("kernel_size")?);
-            let o = set!(o, a, stride: sizes, padding: sizes, output_padding: sizes, dilation: sizes, groups: size, bias: bool);
+            let o = set!(o, a, stride: sizes, padding: sizes, output_padding: sizes, dilation: sizes);
+            let o = set!(o, a, groups: size, bias: bool);
             giving(o.build(a.device)?, |layer, call| {
                 let input = call.input("input")?;
                 Ok(match call.args.read("output_size", options::sizes)? {
@@ -124,7 +125,9 @@ macro_rules! plain {
         |_: &Args<'_, '_>| layer($layer::new())
     };
     ($layer:ident $(($($needed:ident: $read:ident),*))? $(, $wish:ident: $with:ident)*) => {
-        |a: &Args<'_, '_>| layer(set!($layer::new($($(a.$read(stringify!($needed))?),*)?), a $(, $wish: $with)*))
+        |a: &Args<'_, '_>| {
+            layer(set!($layer::new($($(a.$read(stringify!($needed))?),*)?), a $(, $wish: $with)*))
+        }
     };
 }
 
@@ -308,7 +311,8 @@ fn interpolation(node: &Node<'_>) -> Result<Interpolation> {
 fn embedding_bag(a: &Args<'_, '_>) -> Result<Built> {
     let o = EmbeddingBag::options(a.size("num_embeddings")?, a.size("embedding_dim")?);
     let mut o = set!(
-        o, a, padding_idx: int, max_norm: float, norm_type: float, scale_grad_by_freq: bool, include_last_offset: bool
+        o, a, padding_idx: int, max_norm: float, norm_type: float, scale_grad_by_freq: bool,
+        include_last_offset: bool
     );
     if let Some(mode) = a.node.find("mode") {
         o = o.mode(match mode.text()? {

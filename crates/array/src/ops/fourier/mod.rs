@@ -1,16 +1,19 @@
 //! Discrete Fourier transforms, composed of products with small matrices.
 //!
-//! `n = r1 r2 … rs` points are transformed in `s` steps. A step takes `j = j1 m + j2` (with `n = r1 m`) apart, transforms over
-//! `j1`, and turns the results for `k1` by `exp(∓2πi j2 k1 / n)`; what is left are transforms of `m` points for each `k1`, whose result
-//! `k2` belongs at `k1 + r1 k2`. The two parts of a complex number are planes, side by side with `j1`, so that a complex product is one real
-//! product of twice the size. A step moves `k1` behind `j2` in the pass that turns: all that follows are columns, so that every
-//! product is one of a small matrix with a wide one, and the results of the last one are in order.
+//! `n = r1 r2 … rs` points are transformed in `s` steps (the Cooley-Tukey algorithm). A step splits the index
+//! `j = j1 m + j2` (with `n = r1 m`), transforms over `j1`, and multiplies the result for `k1` by the twiddle
+//! factor `exp(∓2πi j2 k1 / n)`. Transforms of `m` points remain for each `k1`; their result `k2` belongs at
+//! `k1 + r1 k2`. The real and the imaginary parts of complex numbers are two planes, a dim beside `j1`, so
+//! that a complex product is one real product of twice the size. The pass that multiplies by the twiddle
+//! factors also moves `k1` behind `j2`, to the columns. So every product is one of a small matrix with a wide
+//! one, and the results of the last step are in order.
 //!
-//! Lengths with a large prime factor are convolutions of a length without (Bluestein).
-//! An even number of real numbers is transformed as half as many complex ones.
+//! A number of points with a large prime factor is transformed by a convolution whose number of points has
+//! small factors (Bluestein's algorithm). An even number of real points is transformed as half as many
+//! complex ones.
 //!
-//! What [`plan`] makes for a length, direction, dtype and device is kept: a transform that was met before uploads nothing. Only so many numbers are kept, those
-//! last used, and a plan that alone has more is made for each transform.
+//! The plan for a number of points, a direction and a dtype is cached with the device (`plan`), so that a
+//! repeated transform uploads nothing. The cache is bounded and evicts the least recently used plans.
 
 mod plan;
 
@@ -28,11 +31,20 @@ use crate::{Array, Expr};
 const OP: &str = "fft";
 
 impl Array {
-    /// The discrete Fourier transform along a dim of complex numbers, whose parts are the last dim:
-    /// `out[k] = sum of self[j] exp(-2πi jk / n)`, with a plus instead of the minus if `inverse`, and not scaled.
+    /// The discrete Fourier transform along a dim. The last dim holds the real and the imaginary parts of
+    /// complex numbers: `out[k] = sum of self[j] exp(-2πi jk / n)`, or with a plus instead of the minus if
+    /// `inverse` is set. The result is not scaled.
+    ///
+    /// ```
+    /// use wgrad_array::{Array, Device};
+    /// let x = Array::from_slice(&[1.0f64, 0.0, 3.0, 0.0], &[2, 2], &Device::cpu())?; // 1, 3
+    /// assert_eq!(x.fourier(0, false)?.to_vec::<f64>()?, [4.0, 0.0, -2.0, 0.0]);
+    /// # Ok::<(), wgrad_array::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// If the last dim is not 2 or is the one to transform, the dim is not there, the dtype is not f32 or f64, or memory runs out.
+    /// If the last dim is not 2 or is the one to transform, the dim is not there, the dtype is not f32 or
+    /// f64, or memory runs out.
     pub fn fourier(&self, dim: usize, inverse: bool) -> Result<Array> {
         self.check_fourier(dim, true)?;
         let n = self.shape()[dim];
@@ -43,7 +55,8 @@ impl Array {
         plan.run(&self.planes(dim)?)?.pairs(self.shape(), dim)
     }
 
-    /// The first `n / 2 + 1` numbers of the transform of real ones along a dim, in pairs as the last dim; the others mirror them.
+    /// The first `n / 2 + 1` numbers of the transform of real numbers along a dim; their parts are a new last
+    /// dim. The other numbers are the conjugates of these in reverse order.
     ///
     /// # Errors
     /// If the dim is not there, the dtype is not f32 or f64, or memory runs out.
@@ -72,19 +85,20 @@ impl Array {
             Real::Packed(plan) => {
                 let Packed { half, twiddles, conjugate } = &*plan;
                 let z = half.run(&x.reshape(&[n / 2, 2, columns])?.permute(&[1, 0, 2])?)?;
-                // Each number is read four times, and its place chosen once.
+                // Stored, since each number is read four times.
                 let z = Array::cat(&[z.clone(), z.slice(1, 0, 1, 1)?], 1)?.stored();
                 let (even, odd) = parts(&z, &z.flip(&[1])?, &conjugate.on(self.device()))?;
                 even.binary_scalar(BinaryOp::Mul, 0.5)?.binary(BinaryOp::Add, &twiddles.apply(&odd)?)?
             }
             Real::Whole(plan) => plan.run(&complex(&x)?)?.slice(1, 0, n / 2 + 1, 1)?,
         };
-        // In the order in which it is computed; how others read it is theirs.
+        // If this is stored, then in the order in which it is computed, and not in that of the final view.
         out.copied().pairs(&shape, dim)
     }
 
-    /// `n` real numbers of which this, in pairs as the last dim, is the first half of the transform: the inverse of
-    /// [`Array::fourier_of_real`] times `n`. What would make the numbers not real is not read.
+    /// The `n` real numbers of whose transform this is the first half: the inverse of
+    /// [`Array::fourier_of_real`], times `n`. The imaginary parts that would make the result complex are
+    /// ignored.
     ///
     /// # Errors
     /// If the dim has not `n / 2 + 1` pairs, `n` is 0, or as [`Array::fourier`].
@@ -111,7 +125,8 @@ impl Array {
         out.reshape(&moved(n, self.shape(), dim))?.permute(&back(self.rank() - 1, dim, 1))
     }
 
-    /// [`Array::fourier_to_real`] from planes, and to points or one plane of them.
+    /// [`Array::fourier_to_real`] of an array in the form of [`Array::planes`]. The result is one plane of
+    /// points.
     fn real_of_half(&self, n: usize) -> Result<Array> {
         match plan::real(n, true, self.dtype(), self.device())? {
             Real::Packed(plan) => {
@@ -142,7 +157,8 @@ impl Array {
         Ok(())
     }
 
-    /// The parts in front, then the points of a dim, then everything else as columns.
+    /// The array as `[2, n, columns]`: the real and the imaginary plane, the points of the dim, and all other
+    /// dims as columns.
     fn planes(&self, dim: usize) -> Result<Array> {
         let last = self.rank() - 1;
         let front: SmallVec<[usize; 6]> =
@@ -151,7 +167,7 @@ impl Array {
         self.permute(&front)?.reshape(&[2, n, self.shape()[..last].iter().product::<usize>() / n.max(1)])
     }
 
-    /// What [`Array::planes`] made of pairs of this shape, and may have another number of points now, as pairs.
+    /// The inverse of [`Array::planes`] for an array of this shape. The number of points may have changed.
     fn pairs(&self, shape: &[usize], dim: usize) -> Result<Array> {
         let sizes: Dims = [2].into_iter().chain(moved(self.shape()[1], shape, dim)).collect();
         let order: Dims = back(shape.len() - 1, dim, 2).into_iter().chain([0]).collect();
@@ -159,13 +175,13 @@ impl Array {
     }
 }
 
-/// A shape of pairs without the pairs, and a dim, now of `n`, in front.
+/// A shape of complex numbers without its last dim, with `dim` moved to the front and its size set to `n`.
 fn moved(n: usize, shape: &[usize], dim: usize) -> Dims {
     let others = (0..shape.len() - 1).filter(|&d| d != dim).map(|d| shape[d]);
     [n].into_iter().chain(others).collect()
 }
 
-/// The order that brings the last of `front` dims back to `dim` of `rank`.
+/// The permutation that moves the last of the `front` first dims back to position `dim` of `rank` dims.
 fn back(rank: usize, dim: usize, front: usize) -> Dims {
     let place = |d: usize| match d.cmp(&dim) {
         Ordering::Less => d + front,
@@ -175,14 +191,14 @@ fn back(rank: usize, dim: usize, front: usize) -> Dims {
     (0..rank).map(place).collect()
 }
 
-/// The sum and the difference of numbers and the conjugates of others.
+/// The sum and the difference of `x` and the conjugate of `other`.
 fn parts(x: &Array, other: &Array, conjugate: &Array) -> Result<(Array, Array)> {
     let other = other.binary(BinaryOp::Mul, conjugate)?;
     Ok((x.binary(BinaryOp::Add, &other)?, x.binary(BinaryOp::Sub, &other)?))
 }
 
 impl TransformPlan {
-    /// From planes, points and columns, `[2, n, columns]`, to the same of the transform.
+    /// Transforms an array `[2, n, columns]` of planes, points and columns.
     fn run(&self, x: &Array) -> Result<Array> {
         let (n, columns) = (x.shape()[1], x.shape()[2]);
         if columns == 0 {
@@ -206,7 +222,7 @@ impl TransformPlan {
                 let points = spectrum.points()[0];
                 let turned = chirp.apply(x)?.pad(&[(0, 0), (0, points as isize - n as isize), (0, 0)])?;
                 let product = spectrum.apply(&forward.run(&turned)?)?;
-                // Stored in the order in which it is computed.
+                // If this is stored, then in the order in which it is computed.
                 Ok(chirp.apply(&backward.run(&product)?.slice(1, 0, n, 1)?)?.copied())
             }
         }
@@ -214,7 +230,7 @@ impl TransformPlan {
 }
 
 impl Twiddles {
-    /// The products of complex numbers `[2, points.., columns]` with these.
+    /// The product of complex numbers `[2, points.., columns]` with these factors.
     fn apply(&self, x: &Array) -> Result<Array> {
         let straight = x.binary(BinaryOp::Mul, &self.real.on(x.device()))?;
         let across = x.flip(&[0])?.binary(BinaryOp::Mul, &self.imaginary.on(x.device()))?;

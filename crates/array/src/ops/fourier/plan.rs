@@ -1,6 +1,7 @@
-//! How many points are transformed, and the tables for it.
+//! Plans of Fourier transforms: the steps for a number of points, with their tables.
 //!
-//! Angles are fractions of integers, reduced exactly; sines and cosines are computed in f64 and rounded once.
+//! Angles are fractions of integers and are reduced exactly; sines and cosines are computed in f64 and
+//! rounded once.
 
 use std::collections::VecDeque;
 use std::f64::consts::PI;
@@ -11,71 +12,74 @@ use wgrad_device::{Buffer, DType, Device, Element, Layout, Result};
 use crate::kept::kept;
 use crate::{Array, reserve};
 
-/// The largest factor that a step takes, if the prime factors allow it.
+/// The largest radix of a step, unless a prime factor is larger.
 const RADIX: usize = 32;
-/// Prime factors up to here have matrices of their own; a convolution would cost more.
+/// Prime factors up to this one are the radix of a step; for larger ones a convolution is cheaper.
 const LARGEST_PRIME: usize = 199;
-/// The most numbers in all plans of one kind that are kept; a plan with more is not.
+/// The most numbers that the cached plans of one kind may have together. A larger plan is not cached.
 const KEPT: usize = 1 << 24;
-/// Bytes of this machine's memory for each point of a plan of steps: its roots, its factors, and these as arrays.
+/// Bytes of host memory for each point of a plan of steps: its roots and twiddle factors, and their arrays.
 const STEPS_BYTES: usize = 96;
-/// Bytes for each point of a convolution beside its plans of steps: its chirp, its spectrum, and what finds that.
+/// Bytes of host memory for each point of a convolution besides its plans of steps: its chirp, and the
+/// spectrum and its computation.
 const CONVOLUTION_BYTES: usize = 128;
 
-/// A way to transform a number of points.
+/// How a number of points is transformed.
 pub(super) enum TransformPlan {
-    /// One for each factor.
+    /// One step for each factor of the number of points.
     Steps(Vec<RadixStep>),
-    /// `out[k] = c[k] sum of (x[j] c[j]) / c[k - j]` with `c[j] = exp(∓πi j² / n)`.
+    /// Bluestein's algorithm: `out[k] = c[k] sum of (x[j] c[j]) / c[k - j]` with `c[j] = exp(∓πi j² / n)`.
     Convolution {
-        /// `c`.
+        /// The factors `c`.
         chirp: Box<Twiddles>,
-        /// The transform of more points.
+        /// The transform of the convolution's points, which are more than `n`.
         forward: Box<TransformPlan>,
-        /// That of `1 / c`, divided by the number of points.
+        /// The transform of `1 / c`, divided by the number of the convolution's points.
         spectrum: Box<Twiddles>,
-        /// The way back.
+        /// The inverse of `forward`.
         backward: Box<TransformPlan>,
     },
 }
 
-/// A way to transform a number of real points.
+/// How a number of real points is transformed.
 pub(super) enum Real {
-    /// An even number.
+    /// An even number of points.
     Packed(Arc<Packed>),
-    /// An odd one, as complex numbers.
+    /// An odd number of points, as complex numbers.
     Whole(Arc<TransformPlan>),
 }
 
-/// An even number of real points as half as many complex ones.
+/// The transform of an even number of real points as half as many complex ones.
 pub(super) struct Packed {
-    /// Of half the points.
+    /// The transform of half the points.
     pub(super) half: Arc<TransformPlan>,
-    /// What takes the spectra of the even and the odd points apart, or joins them.
+    /// The factors that separate the spectra of the even and the odd points, or combine them.
     pub(super) twiddles: Twiddles,
-    /// 1 and -1, for the planes of a conjugate.
+    /// 1 and -1, the factors of the two planes of a conjugate.
     pub(super) conjugate: DeviceTable,
 }
 
-/// A transform over the highest part of the index.
+/// A transform over the most significant digit of the index.
 pub(super) struct RadixStep {
-    /// Its number of points.
+    /// The number of points.
     pub(super) radix: usize,
-    /// Its waves `[2 radix, 2 radix]`: rows are the planes of all results, columns those of all points.
+    /// The matrix of the transform, `[2 radix, 2 radix]`: the rows are the planes of the results, the columns
+    /// those of the points.
     pub(super) matrix: DeviceTable,
-    /// The factors before the next step: lower part of `j` by what this step found.
+    /// The twiddle factors before the next step, for the rest of `j` and the result's index `k1`.
     pub(super) twiddles: Option<Twiddles>,
 }
 
-/// Complex factors of points, `[points.., 1]`.
+/// Complex factors of points (twiddle factors), `[points.., 1]`.
 pub(super) struct Twiddles {
     /// The real parts.
     pub(super) real: DeviceTable,
-    /// The imaginary parts for both planes: `[2, points.., 1]`, those of the first negative.
+    /// The imaginary parts for both planes, `[2, points.., 1]`. Those of the first plane are negated.
     pub(super) imaginary: DeviceTable,
 }
 
-/// The numbers of an array without its device, with which they are kept.
+/// The memory of an array without a handle to its device. Tables are kept with their device, and a handle
+/// would be a cycle.
 pub(super) struct DeviceTable {
     buffer: Buffer,
     layout: Layout,
@@ -83,7 +87,7 @@ pub(super) struct DeviceTable {
 }
 
 impl DeviceTable {
-    /// The array, on the device that the table was made on.
+    /// The array, on the device on which the table was made.
     pub(super) fn on(&self, device: &Device) -> Array {
         Array::evaluated(self.buffer.clone(), self.layout.clone(), self.dtype, device)
     }
@@ -136,13 +140,13 @@ impl Packed {
     }
 }
 
-/// A number of points, whether it is the inverse transform, and a dtype.
+/// The number of points, whether the transform is the inverse one, and the dtype.
 type Key = (usize, bool, DType);
 
-/// A device's plans by what they are for, the last used in front.
+/// A device's plans of one kind by their keys, the most recently used one in front.
 struct Cache<P>(Mutex<VecDeque<(Key, Arc<P>)>>);
 
-/// What is kept with a device.
+/// The plans that are cached with a device.
 #[derive(Default)]
 pub(crate) struct FourierTables {
     complex: Cache<TransformPlan>,
@@ -156,7 +160,7 @@ impl<P> Default for Cache<P> {
 }
 
 impl<P> Cache<P> {
-    /// The plan for a key: one that was kept, or a new one.
+    /// The plan for a key: the cached one, or a new one.
     fn get(
         &self,
         key: Key,
@@ -167,13 +171,13 @@ impl<P> Cache<P> {
         if let Some(plan) = take(&mut lock(), key) {
             return Ok(plan);
         }
-        // Without the lock: a convolution's plan runs transforms of its own.
+        // The lock is not held here, since making a convolution's plan runs transforms.
         let plan = Arc::new(make()?);
         if numbers(&plan) > KEPT {
             return Ok(plan);
         }
         let mut plans = lock();
-        // Another thread may have made the same one.
+        // Another thread may have added the same plan in the meantime.
         if let Some(plan) = take(&mut plans, key) {
             return Ok(plan);
         }
@@ -191,7 +195,7 @@ impl<P> Cache<P> {
     }
 }
 
-/// The plan that is kept for a key, now in front.
+/// The cached plan for a key, which is moved to the front.
 fn take<P>(plans: &mut VecDeque<(Key, Arc<P>)>, key: Key) -> Option<Arc<P>> {
     let at = plans.iter().position(|(own, _)| *own == key)?;
     let found = plans.remove(at)?;
@@ -219,6 +223,7 @@ pub(super) fn real(n: usize, inverse: bool, dtype: DType, device: &Device) -> Re
     };
     kept(device).fourier.real.get((n, inverse, dtype), make, Packed::numbers).map(Real::Packed)
 }
+
 /// Makes plans for a direction, a dtype and a device.
 struct PlanMaker<'a> {
     inverse: bool,
@@ -248,7 +253,7 @@ impl PlanMaker<'_> {
         radices.iter().map(&mut step).collect::<Result<_>>().map(TransformPlan::Steps)
     }
 
-    /// `exp(∓2πi j k / radix)` as real numbers.
+    /// The matrix of `exp(∓2πi j k / radix)` as a real matrix of twice the size.
     fn matrix(&self, radix: usize) -> Result<DeviceTable> {
         let roots = self.roots(radix);
         let mut values = Vec::with_capacity(4 * radix * radix);
@@ -264,14 +269,14 @@ impl PlanMaker<'_> {
     }
 
     fn convolution(&self, n: usize) -> Result<TransformPlan> {
-        // A power of two, or one and a half or five quarters of one, if that is enough.
+        // The smallest sufficient number of the forms 2^k, 3 * 2^k and 5 * 2^k.
         let fits = |odd: usize| odd * (2 * n - 1).div_ceil(odd).next_power_of_two();
         let points = fits(1).min(fits(3)).min(fits(5));
         let _room = reserve(self.device, points.saturating_mul(CONVOLUTION_BYTES))?;
         let half_turns = self.roots(2 * n);
         let square = |j: usize| (j as u128 * j as u128 % (2 * n as u128)) as usize;
         let chirp: Vec<(f64, f64)> = (0..n).map(|j| half_turns[square(j)]).collect();
-        // The spectrum in f64, whatever the dtype: it is found once.
+        // The spectrum is computed in f64 for every dtype, since it is computed only once.
         let mut wave = vec![0f64; 2 * points];
         for (j, &(cos, sin)) in chirp.iter().enumerate() {
             for at in [j, (points - j) % points] {
@@ -291,8 +296,9 @@ impl PlanMaker<'_> {
         })
     }
 
-    /// With the spectrum `z` of `x[2j] + i x[2j + 1]`: `(z[k] + z*[m - k]) / 2` is that of the even points, and
-    /// `(z[k] - z*[m - k]) / 2i` times `exp(-2πi k / n)` that of the odd ones, moved to their places.
+    /// Let `z` be the spectrum of `x[2j] + i x[2j + 1]`. Then `(z[k] + z*[m - k]) / 2` is the spectrum of the
+    /// even points, and `(z[k] - z*[m - k]) / 2i` that of the odd ones, which is multiplied by
+    /// `exp(-2πi k / n)`.
     fn packed(&self, n: usize) -> Result<Packed> {
         let roots = self.roots(n);
         let half = n / 2;
@@ -312,7 +318,7 @@ impl PlanMaker<'_> {
         (0..n).map(|k| root(k, n)).map(|(cos, sin)| (cos, sign * sin)).collect()
     }
 
-    /// Numbers in the dtype, on the device.
+    /// A table of these numbers in the dtype, on the device.
     fn table(&self, values: impl Iterator<Item = f64>, shape: &[usize]) -> Result<DeviceTable> {
         let executor = self.device.executor();
         let buffer = if self.dtype == DType::F64 {
@@ -324,7 +330,8 @@ impl PlanMaker<'_> {
     }
 }
 
-/// The cosine and the sine of `2πk / n` for k in 0..n, computed within an eighth of a turn: quarters are exact.
+/// The cosine and the sine of `2πk / n` for k in 0..n. The angle is reduced to an eighth of a turn, so that
+/// multiples of a quarter turn are exact.
 fn root(k: usize, n: usize) -> (f64, f64) {
     let (quarter, rest) = (4 * k / n, 4 * k % n);
     let of = |rest: usize| (PI / 2.0 * rest as f64 / n as f64).sin_cos();
@@ -342,7 +349,7 @@ fn root(k: usize, n: usize) -> (f64, f64) {
     }
 }
 
-/// In ascending order.
+/// The prime factors in ascending order.
 fn prime_factors(mut n: usize) -> Vec<usize> {
     let (mut primes, mut divisor) = (Vec::new(), 2);
     while divisor * divisor <= n {
@@ -358,7 +365,8 @@ fn prime_factors(mut n: usize) -> Vec<usize> {
     primes
 }
 
-/// Prime factors, ascending, gathered to as few factors up to [`RADIX`] as can be, about equal, the largest first.
+/// The radices of the steps: ascending prime factors, combined into as few products of at most [`RADIX`] as
+/// possible, of about equal size, the largest first.
 fn radices(primes: &[usize]) -> Vec<usize> {
     let limit = primes.last().copied().unwrap_or(1).max(RADIX);
     for count in 1..=primes.len() {
@@ -395,15 +403,15 @@ mod tests {
             *cache.get(key, || Ok(numbers), |&numbers| numbers).unwrap()
         };
         assert_eq!((get(1, KEPT / 4), get(2, KEPT / 4), get(3, KEPT / 4)), (KEPT / 4, KEPT / 4, KEPT / 4));
-        // Too large to be kept at all: the others stay.
+        // A plan that is too large is not cached, and evicts no other.
         assert_eq!(get(4, KEPT + 1), KEPT + 1);
         assert_eq!(kept(&cache), [3, 2, 1]);
         assert_eq!(get(1, 0), KEPT / 4);
         assert_eq!(kept(&cache), [1, 3, 2]);
-        // What was used longest ago makes room.
+        // The least recently used plan is evicted.
         get(5, KEPT / 2);
         assert_eq!(kept(&cache), [5, 1, 3]);
-        // One that does not fit goes; what fits beside the others stays.
+        // A plan that does not fit is evicted; the plans that fit stay.
         get(6, KEPT / 4 + 1);
         assert_eq!(kept(&cache), [6, 5]);
         get(7, KEPT / 4 - 1);

@@ -6,6 +6,7 @@ use super::square_size;
 use crate::tape::{Derivative, record};
 use crate::{Tensor, TensorExpr};
 
+/// # Linear algebra: determinants
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The determinants of square matrices; `torch.linalg.det`. That of a matrix without elements is 1.

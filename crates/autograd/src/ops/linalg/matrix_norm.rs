@@ -21,6 +21,7 @@ impl From<f64> for NormOrder {
     }
 }
 
+/// # Linear algebra: norms of matrices
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Norms of the matrices in two dims, PyTorch's default being the last two; `torch.linalg.matrix_norm`. The order is
@@ -52,7 +53,7 @@ impl Tensor {
             let reason = "has fewer than two dims; give a matrix or a batch of them".to_owned();
             return Err(Error::Shape { op: OP, shape: self.shape().to_vec(), reason });
         }
-        super::super::reduce::require_float(OP, self)?;
+        crate::ops::reduce::require_float(OP, self)?;
         let (rows, columns) = (found[0] as isize, found[1] as isize);
         let order = order.into();
         let number = match order {

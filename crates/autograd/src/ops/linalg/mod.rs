@@ -36,6 +36,7 @@ fn square_size(op: &'static str, x: &Tensor) -> Result<usize> {
     Err(Error::Shape { op, shape: x.shape().to_vec(), reason })
 }
 
+/// # Linear algebra
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// The unit matrix of some size in this tensor's dtype, on its device.

@@ -5,6 +5,7 @@ use wgrad_array::{Device, Error, GradRule, QrMode, Result, Triangle, Vectors};
 use crate::tape::{Context, Derivative, record_outputs};
 use crate::{AsTensor, Tensor, TensorExpr};
 
+/// # Linear algebra: orthogonal factors
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// Q with orthonormal columns and upper triangular R with `A = Q R`; `torch.linalg.qr`. The signs are LAPACK's.
@@ -128,13 +129,15 @@ impl Tensor {
     /// `x_j - x_i` for all pairs of the last dim, as matrices, and 1 on their diagonals.
     fn differences(&self) -> Result<Tensor> {
         let eye = self.eye_of(self.size(-1)?)?;
-        self.unsqueeze(-2)?.sub(self.unsqueeze(-1)?)?.add(eye)
+        let x = self.expr();
+        (x.unsqueeze(-2) - x.unsqueeze(-1) + eye).done()
     }
 
     /// The quotient, 0 for 0 / 0: vectors that a result does not depend on have no gradient, however their values coincide.
     fn share_of(&self, divisor: &Tensor) -> Result<Tensor> {
-        let neither = self.eq(0.0)?.logical_and(&divisor.eq(0.0)?)?;
-        self.div(neither.where_cond(1.0, divisor)?)
+        let x = self.expr();
+        let neither = x.eq(0.0).logical_and(divisor.eq(0.0));
+        (x / neither.where_cond(1.0, divisor)).done()
     }
 }
 

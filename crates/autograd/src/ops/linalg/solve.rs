@@ -7,6 +7,7 @@ use super::{matrix_sizes, square_size};
 use crate::tape::{Derivative, record};
 use crate::{Tensor, TensorExpr};
 
+/// # Linear algebra: systems of equations
 #[wgrad_macros::call_sites]
 impl Tensor {
     /// X with `A X = B` for square matrices A, this tensor, or with `X A = B` if not `left`; `torch.linalg.solve`.

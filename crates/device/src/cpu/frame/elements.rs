@@ -77,7 +77,7 @@ impl CpuFrame<'_> {
             self.load_guarded(port, tile, raw)?
         };
         if found.at != raw {
-            self.fetch_ahead(access, found.at, tile);
+            self.note_next_tile(access, found.at, tile);
         }
         let (at, single) = match port.load {
             Some(convert) => {
@@ -159,7 +159,8 @@ impl CpuFrame<'_> {
             self.check(port, low, high)?;
             return Ok(self.load_inside(port, tile, raw));
         }
-        // SAFETY: `raw` has room for all lanes; what is read was checked.
+        // SAFETY: the caller gives `raw` room for all lanes of the tile, and `check` has found the run to lie
+        // inside of the buffer before it is read.
         unsafe {
             raw.write_bytes(0, n * port.size);
             for row in 0..tile.rows {
@@ -186,7 +187,8 @@ impl CpuFrame<'_> {
     /// As [`load_guarded`](Self::load_guarded), run by run, where the guards or the access form no grid over
     /// the tile. A run has one stride in the access and in every guard.
     fn load_guarded_runs(&self, port: &Port, tile: &Tile, raw: *mut u8) -> Result<LanePointer> {
-        // SAFETY: `raw` has room for all lanes; what is read was checked.
+        // SAFETY: the caller gives `raw` room for all lanes of the tile, and `check` has found the run to lie
+        // inside of the buffer before it is read.
         unsafe {
             raw.write_bytes(0, tile.lanes() * port.size);
             let guards = || port.guards.iter().map(|&guard| &self.maps.ranges[guard]);

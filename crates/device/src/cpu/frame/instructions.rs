@@ -41,7 +41,7 @@ impl CpuFrame<'_> {
         for inst in list {
             // SAFETY: the offset lies inside of the frame's memory (room).
             let memory = unsafe { self.memory.add(inst.memory) };
-            self.ahead.fetch();
+            self.prefetcher.fetch();
             self.step(LaneStep { inst, tile, n, start, memory })?;
         }
         Ok(())
@@ -130,8 +130,8 @@ impl CpuFrame<'_> {
                 }
             }
             None => {
-                a = self.spread(a, 0, n, run.width);
-                b = self.spread(b, 1, n, run.width);
+                a = self.broadcast(a, 0, n, run.width);
+                b = self.broadcast(b, 1, n, run.width);
                 run.lanes
             }
         };
@@ -147,7 +147,7 @@ impl CpuFrame<'_> {
         let dst = self.target(step.inst, step.tile, step.memory, single);
         let n = if single { 1 } else { step.n };
         if values[0].single && values[1].single {
-            values[0] = self.spread(values[0], 0, n, step.inst.width);
+            values[0] = self.broadcast(values[0], 0, n, step.inst.width);
         }
         let [a, b, c] = values;
         let single = values.map(|value| value.single && n > 1);
@@ -178,8 +178,8 @@ impl CpuFrame<'_> {
                     (true, true) => neither,
                 },
                 (None, ..) => {
-                    a = self.spread(a, 0, n, width);
-                    b = self.spread(b, 1, n, width);
+                    a = self.broadcast(a, 0, n, width);
+                    b = self.broadcast(b, 1, n, width);
                     run.lanes
                 }
             };
@@ -233,11 +233,11 @@ impl CpuFrame<'_> {
     fn fold(&mut self, step: LaneStep<'_>, fold: usize, a: u32, factor: Option<u32>) {
         let LaneStep { inst, tile, n, start, .. } = step;
         let place = &self.program.folds[fold];
-        let a = self.spread(self.slot(a), 0, n, inst.width);
+        let a = self.broadcast(self.slot(a), 0, n, inst.width);
         let (run, b) = match (factor, place.fold.products) {
             (Some(factor), Some([rows, columns])) => {
                 let run = if self.program.options.column { columns } else { rows };
-                (run, self.spread(self.slot(factor), 1, n, inst.width))
+                (run, self.broadcast(self.slot(factor), 1, n, inst.width))
             }
             _ if self.program.options.column => (place.fold.columns, a),
             _ => (place.fold.rows, a),
@@ -280,7 +280,7 @@ impl CpuFrame<'_> {
     }
 
     /// The lanes of a value: a single number is broadcast into scratch area `part`.
-    fn spread(&self, value: LanePointer, part: usize, n: usize, width: usize) -> LanePointer {
+    fn broadcast(&self, value: LanePointer, part: usize, n: usize, width: usize) -> LanePointer {
         if !value.single || n == 1 {
             return value;
         }
@@ -303,7 +303,7 @@ impl CpuFrame<'_> {
     fn target(&mut self, inst: &Inst, tile: &Tile, memory: *mut u8, single: bool) -> *mut u8 {
         let Some(access) = inst.direct.filter(|_| !single) else { return memory };
         let Some(at) = self.contiguous(&self.maps.ports[access], tile) else { return memory };
-        self.fetch_ahead(access, at, tile);
+        self.note_next_tile(access, at, tile);
         at
     }
 }

@@ -5,9 +5,9 @@
 //! itself. Everything else lies in the frame's own memory, which a thread keeps from launch to launch.
 #![allow(unsafe_code)]
 
-mod ahead;
 mod elements;
 mod instructions;
+mod prefetch;
 
 use std::cell::Cell;
 
@@ -18,9 +18,9 @@ use super::simd::{Raw, SimdArgs, lanes};
 use crate::executor::bytes_of;
 use crate::kernel::IndexedDim;
 use crate::{Error, Result, Scalar};
-use ahead::Ahead;
-pub use ahead::FAR_BYTES;
 pub use elements::checked;
+pub use prefetch::FAR_BYTES;
+use prefetch::Prefetcher;
 
 /// A buffer's memory during a launch.
 #[derive(Clone, Copy)]
@@ -42,7 +42,8 @@ impl RawBuffer {
 // executor's contract obliges callers to order launches that share buffers. So sending the pointer to another
 // thread cannot make a data race.
 unsafe impl Send for RawBuffer {}
-// SAFETY: a shared reference gives no more than a copy of the pointer, for which the argument above holds.
+// SAFETY: a shared reference gives no more than a copy of the pointer; the threads that have copies write to
+// disjoint elements.
 unsafe impl Sync for RawBuffer {}
 
 /// An access of a kernel, with what the interpreter needs to run it.
@@ -124,7 +125,7 @@ pub struct CpuFrame<'a> {
     params: &'a [Scalar],
     reserve: Reserve,
     memory: *mut u8,
-    ahead: Ahead,
+    prefetcher: Prefetcher,
 }
 
 impl Drop for CpuFrame<'_> {
@@ -163,7 +164,8 @@ impl<'a> CpuFrame<'a> {
         let memory = reserve.memory.as_ref().map_or(std::ptr::null_mut(), |block| block.start);
         reserve.slots.clear();
         reserve.slots.resize(program.values, LanePointer { at: memory, single: true });
-        let mut frame = CpuFrame { program, maps, buffers, params, reserve, memory, ahead: Ahead::default() };
+        let mut frame =
+            CpuFrame { program, maps, buffers, params, reserve, memory, prefetcher: Prefetcher::default() };
         let one = Tile { batch: 0, p: 0, rows: 1, q: 0, columns: 1 };
         frame.run(&program.uniform, &one, 0)?;
         Ok(frame)
@@ -250,7 +252,7 @@ impl<'a> CpuFrame<'a> {
 
     /// Notes the elements of an access in the next tile for prefetching, given where this tile's elements
     /// lie.
-    fn fetch_ahead(&mut self, access: usize, at: *const u8, tile: &Tile) {
+    fn note_next_tile(&mut self, access: usize, at: *const u8, tile: &Tile) {
         let port = &self.maps.ports[access];
         if port.far {
             let ProgramOptions { column, keep, .. } = self.program.options;
@@ -258,7 +260,7 @@ impl<'a> CpuFrame<'a> {
             let by_rows = (column || keep) && port.affine.p.rank() == 1;
             let elements =
                 if by_rows { port.affine.p.stride() * tile.rows as isize } else { tile.lanes() as isize };
-            self.ahead.note(access, at, elements * port.size as isize, tile.lanes() * port.size);
+            self.prefetcher.note(access, at, elements * port.size as isize, tile.lanes() * port.size);
         }
     }
 }

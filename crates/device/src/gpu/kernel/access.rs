@@ -6,7 +6,7 @@
 //! element of the binding, and checked indices are clamped to their dim. Rounding up to whole vectors stays
 //! inside, since blocks are multiples of 256 bytes.
 
-use super::body::{ShaderBody, spread};
+use super::body::{ShaderBody, to_width};
 use super::emit::{Emitter, LANES, Width};
 use super::nest::{buffer_name, further};
 use crate::gpu::program::UniformPatch;
@@ -193,7 +193,7 @@ impl ShaderBody<'_> {
             memory.load_vector(&format!("{name}_at"))
         } else if moved.is_empty() && self.vector.is_none_or(|d| access.strides[d] == 0) {
             e.line(format!("let {name}_at = {};", bound(&first, last.as_deref(), Width::One)));
-            spread(&self.element(e, &memory, access, &label, &format!("{name}_at")), ty, Width::One, width)
+            to_width(&self.element(e, &memory, access, &label, &format!("{name}_at")), ty, Width::One, width)
         } else {
             let at = format!("{}{moved}", self.addresses(e, &label, access, &first));
             e.line(format!("let {name}_at = {};", bound(&at, last.as_deref(), Width::Four)));
@@ -233,8 +233,8 @@ impl ShaderBody<'_> {
         if width == Width::Four {
             terms.extend(self.valid.clone());
         }
-        terms.extend(self.live.as_ref().map(|live| spread(live, Ty::Bool, Width::One, width)));
-        if terms.is_empty() { spread("true", Ty::Bool, Width::One, width) } else { terms.join(" & ") }
+        terms.extend(self.live.as_ref().map(|live| to_width(live, Ty::Bool, Width::One, width)));
+        if terms.is_empty() { to_width("true", Ty::Bool, Width::One, width) } else { terms.join(" & ") }
     }
 
     /// Whether a buffer is bound in several windows.

@@ -28,7 +28,7 @@ pub(super) struct ShaderBody<'n> {
     /// The value number of each value: the first value that is computed in the same way.
     numbering: Vec<Reg>,
     /// The values that are defined, in the order of their definitions.
-    known: Vec<Reg>,
+    defined: Vec<Reg>,
     /// The expression of [`Instr::Accumulator`].
     pub(super) accumulator: Option<String>,
     /// The name of a vec4<bool> that says which of the four indices exist; `None` if all do.
@@ -52,7 +52,7 @@ impl<'n> ShaderBody<'n> {
             forms: BTreeMap::new(),
             names: vec![None; types.len()],
             numbering: representatives(&nest.kernel),
-            known: Vec::new(),
+            defined: Vec::new(),
             accumulator: None,
             valid: None,
             live: None,
@@ -115,30 +115,30 @@ impl<'n> ShaderBody<'n> {
 
     /// The number of defined values, to return to with [`ShaderBody::forget`].
     pub(super) fn mark(&self) -> usize {
-        self.known.len()
+        self.defined.len()
     }
 
     /// Forgets the values that were defined since a mark, because their block has ended.
     pub(super) fn forget(&mut self, mark: usize) {
-        for reg in self.known.drain(mark..) {
+        for reg in self.defined.drain(mark..) {
             self.names[reg as usize] = None;
         }
     }
 
     /// Notes that a value is defined under this name.
-    pub(super) fn know(&mut self, reg: Reg, name: String) {
+    pub(super) fn define(&mut self, reg: Reg, name: String) {
         self.names[reg as usize] = Some(name);
-        self.known.push(reg);
+        self.defined.push(reg);
     }
 
-    pub(super) fn is_known(&self, reg: Reg) -> bool {
+    pub(super) fn is_defined(&self, reg: Reg) -> bool {
         self.names[reg as usize].is_some()
     }
 
     /// The expression of a defined value at this width.
     pub(super) fn value(&self, reg: Reg, width: Width) -> String {
         let name = self.names[reg as usize].clone().unwrap_or_default();
-        spread(&name, self.types[reg as usize], self.widths[reg as usize], width)
+        to_width(&name, self.types[reg as usize], self.widths[reg as usize], width)
     }
 
     /// Writes the definitions of values and of all values that they need, unless these are defined already.
@@ -146,7 +146,7 @@ impl<'n> ShaderBody<'n> {
         let mut needed = vec![false; self.types.len()];
         let mut open: Vec<Reg> = regs.to_vec();
         while let Some(reg) = open.pop() {
-            if !needed[reg as usize] && !self.is_known(reg) {
+            if !needed[reg as usize] && !self.is_defined(reg) {
                 needed[reg as usize] = true;
                 open.extend(self.nest.kernel.body[reg as usize].operands());
             }
@@ -166,16 +166,16 @@ impl<'n> ShaderBody<'n> {
         let name = format!("{}_{reg}", instr_name(instr));
         let expression = match instr {
             Instr::Const(value) => {
-                self.know(reg, constant(*value));
+                self.define(reg, constant(*value));
                 return Ok(());
             }
             Instr::Param { index, ty } => {
                 let expression = e.parameter(*index, *ty);
-                self.know(reg, expression);
+                self.define(reg, expression);
                 return Ok(());
             }
             Instr::Accumulator => {
-                self.know(reg, self.accumulator.clone().unwrap_or_default());
+                self.define(reg, self.accumulator.clone().unwrap_or_default());
                 return Ok(());
             }
             Instr::Load { access, indices } => self.load(e, *access, indices, &name, width)?,
@@ -222,7 +222,7 @@ impl<'n> ShaderBody<'n> {
             }
         };
         e.line(format!("let {name}: {t} = {expression};"));
-        self.know(reg, name);
+        self.define(reg, name);
         Ok(())
     }
 
@@ -245,14 +245,14 @@ impl<'n> ShaderBody<'n> {
                 let stride = e.signed_uniform(&format!("range{range}_stride{d}"), check.strides[d]);
                 format!("((vec4<u32>({value}) + {LANES} * {stride}) < vec4<u32>({size}))")
             }
-            None => spread(&format!("({value} < {size})"), Ty::Bool, Width::One, width),
+            None => to_width(&format!("({value} < {size})"), Ty::Bool, Width::One, width),
         }
     }
 }
 
 /// Converts an expression to another width. A vector is converted to its first component, which happens along
 /// dims of size 1 only.
-pub(super) fn spread(value: &str, ty: Ty, from: Width, to: Width) -> String {
+pub(super) fn to_width(value: &str, ty: Ty, from: Width, to: Width) -> String {
     match (from, to, ty) {
         (Width::One, Width::Four, Ty::I64) => format!("i64_splat({value})"),
         (Width::Four, Width::One, Ty::I64) => format!("i64_x({value})"),

@@ -286,7 +286,7 @@ fn whole_rows(
             let width = rows.row_width(nest);
             let name = format!("row_{}_{reg}", format!("{:?}", fold.op).to_lowercase());
             e.line(format!("let {name} = {};", fold.result(&format!("state_{reg}"), width)));
-            body.know(reg, name);
+            body.define(reg, name);
         }
     }
     store_rows(&mut e, &mut body, rows, &mut stored)?;
@@ -352,7 +352,7 @@ fn needed_rows(body: &ShaderBody<'_>, targets: &[Reg]) -> Vec<Reg> {
     let mut open = targets.to_vec();
     let mut rows = Vec::new();
     while let Some(reg) = open.pop() {
-        if std::mem::replace(&mut seen[reg as usize], true) || body.is_known(reg) {
+        if std::mem::replace(&mut seen[reg as usize], true) || body.is_defined(reg) {
             continue;
         }
         if body.levels[reg as usize] == Level::Row {
@@ -446,8 +446,8 @@ fn walk_row(
 fn states_at_once(e: &Emitter<'_>, body: &ShaderBody<'_>, rows: &RowSchedule) -> Option<usize> {
     let passes = body.stages.iter().copied().max().unwrap_or(0) + 1;
     let folds = (0..passes).flat_map(|pass| folds_of(body, pass));
-    let shown = folds.filter(|(_, _, fold)| !(rows.broadcasts && fold.is_broadcastable()));
-    let mut types: Vec<&str> = shown.map(|(_, _, fold)| fold.shared_state()).collect();
+    let stored = folds.filter(|(_, _, fold)| !(rows.broadcasts && fold.is_broadcastable()));
+    let mut types: Vec<&str> = stored.map(|(_, _, fold)| fold.shared_state()).collect();
     let bytes = |types: &[&str]| types.iter().map(|ty| element_bytes(ty) * rows.workgroup).sum::<u32>();
     if bytes(&types) <= e.room() {
         return None;
@@ -468,7 +468,7 @@ fn join_lanes(
     if rows.lanes == 1 || folds.is_empty() {
         return;
     }
-    let (broadcast, shown): (Vec<_>, Vec<_>) =
+    let (broadcast, stored): (Vec<_>, Vec<_>) =
         folds.iter().partition(|(_, _, fold)| rows.broadcasts && fold.is_broadcastable());
     for &(reg, _, fold) in broadcast {
         for i in 0..rows.lanes {
@@ -477,15 +477,15 @@ fn join_lanes(
         join_last(e, reg, fold, (0..rows.lanes).map(|i| format!("broadcast_{reg}_{i}")).collect());
     }
     let last = rows.lanes.min(8);
-    for turn in turns(&shown, at_once) {
+    for turn in turns(&stored, at_once) {
         if at_once.is_some() && e.has_workgroup_memory() {
             // Other invocations may still be reading the states of the turn before.
             e.line("workgroupBarrier();");
         }
-        show_lanes(e, rows, &turn, last);
+        join_in_workgroup_memory(e, rows, &turn, last);
         for (reg, fold, lanes) in turn {
-            let shown = |i: u32| fold.of_shared(&format!("{lanes}[local - lane + {i}u]"));
-            join_last(e, reg, fold, (0..last).map(shown).collect());
+            let state = |i: u32| fold.of_shared(&format!("{lanes}[local - lane + {i}u]"));
+            join_last(e, reg, fold, (0..last).map(state).collect());
         }
     }
 }
@@ -495,10 +495,10 @@ fn turns(folds: &[&(Reg, Reg, ShaderFold)], at_once: Option<usize>) -> Vec<Vec<(
     let mut turns: Vec<Vec<(Reg, ShaderFold, String)>> = Vec::new();
     for &&(reg, _, fold) in folds {
         let state = fold.shared_state();
-        let alike = |turn: &Vec<(Reg, ShaderFold, String)>| {
+        let of_this_type = |turn: &Vec<(Reg, ShaderFold, String)>| {
             turn.iter().filter(|(_, f, _)| f.shared_state() == state).count()
         };
-        let place = turns.last().map_or(0, alike);
+        let place = turns.last().map_or(0, of_this_type);
         let full = at_once.is_some_and(|most| place == most);
         let lanes = match at_once {
             None => format!("lanes_{reg}"),
@@ -516,7 +516,12 @@ fn turns(folds: &[&(Reg, Reg, ShaderFold)], at_once: Option<usize>) -> Vec<Vec<(
 /// left.
 ///
 /// Every lane joins the last few on its own, which is cheaper than the barriers between the steps.
-fn show_lanes(e: &mut Emitter<'_>, rows: &RowSchedule, folds: &[(Reg, ShaderFold, String)], last: u32) {
+fn join_in_workgroup_memory(
+    e: &mut Emitter<'_>,
+    rows: &RowSchedule,
+    folds: &[(Reg, ShaderFold, String)],
+    last: u32,
+) {
     for (reg, fold, lanes) in folds {
         e.workgroup_array(lanes, fold.shared_state(), rows.workgroup);
         e.line(format!("{lanes}[local] = {};", fold.to_shared(&format!("own_{reg}"))));

@@ -154,7 +154,7 @@ fn fold_chunks(chunked: ChunkedPass<'_>, part: &ChunkedPart) -> Result<Dispatch>
     let mut body = ShaderBody::new(part, windows, rows.vector, Ty::F32);
     let mut e = Emitter::new(shared, "Chunks of rows, folded.", rows.workgroup);
     let groups = begin_rows(&mut e, &mut body, rows, Some(*chunks));
-    know_results(&mut e, &mut body, rows, pass, cut);
+    define_results(&mut e, &mut body, rows, pass, cut);
     row_values(&mut e, &mut body, pass)?;
     let vectors = count(part, &inner_dims(part), rows.vector);
     let size = e.uniform("chunk_size", cut.size);
@@ -239,11 +239,11 @@ fn join_chunks(
     }
     e.close();
     if last {
-        know_results(&mut e, &mut body, rows, pass, cut);
+        define_results(&mut e, &mut body, rows, pass, cut);
         for (reg, _, fold) in &folds {
             let name = format!("row_{}_{reg}", format!("{:?}", fold.op).to_lowercase());
             e.line(format!("let {name} = {};", fold.result(&format!("state_{reg}"), width)));
-            body.know(*reg, name);
+            body.define(*reg, name);
         }
         store_rows(&mut e, &mut body, &joining, &mut vec![false; nest.kernel.stores.len()])?;
     }
@@ -251,7 +251,13 @@ fn join_chunks(
 }
 
 /// Reads the results of the folds of earlier passes from scratch memory.
-fn know_results(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, rows: &RowSchedule, pass: usize, cut: &Cut) {
+fn define_results(
+    e: &mut Emitter<'_>,
+    body: &mut ShaderBody<'_>,
+    rows: &RowSchedule,
+    pass: usize,
+    cut: &Cut,
+) {
     let nest = body.nest;
     let width = rows.row_width(nest);
     for earlier in 0..pass {
@@ -262,7 +268,7 @@ fn know_results(e: &mut Emitter<'_>, body: &mut ShaderBody<'_>, rows: &RowSchedu
             let name = format!("row_{}_{reg}", format!("{:?}", fold.op).to_lowercase());
             e.line(format!("let joined_{reg} = {state};"));
             e.line(format!("let {name} = {};", fold.result(&format!("joined_{reg}"), width)));
-            body.know(reg, name);
+            body.define(reg, name);
         }
     }
 }
