@@ -239,6 +239,9 @@ fn what_makes_no_sense_is_an_error() -> Result<()> {
         "no parameter",
     );
     assert_eq!(optimizer.options(0), Some(&AdamOptions::new()));
+    give(&x, 0)?;
+    optimizer.step()?;
+    is_argument(optimizer.with_group(|_, _| true, AdamOptions::new()), "first");
     is_argument(clip_grad_value_([&x], -1.0), "clip_value");
     is_argument(get_total_norm([&x], &NormOptions::new().norm_type(f64::NAN)), "norm_type");
     is_argument(AveragedModel::new([&x], Average::Ema(2.0)), "decay");

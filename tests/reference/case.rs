@@ -1,12 +1,12 @@
 //! The files of a topic, and its cases.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use wgrad::{Device, Tensor};
 
-use crate::node::{self, Node};
+use crate::node::Node;
 use crate::recorded::files::Files;
 use crate::recorded::numbers::{self, Numbers};
 use crate::report::Report;
@@ -19,16 +19,12 @@ const RTOL: f64 = 1e-6;
 struct TopicFile {
     topic: String,
     cases: Vec<Map<String, Value>>,
-    /// What else the file says.
-    #[serde(flatten)]
-    head: Map<String, Value>,
 }
 
 /// All cases of a topic.
 pub struct Topic<'a> {
     pub name: String,
     pub cases: Vec<Stored>,
-    head: Map<String, Value>,
     tensors: Option<SafeTensors<'a>>,
 }
 
@@ -48,7 +44,7 @@ impl<'a> Topic<'a> {
             .then(|| SafeTensors::deserialize(&files.safetensors))
             .transpose()?;
         let cases = file.cases.into_iter().map(Stored::new).collect::<Result<_>>()?;
-        Ok(Topic { name: name.to_owned(), cases, head: file.head, tensors })
+        Ok(Topic { name: name.to_owned(), cases, tensors })
     }
 }
 
@@ -77,11 +73,6 @@ impl<'a> Case<'a> {
         let body = Node::new(&stored.body);
         let rtol = body.read("rtol", Node::float).ok().flatten().unwrap_or(RTOL);
         Case { id: &stored.id, body, expect: &stored.expect, topic, rtol }
-    }
-
-    /// A part of what the topic's file says beside its cases.
-    pub fn head(&self, key: &str) -> Option<&'a Value> {
-        self.topic.head.get(key)
     }
 
     fn stored(&self, name: &str) -> Result<safetensors::tensor::TensorView<'a>> {
@@ -124,10 +115,5 @@ impl<'a> Case<'a> {
             let place = key.parse::<usize>().ok().and_then(|place| value.get(place));
             value.get(key).or(place).with_context(|| format!("nothing is expected at {path:?}"))
         })
-    }
-
-    /// An expected number.
-    pub fn number_at(&self, path: &[&str]) -> Result<f64> {
-        node::float(self.expected_at(path)?).ok_or_else(|| anyhow!("{path:?} is no number"))
     }
 }

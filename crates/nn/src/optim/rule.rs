@@ -7,7 +7,7 @@ use wgrad_autograd::{DType, Error, Result, Tensor};
 use super::Settings;
 use super::setting::Setting;
 
-/// Settings that can be read and written by PyTorch's names.
+/// Settings that can be read and written by PyTorch's names; [`Rule`] has an example.
 pub trait Named: Clone {
     /// The optimiser's name, for errors.
     const OPTIMISER: &'static str;
@@ -47,7 +47,7 @@ impl Shared {
     }
 }
 
-/// A parameter in a step. Halves are given as f32.
+/// A parameter in a step; [`Rule`] has an example. Halves are given as f32.
 pub struct Input<'a> {
     /// Its value.
     pub param: &'a Tensor,
@@ -89,7 +89,7 @@ pub(super) fn shared<const N: usize>(numbers: &[Tensor]) -> Result<&[Tensor; N]>
     })
 }
 
-/// What a step makes of a parameter.
+/// What a step makes of a parameter; [`Rule`] has an example.
 pub struct Output {
     /// The new value.
     pub param: Tensor,
@@ -98,6 +98,65 @@ pub struct Output {
 }
 
 /// The rule by which an optimiser changes a parameter. Its settings are the fields of the type.
+///
+/// A rule of one's own makes an optimiser that has all that the others have:
+///
+/// ```
+/// use wgrad::optim::{Input, Named, Optimizer, Output, Rule, Setting, Settings, Shared, Stepper};
+/// use wgrad::{Device, Result, Tensor};
+///
+/// /// Steps of one size, by the signs of gradients.
+/// #[derive(Clone)]
+/// struct Signs {
+///     lr: f64,
+/// }
+///
+/// impl Named for Signs {
+///     const OPTIMISER: &'static str = "Signs";
+///
+///     fn settings(&self) -> Settings {
+///         [("lr".to_owned(), self.lr.into())].into()
+///     }
+///
+///     fn set(&mut self, name: &str, value: &Setting) -> Result<bool> {
+///         match (name, value.as_f64()) {
+///             ("lr", Some(lr)) => self.lr = lr,
+///             _ => return Ok(false),
+///         }
+///         Ok(true)
+///     }
+/// }
+///
+/// impl Rule for Signs {
+///     fn check(&self) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     fn maximize(&self) -> bool {
+///         false
+///     }
+///
+///     fn shared(&self) -> Shared {
+///         Shared::none()
+///     }
+///
+///     fn slots(&self, _param: &Tensor) -> &'static [&'static str] {
+///         &[]
+///     }
+///
+///     fn update(&self, input: &Input<'_>) -> Result<Output> {
+///         let param = input.param.sub(input.grad.sign()?.mul(self.lr)?)?;
+///         Ok(Output { param, state: Vec::new() })
+///     }
+/// }
+///
+/// let x = Tensor::new([1.0, -2.0], Device::cpu())?.requires_grad_(true)?;
+/// let mut optimizer = Stepper::new([&x], Signs { lr: 0.5 })?;
+/// x.square()?.sum()?.backward()?;
+/// optimizer.step()?;
+/// assert_eq!(x.to_vec::<f32>()?, [0.5, -1.5]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 pub trait Rule: Named + Send + Sync + 'static {
     /// Whether the state is made with the optimiser and not in a parameter's first step.
     const EAGER: bool = false;

@@ -106,7 +106,7 @@ impl<R: Rule> Stepper<R> {
         let strangers = saved.state.keys().filter(|path| !known.contains(path.as_str()));
         problems.extend(strangers.map(|path| format!("{path} is in no group")));
         refuse(R::OPTIMISER, &problems)?;
-        self.groups = groups;
+        self.resume(groups);
         Ok(())
     }
 }

@@ -38,6 +38,8 @@ pub struct Stepper<R> {
     pub(super) groups: Vec<Group<R>>,
     /// What the last step wrote.
     written: Vec<Tensor>,
+    /// Whether there has been a step, or a state was loaded.
+    has_begun: bool,
 }
 
 /// Parameters with the same settings.
@@ -85,7 +87,7 @@ impl<R: Rule> Stepper<R> {
     /// [`Error::Argument`] for settings that make no sense, no parameters at all, a parameter or a path that
     /// is there twice, a dtype that is no float, or a tensor that is the result of an operation.
     pub fn new<P: Parameter>(params: impl IntoIterator<Item = P>, options: R) -> Result<Self> {
-        let optimizer = Stepper { groups: Vec::new(), written: Vec::new() };
+        let optimizer = Stepper { groups: Vec::new(), written: Vec::new(), has_begun: false };
         optimizer.add_group(params, options)
     }
 
@@ -143,9 +145,12 @@ impl<R: Rule> Stepper<R> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for settings that make no sense, or if no parameter is taken.
+    /// [`Error::Argument`] for settings that make no sense, if no parameter is taken, or after the first step.
     pub fn with_group(mut self, takes: impl Fn(&str, &Tensor) -> bool, options: R) -> Result<Self> {
         options.check()?;
+        check(R::OPTIMISER, !self.has_begun, || {
+            "there has been a step; make the groups before the first one".to_owned()
+        })?;
         let all = || self.groups.iter().flat_map(|group| &group.members);
         let taken: BTreeSet<String> = all()
             .filter(|member| takes(&member.path, &member.param))
@@ -186,6 +191,11 @@ impl<R: Rule> Stepper<R> {
         self.groups.get(group).map(|group| &group.options)
     }
 
+    /// Goes on with these groups.
+    pub(super) fn resume(&mut self, groups: Vec<Group<R>>) {
+        *self = Stepper { groups, written: Vec::new(), has_begun: true };
+    }
+
     fn members(&self) -> impl Iterator<Item = &Member> {
         self.groups.iter().flat_map(|group| &group.members)
     }
@@ -213,6 +223,7 @@ impl<R: Rule> Stepper<R> {
                 });
             }
             self.written = writes.commit()?;
+            self.has_begun = true;
             Ok(())
         })
     }
