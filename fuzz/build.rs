@@ -255,6 +255,7 @@ fn owned_type(ty: &str) -> Result<(String, String), String> {
                 | "(isize,isize)"
                 | "[isize;2]"
                 | "[Option<usize>;2]"
+                | "[Option<usize>;3]"
         )
     };
     let plain = |ty: &str, passed: &str| Ok((ty.to_owned(), passed.to_owned()));

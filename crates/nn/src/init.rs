@@ -190,6 +190,13 @@ pub fn constant_(tensor: &Tensor, value: f64) -> Result<Tensor> {
 
 /// Ones.
 ///
+/// ```
+/// use wgrad::{Tensor, nn::init};
+/// let x = init::ones_(&Tensor::empty([2, 2], &wgrad::Device::cpu())?)?;
+/// assert_eq!(x.to_vec::<f32>()?, [1.0; 4]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+///
 /// # Errors
 /// If the device fails.
 pub fn ones_(tensor: &Tensor) -> Result<Tensor> {
@@ -198,6 +205,13 @@ pub fn ones_(tensor: &Tensor) -> Result<Tensor> {
 
 /// Zeros.
 ///
+/// ```
+/// use wgrad::{Tensor, nn::init};
+/// let x = init::zeros_(&Tensor::empty([2, 2], &wgrad::Device::cpu())?)?;
+/// assert_eq!(x.to_vec::<f32>()?, [0.0; 4]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+///
 /// # Errors
 /// If the device fails.
 pub fn zeros_(tensor: &Tensor) -> Result<Tensor> {
@@ -205,6 +219,13 @@ pub fn zeros_(tensor: &Tensor) -> Result<Tensor> {
 }
 
 /// A matrix with ones on its diagonal, the identity of a linear layer.
+///
+/// ```
+/// use wgrad::{Tensor, nn::init};
+/// let x = init::eye_(&Tensor::empty([2, 2], &wgrad::Device::cpu())?)?;
+/// assert_eq!(x.to_vec::<f32>()?, [1.0, 0.0, 0.0, 1.0]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the tensor does not have two dims.
@@ -259,6 +280,13 @@ pub fn dirac_(tensor: &Tensor, groups: usize) -> Result<Tensor> {
 /// Uniform numbers whose size keeps values and gradients alike, after Glorot and Bengio (2010); PyTorch's
 /// default gain is 1.
 ///
+/// ```
+/// use wgrad::{Tensor, nn::init};
+/// let x = init::xavier_uniform_(&Tensor::empty([2, 4], &wgrad::Device::cpu())?, 1.0)?;
+/// assert!(x.abs()?.max()?.item::<f32>()? <= 1.0);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+///
 /// # Errors
 /// If the tensor has fewer than two dims or does not hold floats.
 pub fn xavier_uniform_(tensor: &Tensor, gain: f64) -> Result<Tensor> {
@@ -269,6 +297,13 @@ pub fn xavier_uniform_(tensor: &Tensor, gain: f64) -> Result<Tensor> {
 /// Normal numbers whose size keeps values and gradients alike, after Glorot and Bengio (2010); PyTorch's
 /// default gain is 1.
 ///
+/// ```
+/// use wgrad::{Tensor, nn::init};
+/// let x = init::xavier_normal_(&Tensor::empty([50, 50], &wgrad::Device::cpu())?, 1.0)?;
+/// assert!((x.std()?.item::<f64>()? - 0.02f64.sqrt()).abs() < 0.02);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+///
 /// # Errors
 /// If the tensor has fewer than two dims or does not hold floats.
 pub fn xavier_normal_(tensor: &Tensor, gain: f64) -> Result<Tensor> {
@@ -278,6 +313,14 @@ pub fn xavier_normal_(tensor: &Tensor, gain: f64) -> Result<Tensor> {
 
 /// Uniform numbers whose size keeps values alike behind rectifiers, after He et al. (2015).
 ///
+/// ```
+/// use wgrad::{Tensor, nn::init};
+/// let x = Tensor::empty([3, 6], &wgrad::Device::cpu())?;
+/// init::kaiming_uniform_(&x, &init::Kaiming::new())?;
+/// assert!(x.abs()?.max()?.item::<f32>()? <= 1.0);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+///
 /// # Errors
 /// If the tensor has fewer than two dims or does not hold floats.
 pub fn kaiming_uniform_(tensor: &Tensor, options: &Kaiming) -> Result<Tensor> {
@@ -285,6 +328,14 @@ pub fn kaiming_uniform_(tensor: &Tensor, options: &Kaiming) -> Result<Tensor> {
 }
 
 /// Normal numbers whose size keeps values alike behind rectifiers, after He et al. (2015).
+///
+/// ```
+/// use wgrad::{Tensor, nn::init};
+/// let x = Tensor::empty([50, 50], &wgrad::Device::cpu())?;
+/// init::kaiming_normal_(&x, &init::Kaiming::new())?;
+/// assert!((x.std()?.item::<f64>()? - 0.2).abs() < 0.02);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the tensor has fewer than two dims or does not hold floats.

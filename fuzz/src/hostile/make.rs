@@ -104,10 +104,15 @@ impl<T: Hostile> Hostile for Vec<T> {
     }
 }
 
-impl<T: Hostile> Hostile for [T; 2] {
+impl<T: Hostile, const N: usize> Hostile for [T; N] {
     fn hostile(g: &mut Arguments, name: &str) -> (Self, String) {
-        let ((a, a_text), (b, b_text)) = (T::hostile(g, name), T::hostile(g, name));
-        ([a, b], format!("[{a_text}, {b_text}]"))
+        let mut texts = Vec::new();
+        let values = std::array::from_fn(|_| {
+            let (value, text) = T::hostile(g, name);
+            texts.push(text);
+            value
+        });
+        (values, format!("[{}]", texts.join(", ")))
     }
 }
 

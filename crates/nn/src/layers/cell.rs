@@ -132,6 +132,17 @@ macro_rules! cells {
 
 cells! {
     /// One moment of an [`RNN`](crate::RNN); `torch.nn.RNNCell`.
+    ///
+    /// ```
+    /// use wgrad::nn::RNNCell;
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let cell = RNNCell::new(3, 5, &device)?;
+    /// let x = Tensor::ones([2, 3], &device)?;
+    /// let h = cell.forward(&x, None)?;
+    /// assert_eq!(cell.forward(&x, Some(&h))?.shape(), [2, 5]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     RNNCell, RNNCellOptions {
         /// Whether relu takes the place of tanh; false.
         relu: bool = false
@@ -141,6 +152,17 @@ cells! {
     LSTMCell, LSTMCellOptions {}, |_layer| Cell::Lstm;
 
     /// One moment of a [`GRU`](crate::GRU); `torch.nn.GRUCell`.
+    ///
+    /// ```
+    /// use wgrad::nn::GRUCell;
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let cell = GRUCell::new(3, 5, &device)?;
+    /// let x = Tensor::ones([2, 3], &device)?;
+    /// let h = cell.forward(&x, None)?;
+    /// assert_eq!(cell.forward(&x, Some(&h))?.shape(), [2, 5]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     GRUCell, GRUCellOptions {}, |_layer| Cell::Gru;
 }
 

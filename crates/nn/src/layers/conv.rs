@@ -182,6 +182,16 @@ impl Setting {
 
 convolutions! {
     /// Products of windows of `[.., in_channels, length]` with a weight; `torch.nn.Conv1d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{Conv1d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = Conv1d::new(3, 8, 3, &device)?;
+    /// let y = layer.forward(&Tensor::ones([2, 3, 10], &device)?)?;
+    /// assert_eq!(y.shape(), [2, 8, 8]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     Conv1d, Conv1dOptions, 1;
 
     /// Products of windows of `[.., in_channels, height, width]` with a weight; `torch.nn.Conv2d`.
@@ -198,6 +208,16 @@ convolutions! {
     Conv2d, Conv2dOptions, 2;
 
     /// Products of windows of `[.., in_channels, depth, height, width]` with a weight; `torch.nn.Conv3d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{Conv3d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = Conv3d::options(3, 8, 3).same_padding(true).build(&device)?;
+    /// let y = layer.forward(&Tensor::ones([2, 3, 4, 4, 4], &device)?)?;
+    /// assert_eq!(y.shape(), [2, 8, 4, 4, 4]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     Conv3d, Conv3dOptions, 3;
 }
 
@@ -342,6 +362,16 @@ fn missing(
 transposed! {
     /// Each element of `[.., in_channels, length]` spread over a window of products with a weight;
     /// `torch.nn.ConvTranspose1d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{ConvTranspose1d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = ConvTranspose1d::options(3, 8, 2).stride(2).build(&device)?;
+    /// let y = layer.forward(&Tensor::ones([2, 3, 4], &device)?)?;
+    /// assert_eq!(y.shape(), [2, 8, 8]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     ConvTranspose1d, ConvTranspose1dOptions, 1;
 
     /// Each element of `[.., in_channels, height, width]` spread over a window of products with a weight;
@@ -361,6 +391,16 @@ transposed! {
 
     /// Each element of `[.., in_channels, depth, height, width]` spread over a window of products with a
     /// weight; `torch.nn.ConvTranspose3d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{ConvTranspose3d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = ConvTranspose3d::new(3, 8, 2, &device)?;
+    /// let y = layer.forward(&Tensor::ones([1, 3, 2, 2, 2], &device)?)?;
+    /// assert_eq!(y.shape(), [1, 8, 3, 3, 3]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     ConvTranspose3d, ConvTranspose3dOptions, 3;
 }
 
@@ -393,6 +433,14 @@ functions! {
 
     /// Columns `[batch, channels * window, count]` added up at their windows' places in images of a size;
     /// `torch.nn.Fold`.
+    ///
+    /// ```
+    /// use wgrad::nn::{Fold, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let y = Fold::new([4, 5], 2).forward(&Tensor::ones([1, 8, 12], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [1, 2, 4, 5]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     Fold(output_size: Sizes, kernel_size: Sizes) {
         /// Steps between a window's elements; 1.
         dilation: Sizes = Sizes(vec![1]),

@@ -55,6 +55,14 @@ dropouts! {
     Dropout |x, p| x.dropout(p, true);
 
     /// [`Dropout`] of whole channels of `[.., channels, length]`; `torch.nn.Dropout1d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{Dropout1d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let y = Dropout1d::new(0.5).forward(&Tensor::ones([2, 8, 5], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [2, 8, 5]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     Dropout1d |x, p| drop_channels("Dropout1d", x, p, 1);
 
     /// [`Dropout`] of whole channels of `[.., channels, height, width]`; `torch.nn.Dropout2d`.
@@ -69,13 +77,37 @@ dropouts! {
     Dropout2d |x, p| drop_channels("Dropout2d", x, p, 2);
 
     /// [`Dropout`] of whole channels of `[.., channels, depth, height, width]`; `torch.nn.Dropout3d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{Dropout3d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let y = Dropout3d::new(0.5).forward(&Tensor::ones([2, 8, 2, 2, 2], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [2, 8, 2, 2, 2]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     Dropout3d |x, p| drop_channels("Dropout3d", x, p, 3);
 
     /// Dropout that keeps mean and variance of what [`SELU`](crate::SELU) gives: elements are left out by
     /// being set to its lower bound, after Klambauer et al. (2017); `torch.nn.AlphaDropout`.
+    ///
+    /// ```
+    /// use wgrad::nn::{AlphaDropout, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let y = AlphaDropout::new(0.1).forward(&Tensor::ones([4, 5], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [4, 5]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     AlphaDropout |x, p| drop_alpha(x, p, x.shape());
 
     /// [`AlphaDropout`] of whole channels (dim 1); `torch.nn.FeatureAlphaDropout`.
+    ///
+    /// ```
+    /// use wgrad::nn::{FeatureAlphaDropout, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let y = FeatureAlphaDropout::new(0.1).forward(&Tensor::ones([4, 5, 3], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [4, 5, 3]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     FeatureAlphaDropout |x, p| drop_alpha(x, p, &channels(x.shape(), 2));
 }
 

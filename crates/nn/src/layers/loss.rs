@@ -76,6 +76,16 @@ macro_rules! losses {
 
 losses! {
     /// The absolute distance from a target; `torch.nn.L1Loss`.
+    ///
+    /// ```
+    /// use wgrad::nn::L1Loss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([1.0, 3.0], &Device::cpu())?;
+    /// let target = Tensor::new([0.0, 1.0], &Device::cpu())?;
+    /// let loss = L1Loss::new().forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 1.5).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     L1Loss {;} |loss, input, target| input.l1_loss(target, loss.reduction);
 
     /// The squared distance from a target; `torch.nn.MSELoss`.
@@ -94,6 +104,16 @@ losses! {
 
     /// Half of the squared distance within `beta`, over it, and the absolute distance beyond;
     /// `torch.nn.SmoothL1Loss`.
+    ///
+    /// ```
+    /// use wgrad::nn::SmoothL1Loss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([1.0, 3.0], &Device::cpu())?;
+    /// let target = Tensor::new([0.0, 1.0], &Device::cpu())?;
+    /// let loss = SmoothL1Loss::new().forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 1.0).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     SmoothL1Loss {
         /// Where the square becomes a line; 1. With 0 it is [`L1Loss`].
         beta: f64 = 1.0;
@@ -106,6 +126,16 @@ losses! {
     };
 
     /// Half of the squared distance within `delta`, and a line beyond; `torch.nn.HuberLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::HuberLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([1.0, 3.0], &Device::cpu())?;
+    /// let target = Tensor::new([0.0, 1.0], &Device::cpu())?;
+    /// let loss = HuberLoss::new().delta(1.0).forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 1.0).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     HuberLoss {
         /// Where the square becomes a line; 1.
         delta: f64 = 1.0;
@@ -138,6 +168,16 @@ losses! {
     });
 
     /// The negative log-likelihood of target classes, given logarithms of probabilities; `torch.nn.NLLLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::NLLLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([[-0.5, -1.0]], &Device::cpu())?;
+    /// let target = Tensor::new([1i64], &Device::cpu())?;
+    /// let loss = NLLLoss::new().forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 1.0).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     NLLLoss {
         /// The class that counts for nothing; -100.
         ignore_index: i64 = -100;
@@ -151,6 +191,16 @@ losses! {
     });
 
     /// The cross entropy of a probability and a target probability; `torch.nn.BCELoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::BCELoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([0.5, 0.5], &Device::cpu())?;
+    /// let target = Tensor::new([0.0, 1.0], &Device::cpu())?;
+    /// let loss = BCELoss::new().forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 0.6931).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     BCELoss {;
         /// With a weight for each element, which broadcasts.
         weight
@@ -158,6 +208,16 @@ losses! {
 
     /// The cross entropy of a probability, given by the logarithm of its odds, and a target probability;
     /// `torch.nn.BCEWithLogitsLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::BCEWithLogitsLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([0.0, 0.0], &Device::cpu())?;
+    /// let target = Tensor::new([0.0, 1.0], &Device::cpu())?;
+    /// let loss = BCEWithLogitsLoss::new().forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 0.6931).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     BCEWithLogitsLoss {;
         /// With a weight for each element, which broadcasts.
         weight,
@@ -169,6 +229,16 @@ losses! {
 
     /// The divergence of a distribution, given by the logarithms of its probabilities, from a target;
     /// `torch.nn.KLDivLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::KLDivLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([[-0.6931472, -0.6931472]], &Device::cpu())?;
+    /// let target = Tensor::new([[0.5, 0.5]], &Device::cpu())?;
+    /// let loss = KLDivLoss::new().batchmean(true).forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 0.0).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     KLDivLoss {
         /// Whether the target is given by logarithms too; false.
         log_target: bool = false,
@@ -184,6 +254,16 @@ losses! {
     };
 
     /// The negative log-likelihood of target counts under Poisson distributions; `torch.nn.PoissonNLLLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::PoissonNLLLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([0.0], &Device::cpu())?;
+    /// let target = Tensor::new([3.0], &Device::cpu())?;
+    /// let loss = PoissonNLLLoss::new().forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 1.0).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     PoissonNLLLoss {
         /// Whether the input holds the logarithms of the rates; true.
         log_input: bool = true,
@@ -197,6 +277,17 @@ losses! {
 
     /// The negative log-likelihood of a target under normal distributions with means and variances;
     /// `torch.nn.GaussianNLLLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::GaussianNLLLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([1.0], &Device::cpu())?;
+    /// let target = Tensor::new([3.0], &Device::cpu())?;
+    /// let var = Tensor::new([1.0], &Device::cpu())?;
+    /// let loss = GaussianNLLLoss::new().forward(&x, &target, &var)?.item::<f32>()?;
+    /// assert!((loss - 2.0).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     GaussianNLLLoss {
         /// Whether the constant is added; false.
         full: bool = false,
@@ -206,15 +297,46 @@ losses! {
 
     /// The element itself where the target is 1, `max(0, margin - x)` where it is -1;
     /// `torch.nn.HingeEmbeddingLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::HingeEmbeddingLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([0.5, 0.25], &Device::cpu())?;
+    /// let target = Tensor::new([1.0, -1.0], &Device::cpu())?;
+    /// let loss = HingeEmbeddingLoss::new().forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 0.625).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     HingeEmbeddingLoss {
         /// The margin; 1.
         margin: f64 = 1.0;
     } |loss, input, target| input.hinge_embedding_loss(target, loss.margin, loss.reduction);
 
     /// `log(1 + exp(-target * x))` for targets 1 and -1; `torch.nn.SoftMarginLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::SoftMarginLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([0.0, 0.0], &Device::cpu())?;
+    /// let target = Tensor::new([1.0, -1.0], &Device::cpu())?;
+    /// let loss = SoftMarginLoss::new().forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 0.6931).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     SoftMarginLoss {;} |loss, input, target| input.soft_margin_loss(target, loss.reduction);
 
     /// `max(0, -target * (input1 - input2) + margin)` for targets 1 and -1; `torch.nn.MarginRankingLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::MarginRankingLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([1.0, 3.0], &Device::cpu())?;
+    /// let y = Tensor::new([2.0, 2.0], &Device::cpu())?;
+    /// let target = Tensor::new([1.0, -1.0], &Device::cpu())?;
+    /// let loss = MarginRankingLoss::new().margin(0.5).forward(&x, &y, &target)?.item::<f32>()?;
+    /// assert!((loss - 1.5).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     MarginRankingLoss {
         /// The margin; 0.
         margin: f64 = 0.0;
@@ -222,6 +344,17 @@ losses! {
 
     /// `1 - cos` of the angle between vectors where the target is 1, `max(0, cos - margin)` where it is -1;
     /// `torch.nn.CosineEmbeddingLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::CosineEmbeddingLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([[1.0, 0.0]], &Device::cpu())?;
+    /// let y = Tensor::new([[0.0, 1.0]], &Device::cpu())?;
+    /// let target = Tensor::new([1.0], &Device::cpu())?;
+    /// let loss = CosineEmbeddingLoss::new().forward(&x, &y, &target)?.item::<f32>()?;
+    /// assert!((loss - 1.0).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     CosineEmbeddingLoss {
         /// The margin; 0.
         margin: f64 = 0.0;
@@ -231,6 +364,17 @@ losses! {
 
     /// `max(0, d(anchor, positive) - d(anchor, negative) + margin)` with a norm's distance;
     /// `torch.nn.TripletMarginLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::TripletMarginLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let anchor = Tensor::new([[0.0]], &Device::cpu())?;
+    /// let positive = Tensor::new([[1.0]], &Device::cpu())?;
+    /// let negative = Tensor::new([[3.0]], &Device::cpu())?;
+    /// let loss = TripletMarginLoss::new().forward(&anchor, &positive, &negative)?.item::<f32>()?;
+    /// assert!((loss - 0.0).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     TripletMarginLoss {
         /// The margin; 1.
         margin: f64 = 1.0,
@@ -248,6 +392,16 @@ losses! {
 
     /// `max(0, margin - x[target] + x[i]) ** p`, the mean over all classes i but the target, of scores
     /// `[batch, classes]` or `[classes]`; `torch.nn.MultiMarginLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::MultiMarginLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([[0.5, 0.25]], &Device::cpu())?;
+    /// let target = Tensor::new([0i64], &Device::cpu())?;
+    /// let loss = MultiMarginLoss::new().forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 0.375).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     MultiMarginLoss {
         /// The exponent; 1.
         p: f64 = 1.0,
@@ -269,6 +423,16 @@ losses! {
 
     /// The mean over the classes of the cross entropies of the logarithms of their odds and targets 0 and 1;
     /// `torch.nn.MultiLabelSoftMarginLoss`.
+    ///
+    /// ```
+    /// use wgrad::nn::MultiLabelSoftMarginLoss;
+    /// use wgrad::{Device, Tensor};
+    /// let x = Tensor::new([[0.0, 0.0]], &Device::cpu())?;
+    /// let target = Tensor::new([[1.0, 0.0]], &Device::cpu())?;
+    /// let loss = MultiLabelSoftMarginLoss::new().forward(&x, &target)?.item::<f32>()?;
+    /// assert!((loss - 0.6931).abs() < 1e-4);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     MultiLabelSoftMarginLoss {;
         /// With a weight for each class.
         weight

@@ -241,6 +241,16 @@ channel_norms! {
     /// Each channel of `[batch, channels]` or `[batch, channels, length]` made mean 0 and variance 1, then
     /// scaled and moved: in training by the statistics of the batch, else by the running ones;
     /// `torch.nn.BatchNorm1d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{BatchNorm1d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = BatchNorm1d::new(3, &device)?;
+    /// let y = layer.forward(&Tensor::ones([4, 3], &device)?)?;
+    /// assert_eq!(y.shape(), [4, 3]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     BatchNorm1d, BatchNorm1dOptions, [2, 3], affine true, track true, |layer, x| batch_norm!(layer, x);
 
     /// Each channel of `[batch, channels, height, width]` made mean 0 and variance 1, then scaled and moved:
@@ -261,23 +271,63 @@ channel_norms! {
 
     /// Each channel of `[batch, channels, depth, height, width]` made mean 0 and variance 1, then scaled and
     /// moved: in training by the statistics of the batch, else by the running ones; `torch.nn.BatchNorm3d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{BatchNorm3d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = BatchNorm3d::options(3).momentum(None).build(&device)?;
+    /// let y = layer.forward(&Tensor::ones([4, 3, 2, 2, 2], &device)?)?;
+    /// assert_eq!(y.shape(), [4, 3, 2, 2, 2]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     BatchNorm3d, BatchNorm3dOptions, [5], affine true, track true, |layer, x| batch_norm!(layer, x);
 
     /// Each channel of each instance, `[.., channels, length]`, made mean 0 and variance 1;
     /// `torch.nn.InstanceNorm1d`. It has no weight, no bias and no running statistics unless they are asked
     /// for.
+    ///
+    /// ```
+    /// use wgrad::nn::{InstanceNorm1d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = InstanceNorm1d::new(3, &device)?;
+    /// let y = layer.forward(&Tensor::ones([4, 3, 5], &device)?)?;
+    /// assert_eq!(y.shape(), [4, 3, 5]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     InstanceNorm1d, InstanceNorm1dOptions, [2, 3], affine false, track false,
     |layer, x| instance_norm!(layer, x, 3);
 
     /// Each channel of each instance, `[.., channels, height, width]`, made mean 0 and variance 1;
     /// `torch.nn.InstanceNorm2d`. It has no weight, no bias and no running statistics unless they are asked
     /// for.
+    ///
+    /// ```
+    /// use wgrad::nn::{InstanceNorm2d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = InstanceNorm2d::options(3).affine(true).build(&device)?;
+    /// let y = layer.forward(&Tensor::ones([4, 3, 5, 5], &device)?)?;
+    /// assert_eq!(y.shape(), [4, 3, 5, 5]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     InstanceNorm2d, InstanceNorm2dOptions, [3, 4], affine false, track false,
     |layer, x| instance_norm!(layer, x, 4);
 
     /// Each channel of each instance, `[.., channels, depth, height, width]`, made mean 0 and variance 1;
     /// `torch.nn.InstanceNorm3d`. It has no weight, no bias and no running statistics unless they are asked
     /// for.
+    ///
+    /// ```
+    /// use wgrad::nn::{InstanceNorm3d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = InstanceNorm3d::new(3, &device)?;
+    /// let y = layer.forward(&Tensor::ones([3, 2, 2, 2], &device)?)?;
+    /// assert_eq!(y.shape(), [3, 2, 2, 2]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     InstanceNorm3d, InstanceNorm3dOptions, [4, 5], affine false, track false,
     |layer, x| instance_norm!(layer, x, 5);
 }

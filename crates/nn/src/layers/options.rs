@@ -51,7 +51,7 @@ pub(crate) use settings;
 /// Layers without tensors, which are their own settings: what they need, a method for each setting that has a
 /// default, and what is computed.
 ///
-/// `functions! { /// Documentation. Name(required: Type, …) { optional: Type = default, … } |layer, x| result; }`
+/// `functions! { /// About. Name(required: Type, …) { optional: Type = default, … } |layer, x| result; }`
 macro_rules! functions {
     ($(
         $(#[$about:meta])*

@@ -90,6 +90,14 @@ macro_rules! pools {
         functions! {
             #[doc = concat!("The largest elements of windows of ", $of, ";")]
             #[doc = concat!("`torch.nn.", stringify!($max), "`.")]
+            ///
+            /// ```
+            #[doc = concat!("use wgrad::nn::{Layer, ", stringify!($max), "};")]
+            #[doc = concat!("let x = wgrad::Tensor::ones(vec![4; 1 + ", $dims, "], &wgrad::Device::cpu())?;")]
+            #[doc = concat!("let y = ", stringify!($max), "::new(2).forward(&x)?;")]
+            #[doc = concat!("assert_eq!(y.shape()[1..], [2; ", $dims, "]);")]
+            /// # Ok::<(), wgrad::Error>(())
+            /// ```
             $max(kernel_size: Sizes) {
                 /// Steps between windows; without, as large as the window.
                 stride: Sizes = Sizes(Vec::new()),
@@ -103,6 +111,14 @@ macro_rules! pools {
 
             #[doc = concat!("The means of windows of ", $of, ";")]
             #[doc = concat!("`torch.nn.", stringify!($avg), "`.")]
+            ///
+            /// ```
+            #[doc = concat!("use wgrad::nn::{Layer, ", stringify!($avg), "};")]
+            #[doc = concat!("let x = wgrad::Tensor::ones(vec![4; 1 + ", $dims, "], &wgrad::Device::cpu())?;")]
+            #[doc = concat!("let y = ", stringify!($avg), "::new(2).forward(&x)?;")]
+            #[doc = concat!("assert_eq!(y.shape()[1..], [2; ", $dims, "]);")]
+            /// # Ok::<(), wgrad::Error>(())
+            /// ```
             $avg(kernel_size: Sizes) {
                 /// Steps between windows; without, as large as the window.
                 stride: Sizes = Sizes(Vec::new()),
@@ -122,6 +138,14 @@ macro_rules! pools {
 
             #[doc = concat!("The norms of windows of ", $of, ", for a norm's exponent;")]
             #[doc = concat!("`torch.nn.", stringify!($lp), "`.")]
+            ///
+            /// ```
+            #[doc = concat!("use wgrad::nn::{Layer, ", stringify!($lp), "};")]
+            #[doc = concat!("let x = wgrad::Tensor::ones(vec![4; 1 + ", $dims, "], &wgrad::Device::cpu())?;")]
+            #[doc = concat!("let y = ", stringify!($lp), "::new(2.0, 2).forward(&x)?;")]
+            #[doc = concat!("assert_eq!(y.shape()[1..], [2; ", $dims, "]);")]
+            /// # Ok::<(), wgrad::Error>(())
+            /// ```
             $lp(norm_type: f64, kernel_size: Sizes) {
                 /// Steps between windows; without, as large as the window.
                 stride: Sizes = Sizes(Vec::new()),
@@ -136,6 +160,14 @@ macro_rules! pools {
 
             #[doc = concat!("The means of as equal parts of ", $of, " as can be;")]
             #[doc = concat!("`torch.nn.", stringify!($adaptive_avg), "`.")]
+            ///
+            /// ```
+            #[doc = concat!("use wgrad::nn::{Layer, ", stringify!($adaptive_avg), "};")]
+            #[doc = concat!("let x = wgrad::Tensor::ones(vec![4; 1 + ", $dims, "], &wgrad::Device::cpu())?;")]
+            #[doc = concat!("let y = ", stringify!($adaptive_avg), "::new(2).forward(&x)?;")]
+            #[doc = concat!("assert_eq!(y.shape()[1..], [2; ", $dims, "]);")]
+            /// # Ok::<(), wgrad::Error>(())
+            /// ```
             $adaptive_avg(output_size: OutputSize) {} |layer, x| {
                 let $sizes = layer.output_size.spread::<$dims>(stringify!($adaptive_avg))?;
                 x.$adaptive_avg_pool($adaptive(x)?)
@@ -143,6 +175,14 @@ macro_rules! pools {
 
             #[doc = concat!("The largest elements of as equal parts of ", $of, " as can be;")]
             #[doc = concat!("`torch.nn.", stringify!($adaptive_max), "`.")]
+            ///
+            /// ```
+            #[doc = concat!("use wgrad::nn::{Layer, ", stringify!($adaptive_max), "};")]
+            #[doc = concat!("let x = wgrad::Tensor::ones(vec![4; 1 + ", $dims, "], &wgrad::Device::cpu())?;")]
+            #[doc = concat!("let y = ", stringify!($adaptive_max), "::new(2).forward(&x)?;")]
+            #[doc = concat!("assert_eq!(y.shape()[1..], [2; ", $dims, "]);")]
+            /// # Ok::<(), wgrad::Error>(())
+            /// ```
             $adaptive_max(output_size: OutputSize) {} |layer, x| Ok(layer.values_and_places(x)?.0);
         }
 

@@ -24,12 +24,36 @@ functions! {
 
     /// `[.., channels * factor², height, width]` as `[.., channels, height * factor, width * factor]`;
     /// `torch.nn.PixelShuffle`.
+    ///
+    /// ```
+    /// use wgrad::nn::{Layer, PixelShuffle};
+    /// use wgrad::{Device, Tensor};
+    /// let y = PixelShuffle::new(2).forward(&Tensor::ones([2, 8, 2, 3], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [2, 2, 4, 6]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     PixelShuffle(upscale_factor: usize) {} |layer, x| x.pixel_shuffle(layer.upscale_factor);
 
     /// The reverse of [`PixelShuffle`]; `torch.nn.PixelUnshuffle`.
+    ///
+    /// ```
+    /// use wgrad::nn::{Layer, PixelUnshuffle};
+    /// use wgrad::{Device, Tensor};
+    /// let y = PixelUnshuffle::new(2).forward(&Tensor::ones([1, 2, 4, 6], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [1, 8, 2, 3]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     PixelUnshuffle(downscale_factor: usize) {} |layer, x| x.pixel_unshuffle(layer.downscale_factor);
 
     /// Channels (dim 1) of groups taken in turns; `torch.nn.ChannelShuffle`.
+    ///
+    /// ```
+    /// use wgrad::nn::{ChannelShuffle, Layer};
+    /// let x = wgrad::Tensor::new([[1.0, 2.0, 3.0, 4.0]], &wgrad::Device::cpu())?;
+    /// let y = ChannelShuffle::new(2).forward(&x)?;
+    /// assert_eq!(y.to_vec::<f32>()?, [1.0, 3.0, 2.0, 4.0]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     ChannelShuffle(groups: usize) {} |layer, x| {
         let &[batch, channels, ..] = x.shape() else {
             let reason = "has no channels: fewer than two dims".to_owned();
@@ -46,12 +70,30 @@ functions! {
 
     /// Images `[batch, channels, height, width]` at another size, on straight lines between pixels, the
     /// corners kept in place; `torch.nn.UpsamplingBilinear2d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{Enlarge, Layer, UpsamplingBilinear2d};
+    /// use wgrad::{Device, Tensor};
+    /// let layer = UpsamplingBilinear2d::new(Enlarge::by(2.0));
+    /// let y = layer.forward(&Tensor::ones([1, 2, 3, 3], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [1, 2, 6, 6]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     UpsamplingBilinear2d(scale: Enlarge) {} |layer, x| {
         x.interpolate(&layer.scale.0, Interpolation::Linear, true)
     };
 
     /// Images `[batch, channels, height, width]` at another size, each pixel repeated;
     /// `torch.nn.UpsamplingNearest2d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{Enlarge, Layer, UpsamplingNearest2d};
+    /// use wgrad::{Device, Tensor};
+    /// let layer = UpsamplingNearest2d::new(Enlarge::by(2.0));
+    /// let y = layer.forward(&Tensor::ones([1, 2, 3, 3], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [1, 2, 6, 6]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     UpsamplingNearest2d(scale: Enlarge) {} |layer, x| {
         x.interpolate(&layer.scale.0, Interpolation::Nearest, false)
     };
@@ -180,6 +222,14 @@ macro_rules! paddings {
         $($(functions! {
             #[doc = concat!($what, " around the last ", stringify!($dims), " dims;")]
             #[doc = concat!("`torch.nn.", stringify!($name), "`.")]
+            ///
+            /// ```
+            #[doc = concat!("use wgrad::nn::{Layer, ", stringify!($name), "};")]
+            #[doc = concat!("let x = wgrad::Tensor::ones(vec![3; 1 + ", $dims, "], &wgrad::Device::cpu())?;")]
+            #[doc = concat!("let y = ", stringify!($name), "::new(1).forward(&x)?;")]
+            #[doc = concat!("assert_eq!(y.shape()[1..], [5; ", $dims, "]);")]
+            /// # Ok::<(), wgrad::Error>(())
+            /// ```
             $name(padding: Margins) {} |layer, $x| {
                 let $margins = layer.padding.pairs(stringify!($name), $x, $dims)?;
                 $pad
@@ -201,6 +251,14 @@ paddings! {
 
 functions! {
     /// A number around the last dim; `torch.nn.ConstantPad1d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{ConstantPad1d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let y = ConstantPad1d::new([1, 0], 7.0).forward(&Tensor::ones([1, 2], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [1, 3]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     ConstantPad1d(padding: Margins, value: f64) {} |layer, x| {
         x.pad(&layer.padding.pairs("ConstantPad1d", x, 1)?, layer.value)
     };
@@ -219,6 +277,14 @@ functions! {
     };
 
     /// A number around the last three dims; `torch.nn.ConstantPad3d`.
+    ///
+    /// ```
+    /// use wgrad::nn::{ConstantPad3d, Layer};
+    /// use wgrad::{Device, Tensor};
+    /// let y = ConstantPad3d::new(1, 7.0).forward(&Tensor::ones([1, 1, 1, 1], &Device::cpu())?)?;
+    /// assert_eq!(y.shape(), [1, 3, 3, 3]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     ConstantPad3d(padding: Margins, value: f64) {} |layer, x| {
         x.pad(&layer.padding.pairs("ConstantPad3d", x, 3)?, layer.value)
     };

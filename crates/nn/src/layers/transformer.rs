@@ -13,6 +13,14 @@ use crate::{Hooks, Layer, Module, init};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FeedForward {
     /// `max(x, 0)`.
+    ///
+    /// ```
+    /// use wgrad::nn::{Layer, ReLU};
+    /// let x = wgrad::Tensor::new([-1.0, 2.0], &wgrad::Device::cpu())?;
+    /// let y = ReLU::new().forward(&x)?;
+    /// assert_eq!(y.to_vec::<f32>()?, [0.0, 2.0]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     #[default]
     ReLU,
     /// [`GELU`](crate::GELU), the exact one.
@@ -369,6 +377,16 @@ impl Layer for TransformerEncoder {
 }
 
 /// Decoder layers one after the other; `torch.nn.TransformerDecoder`.
+///
+/// ```
+/// use wgrad::nn::{TransformerDecoder, TransformerDecoderLayer};
+/// use wgrad::{Device, Tensor};
+/// let device = Device::cpu();
+/// let decoder = TransformerDecoder::new(&TransformerDecoderLayer::new(8, 2, &device)?, 2)?;
+/// let (tgt, memory) = (Tensor::ones([3, 1, 8], &device)?, Tensor::ones([5, 1, 8], &device)?);
+/// assert_eq!(decoder.forward(&tgt, &memory)?.shape(), [3, 1, 8]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, Module)]
 pub struct TransformerDecoder {
     /// The layers.

@@ -393,7 +393,7 @@ pub trait Module: Send + Sync {
         found.map(|(_, hooks)| hooks.register(hook)).ok_or_else(|| {
             let known: Vec<&str> = places.iter().map(|(known, ..)| known.as_str()).collect();
             let reason = format!(
-                "no layer at {path:?} has hooks (a struct of layers needs a field of type Hooks); these have: {}",
+                "no layer at {path:?} has hooks; a struct of layers needs a field of type Hooks; there are: {}",
                 known.join(", ")
             );
             Error::Argument { op: "register_forward_hook", reason }
