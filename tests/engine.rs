@@ -445,3 +445,23 @@ fn an_order_waits_until_it_is_read() {
         assert_eq!(best.to_vec::<i64>().unwrap(), [6, 5, 4, 3, 1, 2]);
     }
 }
+
+#[test]
+fn many_sources_that_are_stored_late_fit_a_kernels_bindings() -> Result<()> {
+    for device in devices() {
+        for held in [true, false] {
+            let parts: Vec<Tensor> =
+                (0..40).map(|_| Tensor::rand([12, 11, 4], &device)).collect::<Result<_>>()?;
+            let flat = parts.iter().map(|part| part.reshape(-1)).collect::<Result<Vec<Tensor>>>()?;
+            let joined = Tensor::cat(&flat.iter().collect::<Vec<_>>(), 0)?;
+            let expected = held.then(|| parts.clone());
+            drop((parts, flat));
+            let joined = joined.to_vec::<f32>()?;
+            assert!(joined.iter().all(|x| (0.0..1.0).contains(x)), "{device}");
+            for (i, part) in expected.into_iter().flatten().enumerate() {
+                assert_eq!(part.to_vec::<f32>()?, joined[i * 528..(i + 1) * 528], "{device}: part {i}");
+            }
+        }
+    }
+    Ok(())
+}

@@ -180,7 +180,7 @@ fn a_state_is_cast_and_moved_and_stays_what_it_was() -> Result<()> {
 fn moves_take_gradients_along_and_fail_as_a_whole() -> Result<()> {
     for device in devices() {
         let mut model = everything(&Device::cpu())?;
-        model.list[0].forward(&Tensor::ones([1, 2], &Device::cpu())?)?.sum()?.backward()?;
+        model.list[0].forward(&Tensor::ones([1, 2], Device::cpu())?)?.sum()?.backward()?;
         model.list[1].weight.requires_grad_(false)?;
         model.to(&device)?;
         for (name, _, tensor) in model.tensors() {

@@ -4,7 +4,6 @@
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use wgrad::nn::{KeyValueCache, MultiheadAttention};
 use wgrad::{ConvOptions, Device, Explanation, Padding, Result, Tensor, Traffic, Why, no_grad};
 
 /// The counters are the process's: one test at a time.
@@ -314,8 +313,10 @@ fn what_is_planned_and_run_is_told_if_asked_for() {
     assert!(lines[0].starts_with(plan) && lines[1].starts_with(run), "{lines:?}");
 }
 
+#[cfg(feature = "nn")]
 #[test]
 fn one_plan_serves_every_place_of_a_cache() -> Result<()> {
+    use wgrad::nn::{KeyValueCache, MultiheadAttention};
     let _turn = alone();
     let device = Device::cpu();
     let attention = MultiheadAttention::options(8, 2).batch_first(true).build(&device)?;

@@ -95,7 +95,7 @@ where
 /// ```
 pub fn save_on_cpu<R>(run: impl FnOnce() -> R) -> R {
     saved_tensors_hooks(
-        |value: Tensor| Ok((value.device().clone(), value.to(&Device::cpu())?)),
+        |value: Tensor| Ok((value.device().clone(), value.to(Device::cpu())?)),
         |(device, kept)| kept.to(device),
         run,
     )

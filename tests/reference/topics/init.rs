@@ -190,11 +190,9 @@ fn spread(
     let zero_row = want.get("zero_row").and_then(Value::as_u64).map(|row| row as usize);
     let mut all: Vec<f64> = Vec::new();
     while all.len() < SAMPLES {
-        let flat: Vec<Tensor> = draw(TOGETHER.min(SAMPLES.div_ceil(first.numel())))?
-            .iter()
-            .map(|x| x.reshape(-1))
-            .collect::<wgrad::Result<_>>()?;
-        let drawn = values(&Tensor::cat(&flat.iter().collect::<Vec<_>>(), 0)?)?;
+        let drawn = draw(TOGETHER.min(SAMPLES.div_ceil(first.numel())))?;
+        Tensor::eval_all(&drawn)?;
+        let drawn = values(&Tensor::cat(&drawn.iter().collect::<Vec<_>>(), 0)?)?;
         let width = first.shape().last().copied().unwrap_or(1);
         for tensor in drawn.chunks(first.numel()) {
             for (i, &value) in tensor.iter().enumerate() {

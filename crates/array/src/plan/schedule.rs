@@ -59,6 +59,7 @@ pub(crate) fn schedule(facts: &mut Facts<'_>) -> Result<Vec<Planned>> {
             Ok(clusters) => clusters,
             Err(LowerError::Store(_)) => {
                 store_where_strides_end(facts)?;
+                facts.cut_what_no_kernel_holds();
                 continue;
             }
             Err(stop) => return Err(no_kernel(&stop)),
@@ -73,6 +74,7 @@ pub(crate) fn schedule(facts: &mut Facts<'_>) -> Result<Vec<Planned>> {
         for step in repeated {
             facts.store(step, Why::Repeated);
         }
+        facts.cut_what_no_kernel_holds();
     }
 }
 

@@ -30,10 +30,7 @@ impl Facts<'_> {
             let inputs = step.inputs.clone();
             let empty = step.shape.contains(&0);
             let (held, visited) = (self.graph.held[i], self.graph.visited[i]);
-            let library = matches!(
-                step.op,
-                Op::Matmul | Op::Scatter { .. } | Op::Update { .. } | Op::Scan { .. } | Op::Sort { .. }
-            );
+            let library = is_library(&step.op);
             let expensive = library || matches!(step.op, Op::Reduce { .. });
             let free = matches!(step.op, Op::View(_) | Op::Full(_));
             let alone = !self.fusion && !free;
@@ -70,21 +67,43 @@ impl Facts<'_> {
                 self.store(i as u32, Why::Held);
                 size[i] = self.inlined(i, &size);
             }
-            // While the expression is too large for a kernel, its largest operand is stored. This applies to
-            // an expression whose own result is stored, too.
-            while !library && self.body(i, &size).exceeds(self.limits) {
-                let heaviest = self.steps[i].inputs.iter().filter_map(|&input| match self.viewed(input) {
-                    Ref::Node(step) if !self.steps[step as usize].anchor => Some(step),
-                    _ => None,
-                });
-                match heaviest.max_by_key(|&step| size[step as usize].weight()) {
-                    Some(step) if size[step as usize].weight() > 1 => self.store(step, Why::Large),
-                    _ => break,
-                }
-                size[i] = self.inlined(i, &size);
+            if !library {
+                self.cut(i, &mut size, Inlined::exceeds);
             }
         }
         self.store_roots();
+    }
+
+    /// While a step's expression is too large for a kernel, stores its largest operand, and keeps `size` up to date. This
+    /// applies to an expression whose own result is stored, too.
+    fn cut(&mut self, step: usize, size: &mut [Inlined], is_too_large: fn(&Inlined, &Limits) -> bool) {
+        while is_too_large(&self.body(step, size), self.limits) {
+            let operands = self.steps[step].inputs.iter().filter_map(|&input| match self.viewed(input) {
+                Ref::Node(step) if !self.steps[step as usize].anchor => Some(step),
+                _ => None,
+            });
+            match operands.max_by_key(|&step| size[step as usize].weight()) {
+                Some(operand) if size[operand as usize].weight() > 1 => {
+                    self.store(operand, Why::Large);
+                    size[operand as usize] = self.inlined(operand as usize, size);
+                }
+                _ => break,
+            }
+            size[step] = self.inlined(step, size);
+        }
+    }
+
+    /// Cuts the expressions that no kernel can hold any more, since parts of them have been stored and are read from memory
+    /// now.
+    pub(super) fn cut_what_no_kernel_holds(&mut self) {
+        let mut size = vec![Inlined::default(); self.steps.len()];
+        for step in self.order() {
+            let step = step as usize;
+            size[step] = self.inlined(step, &size);
+            if !is_library(&self.steps[step].op) {
+                self.cut(step, &mut size, Inlined::fits_no_kernel);
+            }
+        }
     }
 
     /// Stores the roots, or what they are views of.
@@ -245,9 +264,19 @@ impl Inlined {
         self.instructions > limits.instructions / 2 || self.sources.len() > (limits.buffers - 1) / 2 + 1
     }
 
+    /// Whether a kernel of its own would exceed the limits.
+    fn fits_no_kernel(&self, limits: &Limits) -> bool {
+        self.instructions > limits.instructions || self.sources.len() >= limits.buffers
+    }
+
     fn weight(&self) -> usize {
         self.instructions + 16 * (self.sources.len().max(1) - 1)
     }
+}
+
+/// Whether an operation has a kernel of its own kind.
+fn is_library(op: &Op) -> bool {
+    matches!(op, Op::Matmul | Op::Scatter { .. } | Op::Update { .. } | Op::Scan { .. } | Op::Sort { .. })
 }
 
 /// Stores everything that a kernel could otherwise not address through strides. It looks at each anchor in a
