@@ -243,7 +243,7 @@ fn gradients_of_other_kinds_that_a_caller_gives() -> Result<()> {
 #[test]
 fn a_graph_as_text_is_linear_in_its_nodes() -> Result<()> {
     // Each node is used twice, so that there are 2^60 ways through it.
-    let x = Tensor::new([1.0], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([1.0], Device::cpu())?.requires_grad_(true)?;
     let mut y = x.clone();
     for _ in 0..60 {
         y = y.mul(&y)?;
@@ -262,7 +262,7 @@ fn a_graph_as_text_is_linear_in_its_nodes() -> Result<()> {
 
 #[test]
 fn a_graph_of_many_nodes_is_walked_without_recursion() -> Result<()> {
-    let mut y = Tensor::new([1.0], &Device::cpu())?.requires_grad_(true)?;
+    let mut y = Tensor::new([1.0], Device::cpu())?.requires_grad_(true)?;
     for _ in 0..100_000 {
         y = y.add(1.0)?;
     }
@@ -274,7 +274,7 @@ fn a_graph_of_many_nodes_is_walked_without_recursion() -> Result<()> {
 
 #[test]
 fn anomaly_mode_names_the_line_of_the_forward() -> Result<()> {
-    let x = Tensor::new([0.0, 4.0], &Device::cpu())?.requires_grad_(true)?;
+    let x = Tensor::new([0.0, 4.0], Device::cpu())?.requires_grad_(true)?;
     let y = x.sqrt()?;
     let line = line!() - 1;
     let loss = y.mul(0.0)?.sum()?;

@@ -55,6 +55,13 @@ impl Stored {
         let expect = body.remove("expect").with_context(|| format!("{id} has no expect"))?;
         Ok(Stored { id, body: Value::Object(body), expect })
     }
+
+    /// What the case is about: the name of a schedule, layer, optimiser, function, or of what its topic calls a kind.
+    pub fn kind(&self) -> Option<&str> {
+        let scheduler = self.body.get("scheduler").and_then(|scheduler| scheduler.get("scheduler"));
+        let named = || ["layer", "optimizer", "function", "kind"].iter().find_map(|&key| self.body.get(key));
+        scheduler.or_else(named).and_then(Value::as_str)
+    }
 }
 
 /// A case while it is replayed: what to do, and what must come of it.
