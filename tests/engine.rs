@@ -448,6 +448,7 @@ fn an_order_waits_until_it_is_read() {
 
 #[test]
 fn many_sources_that_are_stored_late_fit_a_kernels_bindings() -> Result<()> {
+    let _turn = alone();
     for device in devices() {
         for held in [true, false] {
             let parts: Vec<Tensor> =
