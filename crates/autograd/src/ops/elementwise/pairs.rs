@@ -1,10 +1,11 @@
-//! Further functions of pairs of elements, with broadcasting and promotion: quotients and remainders, angles, logarithms
+//! Functions of pairs of elements, with broadcasting and promotion: quotients and remainders, angles, logarithms
 //! of sums, bits, and sums of products.
 
 use std::f64::consts::LN_2;
 
 use wgrad_array::{Array, BinaryOp, Category, DType, Error, Expr, Result, Scalar, UnaryOp};
 
+use crate::ops::elementwise::clamp::Bound;
 use crate::ops::elementwise::unary::rounded;
 use crate::ops::reduce::widened;
 use crate::tape::{Derivative, Operand, record};
@@ -409,16 +410,16 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`Tensor::clamp`].
-    pub fn clamp_min(&self, min: impl Into<super::clamp::Bound>) -> Result<Tensor> {
-        self.clamp(min, super::clamp::Bound::None)
+    pub fn clamp_min(&self, min: impl Into<Bound>) -> Result<Tensor> {
+        self.clamp(min, Bound::None)
     }
 
     /// Elements no larger than `max`; see [`Tensor::clamp`].
     ///
     /// # Errors
     /// As [`Tensor::clamp`].
-    pub fn clamp_max(&self, max: impl Into<super::clamp::Bound>) -> Result<Tensor> {
-        self.clamp(super::clamp::Bound::None, max)
+    pub fn clamp_max(&self, max: impl Into<Bound>) -> Result<Tensor> {
+        self.clamp(Bound::None, max)
     }
 
     /// Whether each element is infinite, of either sign.

@@ -1,4 +1,4 @@
-//! Further functions of each element: exponentials, logarithms, angles, special functions. Rows as in `unary`.
+//! Exponentials, logarithms, angles, special functions. Rows as in `unary`.
 
 use std::f64::consts::{FRAC_2_SQRT_PI, LN_2, LN_10, LOG2_E, LOG10_E, PI};
 

@@ -1,4 +1,4 @@
-//! Further losses. Each takes the losses of the elements and a [`Reduction`] of them.
+//! Losses of pairs, margins and likelihoods. Each takes the losses of the elements and a [`Reduction`] of them.
 
 use std::f64::consts::PI;
 

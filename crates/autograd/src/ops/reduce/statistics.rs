@@ -1,4 +1,4 @@
-//! Further reductions: counts, sums and means without NaN, pairs of statistics; and running products, extremes and
+//! Reductions that are made of others: counts, sums and means without NaN, pairs of statistics; and running products, extremes and
 //! logarithms of sums.
 
 use wgrad_array::layout::normalize_dim;
