@@ -57,6 +57,7 @@ impl Kernel {
     }
 
     /// The numbers of the buffers that it writes.
+    #[cfg(feature = "gpu")]
     pub(crate) fn written(&self) -> SmallVec<[usize; 4]> {
         self.accesses()
             .iter()
@@ -66,6 +67,7 @@ impl Kernel {
     }
 
     /// Whether it reads, writes or computes values of a type.
+    #[cfg(feature = "gpu")]
     pub(crate) fn uses(&self, ty: Ty) -> bool {
         self.accesses().iter().any(|touched| Ty::of(touched.access.dtype) == ty)
             || self.body().is_some_and(|(body, accumulator)| body.types(accumulator).contains(&ty))
