@@ -2,9 +2,7 @@
 
 use wgrad_autograd::{Result, Tensor};
 
-use super::rule::{
-    Input, Output, Rule, Shared, decayed, mean_of_squares, one_minus_power, shared, toward, with_decay,
-};
+use super::rule::{Decay, Input, Moments, Output, Rule, Shared, moments, one_minus_power, shared};
 use super::setting::{below_one, not_negative, settings};
 use super::stepper::Stepper;
 
@@ -94,16 +92,9 @@ impl Rule for NAdamOptions {
     }
 
     fn update(&self, input: &Input<'_>) -> Result<Output> {
-        let mut param = input.param.clone();
-        let mut grad = input.grad.clone();
-        if self.decoupled_weight_decay {
-            param = decayed(&param, self.lr, self.weight_decay)?;
-        } else {
-            grad = with_decay(&grad, &param, self.weight_decay)?;
-        }
-        let [first, second] = self.betas;
-        let mean = toward(input.slot(0)?, &grad, 1.0 - first)?;
-        let square = mean_of_squares(input.slot(1)?, &grad, second)?;
+        let decay =
+            Decay { lr: self.lr, weight_decay: self.weight_decay, is_decoupled: self.decoupled_weight_decay };
+        let Moments { param, grad, mean, square } = moments(input, &decay, self.betas)?;
         let size = square.sqrt()?.div(input.factor(2)?)?.add(self.eps)?;
         let way = grad.mul(input.factor(0)?)?.add(mean.mul(input.factor(1)?)?)?;
         Ok(Output { param: param.sub(way.div(size)?)?, state: vec![mean, square] })

@@ -2,9 +2,7 @@
 
 use wgrad_autograd::{Result, Tensor};
 
-use super::rule::{
-    Input, Output, Rule, decayed, mean_of_squares, one_minus_power, shared, toward, with_decay,
-};
+use super::rule::{Decay, Input, Moments, Output, Rule, moments, one_minus_power, shared};
 use super::setting::{below_one, not_negative, settings};
 use super::stepper::Stepper;
 
@@ -102,16 +100,9 @@ impl Rule for RAdamOptions {
     }
 
     fn update(&self, input: &Input<'_>) -> Result<Output> {
-        let mut param = input.param.clone();
-        let mut grad = input.grad.clone();
-        if self.decoupled_weight_decay {
-            param = decayed(&param, self.lr, self.weight_decay)?;
-        } else {
-            grad = with_decay(&grad, &param, self.weight_decay)?;
-        }
-        let [first, second] = self.betas;
-        let mean = toward(input.slot(0)?, &grad, 1.0 - first)?;
-        let square = mean_of_squares(input.slot(1)?, &grad, second)?;
+        let decay =
+            Decay { lr: self.lr, weight_decay: self.weight_decay, is_decoupled: self.decoupled_weight_decay };
+        let Moments { param, mean, square, .. } = moments(input, &decay, self.betas)?;
         let way = mean.mul(input.factor(0)?)?;
         let divided = way.mul(input.factor(2)?)?.div(square.sqrt()?.add(self.eps)?)?;
         let way = input.factor(1)?.where_cond(divided, way)?;

@@ -249,3 +249,31 @@ pub(super) fn with_decay(grad: &Tensor, param: &Tensor, weight_decay: f64) -> Re
 pub(super) fn decayed(param: &Tensor, lr: f64, weight_decay: f64) -> Result<Tensor> {
     if weight_decay == 0.0 { Ok(param.clone()) } else { param.mul(1.0 - lr * weight_decay) }
 }
+
+/// How weight decay is applied.
+pub(super) struct Decay {
+    pub(super) lr: f64,
+    pub(super) weight_decay: f64,
+    /// Whether it shrinks the parameter and does not go into the gradient.
+    pub(super) is_decoupled: bool,
+}
+
+/// A parameter and its gradient after weight decay, and the running means of the gradient and of its square.
+pub(super) struct Moments {
+    pub(super) param: Tensor,
+    pub(super) grad: Tensor,
+    pub(super) mean: Tensor,
+    pub(super) square: Tensor,
+}
+
+/// What Adam and its relatives begin a step with; the means are the first two slots.
+pub(super) fn moments(input: &Input<'_>, decay: &Decay, betas: [f64; 2]) -> Result<Moments> {
+    let (param, grad) = if decay.is_decoupled {
+        (decayed(input.param, decay.lr, decay.weight_decay)?, input.grad.clone())
+    } else {
+        (input.param.clone(), with_decay(input.grad, input.param, decay.weight_decay)?)
+    };
+    let mean = toward(input.slot(0)?, &grad, 1.0 - betas[0])?;
+    let square = mean_of_squares(input.slot(1)?, &grad, betas[1])?;
+    Ok(Moments { param, grad, mean, square })
+}
